@@ -1,0 +1,43 @@
+"""kmlp: vision MLPs in Keras 3.
+
+Five families (RepMLPNet, ResMLP, ConvMLP, MS-MLP, sMLPNet), exact merging of
+their training-time structure, and export of what remains.
+"""
+
+import importlib
+
+from kmlp import layers, models
+from kmlp.merging import merge
+from kmlp.models import (
+    MSMLP,
+    ConvMLP,
+    RepMLPNet,
+    ResMLP,
+    SMLPNet,
+    create_model,
+    list_models,
+)
+from kmlp.version import __version__
+
+# Imported on first use: TensorFlow stays out of what runs without it.
+_LAZY = {"export": "kmlp.export", "callbacks": "kmlp.callbacks"}
+
+__all__ = [
+    "MSMLP",
+    "ConvMLP",
+    "RepMLPNet",
+    "ResMLP",
+    "SMLPNet",
+    "__version__",
+    "create_model",
+    "layers",
+    "list_models",
+    "merge",
+    "models",
+]
+
+
+def __getattr__(name):
+    if name in _LAZY:
+        return importlib.import_module(_LAZY[name])
+    raise AttributeError(f"module 'kmlp' has no attribute {name!r}")

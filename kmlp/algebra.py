@@ -1,0 +1,104 @@
+"""The equations of merging, as pure functions.
+
+Each function takes NumPy arrays or backend tensors and gives back the same
+kind: merging runs them in float64 on the host, training runs them on tensors so
+that gradients flow through the equivalent kernel. Linear kernels have their
+output on the last axis (Dense, convolutions); FC kernels over positions are
+`(share_sets, out, in)`.
+
+References:
+    RepMLPNet (Ding et al., 2022), Sect. 3: Locality Injection, Eqs. 7-13, and
+    the fusion of BatchNorm, Eqs. 14-15.
+"""
+
+import keras
+import numpy as np
+
+
+def batch_norm_affine(gamma, beta, mean, variance, epsilon):
+    """BatchNorm in inference mode as `scale * x + shift`.
+
+    Reference: RepMLPNet, Eq. 14 (`scale` is gamma / sigma).
+    """
+    scale = gamma / (variance + epsilon) ** 0.5
+    return scale, beta - mean * scale
+
+
+def fold_after(kernel, bias, scale, shift=0.0):
+    """Linear map followed by `scale * y + shift`, as one linear map.
+
+    `kernel` has its output on the last axis; `scale` and `shift` are vectors
+    over the output or scalars; `bias` may be `None`.
+
+    Reference: RepMLPNet, Eq. 15.
+    """
+    folded_bias = shift if bias is None else bias * scale + shift
+    return kernel * scale, folded_bias
+
+
+def fold_after_sets(kernel, bias, scale, shift):
+    """`fold_after` for FC kernels `(S, out, in)` and a norm over the share-sets."""
+    shift = repeat_bias(shift, kernel.shape[1])
+    bias = shift if bias is None else bias * scale[:, None] + shift
+    return kernel * scale[:, None, None], bias
+
+
+def repeat_bias(bias, length):
+    """A bias per share-set `(S,)` at each of `length` positions: `(S, length)`."""
+    repeat = np.repeat if isinstance(bias, np.ndarray) else keras.ops.repeat
+    return repeat(bias[:, None], length, axis=1)
+
+
+def fold_before(kernel, bias, scale, shift):
+    """`scale * x + shift` followed by a matrix `(in, out)`, as one linear map.
+
+    The columns of `W` weigh the scaled input, and the shift passes through `W`:
+    `(scale * x + shift) W + b = x (diag(scale) W) + (shift W + b)`.
+    """
+    through = shift @ kernel
+    return kernel * scale[:, None], through if bias is None else bias + through
+
+
+def pad_kernel(kernel, size):
+    """Zero-pads a `(kh, kw, …)` convolution kernel to `size`, centred.
+
+    With same padding the padded kernel computes the same map, so kernels of
+    several sizes can be summed (RepMLPNet, Sect. 4.2).
+    """
+    widths = [((t - k) // 2, (t - k) // 2) for t, k in zip(size, kernel.shape[:2])]
+    widths += [(0, 0)] * (len(kernel.shape) - 2)
+    pad = np.pad if isinstance(kernel, np.ndarray) else keras.ops.pad
+    return pad(kernel, widths)
+
+
+def conv_to_fc(kernel, grid):
+    """A same-padded depthwise kernel `(kh, kw, S)` as FC kernels `(S, hw, hw)`.
+
+    RepMLPNet obtains the matrix by convolving an identity (Eq. 13). A stride-1
+    convolution of one channel is a sum over taps of products of two shifts, one
+    along the height and one along the width, so the same matrix is
+    `sum_ij kernel[i, j] * kron(shift_i, shift_j)`: exact, differentiable, and
+    without `hw` images in memory.
+
+    Args:
+        kernel: `(kh, kw, S)`, odd sizes.
+        grid: `(h, w)`, the map on which the convolution ran.
+
+    Returns:
+        `(S, h*w, h*w)`, output position before input position.
+    """
+    height, width = grid
+    kh, kw, sets = kernel.shape
+    rows, columns = _shifts(height, kh), _shifts(width, kw)
+    if isinstance(kernel, np.ndarray):
+        dense = np.einsum("ijs,iab,jcd->sacbd", kernel, rows, columns, optimize=True)
+        return dense.reshape(sets, height * width, height * width)
+    rows, columns = (keras.ops.cast(m, kernel.dtype) for m in (rows, columns))
+    partial = keras.ops.einsum("ijs,iab->sjab", kernel, rows)
+    dense = keras.ops.einsum("sjab,jcd->sacbd", partial, columns)
+    return keras.ops.reshape(dense, (sets, height * width, height * width))
+
+
+def _shifts(length, taps):
+    """`(taps, length, length)`: tap `t` reads the input at `t - taps // 2`."""
+    return np.stack([np.eye(length, k=t - taps // 2) for t in range(taps)])

@@ -1,0 +1,146 @@
+"""ResMLP's cross-patch sublayer."""
+
+import keras
+from keras import ops
+
+from kmlp.layers.base import Layer, assign, copy, host, initializer, pair
+from kmlp.layers.norms import (
+    affine_terms,
+    apply_norm,
+    normalization,
+    remaining_norm,
+)
+from kmlp.layers.set_sharing import SetSharingLinear
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class CrossPatch(Layer):
+    """Norm, one FC over the patches shared by all channels, per-channel scale.
+
+    Aff before and the scale after the FC are per channel, the FC is shared by
+    the channels: together they are not one N×N matrix. The inference form keeps
+    `scale * (A x) + shift` with `scale = gamma * alpha` per channel and
+    `shift = gamma * (beta * A 1 + b)` per position and channel, the local
+    branches having gone into `A`. The residual addition is the caller's.
+
+    Args:
+        norm: `"affine"` (Aff), `"batch"`, `"layer"` or `None`.
+        norm_affine: whether a layer norm has its learned scale and shift.
+        layer_scale: initial value of gamma, or `None`.
+        block_size: `(h, w)` of the patch grid the kernel covers; `None`: the map.
+        local_kernels: sizes of local branches beside the FC.
+        folded: the inference form: `scale` and `shift` instead of norm, bias
+            and gamma.
+        epsilon: of the norms.
+        kernel_initializer: of the FC kernel.
+
+    Shapes: `(N, H, W, C)` in and out.
+
+    References: ResMLP Eq. 2 (Touvron et al., 2021); RepMLPNet Sect. 5.2 for the
+    local branches.
+    """
+
+    arguments = (
+        "norm",
+        "norm_affine",
+        "layer_scale",
+        "block_size",
+        "local_kernels",
+        "folded",
+        "epsilon",
+        "kernel_initializer",
+    )
+
+    def __init__(
+        self,
+        *,
+        norm="affine",
+        norm_affine=True,
+        layer_scale=None,
+        block_size=None,
+        local_kernels=(),
+        folded=False,
+        epsilon=1e-5,
+        kernel_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.norm = norm
+        self.norm_affine = norm_affine
+        self.layer_scale = layer_scale
+        self.block_size = None if block_size is None else pair(block_size, "block_size")
+        self.folded = folded
+        self.epsilon = epsilon
+        self.kernel_initializer = initializer(kernel_initializer)
+        self.normalize = normalization(
+            norm,
+            epsilon=epsilon,
+            scale=norm_affine,
+            center=norm_affine,
+            dtype=self.dtype_policy,
+        )
+        self.mix = SetSharingLinear(
+            block_size=block_size,
+            local_kernels=local_kernels,
+            use_bias=not folded,
+            kernel_initializer=self.kernel_initializer,
+            epsilon=epsilon,
+            name="mix",
+            dtype=self.dtype_policy,
+        )
+        self.local_kernels = self.mix.local_kernels
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if self.normalize is not None:
+            self.normalize.build(input_shape)
+        self.mix.build(input_shape)
+        block = self.mix.partition.block_size
+        self.gamma = self.scale = self.shift = None
+        if self.folded:
+            self.scale = self.add_weight(
+                name="scale", shape=(channels,), initializer="ones"
+            )
+            self.shift = self.add_weight(
+                name="shift", shape=(*block, channels), initializer="zeros"
+            )
+        elif self.layer_scale is not None:
+            self.gamma = self.add_weight(
+                name="gamma",
+                shape=(channels,),
+                initializer=keras.initializers.Constant(self.layer_scale),
+            )
+
+    def call(self, inputs, training=None):
+        x = apply_norm(self.normalize, inputs, training)
+        x = self.mix(x, training=training)
+        if self.folded:
+            h, w = self.mix.partition.block_size
+            repeats = (inputs.shape[1] // h, inputs.shape[2] // w, 1)
+            return x * self.scale + ops.tile(self.shift, repeats)
+        return x if self.gamma is None else x * self.gamma
+
+    def multiply_adds(self, input_shape):
+        return self.mix.multiply_adds(input_shape)
+
+    def merged(self):
+        """Branches in the kernel; norm, bias and gamma in `scale` and `shift`."""
+        if self.folded:
+            return copy(self)
+        kernel, bias = self.mix.equivalent_kernel(host)
+        gamma = 1.0 if self.gamma is None else host(self.gamma)
+        alpha, beta = affine_terms(self.normalize) or (1.0, 0.0)
+        # A constant map passes the kernel as its row sums.
+        shift = gamma * (beta * kernel[0].sum(axis=1)[:, None] + bias[0][:, None])
+        twin = copy(
+            self,
+            **remaining_norm(self.norm),
+            layer_scale=None,
+            local_kernels=(),
+            folded=True,
+        )
+        assign(twin.mix, kernel=kernel)
+        # One column where no term depends on the channel.
+        shift = shift.reshape(*self.mix.partition.block_size, -1)
+        assign(twin, scale=gamma * alpha, shift=shift)
+        return twin

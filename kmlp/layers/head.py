@@ -1,0 +1,109 @@
+"""The classifier: norm, global average pooling, Dense."""
+
+import keras
+from keras import ops
+
+from kmlp import algebra
+from kmlp.layers.base import Layer, assign, copy, host, initializer
+from kmlp.layers.norms import (
+    affine_terms,
+    apply_norm,
+    normalization,
+    remaining_norm,
+)
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class ClassifierHead(Layer):
+    """Norm, mean over all positions, Dense; the norm folds into the Dense.
+
+    Args:
+        num_classes: units of the Dense.
+        norm: `"batch"`, `"layer"`, `"affine"` or `None`.
+        norm_affine: whether a layer norm has its learned scale and shift.
+        pool_first: pooling before the norm (MS-MLP) instead of after it.
+        activation: of the Dense; `None` gives logits.
+        epsilon: of the norm.
+        kernel_initializer: of the Dense.
+
+    Shapes: `(N, H, W, C)` in, `(N, num_classes)` out.
+
+    References: ResMLP Sect. 2; RepMLPNet Sect. 4.3; MS-MLP Sect. 3.1.
+    """
+
+    arguments = (
+        "num_classes",
+        "norm",
+        "norm_affine",
+        "pool_first",
+        "activation",
+        "epsilon",
+        "kernel_initializer",
+    )
+
+    def __init__(
+        self,
+        num_classes,
+        *,
+        norm=None,
+        norm_affine=True,
+        pool_first=False,
+        activation=None,
+        epsilon=1e-5,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.norm = norm
+        self.norm_affine = norm_affine
+        self.pool_first = pool_first
+        self.activation = activation
+        self.epsilon = epsilon
+        self.kernel_initializer = initializer(kernel_initializer)
+        self.normalize = normalization(
+            norm,
+            epsilon=epsilon,
+            scale=norm_affine,
+            center=norm_affine,
+            dtype=self.dtype_policy,
+        )
+        self.dense = keras.layers.Dense(
+            num_classes,
+            activation=activation,
+            kernel_initializer=self.kernel_initializer,
+            name="dense",
+            dtype=self.dtype_policy,
+        )
+
+    def build(self, input_shape):
+        if self.normalize is not None:
+            pooled = (None, input_shape[-1])
+            self.normalize.build(pooled if self.pool_first else input_shape)
+        self.dense.build((None, input_shape[-1]))
+
+    def call(self, inputs, training=None):
+        x = inputs
+        if not self.pool_first:
+            x = apply_norm(self.normalize, x, training)
+        x = ops.mean(x, axis=(1, 2))
+        if self.pool_first:
+            x = apply_norm(self.normalize, x, training)
+        return self.dense(x)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.num_classes)
+
+    def multiply_adds(self, input_shape):
+        return input_shape[-1] * self.num_classes
+
+    def merged(self):
+        """The norm's scale and shift, which pass through the mean, in the Dense."""
+        if (terms := affine_terms(self.normalize)) is None:
+            return copy(self)
+        twin = copy(self, **remaining_norm(self.norm))
+        kernel, bias = algebra.fold_before(
+            host(self.dense.kernel), host(self.dense.bias), *terms
+        )
+        assign(twin.dense, kernel=kernel, bias=bias)
+        return twin

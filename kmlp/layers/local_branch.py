@@ -1,0 +1,87 @@
+"""The Local Perceptron: a small depthwise convolution beside an FC layer."""
+
+import keras
+from keras import ops
+
+from kmlp import algebra
+from kmlp.layers.base import Layer, pair, tensor
+from kmlp.layers.norms import affine_terms, normalization
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class LocalBranch(Layer):
+    """Depthwise convolution shared by set, then BatchNorm over the share-sets.
+
+    Channel `c` belongs to share-set `c mod S`, so every run of `S` channels is
+    convolved with the same `S` kernels and counts as further samples in the
+    norm's statistics.
+
+    Args:
+        kernel_size: odd integer or pair of odd integers.
+        share_sets: number S of kernels; divides the channels.
+        epsilon: of the BatchNorm.
+
+    Shapes: `(B, h, w, C)` in, `(B, h*w, C/S, S)` out.
+
+    Reference: RepMLPNet Sect. 4.2, Fig. 1 (Local Perceptron).
+    """
+
+    arguments = ("kernel_size", "share_sets", "epsilon")
+
+    def __init__(self, kernel_size, share_sets=1, *, epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.kernel_size = pair(kernel_size, "local_kernels")
+        if any(size % 2 == 0 for size in self.kernel_size):
+            raise ValueError(
+                "Local kernels must have odd sizes, so that their output stays "
+                f"centred. Received: local_kernels={kernel_size!r}"
+            )
+        self.share_sets = share_sets
+        self.epsilon = epsilon
+        self.normalize = normalization(
+            "batch", epsilon=epsilon, dtype=self.dtype_policy
+        )
+
+    def build(self, input_shape):
+        _, height, width, channels = input_shape
+        taps = self.kernel_size[0] * self.kernel_size[1]
+        bound = taps**-0.5
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(*self.kernel_size, self.share_sets),
+            initializer=keras.initializers.RandomUniform(-bound, bound),
+        )
+        groups = channels // self.share_sets
+        self.normalize.build((None, height * width, groups, self.share_sets))
+
+    def call(self, inputs, training=None):
+        _, height, width, channels = inputs.shape
+        groups = channels // self.share_sets
+        kernel = ops.tile(self.kernel, (1, 1, groups))
+        if self.kernel_size == (1, 1):
+            outputs = inputs * kernel[0, 0]
+        else:
+            outputs = ops.depthwise_conv(
+                inputs, kernel[..., None], padding="same", data_format="channels_last"
+            )
+        outputs = ops.reshape(outputs, (-1, height * width, groups, self.share_sets))
+        return self.normalize(outputs, training=training)
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, channels = input_shape
+        groups = channels // self.share_sets
+        return (batch, height * width, groups, self.share_sets)
+
+    def multiply_adds(self, input_shape):
+        _, height, width, channels = input_shape
+        taps = self.kernel_size[0] * self.kernel_size[1]
+        return height * width * channels * taps
+
+    def folded(self, read=tensor):
+        """The convolution with its norm folded in: `(kh, kw, S)` and `(S,)`.
+
+        `read` turns variables into tensors (differentiable) or, as
+        `kmlp.layers.base.host`, into float64 arrays.
+        """
+        terms = affine_terms(self.normalize, read)
+        return algebra.fold_after(read(self.kernel), None, *terms)

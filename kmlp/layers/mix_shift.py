@@ -1,0 +1,158 @@
+"""MS-MLP's mixing and shifting of channel groups."""
+
+import keras
+from keras import ops
+
+from kmlp.layers.base import Layer, assign, copy, host, initializer
+from kmlp.layers.conv_norm import conv2d
+
+ORDERS = ("shift_mix", "mix_shift")
+
+
+def roll(inputs, shift, axis):
+    """Circular shift by a fixed distance, as slices where the size is known.
+
+    A slice and a concatenation export as builtin operations everywhere; the roll
+    operation does not.
+    """
+    size = inputs.shape[axis]
+    if size is None:
+        return ops.roll(inputs, shift, axis=axis)
+    shift %= size
+    if not shift:
+        return inputs
+    head, tail = ops.split(inputs, [size - shift], axis=axis)
+    return ops.concatenate([tail, head], axis=axis)
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class MixShift(Layer):
+    """Mixes regions of growing size, each shifted further, along both axes.
+
+    The channels are split into groups. Along a horizontal and a vertical path,
+    each with its own convolutions, group `i` is rolled circularly by `shifts[i]`
+    and mixed by a depthwise convolution of size `regions[i]`; the paths are
+    added. At inference the two convolutions of an unshifted group are one, and
+    the two biases of every group are one.
+
+    Args:
+        regions: kernel size per group.
+        shifts: distance per group; negative to the left and upwards.
+        order: `"shift_mix"` (published weights) or `"mix_shift"` (the paper's
+            words).
+        folded: the inference form.
+        kernel_initializer: of the convolutions.
+
+    Shapes: `(N, H, W, C)` in and out. The first groups have `ceil(C / groups)`
+    channels, the last one the rest.
+
+    Raises:
+        ValueError: regions and shifts of different number, or too few channels.
+
+    Reference: MS-MLP (Zheng et al., 2022), Sect. 3.2, Eqs. 1-4.
+    """
+
+    arguments = ("regions", "shifts", "order", "folded", "kernel_initializer")
+
+    def __init__(
+        self,
+        regions=(1, 1, 3, 5, 7),
+        shifts=(-2, -1, 0, 1, 2),
+        *,
+        order="shift_mix",
+        folded=False,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if len(regions) != len(shifts):
+            raise ValueError(
+                "`regions` and `shifts` name one value per channel group each. "
+                f"Received: regions={tuple(regions)}, shifts={tuple(shifts)}"
+            )
+        if order not in ORDERS:
+            raise ValueError(f"`order` must be one of {ORDERS}. Received: {order!r}")
+        self.regions = tuple(regions)
+        self.shifts = tuple(shifts)
+        self.order = order
+        self.folded = folded
+        self.kernel_initializer = initializer(kernel_initializer)
+        self.horizontal = [
+            self._conv("horizontal", i, True) for i in range(self.groups)
+        ]
+        self.vertical = [
+            None if folded and not shifts[i] else self._conv("vertical", i, not folded)
+            for i in range(self.groups)
+        ]
+
+    @property
+    def groups(self):
+        return len(self.regions)
+
+    def _conv(self, path, index, use_bias):
+        return conv2d(
+            None,
+            self.regions[index],
+            depthwise=True,
+            use_bias=use_bias,
+            kernel_initializer=initializer(self.kernel_initializer),
+            name=f"{path}_{index}",
+            dtype=self.dtype_policy,
+        )
+
+    def build(self, input_shape):
+        *size, channels = input_shape
+        width = -(-channels // self.groups)
+        self.sizes = [width] * (self.groups - 1)
+        self.sizes.append(channels - sum(self.sizes))
+        if self.sizes[-1] < 1:
+            raise ValueError(
+                f"{self.name}: {channels} channels do not split into {self.groups} "
+                f"groups of {width} and a rest. Received: input_shape="
+                f"{tuple(input_shape)}"
+            )
+        for path in (self.horizontal, self.vertical):
+            for conv, channels in zip(path, self.sizes):
+                if conv is not None:
+                    conv.build((*size, channels))
+
+    def call(self, inputs):
+        edges = [sum(self.sizes[: i + 1]) for i in range(self.groups - 1)]
+        outputs = []
+        for index, group in enumerate(ops.split(inputs, edges, axis=-1)):
+            across = self._shift_and_mix(self.horizontal[index], group, index, axis=2)
+            if self.vertical[index] is not None:
+                across = across + self._shift_and_mix(
+                    self.vertical[index], group, index, axis=1
+                )
+            outputs.append(across)
+        return ops.concatenate(outputs, axis=-1)
+
+    def _shift_and_mix(self, conv, group, index, axis):
+        if self.order == "shift_mix":
+            return conv(roll(group, self.shifts[index], axis))
+        return roll(conv(group), self.shifts[index], axis)
+
+    def multiply_adds(self, input_shape):
+        taps = sum(
+            conv.kernel.shape[0] * conv.kernel.shape[1] * conv.kernel.shape[2]
+            for conv in (*self.horizontal, *self.vertical)
+            if conv is not None
+        )
+        return input_shape[1] * input_shape[2] * taps
+
+    def merged(self):
+        """Unshifted groups as one convolution, one bias per group."""
+        if self.folded:
+            return copy(self)
+        twin = copy(self, folded=True)
+        for index, shift in enumerate(self.shifts):
+            horizontal, vertical = self.horizontal[index], self.vertical[index]
+            kernel = host(horizontal.kernel)
+            if shift:
+                assign(twin.vertical[index], kernel=host(vertical.kernel))
+            else:
+                kernel = kernel + host(vertical.kernel)
+            bias = host(horizontal.bias) + host(vertical.bias)
+            assign(twin.horizontal[index], kernel=kernel, bias=bias)
+        return twin

@@ -1,0 +1,148 @@
+"""Patch embedding as a Dense layer over cut-out patches."""
+
+import keras
+from keras import ops
+
+from kmlp import algebra
+from kmlp.layers.activations import activation_function
+from kmlp.layers.base import Layer, assign, copy, host, initializer, pair
+from kmlp.layers.norms import (
+    affine_terms,
+    apply_norm,
+    normalization,
+)
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class PatchEmbed(Layer):
+    """Cuts non-overlapping patches, maps each by one Dense; norm and activation.
+
+    A stride-p p×p convolution is exactly this linear map; as Dense nothing in an
+    exported network needs a convolution. BatchNorm folds into the Dense at
+    inference, a layer norm stays (its output feeds the residual stream).
+
+    Args:
+        filters: output channels.
+        patch_size: integer or pair; both the patch and its stride.
+        use_bias: bias of the Dense.
+        norm: `"batch"`, `"layer"` or `None`.
+        activation: name of a Keras activation, or `None`.
+        epsilon: of the norm.
+        padding: `"valid"` demands maps that the patch divides; `"same"` pads
+            with zeros at the bottom and right.
+        kernel_initializer: of the Dense, whose kernel has rows ordered (patch
+            row, patch column, channel).
+
+    Shapes: `(N, H, W, C)` to `(N, ceil(H / p), ceil(W / p), filters)`.
+
+    Raises:
+        ValueError: `padding="valid"` and the patch does not divide the map.
+    """
+
+    arguments = (
+        "filters",
+        "patch_size",
+        "use_bias",
+        "norm",
+        "activation",
+        "epsilon",
+        "padding",
+        "kernel_initializer",
+    )
+
+    def __init__(
+        self,
+        filters,
+        patch_size,
+        *,
+        use_bias=True,
+        norm=None,
+        activation=None,
+        epsilon=1e-5,
+        padding="valid",
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if padding not in ("valid", "same"):
+            raise ValueError(
+                f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}"
+            )
+        self.filters = filters
+        self.patch_size = pair(patch_size, "patch_size")
+        self.use_bias = use_bias
+        self.norm = norm
+        self.activation = activation
+        self.epsilon = epsilon
+        self.padding = padding
+        self.kernel_initializer = initializer(kernel_initializer)
+        self.activate = activation_function(activation)
+        self.dense = keras.layers.Dense(
+            filters,
+            use_bias=use_bias,
+            kernel_initializer=self.kernel_initializer,
+            name="dense",
+            dtype=self.dtype_policy,
+        )
+        self.normalize = normalization(norm, epsilon=epsilon, dtype=self.dtype_policy)
+
+    def build(self, input_shape):
+        self._check(input_shape)
+        ph, pw = self.patch_size
+        self.dense.build((None, ph * pw * input_shape[-1]))
+        if self.normalize is not None:
+            self.normalize.build((None, self.filters))
+
+    def _check(self, input_shape):
+        for size, patch in zip(input_shape[1:3], self.patch_size):
+            if self.padding == "valid" and size is not None and size % patch:
+                raise ValueError(
+                    f"{self.name}: height and width must be multiples of "
+                    f"{self.patch_size}; pass padding='same' to pad them. "
+                    f"Received: input_shape={tuple(input_shape)}"
+                )
+
+    def call(self, inputs, training=None):
+        ph, pw = self.patch_size
+        x = self._pad(inputs)
+        batch, height, width, channels = ops.shape(x)
+        rows, columns = height // ph, width // pw
+        # (N, h·p, w·p, C) -> (N, h, w, p, p, C) -> (N·h·w, p·p·C)
+        x = ops.reshape(x, (batch, rows, ph, columns, pw * channels))
+        x = ops.transpose(x, (0, 1, 3, 2, 4))
+        x = self.dense(ops.reshape(x, (-1, ph * pw * channels)))
+        x = self.activate(apply_norm(self.normalize, x, training))
+        return ops.reshape(x, (batch, rows, columns, self.filters))
+
+    def _pad(self, inputs):
+        if self.padding == "valid":
+            return inputs
+        _, height, width, _ = ops.shape(inputs)
+        bottom, right = -height % self.patch_size[0], -width % self.patch_size[1]
+        if isinstance(bottom, int) and isinstance(right, int) and not bottom + right:
+            return inputs
+        return ops.pad(inputs, [[0, 0], [0, bottom], [0, right], [0, 0]])
+
+    def compute_output_shape(self, input_shape):
+        batch, *size, _ = input_shape
+        size = [
+            None if s is None else -(-s // p) for s, p in zip(size, self.patch_size)
+        ]
+        return (batch, *size, self.filters)
+
+    def multiply_adds(self, input_shape):
+        _, rows, columns, filters = self.compute_output_shape(input_shape)
+        return rows * columns * self.dense.kernel.shape[0] * filters
+
+    def merged(self):
+        """BatchNorm folded into the Dense."""
+        if self.norm != "batch":
+            return copy(self)
+        twin = copy(self, norm=None, use_bias=True)
+        kernel, bias = algebra.fold_after(
+            host(self.dense.kernel),
+            host(self.dense.bias),
+            *affine_terms(self.normalize),
+        )
+        assign(twin.dense, kernel=kernel, bias=bias)
+        return twin

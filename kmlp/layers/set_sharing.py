@@ -1,0 +1,197 @@
+"""Set-sharing fully connected layers over positions, with Locality Injection."""
+
+import keras
+from keras import ops
+
+from kmlp import algebra
+from kmlp.layers.base import Layer, assign, copy, host, initializer, pair, tensor
+from kmlp.layers.local_branch import LocalBranch
+from kmlp.layers.norms import affine_terms, normalization
+from kmlp.layers.partition import Partition
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class SetSharingLinear(Layer):
+    """One FC kernel over positions per share-set, with local branches in parallel.
+
+    A map is cut into blocks; within a block every output position is a linear
+    function of all positions. The channels are dealt out to `share_sets` kernels,
+    channel `c` to set `c mod S`. With one share-set it is the token mixing of
+    ResMLP and MLP-Mixer, with blocks `(1, W)` or `(H, 1)` the axis mixing of
+    sMLPNet, with a norm and local branches the Channel and Local Perceptron of
+    RepMLPNet. Local branches exist in training only: `merged()` injects them into
+    the FC kernel (Locality Injection).
+
+    Args:
+        share_sets: number S of kernels; divides the channels.
+        block_size: `(h, w)` of a block, dividing the map; `None`: the map.
+        local_kernels: sizes of the parallel depthwise convolutions, odd integers
+            or pairs.
+        use_bias: a bias per share-set and position.
+        norm: `"batch"` (over the share-sets, after the FC) or `None`.
+        epsilon: of the norms.
+        kernel_initializer: of the FC kernels; `None`: uniform within
+            `1 / sqrt(h*w)`.
+
+    Shapes: `(N, H, W, C)` in and out; the kernel is `(S, h*w, h*w)`, output
+    position first.
+
+    Raises:
+        ValueError: share-sets do not divide the channels, or blocks the map.
+
+    References: RepMLPNet Sect. 3 and 4.1 (set-sharing linear mapping); ResMLP
+    Eq. 2; sMLPNet Sect. 3.3.
+    """
+
+    arguments = (
+        "share_sets",
+        "block_size",
+        "local_kernels",
+        "use_bias",
+        "norm",
+        "epsilon",
+        "kernel_initializer",
+    )
+
+    def __init__(
+        self,
+        share_sets=1,
+        *,
+        block_size=None,
+        local_kernels=(),
+        use_bias=True,
+        norm=None,
+        epsilon=1e-5,
+        kernel_initializer=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if norm not in ("batch", None):
+            raise ValueError(f"`norm` must be 'batch' or None. Received: norm={norm!r}")
+        self.share_sets = share_sets
+        self.block_size = None if block_size is None else pair(block_size, "block_size")
+        self.local_kernels = tuple(pair(k, "local_kernels") for k in local_kernels)
+        self.use_bias = use_bias
+        self.norm = norm
+        self.epsilon = epsilon
+        self.kernel_initializer = initializer(kernel_initializer)
+        self.normalize = normalization(norm, epsilon=epsilon, dtype=self.dtype_policy)
+        self.branches = [
+            LocalBranch(
+                size,
+                share_sets,
+                epsilon=epsilon,
+                name=f"local_{size[0]}x{size[1]}",
+                dtype=self.dtype_policy,
+            )
+            for size in self.local_kernels
+        ]
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        if channels % self.share_sets:
+            raise ValueError(
+                f"{self.name}: share_sets must divide the channels ({channels}). "
+                f"Received: share_sets={self.share_sets}"
+            )
+        self.partition = Partition(
+            input_shape,
+            self.block_size,
+            columns_as_channels=self.share_sets == 1
+            and all(size[1] == 1 for size in self.local_kernels),
+            name=self.name,
+        )
+        length = self.partition.length
+        kernel_initializer = (
+            self.kernel_initializer
+            or keras.initializers.RandomUniform(-(length**-0.5), length**-0.5)
+        )
+        self.kernel = self.add_weight(
+            name="kernel",
+            shape=(self.share_sets, length, length),
+            initializer=kernel_initializer,
+        )
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_weight(
+                name="bias", shape=(self.share_sets, length), initializer="zeros"
+            )
+        block = self.partition.block_shape
+        if self.normalize is not None:
+            groups = block[-1] // self.share_sets
+            self.normalize.build((None, length, groups, self.share_sets))
+        for branch in self.branches:
+            branch.build(block)
+
+    def call(self, inputs, training=None):
+        blocks = self.partition.split(inputs)  # (B, h, w, C)
+        outputs = self._fully_connected(blocks)  # (B, hw, C/S, S)
+        if self.normalize is not None:
+            outputs = self.normalize(outputs, training=training)
+        for branch in self.branches:
+            outputs = outputs + branch(blocks, training=training)
+        return self.partition.join(outputs)
+
+    def _fully_connected(self, blocks):
+        length, sets = self.partition.length, self.share_sets
+        groups = self.partition.block_shape[-1] // sets
+        if sets == 1:
+            # The kernel on the left spares both transpositions.
+            outputs = ops.matmul(
+                self.kernel[0], ops.reshape(blocks, (-1, length, groups))
+            )
+            if self.bias is not None:
+                outputs = outputs + self.bias[0][:, None]
+            return outputs[..., None]
+        # (B, h, w, C) -> (B, hw, C/S, S) -> (B, S, hw, C/S)
+        x = ops.reshape(blocks, (-1, length, groups, sets))
+        x = ops.matmul(self.kernel, ops.transpose(x, (0, 3, 1, 2)))
+        if self.bias is not None:
+            x = x + self.bias[..., None]
+        return ops.transpose(x, (0, 2, 3, 1))
+
+    def equivalent_kernel(self, read=tensor):
+        """The FC kernel and bias that equal this layer in inference.
+
+        Args:
+            read: how a variable is read: as a backend tensor by default, so that
+                gradients reach the FC kernel, the convolutions and the norms'
+                gamma and beta; `kmlp.layers.base.host` reads float64 arrays.
+
+        Returns:
+            `(S, h*w, h*w)` kernel and `(S, h*w)` bias (`None` without any).
+
+        Reference: RepMLPNet Sect. 3.2, Eqs. 7-13 and Sect. 4.2.
+        """
+        kernel, bias = read(self.kernel), read(self.bias)
+        if self.normalize is not None:
+            terms = affine_terms(self.normalize, read)
+            kernel, bias = algebra.fold_after_sets(kernel, bias, *terms)
+        if self.branches:
+            local, local_bias = self._local_kernel(read)
+            kernel = kernel + algebra.conv_to_fc(local, self.partition.block_size)
+            local_bias = algebra.repeat_bias(local_bias, self.partition.length)
+            bias = local_bias if bias is None else bias + local_bias
+        return kernel, bias
+
+    def _local_kernel(self, read):
+        """All branches as one convolution: padded to the largest and summed."""
+        size = tuple(max(sizes) for sizes in zip(*self.local_kernels))
+        folded = [branch.folded(read) for branch in self.branches]
+        kernels = [algebra.pad_kernel(kernel, size) for kernel, _ in folded]
+        return sum(kernels[1:], kernels[0]), sum(bias for _, bias in folded)
+
+    def multiply_adds(self, input_shape):
+        _, height, width, channels = input_shape
+        fully_connected = height * width * channels * self.partition.length
+        local = sum(branch.multiply_adds(input_shape) for branch in self.branches)
+        return fully_connected + local
+
+    def merged(self):
+        """Locality Injection: the same layer without norm and branches."""
+        if self.normalize is None and not self.branches:
+            return copy(self)
+        kernel, bias = self.equivalent_kernel(host)
+        twin = copy(self, norm=None, local_kernels=(), use_bias=True)
+        assign(twin, kernel=kernel, bias=bias)
+        return twin

@@ -1,0 +1,98 @@
+"""What the five families share as Keras models."""
+
+import keras
+
+
+class VisionMLP(keras.Model):
+    """A functional model that knows its configuration and its pyramid.
+
+    A family's constructor builds the graph and hands over inputs, outputs, the
+    pyramid and its own arguments; these become attributes and the serialised
+    configuration.
+
+    Attributes:
+        pyramid_outputs: `{"P2": KerasTensor, …}`, the map of each stage by the
+            logarithm of its stride.
+    """
+
+    def __init__(self, inputs, outputs, *, pyramid, config, name, dtype):
+        super().__init__(inputs=inputs, outputs=outputs, name=name)
+        self.dtype_policy = keras.dtype_policies.get(dtype)
+        self.pyramid_outputs = pyramid
+        self._config = {**config, "input_shape": tuple(inputs.shape[1:])}
+        for key, value in config.items():
+            setattr(self, key, value)
+
+    def get_config(self):
+        policy = keras.dtype_policies.serialize(self.dtype_policy)
+        return {
+            **self._config,
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": policy,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        trainable = config.pop("trainable", True)
+        if isinstance(config.get("dtype"), dict):
+            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+        model = cls(**config)
+        model.trainable = trainable
+        return model
+
+
+def image_input(input_shape, *, fixed, multiple=None):
+    """The input tensor of an image model.
+
+    Args:
+        input_shape: `(H, W, C)`; sizes may be `None` unless `fixed`.
+        fixed: whether the network needs known sizes.
+        multiple: `(h, w)`, what the sizes must be multiples of, or `None`.
+
+    Raises:
+        ValueError: no three entries, unknown sizes where they must be known, or
+            sizes that do not fit; the message names the nearest that do.
+    """
+    shape = tuple(input_shape)
+    if len(shape) != 3 or shape[2] is None:
+        raise ValueError(
+            "`input_shape` is (height, width, channels). "
+            f"Received: input_shape={input_shape}"
+        )
+    sizes = shape[:2]
+    if fixed and None in sizes:
+        raise ValueError(
+            "`input_shape` needs a known height and width: this family is fully "
+            f"connected over positions. Received: input_shape={input_shape}"
+        )
+    if multiple and any(s % m for s, m in zip(sizes, multiple)):
+        fits = [
+            sorted({max(s // m, 1) * m, -(-s // m) * m})
+            for s, m in zip(sizes, multiple)
+        ]
+        choices = " and ".join(
+            f"{axis} {' or '.join(map(str, values))}"
+            for axis, values in zip(("height", "width"), fits)
+        )
+        raise ValueError(
+            f"`input_shape` must be a multiple of {multiple[0]}x{multiple[1]}; the "
+            f"nearest that fit: {choices}. Received: input_shape={input_shape}"
+        )
+    return keras.Input(shape, name="images")
+
+
+def check_stages(**per_stage):
+    """Checks that arguments that name a value per stage agree in length.
+
+    Raises:
+        ValueError: they do not.
+    """
+    lengths = {name: len(values) for name, values in per_stage.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(
+            "These arguments name one value per stage and must be equally long: "
+            f"{', '.join(lengths)}. Received: "
+            + ", ".join(f"{name}={tuple(v)}" for name, v in per_stage.items())
+        )

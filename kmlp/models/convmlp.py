@@ -1,0 +1,204 @@
+"""ConvMLP: hierarchical convolutional MLPs.
+
+Li, Hassani, Walton, Shi: ConvMLP: Hierarchical Convolutional MLPs for Vision,
+2021.
+"""
+
+import keras
+
+from kmlp.layers import (
+    ChannelMLP,
+    ClassifierHead,
+    ConvNorm,
+    NormDepthwiseConv,
+    drop_path,
+    drop_path_rates,
+)
+from kmlp.models.base import VisionMLP, check_stages, image_input
+
+DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
+CONV_INITIALIZER = keras.initializers.VarianceScaling(
+    2.0, "fan_out", "untruncated_normal"
+)
+
+VARIANTS = {
+    "convmlp_s": {},
+    "convmlp_m": {"conv_blocks": 3, "depths": (3, 6, 3), "mlp_ratios": (3, 3, 3)},
+    "convmlp_l": {
+        "stem_width": 96,
+        "conv_blocks": 3,
+        "widths": (192, 384, 768),
+        "depths": (4, 8, 3),
+        "mlp_ratios": (3, 3, 3),
+    },
+}
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class ConvMLP(VisionMLP):
+    """ConvMLP (defaults: ConvMLP-S).
+
+    Args:
+        num_classes: classes of the head.
+        input_shape: `(H, W, C)`; any sizes, `None` for unknown ones.
+        stem_width: channels of tokenizer and convolution stage.
+        conv_blocks: residual blocks of the convolution stage.
+        widths: channels per Conv-MLP stage; the first is also the width inside
+            the convolution stage's bottlenecks.
+        depths: blocks per Conv-MLP stage.
+        mlp_ratios: hidden channels per channel, per Conv-MLP stage.
+        include_top: whether the head is included; else the output is the last
+            stage's map.
+        drop_path_rate: stochastic depth, rising from 0 within each stage.
+        head_activation: activation of the head; `None` gives logits.
+        name, dtype: of the model; every layer follows the dtype policy.
+
+    Raises:
+        ValueError: stages that do not fit.
+
+    Reference: Sect. 3, Table 1.
+    """
+
+    def __init__(
+        self,
+        num_classes=1000,
+        input_shape=(224, 224, 3),
+        *,
+        stem_width=64,
+        conv_blocks=2,
+        widths=(128, 256, 512),
+        depths=(2, 4, 2),
+        mlp_ratios=(2, 2, 2),
+        include_top=True,
+        drop_path_rate=0.1,
+        head_activation=None,
+        name="convmlp",
+        dtype=None,
+    ):
+        check_stages(widths=widths, depths=depths, mlp_ratios=mlp_ratios)
+        inputs = image_input(input_shape, fixed=False)
+        x = tokenizer(inputs, stem_width, dtype=dtype)
+        pyramid = {"P2": x}
+        for block in range(conv_blocks):
+            x = bottleneck(x, widths[0], name=f"conv_block{block}", dtype=dtype)
+        x = downsample(x, widths[0], name="conv_downsample", dtype=dtype)
+        pyramid["P3"] = x
+        for stage, depth in enumerate(depths):
+            for block, rate in enumerate(drop_path_rates(drop_path_rate, depth)):
+                x = conv_mlp_block(
+                    x,
+                    mlp_ratio=mlp_ratios[stage],
+                    drop_path_rate=rate,
+                    name=f"stage{stage}_block{block}",
+                    dtype=dtype,
+                )
+            if stage + 1 < len(depths):
+                x = downsample(
+                    x, widths[stage + 1], name=f"stage{stage}_downsample", dtype=dtype
+                )
+                pyramid[f"P{4 + stage}"] = x
+        # The last level is taken after its blocks, the others where they begin.
+        pyramid[f"P{2 + len(depths)}"] = x
+        if include_top:
+            x = ClassifierHead(
+                num_classes,
+                norm="layer",
+                activation=head_activation,
+                kernel_initializer=DENSE_INITIALIZER,
+                name="head",
+                dtype=dtype,
+            )(x)
+        super().__init__(
+            inputs,
+            x,
+            pyramid=pyramid,
+            name=name,
+            dtype=dtype,
+            config={
+                "num_classes": num_classes,
+                "stem_width": stem_width,
+                "conv_blocks": conv_blocks,
+                "widths": tuple(widths),
+                "depths": tuple(depths),
+                "mlp_ratios": tuple(mlp_ratios),
+                "include_top": include_top,
+                "drop_path_rate": drop_path_rate,
+                "head_activation": head_activation,
+            },
+        )
+
+
+def conv_norm_relu(x, filters, kernel_size, *, strides=1, name, dtype):
+    """Convolution without bias, BatchNorm, ReLU."""
+    return ConvNorm(
+        filters,
+        kernel_size,
+        strides=strides,
+        activation="relu",
+        kernel_initializer=CONV_INITIALIZER,
+        name=name,
+        dtype=dtype,
+    )(x)
+
+
+def tokenizer(x, width, *, dtype):
+    """Three 3×3 convolutions and a max-pool, stride 4 in all (Sect. 3.2)."""
+    for index, (filters, strides) in enumerate(
+        ((width // 2, 2), (width // 2, 1), (width, 1))
+    ):
+        x = conv_norm_relu(
+            x, filters, 3, strides=strides, name=f"tokenizer_conv{index}", dtype=dtype
+        )
+    # Zeros at the border never exceed the maximum: the map is behind a ReLU.
+    x = keras.layers.ZeroPadding2D(1, name="tokenizer_pad", dtype=dtype)(x)
+    return keras.layers.MaxPooling2D(3, 2, name="tokenizer_pool", dtype=dtype)(x)
+
+
+def bottleneck(x, hidden, *, name, dtype):
+    """Residual 1×1, 3×3, 1×1 convolutions (Sect. 3.3)."""
+    y = conv_norm_relu(x, hidden, 1, name=f"{name}_conv0", dtype=dtype)
+    y = conv_norm_relu(y, hidden, 3, name=f"{name}_conv1", dtype=dtype)
+    y = conv_norm_relu(y, x.shape[-1], 1, name=f"{name}_conv2", dtype=dtype)
+    return keras.layers.Add(name=f"{name}_add", dtype=dtype)([x, y])
+
+
+def downsample(x, filters, *, name, dtype):
+    """Stride-2 3×3 convolution with bias between stages (Sect. 3.4)."""
+    return ConvNorm(
+        filters,
+        3,
+        strides=2,
+        use_bias=True,
+        norm=None,
+        kernel_initializer=CONV_INITIALIZER,
+        name=name,
+        dtype=dtype,
+    )(x)
+
+
+def conv_mlp_block(x, *, mlp_ratio, drop_path_rate, name, dtype):
+    """Channel MLP, depthwise convolution, channel MLP (Sect. 3.4, Fig. 3).
+
+    Only the MLPs are residual.
+    """
+    channels = x.shape[-1]
+    for part in (1, 2):
+        y = ChannelMLP(
+            mlp_ratio,
+            norm="layer",
+            kernel_initializer=DENSE_INITIALIZER,
+            name=f"{name}_mlp{part}",
+            dtype=dtype,
+        )(x)
+        y = drop_path(drop_path_rate, name=f"{name}_drop{part}", dtype=dtype)(y)
+        x = keras.layers.Add(name=f"{name}_add{part}", dtype=dtype)([x, y])
+        if part == 1:
+            x = NormDepthwiseConv(
+                # He's fan-out in PyTorch's sense, 9 C for a depthwise 3×3 kernel.
+                kernel_initializer=keras.initializers.RandomNormal(
+                    stddev=(2 / (9 * channels)) ** 0.5
+                ),
+                name=f"{name}_connect",
+                dtype=dtype,
+            )(x)
+    return x

@@ -1,0 +1,147 @@
+"""MS-MLP: mixing and shifting.
+
+Zheng, He, Chen, Zhou: Mixing and Shifting: Exploiting Global and Local
+Dependencies in Vision MLPs, 2022.
+"""
+
+import keras
+
+from kmlp.layers import (
+    ChannelMLP,
+    ClassifierHead,
+    MixShift,
+    PatchEmbed,
+    drop_path,
+    drop_path_rates,
+)
+from kmlp.models.base import VisionMLP, check_stages, image_input
+
+DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
+# PyTorch's default for convolutions.
+CONV_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+EPSILON = 1e-6
+
+VARIANTS = {
+    "msmlp_t": {},
+    "msmlp_s": {"depths": (3, 3, 27, 3), "drop_path_rate": 0.3},
+    "msmlp_b": {"width": 128, "depths": (3, 3, 27, 3), "drop_path_rate": 0.5},
+}
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class MSMLP(VisionMLP):
+    """MS-MLP (defaults: MS-MLP-T).
+
+    Args:
+        num_classes: classes of the head.
+        input_shape: `(H, W, C)`; any sizes, `None` for unknown ones. Maps that a
+            patch does not divide are padded with zeros at the bottom and right.
+        width: channels of the first stage; they double from stage to stage.
+        depths: blocks per stage, any number of stages.
+        regions: kernel sizes of the channel groups, per stage.
+        shifts: shift distances of the channel groups.
+        order: `"shift_mix"` or `"mix_shift"`.
+        mlp_ratio: hidden channels per channel.
+        layer_scale: initial value of the learned per-channel scale.
+        patch_size: of the patch embedding.
+        include_top: whether the head is included; else the output is the last
+            stage's map.
+        drop_path_rate: stochastic depth at the last block, rising from 0.
+        head_activation: activation of the head; `None` gives logits.
+        name, dtype: of the model; every layer follows the dtype policy.
+
+    Raises:
+        ValueError: stages or groups that do not fit.
+
+    Reference: Sect. 3, Table 1.
+    """
+
+    def __init__(
+        self,
+        num_classes=1000,
+        input_shape=(224, 224, 3),
+        *,
+        width=96,
+        depths=(3, 3, 9, 3),
+        regions=((1, 1, 3, 5, 7), (1, 3, 3, 5, 7), (1, 5, 5, 5, 7), (1, 7, 7, 7, 7)),
+        shifts=(-2, -1, 0, 1, 2),
+        order="shift_mix",
+        mlp_ratio=4,
+        layer_scale=1e-6,
+        patch_size=4,
+        include_top=True,
+        drop_path_rate=0.2,
+        head_activation=None,
+        name="msmlp",
+        dtype=None,
+    ):
+        check_stages(depths=depths, regions=regions)
+        inputs = image_input(input_shape, fixed=False)
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
+        pyramid = {}
+        x = inputs
+        for stage, depth in enumerate(depths):
+            x = PatchEmbed(
+                width * 2**stage,
+                patch_size if stage == 0 else 2,
+                norm="layer",
+                epsilon=EPSILON,
+                padding="same",
+                kernel_initializer=CONV_INITIALIZER,
+                name="patch_embed" if stage == 0 else f"downsample{stage - 1}",
+                dtype=dtype,
+            )(x)
+            for block in range(depth):
+                prefix = f"stage{stage}_block{block}"
+                y = MixShift(
+                    regions[stage],
+                    shifts,
+                    order=order,
+                    name=f"{prefix}_mix_shift",
+                    dtype=dtype,
+                )(x)
+                y = ChannelMLP(
+                    mlp_ratio,
+                    norm="layer",
+                    layer_scale=layer_scale,
+                    epsilon=EPSILON,
+                    kernel_initializer=DENSE_INITIALIZER,
+                    name=f"{prefix}_mlp",
+                    dtype=dtype,
+                )(y)
+                y = drop_path(next(rates), name=f"{prefix}_drop", dtype=dtype)(y)
+                x = keras.layers.Add(name=f"{prefix}_add", dtype=dtype)([x, y])
+            stride = patch_size * 2**stage
+            pyramid[f"P{stride.bit_length() - 1}"] = x
+        if include_top:
+            x = ClassifierHead(
+                num_classes,
+                norm="layer",
+                pool_first=True,
+                activation=head_activation,
+                epsilon=EPSILON,
+                kernel_initializer=DENSE_INITIALIZER,
+                name="head",
+                dtype=dtype,
+            )(x)
+        super().__init__(
+            inputs,
+            x,
+            pyramid=pyramid,
+            name=name,
+            dtype=dtype,
+            config={
+                "num_classes": num_classes,
+                "width": width,
+                "depths": tuple(depths),
+                "regions": tuple(tuple(r) for r in regions),
+                "shifts": tuple(shifts),
+                "order": order,
+                "mlp_ratio": mlp_ratio,
+                "layer_scale": layer_scale,
+                "patch_size": patch_size,
+                "include_top": include_top,
+                "drop_path_rate": drop_path_rate,
+                "head_activation": head_activation,
+            },
+        )

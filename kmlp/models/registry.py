@@ -1,0 +1,58 @@
+"""Architectures by name."""
+
+import difflib
+import fnmatch
+
+from kmlp.models import convmlp, msmlp, repmlpnet, resmlp, smlpnet
+
+_FAMILIES = (
+    (convmlp.ConvMLP, convmlp.VARIANTS),
+    (msmlp.MSMLP, msmlp.VARIANTS),
+    (repmlpnet.RepMLPNet, repmlpnet.VARIANTS),
+    (resmlp.ResMLP, resmlp.VARIANTS),
+    (smlpnet.SMLPNet, smlpnet.VARIANTS),
+)
+
+# Name -> (class, arguments that differ from the class's defaults).
+VARIANTS = {
+    name: (family, arguments)
+    for family, variants in _FAMILIES
+    for name, arguments in variants.items()
+}
+
+
+def list_models(pattern="*"):
+    """Names of the architectures that match a shell pattern, sorted.
+
+    Args:
+        pattern: such as `"convmlp_*"`.
+    """
+    return sorted(fnmatch.filter(VARIANTS, pattern))
+
+
+def create_model(name, num_classes=None, input_shape=None, **overrides):
+    """Builds an architecture by name, with fresh weights.
+
+    Args:
+        name: one of `list_models()`.
+        num_classes: classes of the head; `None`: the variant's own, mostly 1000.
+        input_shape: `(H, W, C)`; `None`: the variant's own.
+        **overrides: further arguments of the family's class.
+
+    Returns:
+        A functional `keras.Model` named after the architecture.
+
+    Raises:
+        ValueError: an unknown name; the message names the nearest.
+    """
+    if name not in VARIANTS:
+        near = difflib.get_close_matches(str(name).lower(), VARIANTS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see list_models()."
+        raise ValueError(f"Unknown architecture; {hint} Received: {name!r}")
+    family, arguments = VARIANTS[name]
+    arguments = {"name": name, **arguments, **overrides}
+    if num_classes is not None:
+        arguments["num_classes"] = num_classes
+    if input_shape is not None:
+        arguments["input_shape"] = input_shape
+    return family(**arguments)

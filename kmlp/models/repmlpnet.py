@@ -1,0 +1,251 @@
+"""RepMLPNet: a hierarchical MLP with re-parameterised locality.
+
+Ding, Chen, Zhang, Han, Ding: RepMLPNet: Hierarchical Vision MLP with
+Re-parameterized Locality, CVPR 2022.
+"""
+
+import keras
+
+from kmlp.layers import (
+    BatchNorm,
+    ChannelMLP,
+    ClassifierHead,
+    GlobalPerceptron,
+    PatchEmbed,
+    SetSharingLinear,
+    drop_path,
+    drop_path_rates,
+)
+from kmlp.models.base import VisionMLP, check_stages, image_input
+
+# PyTorch's default for convolutions, with which the published networks start.
+INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+
+VARIANTS = {
+    "repmlpnet_t224": {},
+    "repmlpnet_t256": {"input_shape": (256, 256, 3)},
+    "repmlpnet_b224": {
+        "depths": (2, 2, 12, 2),
+        "widths": (96, 192, 384, 768),
+        "share_sets": (1, 4, 32, 128),
+    },
+    "repmlpnet_b256": {
+        "depths": (2, 2, 12, 2),
+        "widths": (96, 192, 384, 768),
+        "share_sets": (1, 4, 32, 128),
+        "input_shape": (256, 256, 3),
+    },
+    "repmlpnet_d256": {
+        "depths": (2, 2, 18, 2),
+        "widths": (80, 160, 320, 640),
+        "share_sets": (1, 4, 16, 128),
+        "input_shape": (256, 256, 3),
+    },
+    "repmlpnet_l256": {
+        "depths": (2, 2, 18, 2),
+        "widths": (96, 192, 384, 768),
+        "share_sets": (1, 4, 32, 256),
+        "input_shape": (256, 256, 3),
+    },
+    # The CIFAR-100 study of Table 4.
+    "repmlpnet_cifar": {
+        "depths": (6, 6),
+        "widths": (128, 256),
+        "share_sets": (8, 32),
+        "patch_size": 2,
+        "input_shape": (32, 32, 3),
+        "num_classes": 100,
+    },
+}
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class RepMLPNet(VisionMLP):
+    """RepMLPNet (defaults: RepMLPNet-T224).
+
+    Args:
+        num_classes: classes of the head.
+        input_shape: `(H, W, C)`; the token grid must be tiled by the blocks.
+        depths: blocks per stage.
+        widths: channels per stage.
+        share_sets: share-sets per stage; each divides its width.
+        local_kernels: kernel sizes of the Local Perceptron; `()` for none.
+        patch_size: of the stem.
+        block_size: `(h, w)` of the first-stage token grid that the FC kernels
+            cover, halved from stage to stage; `None`: the grid of `input_shape`.
+            Larger inputs are partitioned.
+        gate_reduction: channels per hidden unit of the Global Perceptron.
+        global_perceptron: whether there is a Global Perceptron.
+        mlp_ratio: hidden channels per channel in the FFN.
+        include_top: whether the head is included; else the output is the last
+            stage's map.
+        drop_path_rate: stochastic depth at the last block.
+        head_activation: activation of the head; `None` gives logits.
+        name, dtype: of the model; every layer follows the dtype policy.
+
+    Raises:
+        ValueError: sizes, stages or share-sets that do not fit.
+
+    Reference: Sect. 4, Table 1.
+    """
+
+    def __init__(
+        self,
+        num_classes=1000,
+        input_shape=(224, 224, 3),
+        *,
+        depths=(2, 2, 6, 2),
+        widths=(64, 128, 256, 512),
+        share_sets=(1, 4, 16, 128),
+        local_kernels=(1, 3),
+        patch_size=4,
+        block_size=None,
+        gate_reduction=4,
+        global_perceptron=True,
+        mlp_ratio=4,
+        include_top=True,
+        drop_path_rate=0.0,
+        head_activation=None,
+        name="repmlpnet",
+        dtype=None,
+    ):
+        check_stages(depths=depths, widths=widths, share_sets=share_sets)
+        blocks = stage_blocks(input_shape, patch_size, block_size, len(depths))
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
+        inputs = image_input(
+            input_shape,
+            fixed=True,
+            multiple=[patch_size * size for size in blocks[0]],
+        )
+        pyramid = {}
+        x = inputs
+        for stage, depth in enumerate(depths):
+            x = PatchEmbed(
+                widths[stage],
+                patch_size if stage == 0 else 2,
+                use_bias=False,
+                norm="batch",
+                activation="relu",
+                kernel_initializer=INITIALIZER,
+                name="stem" if stage == 0 else f"embed{stage - 1}",
+                dtype=dtype,
+            )(x)
+            for block in range(depth):
+                x = repmlp_unit(
+                    x,
+                    share_sets=share_sets[stage],
+                    block_size=blocks[stage],
+                    local_kernels=local_kernels,
+                    gate_reduction=gate_reduction if global_perceptron else None,
+                    mlp_ratio=mlp_ratio,
+                    drop_path_rate=next(rates),
+                    name=f"stage{stage}_block{block}",
+                    dtype=dtype,
+                )
+            stride = patch_size * 2**stage
+            pyramid[f"P{stride.bit_length() - 1}"] = x
+        if include_top:
+            x = ClassifierHead(
+                num_classes,
+                norm="batch",
+                activation=head_activation,
+                kernel_initializer=INITIALIZER,
+                name="head",
+                dtype=dtype,
+            )(x)
+        super().__init__(
+            inputs,
+            x,
+            pyramid=pyramid,
+            name=name,
+            dtype=dtype,
+            config={
+                "num_classes": num_classes,
+                "depths": tuple(depths),
+                "widths": tuple(widths),
+                "share_sets": tuple(share_sets),
+                "local_kernels": tuple(local_kernels),
+                "patch_size": patch_size,
+                "block_size": None if block_size is None else tuple(block_size),
+                "gate_reduction": gate_reduction,
+                "global_perceptron": global_perceptron,
+                "mlp_ratio": mlp_ratio,
+                "include_top": include_top,
+                "drop_path_rate": drop_path_rate,
+                "head_activation": head_activation,
+            },
+        )
+
+
+def repmlp_unit(
+    x,
+    *,
+    share_sets,
+    block_size,
+    local_kernels,
+    gate_reduction,
+    mlp_ratio,
+    drop_path_rate,
+    name,
+    dtype,
+):
+    """`y = x + Block(BN(x))`, `z = y + FFN(BN(y))` (Sect. 4.3).
+
+    The RepMLP Block is the sum of Channel and Local Perceptron times the gate of
+    the Global Perceptron (Fig. 1); `gate_reduction=None` leaves the gate out.
+    """
+    layers = keras.layers
+    h = BatchNorm(name=f"{name}_norm", dtype=dtype)(x)
+    y = SetSharingLinear(
+        share_sets,
+        block_size=block_size,
+        local_kernels=local_kernels,
+        use_bias=False,
+        norm="batch",
+        name=f"{name}_channel_perceptron",
+        dtype=dtype,
+    )(h)
+    if gate_reduction is not None:
+        gate = GlobalPerceptron(
+            gate_reduction,
+            kernel_initializer=INITIALIZER,
+            name=f"{name}_global_perceptron",
+            dtype=dtype,
+        )(h)
+        y = layers.Multiply(name=f"{name}_gate", dtype=dtype)([y, gate])
+    y = drop_path(drop_path_rate, name=f"{name}_drop1", dtype=dtype)(y)
+    x = layers.Add(name=f"{name}_add1", dtype=dtype)([x, y])
+    y = ChannelMLP(
+        mlp_ratio,
+        norm="batch",
+        hidden_norm="batch",
+        use_bias=False,
+        kernel_initializer=INITIALIZER,
+        name=f"{name}_ffn",
+        dtype=dtype,
+    )(x)
+    y = drop_path(drop_path_rate, name=f"{name}_drop2", dtype=dtype)(y)
+    return layers.Add(name=f"{name}_add2", dtype=dtype)([x, y])
+
+
+def stage_blocks(input_shape, patch_size, block_size, stages):
+    """The block of positions that each stage's spatial kernels cover.
+
+    Raises:
+        ValueError: the first-stage block cannot be halved from stage to stage.
+    """
+    halvings = 2 ** (stages - 1)
+    if block_size is None:
+        if None in tuple(input_shape)[:2]:
+            # image_input names the problem.
+            return [(halvings // 2**i,) * 2 for i in range(stages)]
+        block_size = [
+            max(halvings, size // (patch_size * halvings) * halvings)
+            for size in input_shape[:2]
+        ]
+    if any(size % halvings for size in block_size):
+        raise ValueError(
+            f"`block_size` is halved {stages - 1} times and must be a multiple of "
+            f"{halvings}. Received: block_size={tuple(block_size)}"
+        )
+    return [tuple(size // 2**i for size in block_size) for i in range(stages)]

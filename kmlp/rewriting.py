@@ -1,0 +1,104 @@
+"""Rebuilding a model layer by layer, nested models included."""
+
+import inspect
+
+import keras
+
+from kmlp.layers.base import copy
+
+
+def rewrite(layer, replace):
+    """A new model whose layers are replacements or copies of a model's.
+
+    Args:
+        layer: a built `keras.Model` or `keras.Layer`; it is left untouched.
+        replace: called with every layer that is no model; returns its built
+            replacement, or `None` where it has none. Layers without a
+            replacement are copied with their weights, and their parts are
+            replaced where a part has a replacement of its own.
+
+    Returns:
+        The new model or layer; `pyramid_outputs` of a model is kept.
+    """
+    if not isinstance(layer, keras.Layer):
+        return layer  # a bare operation of a graph, such as x + y
+    if isinstance(layer, keras.Model):
+        if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):
+            return _rewrite_graph(layer, replace)
+        return _rewrite_parts(layer, replace)
+    replacement = replace(layer)
+    if replacement is not None:
+        return replacement
+    return _rewrite_parts(layer, replace)
+
+
+def _rewrite_graph(model, replace):
+    pyramid = getattr(model, "pyramid_outputs", None)
+    if not pyramid:
+        return _clone(model, replace)
+    # The pyramid's tensors are further outputs while the graph is rebuilt.
+    outputs = {"outputs": model.outputs, "pyramid": dict(pyramid)}
+    twin = _clone(keras.Model(model.inputs, outputs, name=model.name), replace)
+    outputs = twin.output["outputs"]
+    rewritten = keras.Model(
+        twin.inputs[0] if len(twin.inputs) == 1 else twin.inputs,
+        outputs[0] if len(outputs) == 1 else outputs,
+        name=model.name,
+    )
+    rewritten.pyramid_outputs = twin.output["pyramid"]
+    return rewritten
+
+
+def _clone(model, replace):
+    def convert(layer):
+        return rewrite(layer, replace)
+
+    if isinstance(model, keras.Sequential):
+        return keras.models.clone_model(model, clone_function=convert)
+    return keras.models.clone_model(model, clone_function=convert, call_function=_call)
+
+
+def _call(layer, *args, **kwargs):
+    """Calls a layer as its original was called, less what it does not take.
+
+    A graph records `training` and `mask` for a BatchNorm; the affine layer that
+    replaces it knows neither.
+    """
+    taken = inspect.signature(layer.call).parameters
+    return layer(*args, **{k: v for k, v in kwargs.items() if k in taken})
+
+
+def _rewrite_parts(layer, replace):
+    """A copy of a layer or subclassed model with its parts rewritten.
+
+    Parts are found where Keras tracks them: attributes, and lists, tuples and
+    dictionaries that attributes hold.
+    """
+    twin = copy(layer)
+    parts = {
+        name: value
+        for name, value in vars(layer).items()
+        if not name.startswith("_") and _has_replacement(value, replace)
+    }
+    if parts:
+        # A built layer refuses new parts; these take the place of their equals.
+        twin._tracker.unlock()
+        for name, value in parts.items():
+            setattr(twin, name, _rewrite_value(value, replace))
+        twin._tracker.lock()
+    return twin
+
+
+def _has_replacement(value, replace):
+    layers = [v for v in keras.tree.flatten(value) if isinstance(v, keras.Layer)]
+    inner = [part for layer in layers for part in layer._flatten_layers()]
+    return any(
+        not isinstance(part, keras.Model) and replace(part) is not None
+        for part in inner
+    )
+
+
+def _rewrite_value(value, replace):
+    return keras.tree.map_structure(
+        lambda v: rewrite(v, replace) if isinstance(v, keras.Layer) else v, value
+    )

@@ -1,0 +1,286 @@
+"""PyTorch checkpoints read without PyTorch, and without running what they pickle.
+
+A checkpoint is a pickle of nested containers whose tensors point into raw storages:
+zip members since PyTorch 1.6, bytes after the pickle before. Trainers pickle their
+configuration, optimizer and arguments beside the state; here every class other than
+containers and tensors becomes an inert `Foreign`, so nothing is imported or called.
+"""
+
+import io
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+
+_STORAGE_DTYPES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+    # Dtypes without a storage class of their own: the tensor names its dtype.
+    "UntypedStorage": "uint8",
+}
+_DTYPES = {*_STORAGE_DTYPES.values(), "uint16", "uint32", "uint64"}
+
+
+class Storage(NamedTuple):
+    """A stretch of one raw storage, counted in elements of its dtype."""
+
+    key: str | int
+    dtype: str
+    start: int
+    count: int
+
+
+class Tensor(NamedTuple):
+    """A tensor as pickled: where its elements lie, before any is read."""
+
+    storage: Storage | None
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: str
+
+
+class Foreign:
+    """Stand-in for a class that is not ours: accepts anything, does nothing."""
+
+    __slots__ = ()
+    origin = ""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return super().__new__(cls)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "Foreign":
+        return self
+
+    # Static, since a pickle may also send state to the class: without a
+    # `__setstate__` to swallow it, pickle would set attributes on the class.
+    @staticmethod
+    def __setstate__(*args: Any) -> None:
+        pass
+
+    __setitem__ = append = extend = add = __setstate__
+
+
+class _Mapping(dict):
+    """Stand-in for OrderedDict; swallows the `_metadata` that state dicts carry."""
+
+    __slots__ = ()
+    __setstate__ = staticmethod(Foreign.__setstate__)
+
+
+class _RebuildTensor(Foreign):
+    def __new__(cls, storage, offset, size, stride, grad=0, hooks=0, metadata=None):
+        # Metadata marks a lazily conjugated or negated view of the storage.
+        dtype = f"{storage.dtype} with {metadata}" if metadata else storage.dtype
+        return Tensor(storage, offset, size, stride, dtype)
+
+
+class _RebuildTensorOfDtype(Foreign):
+    def __new__(cls, storage, offset, size, stride, grad, hooks, dtype, metadata=None):
+        return Tensor(storage, offset, size, stride, str(dtype))
+
+
+class _RebuildParameter(Foreign):
+    def __new__(cls, data, *args):
+        return data
+
+
+class _RebuildFromType(Foreign):
+    def __new__(cls, rebuild, kind, args, state):
+        return rebuild(*args)
+
+
+class _RebuildOther(Foreign):
+    """Quantised, sparse…: kept as a tensor, so that it is refused, not dropped."""
+
+    def __new__(cls, *args):
+        return Tensor(None, 0, (), (), cls.origin)
+
+
+# All are `Foreign`, strings or immutable: no pickle can alter this process with them.
+_KNOWN = {
+    "collections.OrderedDict": _Mapping,
+    "torch.Size": tuple,
+    "torch._utils._rebuild_tensor": _RebuildTensor,
+    "torch._utils._rebuild_tensor_v2": _RebuildTensor,
+    "torch._utils._rebuild_tensor_v3": _RebuildTensorOfDtype,
+    "torch._utils._rebuild_parameter": _RebuildParameter,
+    "torch._utils._rebuild_parameter_with_state": _RebuildParameter,
+    "torch._tensor._rebuild_from_type_v2": _RebuildFromType,
+    **{f"torch.{name}": name for name in _DTYPES},
+    **{f"torch.{name}": dtype for name, dtype in _STORAGE_DTYPES.items()},
+    "torch.storage.UntypedStorage": "uint8",
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Unpickler that resolves no name outside `_KNOWN`."""
+
+    def __init__(self, file: BinaryIO):
+        # Python 2 wrote byte strings that need not be text.
+        super().__init__(file, encoding="utf-8", errors="replace")
+        self.storage_dtypes: dict[str | int, str] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        origin = f"{module}.{name}"
+        if origin in _KNOWN:
+            return _KNOWN[origin]
+        if origin.startswith("torch.") and name.endswith("Storage"):
+            return origin
+        rebuilds = module.startswith("torch.") and name.startswith("_rebuild")
+        base = _RebuildOther if rebuilds else Foreign
+        return type("Foreign", (base,), {"__slots__": (), "origin": origin})
+
+    def persistent_load(self, saved_id: Any) -> Any:
+        match saved_id:
+            case ("module", container, *_):
+                return container
+            case ("storage", str(dtype), str() | int() as key, _, count, *view):
+                self.storage_dtypes[key] = dtype
+                # The legacy form can hold a view of a storage as a storage.
+                if view and view[0]:
+                    _, start, count = view[0]
+                    return Storage(key, dtype, start, count)
+                return Storage(key, dtype, 0, count)
+        raise pickle.UnpicklingError("unknown kind of persistent object")
+
+
+@contextmanager
+def damage_reported(path: str | os.PathLike) -> Iterator[None]:
+    """Turn whatever a damaged file raises into one ValueError that names the file."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(
+            "A checkpoint must be whole and in a known form; this one is damaged, "
+            f"incomplete or something else ({reason}). "
+            f"Received: {os.fspath(path)}"
+        ) from error
+
+
+def flat_view(raw: bytes, dtype: str, order: str = "<") -> np.ndarray:
+    """View bytes as the numbers in them, bfloat16 as uint16; order is "<" or ">"."""
+    stored = np.dtype("uint16" if dtype == "bfloat16" else dtype)
+    return np.frombuffer(raw, stored.newbyteorder(order))
+
+
+def native_copy(view: np.ndarray, dtype: str) -> np.ndarray:
+    """Copy a `flat_view`, however strided, to native order; bfloat16 to float32."""
+    if dtype == "bfloat16":
+        # bfloat16 is the upper half of a float32.
+        return (view.astype("uint32", order="C") << 16).view("float32")
+    return np.array(view, dtype=dtype, order="C")
+
+
+@contextmanager
+def opened(
+    path: str | os.PathLike,
+) -> Iterator[tuple[Any, Callable[[str, Tensor], np.ndarray]]]:
+    """Open a PyTorch file, zip or legacy form.
+
+    Args:
+        path: file, str or path object.
+
+    Yields:
+        The unpickled tree of containers, `Tensor` and `Foreign`, and a function
+        `(name, tensor) -> array` that reads one tensor while the file is open.
+
+    Raises:
+        ValueError: if the file, or a tensor asked for, is damaged or unsupported.
+    """
+    with open(path, "rb") as file:
+        is_zip = file.read(2) == b"PK"
+        file.seek(0)
+        with damage_reported(path):
+            tree, read, order = (_open_zip if is_zip else _open_legacy)(file)
+        # Tensors that share a storage mostly follow one another.
+        read = lru_cache(maxsize=1)(read)
+
+        def fetch(name: str, tensor: Tensor) -> np.ndarray:
+            if tensor.dtype not in _DTYPES:
+                raise ValueError(
+                    f"Tensor {name!r} must be dense and of a dtype among "
+                    f"{sorted(_DTYPES)}. Received: {tensor.dtype}"
+                )
+            with damage_reported(path):
+                return _read_tensor(name, tensor, read, order)
+
+        yield tree, fetch
+
+
+def _open_zip(file: BinaryIO) -> tuple[Any, Callable[[str | int], bytes], str]:
+    archive = zipfile.ZipFile(file)
+    names = archive.namelist()
+    pickled = next(n for n in names if n.split("/", 1)[-1] == "data.pkl")
+    root = pickled.removesuffix("data.pkl")
+    big = f"{root}byteorder" in names and archive.read(f"{root}byteorder") == b"big"
+    tree = _Unpickler(io.BytesIO(archive.read(pickled))).load()
+    return tree, lambda key: archive.read(f"{root}data/{key}"), ">" if big else "<"
+
+
+def _open_legacy(file: BinaryIO) -> tuple[Any, Callable[[str | int], bytes], str]:
+    if _Unpickler(file).load() != _LEGACY_MAGIC:
+        raise ValueError("a pickle without PyTorch's magic number")
+    for _ in range(2):  # protocol version, system information
+        _Unpickler(file).load()
+    unpickler = _Unpickler(file)
+    tree = unpickler.load()
+    spans = {}
+    file_size = os.fstat(file.fileno()).st_size
+    for key in _Unpickler(file).load():
+        (count,) = struct.unpack("<q", file.read(8))
+        dtype = unpickler.storage_dtypes[key]
+        spans[key] = file.tell(), count * flat_view(b"", dtype).itemsize
+        # Checked for storages nobody asks for too: a cut file is cut for all.
+        if count < 0 or sum(spans[key]) > file_size:
+            raise ValueError(f"the file ends inside storage {key}")
+        file.seek(sum(spans[key]))
+
+    def read(key: str | int) -> bytes:
+        start, length = spans[key]
+        file.seek(start)
+        return file.read(length)
+
+    return tree, read, "<"
+
+
+def _read_tensor(
+    name: str, tensor: Tensor, read: Callable[[str | int], bytes], order: str
+) -> np.ndarray:
+    storage, offset, size, stride, dtype = tensor
+    counts = (storage.start, storage.count, offset, *size, *stride)
+    if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in counts):
+        raise ValueError(f"offset, size or stride of {name!r} are not whole numbers")
+    # In bytes, since storage and tensor need not count in the same dtype.
+    unit = flat_view(b"", storage.dtype).itemsize
+    begin = storage.start * unit
+    raw = memoryview(read(storage.key))[begin : begin + storage.count * unit]
+    item = flat_view(b"", dtype).itemsize
+    flat = flat_view(raw, dtype, order)
+    # Strides reach past the buffer without a fault, so nothing later checks this.
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if not all(size):
+        return native_copy(flat[:0].reshape(size), dtype)
+    if last >= len(flat):
+        raise ValueError(f"{name!r} reaches element {last} of a storage of {len(flat)}")
+    steps = [step * item for step in stride]
+    return native_copy(
+        np.lib.stride_tricks.as_strided(flat[offset:], size, steps), dtype
+    )

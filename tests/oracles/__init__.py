@@ -1,0 +1,1 @@
+"""Networks written in PyTorch that the Keras ones are checked and timed against."""

@@ -1,0 +1,124 @@
+"""RepMLPNet in PyTorch, in its training and its deploy form.
+
+Several tiles per map: each is transformed on its own and the gate pools over the whole
+map. The published inverse partition scrambles tiles there; with one tile it agrees.
+"""
+
+import itertools
+from collections import OrderedDict
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def _conv_bn(inputs, outputs, kernel, relu=False, **options):
+    parts = OrderedDict(
+        conv=nn.Conv2d(inputs, outputs, kernel, bias=False, **options),
+        bn=nn.BatchNorm2d(outputs),
+    )
+    if relu:
+        parts["relu"] = nn.ReLU()
+    return nn.Sequential(parts)
+
+
+class GlobalPerceptron(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, channels // 4, 1)
+        self.fc2 = nn.Conv2d(channels // 4, channels, 1)
+
+    def forward(self, x):
+        pooled = F.adaptive_avg_pool2d(x, 1)  # (N, C, H, W) -> (N, C, 1, 1)
+        return torch.sigmoid(self.fc2(F.relu(self.fc1(pooled))))
+
+
+class RepMLPBlock(nn.Module):
+    def __init__(self, channels, h, w, share_sets, local_kernels, deploy):
+        super().__init__()
+        self.map_shape = (share_sets, h, w)
+        rows = share_sets * h * w
+        self.gp = GlobalPerceptron(channels)
+        self.fc3 = nn.Conv2d(rows, rows, 1, groups=share_sets, bias=deploy)
+        self.fc3_bn = nn.Identity() if deploy else nn.BatchNorm2d(share_sets)
+        self.local_kernels = () if deploy else local_kernels
+        for k in self.local_kernels:
+            local = {"padding": k // 2, "groups": share_sets}
+            branch = _conv_bn(share_sets, share_sets, k, **local)
+            self.add_module(f"repconv{k}", branch)
+
+    def forward(self, x):
+        (n, c, height, width), (s, h, w) = x.shape, self.map_shape
+        down, across = height // h, width // w
+        # (N, C, H, W) -> (N·tiles·C/S, S, h, w)
+        tiles = x.reshape(n, c, down, h, across, w).permute(0, 2, 4, 1, 3, 5)
+        maps = tiles.reshape(-1, s, h, w)
+        # -> (N·tiles·C/S, S·h·w, 1, 1) -> (N·tiles·C/S, S, h, w)
+        mixed = self.fc3(maps.reshape(-1, s * h * w, 1, 1)).reshape(-1, s, h, w)
+        mixed = self.fc3_bn(mixed)
+        for k in self.local_kernels:
+            mixed = mixed + self.get_submodule(f"repconv{k}")(maps)
+        mixed = mixed.reshape(n, down, across, c, h, w).permute(0, 3, 1, 4, 2, 5)
+        return mixed.reshape(x.shape) * self.gp(x)
+
+
+class RepMLPFFN(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.ffn_fc1 = _conv_bn(channels, 4 * channels, 1)
+        self.act = nn.GELU()
+        self.ffn_fc2 = _conv_bn(4 * channels, channels, 1)
+
+    def forward(self, x):
+        return self.ffn_fc2(self.act(self.ffn_fc1(x)))
+
+
+class RepMLPUnit(nn.Module):
+    def __init__(self, channels, *block):
+        super().__init__()
+        self.prebn1 = nn.BatchNorm2d(channels)
+        self.repmlp_block = RepMLPBlock(channels, *block)
+        self.prebn2 = nn.BatchNorm2d(channels)
+        self.ffn_block = RepMLPFFN(channels)
+
+    def forward(self, x):
+        x = x + self.repmlp_block(self.prebn1(x))
+        return x + self.ffn_block(self.prebn2(x))
+
+
+class RepMLPNet(nn.Module):
+    """`deploy=True` is the form after Locality Injection (the FFN keeps its BN)."""
+
+    def __init__(
+        self,
+        channels,
+        hs,
+        ws,
+        num_blocks,
+        sharesets_nums,
+        reparam_conv_k=(1, 3),
+        num_class=1000,
+        deploy=False,
+    ):
+        super().__init__()
+        self.conv_embedding = _conv_bn(3, channels[0], 4, relu=True, stride=4)
+        self.stages = nn.ModuleList()
+        for c, h, w, depth, s in zip(
+            channels, hs, ws, num_blocks, sharesets_nums, strict=True
+        ):
+            block = (h, w, s, reparam_conv_k, deploy)
+            units = [RepMLPUnit(c, *block) for _ in range(depth)]
+            self.stages.append(nn.Sequential(*units))
+        self.embeds = nn.ModuleList(
+            _conv_bn(c, wider, 2, relu=True, stride=2)
+            for c, wider in itertools.pairwise(channels)
+        )
+        self.head_norm = nn.BatchNorm2d(channels[-1])
+        self.head = nn.Linear(channels[-1], num_class)
+
+    def forward(self, x):
+        x = self.stages[0](self.conv_embedding(x))
+        for embed, stage in zip(self.embeds, self.stages[1:], strict=True):
+            x = stage(embed(x))
+        x = F.adaptive_avg_pool2d(self.head_norm(x), 1)
+        return self.head(x.flatten(1))

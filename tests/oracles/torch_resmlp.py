@@ -1,0 +1,68 @@
+"""ResMLP in PyTorch: the patches are mixed by nn.Linear on transposed tokens."""
+
+import torch
+from torch import nn
+
+from oracles.torch_parts import ChannelMLP, DropPath
+
+
+class Affine(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.alpha = nn.Parameter(torch.ones(width))
+        self.beta = nn.Parameter(torch.zeros(width))
+
+    def forward(self, x):
+        return self.alpha * x + self.beta
+
+
+class PatchProjection(nn.Module):
+    """Patch-wise linear map to tokens: (N, C, H, W) -> (N, H/p · W/p, D)."""
+
+    def __init__(self, inputs, width, patch_size):
+        super().__init__()
+        self.proj = nn.Conv2d(inputs, width, patch_size, patch_size)
+
+    def forward(self, x):
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class ResMLPBlock(nn.Module):
+    def __init__(self, width, tokens, init_scale, drop_path_rate):
+        super().__init__()
+        self.norm1 = Affine(width)
+        self.attn = nn.Linear(tokens, tokens)
+        self.gamma_1 = nn.Parameter(torch.full((width,), init_scale))
+        self.norm2 = Affine(width)
+        self.mlp = ChannelMLP(width, 4 * width)
+        self.gamma_2 = nn.Parameter(torch.full((width,), init_scale))
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x):
+        mixed = self.attn(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        x = x + self.drop_path(self.gamma_1 * mixed)
+        return x + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x)))
+
+
+class ResMLP(nn.Module):
+    def __init__(
+        self,
+        img_size=224,
+        patch_size=16,
+        embed_dim=384,
+        depth=12,
+        init_scale=0.1,
+        num_classes=1000,
+        drop_path_rate=0.0,
+    ):
+        super().__init__()
+        tokens = (img_size // patch_size) ** 2
+        self.patch_embed = PatchProjection(3, embed_dim, patch_size)
+        block = (embed_dim, tokens, init_scale, drop_path_rate)
+        self.blocks = nn.Sequential(*[ResMLPBlock(*block) for _ in range(depth)])
+        self.norm = Affine(embed_dim)
+        self.head = nn.Linear(embed_dim, num_classes)
+
+    def forward(self, x):
+        x = self.norm(self.blocks(self.patch_embed(x)))
+        return self.head(x.mean(1))
