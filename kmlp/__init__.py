@@ -6,7 +6,8 @@ their training-time structure, and export of what remains.
 
 import importlib
 
-from kmlp import layers, models
+from kmlp import analysis, layers, models, weights
+from kmlp.analysis import profile
 from kmlp.merging import merge
 from kmlp.models import (
     MSMLP,
@@ -18,6 +19,7 @@ from kmlp.models import (
     list_models,
 )
 from kmlp.version import __version__
+from kmlp.weights import load_published
 
 # Imported on first use: TensorFlow stays out of what runs without it.
 _LAZY = {"export": "kmlp.export", "callbacks": "kmlp.callbacks"}
@@ -29,11 +31,15 @@ __all__ = [
     "ResMLP",
     "SMLPNet",
     "__version__",
+    "analysis",
     "create_model",
     "layers",
     "list_models",
+    "load_published",
     "merge",
     "models",
+    "profile",
+    "weights",
 ]
 
 

@@ -74,28 +74,33 @@ def _rewrite_parts(layer, replace):
     Parts are found where Keras tracks them: attributes, and lists, tuples and
     dictionaries that attributes hold.
     """
-    twin = copy(layer)
+    if not any(_replaceable(part, replace) for part in layer._flatten_layers()):
+        return copy(layer)
+    twin = copy(layer, weights=False)
+    for kind in ("_trainable_variables", "_non_trainable_variables"):
+        for new, old in zip(getattr(twin, kind), getattr(layer, kind), strict=True):
+            new.assign(old)
     parts = {
         name: value
         for name, value in vars(layer).items()
-        if not name.startswith("_") and _has_replacement(value, replace)
+        if not name.startswith("_") and _holds_layers(value)
     }
-    if parts:
-        # A built layer refuses new parts; these take the place of their equals.
-        twin._tracker.unlock()
-        for name, value in parts.items():
-            setattr(twin, name, _rewrite_value(value, replace))
-        twin._tracker.lock()
+    # A built layer refuses new parts and keeps count of the old ones; these take
+    # the place of their equals.
+    twin._tracker.unlock()
+    twin._layers.clear()
+    for name, value in parts.items():
+        setattr(twin, name, _rewrite_value(value, replace))
+    twin._tracker.lock()
     return twin
 
 
-def _has_replacement(value, replace):
-    layers = [v for v in keras.tree.flatten(value) if isinstance(v, keras.Layer)]
-    inner = [part for layer in layers for part in layer._flatten_layers()]
-    return any(
-        not isinstance(part, keras.Model) and replace(part) is not None
-        for part in inner
-    )
+def _replaceable(layer, replace):
+    return not isinstance(layer, keras.Model) and replace(layer) is not None
+
+
+def _holds_layers(value):
+    return any(isinstance(v, keras.Layer) for v in keras.tree.flatten(value))
 
 
 def _rewrite_value(value, replace):

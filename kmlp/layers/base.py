@@ -63,20 +63,17 @@ def assign(layer, **values):
         variable.assign(value.astype(keras.backend.standardize_dtype(variable.dtype)))
 
 
-def copy(layer, **changes):
+def copy(layer, *, weights=True, **changes):
     """A new layer of the same class, built alike, with `changes` to its config.
 
-    Without changes the weights are copied too; with changes the caller fills
-    them.
+    The weights are copied unless there are changes or `weights` is false; then
+    the caller fills them.
     """
-    config = {**layer.get_config(), **changes}
-    twin = layer.__class__.from_config(config)
+    twin = layer.__class__.from_config({**layer.get_config(), **changes})
     if layer.built:
-        build_config = layer.get_build_config()
-        if build_config:
-            twin.build_from_config(build_config)
+        twin.build_from_config(layer.get_build_config() or {})
         twin.built = True
-    if not changes and layer.weights:
+    if weights and not changes and layer.weights:
         twin.set_weights(layer.get_weights())
     return twin
 

@@ -118,7 +118,11 @@ class ConvNorm(Layer):
         self.normalize = normalization(norm, epsilon=epsilon, dtype=self.dtype_policy)
 
     def build(self, input_shape):
-        self.conv.build(input_shape)
+        batch, *size, channels = input_shape
+        if self.strides > 1:
+            padding = (2 * (k // 2) for k in self.kernel_size)
+            size = [None if s is None else s + p for s, p in zip(size, padding)]
+        self.conv.build((batch, *size, channels))
         if self.normalize is not None:
             self.normalize.build(self.compute_output_shape(input_shape))
 

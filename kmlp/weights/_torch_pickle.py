@@ -184,8 +184,11 @@ def flat_view(raw: bytes, dtype: str, order: str = "<") -> np.ndarray:
 def native_copy(view: np.ndarray, dtype: str) -> np.ndarray:
     """Copy a `flat_view`, however strided, to native order; bfloat16 to float32."""
     if dtype == "bfloat16":
-        # bfloat16 is the upper half of a float32.
-        return (view.astype("uint32", order="C") << 16).view("float32")
+        # bfloat16 is the upper half of a float32. In place: an operator would turn an
+        # array of no dimensions into a scalar.
+        wide = np.array(view, dtype="uint32", order="C")
+        wide <<= 16
+        return wide.view("float32")
     return np.array(view, dtype=dtype, order="C")
 
 
