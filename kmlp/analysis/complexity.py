@@ -81,7 +81,9 @@ def profile(model, input_shape=None):
             "profile() reads a functional or Sequential model's graph. "
             f"Received: {model!r}"
         )
-    shape = tuple(model.input.shape[1:]) if input_shape is None else tuple(input_shape)
+    shape = (
+        tuple(model.inputs[0].shape[1:]) if input_shape is None else tuple(input_shape)
+    )
     if None in shape:
         raise ValueError(
             "The model takes images of any size: pass input_shape=(height, width, "
@@ -98,13 +100,16 @@ def profile(model, input_shape=None):
 
 def _rows(model, shape, seen, prefix=""):
     weights = model
-    if tuple(model.input.shape) != shape:
+    if tuple(model.inputs[0].shape) != shape:
         # The graph records shapes; a twin records them at the size asked for.
-        images = keras.Input(shape[1:], dtype=model.input.dtype)
+        images = keras.Input(shape[1:], dtype=model.inputs[0].dtype)
         model = keras.models.clone_model(model, input_tensors=images)
     if isinstance(model, keras.Sequential):
         model = model._functional
-    for node in model._nodes:
+    nodes = model._nodes_by_depth
+    for node in (
+        node for depth in sorted(nodes, reverse=True) for node in nodes[depth]
+    ):
         layer = node.operation
         if not isinstance(layer, keras.Layer) or node.is_input:
             continue

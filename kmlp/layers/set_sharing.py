@@ -143,12 +143,15 @@ class SetSharingLinear(Layer):
             if self.bias is not None:
                 outputs = outputs + self.bias[0][:, None]
             return outputs[..., None]
-        # (B, h, w, C) -> (B, hw, C/S, S) -> (B, S, hw, C/S)
+        # (B, h, w, C) -> (B, hw, C/S, S) -> (S, hw, B·C/S): one product per set,
+        # which beats one per sample and set where the sets are many and small.
         x = ops.reshape(blocks, (-1, length, groups, sets))
-        x = ops.matmul(self.kernel, ops.transpose(x, (0, 3, 1, 2)))
+        x = ops.reshape(ops.transpose(x, (3, 1, 0, 2)), (sets, length, -1))
+        x = ops.matmul(self.kernel, x)
         if self.bias is not None:
             x = x + self.bias[..., None]
-        return ops.transpose(x, (0, 2, 3, 1))
+        x = ops.reshape(x, (sets, length, -1, groups))
+        return ops.transpose(x, (2, 1, 3, 0))
 
     def equivalent_kernel(self, read=tensor):
         """The FC kernel and bias that equal this layer in inference.

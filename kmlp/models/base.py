@@ -83,6 +83,36 @@ def image_input(input_shape, *, fixed, multiple=None):
     return keras.Input(shape, name="images")
 
 
+def partitioned_input(input_shape, patch_size, block_size, stages):
+    """The input of a hierarchy with spatial kernels, and each stage's block.
+
+    Args:
+        input_shape: `(H, W, C)`.
+        patch_size: of the first embedding; later ones halve the map.
+        block_size: `(h, w)` of the first-stage tokens that a kernel covers, or
+            `None` for all of them.
+        stages: number of stages.
+
+    Returns:
+        The input tensor, and `(h, w)` per stage.
+
+    Raises:
+        ValueError: sizes that do not fit.
+    """
+    halvings = 2 ** (stages - 1)
+    if block_size is not None and any(size % halvings for size in block_size):
+        raise ValueError(
+            f"`block_size` is halved {stages - 1} times and must be a multiple of "
+            f"{halvings}. Received: block_size={tuple(block_size)}"
+        )
+    unit = block_size or (halvings, halvings)
+    inputs = image_input(
+        input_shape, fixed=True, multiple=[patch_size * size for size in unit]
+    )
+    grid = block_size or [size // patch_size for size in inputs.shape[1:3]]
+    return inputs, [tuple(size // 2**i for size in grid) for i in range(stages)]
+
+
 def check_stages(**per_stage):
     """Checks that arguments that name a value per stage agree in length.
 

@@ -16,7 +16,7 @@ from kmlp.layers import (
     drop_path,
     drop_path_rates,
 )
-from kmlp.models.base import VisionMLP, check_stages, image_input
+from kmlp.models.base import VisionMLP, check_stages, partitioned_input
 
 # PyTorch's default for convolutions, with which the published networks start.
 INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
@@ -110,13 +110,10 @@ class RepMLPNet(VisionMLP):
         dtype=None,
     ):
         check_stages(depths=depths, widths=widths, share_sets=share_sets)
-        blocks = stage_blocks(input_shape, patch_size, block_size, len(depths))
-        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
-        inputs = image_input(
-            input_shape,
-            fixed=True,
-            multiple=[patch_size * size for size in blocks[0]],
+        inputs, blocks = partitioned_input(
+            input_shape, patch_size, block_size, len(depths)
         )
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         pyramid = {}
         x = inputs
         for stage, depth in enumerate(depths):
@@ -226,26 +223,3 @@ def repmlp_unit(
     )(x)
     y = drop_path(drop_path_rate, name=f"{name}_drop2", dtype=dtype)(y)
     return layers.Add(name=f"{name}_add2", dtype=dtype)([x, y])
-
-
-def stage_blocks(input_shape, patch_size, block_size, stages):
-    """The block of positions that each stage's spatial kernels cover.
-
-    Raises:
-        ValueError: the first-stage block cannot be halved from stage to stage.
-    """
-    halvings = 2 ** (stages - 1)
-    if block_size is None:
-        if None in tuple(input_shape)[:2]:
-            # image_input names the problem.
-            return [(halvings // 2**i,) * 2 for i in range(stages)]
-        block_size = [
-            max(halvings, size // (patch_size * halvings) * halvings)
-            for size in input_shape[:2]
-        ]
-    if any(size % halvings for size in block_size):
-        raise ValueError(
-            f"`block_size` is halved {stages - 1} times and must be a multiple of "
-            f"{halvings}. Received: block_size={tuple(block_size)}"
-        )
-    return [tuple(size // 2**i for size in block_size) for i in range(stages)]

@@ -16,8 +16,7 @@ from kmlp.layers import (
     drop_path,
     drop_path_rates,
 )
-from kmlp.models.base import VisionMLP, image_input
-from kmlp.models.repmlpnet import stage_blocks
+from kmlp.models.base import VisionMLP, partitioned_input
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 # PyTorch's default for convolutions; its fan of a depthwise 3×3 kernel is 9.
@@ -77,11 +76,8 @@ class SMLPNet(VisionMLP):
         name="smlpnet",
         dtype=None,
     ):
-        blocks = stage_blocks(input_shape, patch_size, block_size, len(depths))
-        inputs = image_input(
-            input_shape,
-            fixed=True,
-            multiple=[patch_size * size for size in blocks[0]],
+        inputs, blocks = partitioned_input(
+            input_shape, patch_size, block_size, len(depths)
         )
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
         pyramid = {}

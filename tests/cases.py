@@ -1,0 +1,252 @@
+"""The table of models that drives the shared checks, and what they share."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+
+import kmlp
+
+REFERENCE = pathlib.Path(__file__).parent / "reference"
+
+# Case -> (class, arguments): small, non-square where the family allows it.
+CASES = {
+    "repmlpnet": (
+        kmlp.RepMLPNet,
+        {
+            "input_shape": (32, 64, 3),
+            "widths": (8, 16, 32),
+            "depths": (1, 2, 1),
+            "share_sets": (1, 4, 8),
+        },
+    ),
+    "repmlpnet_partitioned": (
+        kmlp.RepMLPNet,
+        {
+            "input_shape": (32, 64, 3),
+            "widths": (8, 16),
+            "depths": (1, 1),
+            "share_sets": (2, 4),
+            "block_size": (4, 8),
+            "local_kernels": (1, 3, 5),
+        },
+    ),
+    "repmlpnet_no_gate": (
+        kmlp.RepMLPNet,
+        {
+            "input_shape": (32, 32, 3),
+            "widths": (8, 16),
+            "depths": (1, 1),
+            "share_sets": (1, 4),
+            "global_perceptron": False,
+            "local_kernels": (),
+        },
+    ),
+    "resmlp": (
+        kmlp.ResMLP,
+        {"input_shape": (32, 48, 3), "patch_size": 8, "width": 16, "depth": 2},
+    ),
+    "resmlp_local": (
+        kmlp.ResMLP,
+        {
+            "input_shape": (32, 48, 3),
+            "patch_size": 8,
+            "width": 16,
+            "depth": 2,
+            "local_kernels": (1, 3),
+        },
+    ),
+    "resmlp_partitioned": (
+        kmlp.ResMLP,
+        {
+            "input_shape": (32, 64, 3),
+            "patch_size": 8,
+            "width": 16,
+            "depth": 2,
+            "block_size": (2, 4),
+            "local_kernels": (3,),
+        },
+    ),
+    "resmlp_layer_norm": (
+        kmlp.ResMLP,
+        {
+            "input_shape": (32, 32, 3),
+            "patch_size": 8,
+            "width": 16,
+            "depth": 1,
+            "norm": "layer",
+            "local_kernels": (3,),
+        },
+    ),
+    "resmlp_batch_norm": (
+        kmlp.ResMLP,
+        {
+            "input_shape": (32, 32, 3),
+            "patch_size": 8,
+            "width": 16,
+            "depth": 1,
+            "norm": "batch",
+        },
+    ),
+    "convmlp": (
+        kmlp.ConvMLP,
+        {
+            "input_shape": (45, 64, 3),
+            "stem_width": 8,
+            "conv_blocks": 1,
+            "widths": (16, 24, 32),
+            "depths": (1, 2, 1),
+            "mlp_ratios": (2, 3, 2),
+        },
+    ),
+    "msmlp": (
+        kmlp.MSMLP,
+        {
+            "input_shape": (36, 50, 3),
+            "width": 14,
+            "depths": (1, 1, 2, 1),
+            "layer_scale": 0.5,
+        },
+    ),
+    "msmlp_mix_shift": (
+        kmlp.MSMLP,
+        {
+            "input_shape": (32, 32, 3),
+            "width": 12,
+            "depths": (1, 1),
+            "regions": ((3, 1, 5), (7, 5, 3)),
+            "shifts": (0, 1, 2),
+            "order": "mix_shift",
+            "layer_scale": 0.5,
+        },
+    ),
+    "smlpnet": (
+        kmlp.SMLPNet,
+        {"input_shape": (32, 48, 3), "width": 8, "depths": (1, 2), "mlp_ratio": 3},
+    ),
+    "smlpnet_local": (
+        kmlp.SMLPNet,
+        {
+            "input_shape": (32, 64, 3),
+            "width": 8,
+            "depths": (1, 1),
+            "block_size": (4, 8),
+            "local_kernels": (1, 3),
+        },
+    ),
+}
+# The families that are fully connected only once merged.
+FULLY_CONNECTED = [
+    name
+    for name, (family, arguments) in CASES.items()
+    if family in (kmlp.RepMLPNet, kmlp.ResMLP) and arguments.get("norm") != "layer"
+]
+
+
+def build(case, num_classes=10, **overrides):
+    """A small model with random weights and random statistics."""
+    family, arguments = CASES[case]
+    model = family(num_classes, **{**arguments, **overrides})
+    randomize(model)
+    return model
+
+
+def randomize(model, seed=0):
+    """Random norm parameters and statistics, far from their initial values.
+
+    With fresh statistics wrong algebra errs by 1e-5; with these by 1.
+    """
+    random = np.random.default_rng(seed)
+    for variable in model.weights:
+        leaf = variable.path.rsplit("/", 1)[-1]
+        if leaf == "moving_variance":
+            value = random.uniform(0.5, 2.0, variable.shape)
+        elif leaf in ("gamma", "alpha", "scale"):
+            signs = random.choice([-1, 1], variable.shape)
+            value = random.uniform(0.5, 1.5, variable.shape) * signs
+        elif leaf in ("beta", "moving_mean", "bias", "shift"):
+            value = random.normal(0, 0.3, variable.shape)
+        else:
+            continue
+        variable.assign(value)
+
+
+def images(model, batch=2, seed=1):
+    """Random images that fit a model."""
+    shape = (batch, *model.inputs[0].shape[1:])
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def run(model, inputs, **kwargs):
+    """A model's outputs as NumPy arrays."""
+    return keras.tree.map_structure(keras.ops.convert_to_numpy, model(inputs, **kwargs))
+
+
+def relative_error(actual, expected):
+    """Largest difference over largest magnitude."""
+    actual = np.asarray(actual, "float64")
+    expected = np.asarray(expected, "float64")
+    assert actual.shape == expected.shape
+    assert np.isfinite(expected).all()
+    assert np.abs(expected).max() > 1e-3
+    return np.abs(actual - expected).max() / np.abs(expected).max()
+
+
+def reference(name):
+    """Arrays and configuration of a reference file."""
+    arrays = np.load(REFERENCE / f"{name}.npz")
+    return arrays, json.loads(str(arrays["config"]))
+
+
+def build_reference(name, input_shape):
+    """Our model for a reference file's published configuration."""
+    _, config = reference(name)
+    classes = config.get("num_classes", config.get("num_class"))
+    return _REFERENCE_BUILDERS[name.split("_")[0]](classes, input_shape, config)
+
+
+_REFERENCE_BUILDERS = {
+    "repmlpnet": lambda classes, shape, config: kmlp.RepMLPNet(
+        classes,
+        shape,
+        depths=config["num_blocks"],
+        widths=config["channels"],
+        share_sets=config["sharesets_nums"],
+        local_kernels=config["reparam_conv_k"],
+        block_size=(config["hs"][0], config["ws"][0]),
+    ),
+    "resmlp": lambda classes, shape, config: kmlp.ResMLP(
+        classes,
+        shape,
+        patch_size=config["patch_size"],
+        width=config["embed_dim"],
+        depth=config.get("depth", config.get("num_blocks")),
+    ),
+    "convmlp": lambda classes, shape, config: kmlp.ConvMLP(
+        classes,
+        shape,
+        stem_width=config["channels"],
+        conv_blocks=config["n_conv_blocks"],
+        widths=config["dims"],
+        depths=config["blocks"],
+        mlp_ratios=config["mlp_ratios"],
+        drop_path_rate=0.0,
+    ),
+    "msmlp": lambda classes, shape, config: kmlp.MSMLP(
+        classes,
+        shape,
+        width=config["embed_dim"],
+        depths=config["depths"],
+        regions=config["mix_size"],
+        drop_path_rate=0.0,
+    ),
+    "smlpnet": lambda classes, shape, config: kmlp.SMLPNet(
+        classes,
+        shape,
+        width=config["dim"],
+        depths=config["depths"],
+        mlp_ratio=config["alpha"],
+        patch_size=config["patch_size"],
+    ),
+}
