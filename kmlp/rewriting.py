@@ -80,9 +80,11 @@ def _rewrite_parts(layer, replace):
     for kind in ("_trainable_variables", "_non_trainable_variables"):
         for new, old in zip(getattr(twin, kind), getattr(layer, kind), strict=True):
             new.assign(old)
+    # PyTorch's modules keep their parts apart from other attributes.
+    attributes = {**vars(layer), **vars(layer).get("_modules", {})}
     parts = {
         name: value
-        for name, value in vars(layer).items()
+        for name, value in attributes.items()
         if not name.startswith("_") and _holds_layers(value)
     }
     # A built layer refuses new parts and keeps count of the old ones; these take

@@ -52,8 +52,8 @@ def test_importing_the_core_does_not_import_tensorflow_modules():
         "root = pathlib.Path(kmlp.__file__).parent\n"
         "core = ['algebra.py', 'merging.py', 'rewriting.py', 'layers', 'models',"
         " 'weights', 'analysis']\n"
-        "files = [f for name in core for f in [root / name, *(root / name).rglob('*.py')]"
-        " if f.suffix == '.py']\n"
+        "paths = [p for n in core for p in (root / n, *(root / n).rglob('*.py'))]\n"
+        "files = [p for p in paths if p.suffix == '.py']\n"
         "assert len(files) > 20\n"
         "print([f.name for f in files if 'import tensorflow' in f.read_text()])\n"
     )

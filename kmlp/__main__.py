@@ -1,0 +1,5 @@
+import sys
+
+from kmlp.cli import main
+
+sys.exit(main())
