@@ -37,6 +37,11 @@ def _parser():
 
     command = commands.add_parser("list", help="architectures by name")
     command.add_argument("pattern", nargs="?", default="*", help="such as 'convmlp_*'")
+    command.add_argument(
+        "--costs",
+        action="store_true",
+        help="parameters and multiply-adds beside the names, as Markdown",
+    )
     command.set_defaults(job=_list)
 
     command = commands.add_parser("info", help="parameters and multiply-adds")
@@ -97,6 +102,8 @@ def _model_arguments(arguments):
 
 
 def _list(arguments):
+    import keras
+
     import kmlp
 
     names = kmlp.list_models(arguments.pattern)
@@ -105,7 +112,22 @@ def _list(arguments):
             "No architecture has such a name; `kmlp list` shows all. "
             f"Received: {arguments.pattern!r}"
         )
-    print("\n".join(names))
+    if not arguments.costs:
+        print("\n".join(names))
+        return
+    print("| architecture | image size | parameters (M) | multiply-adds (G) |")
+    print("|---|---|---|---|")
+    for name in names:
+        # Costs need shapes only; drawing weights would take most of the time.
+        with keras.StatelessScope():
+            model = kmlp.create_model(name)
+        profile = kmlp.profile(model)
+        size = "x".join(map(str, model.inputs[0].shape[1:3]))
+        print(
+            f"| `{name}` | {size} | {profile.trainable / 1e6:.2f} "
+            f"| {profile.macs / 1e9:.2f} |",
+            flush=True,
+        )
 
 
 def _info(arguments):
