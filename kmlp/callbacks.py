@@ -1,0 +1,320 @@
+"""Keras callbacks: from training straight to artifacts."""
+
+import contextlib
+import json
+import math
+import warnings
+
+import keras
+import numpy as np
+from keras.src.callbacks.monitor_callback import MonitorCallback
+
+from kmlp.export import audit
+from kmlp.export.atomic import check_writable, new_version
+from kmlp.export.precision import in_float32
+from kmlp.export.running import difference, load_saved_model, load_tflite, run_model
+from kmlp.export.saved_model import inference_form, write_saved_model
+from kmlp.export.scope import outside_strategy
+from kmlp.export.signature import input_specs
+from kmlp.export.tflite import check_options, write_tflite
+
+__all__ = ["MergeAndExport"]
+
+
+class MergeAndExport(MonitorCallback):
+    """Merges and exports the model, at the end of training or at each best epoch.
+
+    Each export is one version folder under `directory` (`kmlp.export.saved_model`)
+    that also holds `model.tflite` and `report.json`. Before it appears, the outputs
+    of SavedModel and TFLite on sample images are compared with those of the model
+    being trained; an artifact that fails is not published, and what was published
+    before stays. A best epoch that fails is not counted as best.
+
+    Where the optimizer averages the weights (`use_ema=True`), the averages are
+    exported, beside `keras.callbacks.SwapEMAWeights` too, in either order. The
+    averages are in the model only while it is copied; afterwards its weights are
+    what they were, bit for bit. The monitored value is what Keras logs: without
+    `SwapEMAWeights` it belongs to the weights that are not averaged. Callbacks that
+    restore weights at the end (`EarlyStopping`) come before this one in the list.
+
+    Args:
+        directory: folder of the versions.
+        monitor: name of the value that decides which epoch is best; may be `None`
+            with `save="end"`.
+        mode: `"auto"`, `"min"` or `"max"`, as `keras.callbacks.ModelCheckpoint`.
+        save: `"end"` (once, after training) or `"best"` (after each epoch that is
+            better than the last one published).
+        tflite: whether a TFLite file is written too.
+        quantize, representative_data: of the TFLite file, as `kmlp.export.tflite`.
+        tolerance: largest allowed difference over largest magnitude. A quantised
+            TFLite file is only reported, unless its outputs are not finite.
+        sample: images to compare on, as the model takes them; `None`: four random
+            ones of the model's input shape, always the same. Models of unknown
+            height and width need a sample, which also sets the size of the TFLite
+            file.
+        verbose: 1 prints a line per export, 0 nothing.
+        on_failure: what happens where the check fails or an artifact cannot be
+            written: `"warn"` (training must not be lost to it) or `"raise"`.
+
+    Attributes:
+        exported: paths of the published versions.
+        report: of the last attempt: `published` (path or `None`), `epoch`,
+            `monitored`, `averaged_weights`, `differences` by artifact, `tolerance`,
+            `fully_connected_only` by artifact, and `failure` (message or `None`).
+
+    Raises:
+        ValueError, OSError: when training begins, for arguments that do not fit.
+    """
+
+    def __init__(
+        self,
+        directory,
+        monitor="val_accuracy",
+        mode="auto",
+        save="end",
+        tflite=True,
+        quantize=None,
+        tolerance=1e-4,
+        sample=None,
+        verbose=1,
+        *,
+        representative_data=None,
+        on_failure="warn",
+    ):
+        _check_choice("save", save, ("end", "best"))
+        _check_choice("mode", mode, ("auto", "min", "max"))
+        _check_choice("on_failure", on_failure, ("warn", "raise"))
+        if save == "best" and monitor is None:
+            raise ValueError(
+                "save='best' needs `monitor`, the name of a value that `fit` logs. "
+                "Received: monitor=None"
+            )
+        if not tolerance > 0:
+            raise ValueError(
+                f"`tolerance` must be positive. Received: tolerance={tolerance!r}"
+            )
+        super().__init__(monitor, mode)
+        self.directory = directory
+        self.save = save
+        self.tflite = tflite
+        self.quantize = quantize
+        self.representative_data = representative_data
+        self.tolerance = tolerance
+        self.sample = sample
+        self.verbose = verbose
+        self.on_failure = on_failure
+        self.exported = []
+        self.report = {}
+        self._averages = _Averages()
+
+    def on_train_begin(self, logs=None):
+        specs = input_specs(self.model)
+        if len(specs) != 1:
+            raise ValueError(
+                "MergeAndExport takes a model with one input. "
+                f"Received: inputs {[spec.name for spec in specs]}"
+            )
+        self._images = _sample_images(self.sample, specs[0])
+        self._averages = _Averages()
+        self._tflite_options = self.tflite and check_options(
+            self.model,
+            self.quantize,
+            self.representative_data,
+            input_shape=self._images.shape[1:],
+        )
+        if self._is_chief():
+            check_writable(self.directory)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._averages.remember(self.model)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._epoch = epoch
+        if self.save != "best":
+            return
+        value = (logs or {}).get(self.monitor)
+        if value is None:
+            warnings.warn(
+                f"MergeAndExport exports where {self.monitor!r} is best, and it was "
+                f"not logged; there are: {', '.join(logs or {})}.",
+                stacklevel=2,
+            )
+            return
+        if self.monitor_op is None:
+            self._set_monitor_op()
+        if self._is_improvement(value, self.best) and self._export(value):
+            self.best = value
+
+    def on_train_end(self, logs=None):
+        if self.save == "end":
+            self._export((logs or {}).get(self.monitor))
+
+    def _is_chief(self):
+        resolver = getattr(self.model.distribute_strategy, "cluster_resolver", None)
+        if resolver is None or not resolver.cluster_spec().jobs:
+            return True
+        has_chief = "chief" in resolver.cluster_spec().jobs
+        return (resolver.task_type, resolver.task_id) == (
+            "chief" if has_chief else "worker",
+            0,
+        )
+
+    def _export(self, value):
+        """Whether a version was published (by another process where that exports)."""
+        if not self._is_chief():
+            return True
+        self.report = {
+            "published": None,
+            "epoch": getattr(self, "_epoch", -1) + 1,
+            "monitored": {} if value is None else {self.monitor: float(value)},
+            "averaged_weights": bool(_average_pairs(self.model)),
+            "tolerance": self.tolerance,
+            "differences": {},
+            "fully_connected_only": {},
+            "failure": None,
+        }
+        try:
+            with new_version(self.directory) as draft:
+                self._write_and_check(draft.folder)
+        except Exception as error:  # whatever it is, training is worth more
+            self.report["failure"] = str(error)
+            if self.on_failure == "raise":
+                raise
+            warnings.warn(
+                f"MergeAndExport published nothing new under {self.directory}: {error}",
+                stacklevel=2,
+            )
+            return False
+        self.report["published"] = str(draft.path)
+        self.exported.append(draft.path)
+        if self.verbose:
+            errors = self.report["differences"].items()
+            print(
+                f"\nMergeAndExport: {draft.path}, difference to the trained model "
+                + ", ".join(f"{name} {error:.1e}" for name, error in errors)
+            )
+        return True
+
+    @outside_strategy
+    def _write_and_check(self, folder):
+        with self._averages.in_model(self.model):
+            # The train form is what counts, in float32 as the artifacts are.
+            expected = run_model(in_float32(self.model), self._images)
+            model = inference_form(self.model)
+        write_saved_model(model, folder)
+        self._check("saved_model", folder, load_saved_model(folder), expected)
+        if self.tflite:
+            file = folder / "model.tflite"
+            write_tflite(model, file, **self._tflite_options)
+            self._check("tflite", file, load_tflite(file), expected)
+        outcome = ("published", "failure")
+        report = {key: v for key, v in self.report.items() if key not in outcome}
+        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+
+    def _check(self, name, path, run, expected):
+        error = difference(run(self._images), expected)
+        self.report["differences"][name] = error
+        self.report["fully_connected_only"][name] = audit(path).fully_connected_only
+        exact = name != "tflite" or self.quantize is None
+        if not math.isfinite(error) or (exact and error > self.tolerance):
+            raise RuntimeError(
+                f"The outputs of the {name} differ from the trained model's by more "
+                f"than tolerance={self.tolerance:g} of their magnitude. "
+                f"Received: {error:.3g}"
+            )
+
+
+class _Averages:
+    """The weights that an optimizer averages, wherever they currently are.
+
+    `SwapEMAWeights` exchanges weights and averages at times of its own, and `fit`
+    ends by replacing the weights with the averages; neither leaves a trace. The
+    weights as the last training step left them tell what the model holds, so a few
+    are remembered after every step.
+    """
+
+    def __init__(self):
+        self._probes = None
+        self._trained = []
+
+    def remember(self, model):
+        if self._probes is None:
+            pairs = _average_pairs(model)
+            self._probes = sorted(pairs, key=lambda p: math.prod(p[0].shape))[:8]
+        self._trained = [keras.ops.copy(variable) for variable, _ in self._probes]
+
+    @contextlib.contextmanager
+    def in_model(self, model):
+        """Holds the averages in the model for the time of the block.
+
+        Where something else has replaced the trained weights, that stays.
+        """
+        pairs = _average_pairs(model)
+        if not pairs or self._replaced():
+            yield
+            return
+        trained = [keras.ops.convert_to_numpy(variable) for variable, _ in pairs]
+        try:
+            with model.distribute_strategy.scope():
+                for variable, average in pairs:
+                    variable.assign(average)
+            yield
+        finally:
+            with model.distribute_strategy.scope():
+                for (variable, _), value in zip(pairs, trained):
+                    variable.assign(value)
+
+    def _replaced(self):
+        """Whether the model holds other weights than the last step left in it.
+
+        Exchanging and exchanging back costs some last digits, so the weights count
+        as trained where they are nearer to what the step left than the averages.
+        """
+        of_model = of_averages = 0.0
+        for (variable, average), trained in zip(self._probes or [], self._trained):
+            of_model += np.square(_array(variable) - _array(trained)).sum()
+            of_averages += np.square(_array(average) - _array(trained)).sum()
+        return 0 < of_model >= of_averages
+
+
+def _average_pairs(model):
+    """`(variable, average)` of every averaged weight."""
+    optimizer = getattr(model, "optimizer", None)
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # loss scaling
+    pairs = []
+    for part in getattr(optimizer, "optimizers", None) or [optimizer]:
+        if getattr(part, "use_ema", False) and part.built:
+            averages = part._model_variables_moving_average
+            pairs += zip(part._trainable_variables, averages)
+    return [pair for pair in pairs if pair[1] is not None]
+
+
+def _array(variable):
+    return keras.ops.convert_to_numpy(variable).astype("float64")
+
+
+def _sample_images(sample, spec):
+    shape, dtype = tuple(spec.shape[1:]), spec.dtype.as_numpy_dtype
+    if sample is None:
+        if None in shape:
+            raise ValueError(
+                "A model of unknown height and width needs `sample`, images to "
+                f"compare on. Received: sample=None with input_shape={shape}"
+            )
+        return np.random.default_rng(0).normal(size=(4, *shape)).astype(dtype)
+    images = np.asarray(sample, dtype)
+    if len(images.shape) != len(shape) + 1 or any(
+        own not in (None, given) for own, given in zip(shape, images.shape[1:])
+    ):
+        raise ValueError(
+            f"`sample` must hold a batch of images {shape}. "
+            f"Received: shape {images.shape}"
+        )
+    return images
+
+
+def _check_choice(argument, value, choices):
+    if value not in choices:
+        raise ValueError(
+            f"`{argument}` must be one of {choices}. Received: {argument}={value!r}"
+        )

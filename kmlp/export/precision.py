@@ -1,0 +1,74 @@
+"""Models in float32, whatever policy they were trained in."""
+
+import keras
+
+from kmlp.rewriting import rewrite
+
+
+def in_float32(model):
+    """The model with every layer in float32; the model itself if it is so already.
+
+    Artifacts are float32: bfloat16 and float16 are slow or missing where they run,
+    and the converter to TFLite does not take mixed precision.
+
+    Args:
+        model: a built `keras.Model`, nested models and merged ones included; it is
+            left untouched.
+
+    Raises:
+        ValueError: a layer computes in another precision whatever its config says.
+    """
+    if not _others(model):
+        return model
+    twin = rewrite(model, _rebuilt)
+    for layer in twin._flatten_layers():
+        if isinstance(layer, keras.Model):
+            layer.dtype_policy = "float32"
+    if others := _others(twin):
+        raise ValueError(
+            "These layers keep their own precision; build them with the `dtype` that "
+            "their config names, so that they can be rebuilt in float32. "
+            f"Received: {', '.join(others)}"
+        )
+    return twin
+
+
+def _others(model):
+    """Paths of the layers that compute or keep weights in another float type."""
+    return [
+        layer.path or layer.name
+        for layer in model._flatten_layers()
+        if not isinstance(layer, keras.layers.InputLayer)
+        and not _is_float32(layer.dtype_policy)
+    ]
+
+
+def _is_float32(policy):
+    types = (policy.compute_dtype, policy.variable_dtype)
+    return all(t == "float32" or "float" not in str(t) for t in types)
+
+
+def _rebuilt(layer):
+    config = layer.get_config()
+    retyped = _retyped(config)
+    if retyped == config:
+        return None
+    twin = layer.__class__.from_config(retyped)
+    if layer.built:
+        twin.build_from_config(layer.get_build_config() or {})
+        twin.built = True
+    if layer.weights:
+        twin.set_weights(layer.get_weights())
+    return twin
+
+
+def _retyped(value, key=None):
+    """A config in float32; wrappers hold the configs of what they wrap."""
+    if key == "dtype" and value is not None:
+        policy = keras.dtype_policies.get(value)
+        return value if _is_float32(policy) else "float32"
+    if isinstance(value, dict):
+        return {k: _retyped(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_retyped(v) for v in value]
+    return value

@@ -1,0 +1,205 @@
+"""TFLite files."""
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kmlp.export.atomic import new_file
+from kmlp.export.quiet import quiet
+from kmlp.export.running import in_batches, load_tflite
+from kmlp.export.saved_model import check_model, inference_form, write_saved_model
+from kmlp.export.scope import outside_strategy
+from kmlp.export.signature import input_specs
+from kmlp.export.spelling import spelled_for_tflite
+
+QUANTIZATIONS = (None, "float16", "dynamic", "int8")
+
+
+@outside_strategy
+def tflite(
+    model: keras.Model,
+    path: str | os.PathLike,
+    merge: bool = True,
+    quantize: str | None = None,
+    representative_data: Iterable | None = None,
+    batch_size: int = 1,
+    input_shape: tuple[int, int, int] | None = None,
+) -> Path:
+    """Writes a model as a TFLite file with a static batch.
+
+    Inputs and outputs are float32 in every quantisation, so that the artifact takes
+    what the Keras model takes.
+
+    Args:
+        model: a built `keras.Model` with one input; it is left untouched.
+        path: of the file; an existing one is replaced in one step at the end.
+        merge: whether the model's inference form (`kmlp.merge`) is written.
+        quantize: `None` (float32), `"float16"` (weights), `"dynamic"` (int8
+            weights, activations quantised as they come) or `"int8"` (both, with
+            ranges from `representative_data`).
+        representative_data: for `"int8"`, images as the model takes them: an array,
+            or an iterable of batches or of tuples that begin with one, such as a
+            `tf.data.Dataset`; about a hundred images do.
+        batch_size: of the file.
+        input_shape: `(H, W, C)` of the file, for models of unknown height and
+            width.
+
+    Returns:
+        The `pathlib.Path` of the file.
+
+    Raises:
+        ValueError: an unknown `quantize`, missing or misshapen data, a size that is
+            unknown or contradicts the model's, or a model that is not built.
+        OSError: `path` cannot be written.
+        RuntimeError: TFLite lacks an operation, or the int8 file does not run.
+    """
+    check_model(model)
+    options = check_options(
+        model, quantize, representative_data, batch_size, input_shape
+    )
+    with new_file(path) as file:
+        write_tflite(inference_form(model, merge), file, **options)
+    return Path(path).expanduser()
+
+
+def check_options(
+    model,
+    quantize=None,
+    representative_data=None,
+    batch_size=1,
+    input_shape=None,
+):
+    """The options of `write_tflite`, checked before any expensive work.
+
+    Raises:
+        ValueError: as `tflite`.
+    """
+    if quantize not in QUANTIZATIONS:
+        raise ValueError(
+            f"`quantize` must be one of {QUANTIZATIONS}. Received: {quantize!r}"
+        )
+    if quantize == "int8" and representative_data is None:
+        raise ValueError(
+            "quantize='int8' needs `representative_data`, an iterable of image "
+            "batches that shows the ranges of the activations. Received: None"
+        )
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(
+            f"`batch_size` is a positive integer. Received: {batch_size!r}"
+        )
+    specs = input_specs(model)
+    if len(specs) != 1:
+        raise ValueError(
+            "A TFLite export takes a model with one input. "
+            f"Received: inputs {[spec.name for spec in specs]}"
+        )
+    own = tuple(specs[0].shape[1:])
+    shape = own if input_shape is None else tuple(input_shape)
+    if None in shape:
+        raise ValueError(
+            f"The sizes in a TFLite file are fixed and this model's are not ({own}): "
+            "pass `input_shape=(height, width, channels)`. "
+            f"Received: input_shape={input_shape}"
+        )
+    if len(shape) != len(own) or any(o not in (None, s) for o, s in zip(own, shape)):
+        raise ValueError(
+            f"`input_shape` must agree with the model's, {own}. "
+            f"Received: input_shape={input_shape}"
+        )
+    return {
+        "quantize": quantize,
+        "representative_data": (
+            _images(representative_data, shape) if quantize == "int8" else None
+        ),
+        "batch_size": batch_size,
+        "input_shape": shape,
+    }
+
+
+def write_tflite(
+    model, file, *, quantize, representative_data, batch_size, input_shape
+):
+    """Converts a float32 model, as it is, and writes the file.
+
+    Args:
+        model: from `inference_form`.
+        file: path of the file.
+        **options: from `check_options`.
+    """
+    # A separate SavedModel with a static batch: converting the Keras model's
+    # function directly yields inf and NaN, a dynamic batch litters the graph.
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        with spelled_for_tflite(model, integers=quantize in ("dynamic", "int8")):
+            write_saved_model(
+                model, folder, batch_size=batch_size, input_shape=input_shape
+            )
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if quantize is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        if quantize == "int8":
+            converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+            converter.representative_dataset = lambda: (
+                [batch] for batch in in_batches(representative_data, batch_size)
+            )
+        content = _convert(converter)
+    Path(file).write_bytes(content)
+    if quantize == "int8":
+        _check_runs(file, representative_data[:1])
+
+
+def _convert(converter):
+    """The file's content; a failure names the operations instead of the graph."""
+    try:
+        return converter.convert()
+    except Exception as error:
+        # The converter's own class carries the whole graph as its message.
+        found = re.search(r"(?:Select|Custom) ops: (.+)", str(error))
+        if found is None:
+            raise
+        raise RuntimeError(
+            "TFLite has no operation for a part of this model; write it with others "
+            f"in the layer's `call`. Received: {found[1]}"
+        ) from None
+
+
+def _check_runs(file, images):
+    """Raises `RuntimeError` where the delegate of the CPU refuses the file."""
+    try:
+        load_tflite(file)(images)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "The int8 file does not run: an activation that is constant over "
+            "`representative_data` (a dead ReLU, say) has no range to quantise. Give "
+            f"more varied data, or take quantize='dynamic'. Received: {error}"
+        ) from error
+
+
+def _images(data, shape):
+    """All images of an array or an iterable of batches as one float32 array.
+
+    Raises:
+        ValueError: images of another shape, or none.
+    """
+    batches = []
+    for batch in [data] if hasattr(data, "shape") else data:
+        batch = batch[0] if isinstance(batch, (tuple, list)) else batch
+        batch = np.asarray(batch, "float32")
+        if batch.shape[1:] != shape:
+            raise ValueError(
+                f"`representative_data` must hold batches of images {shape}. "
+                f"Received: a batch of shape {batch.shape}"
+            )
+        batches.append(batch)
+    if not sum(len(batch) for batch in batches):
+        raise ValueError(
+            "`representative_data` must hold at least one image. Received: none"
+        )
+    return np.concatenate(batches)

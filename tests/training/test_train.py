@@ -1,0 +1,292 @@
+"""The job as a person runs it."""
+
+import json
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from image_folders import truncate, write_folder
+
+import kmlp
+from kmlp.export.running import load_saved_model, load_tflite
+from training import evaluation, fitting, publishing, settings, train
+from training.console import Stop
+from training.digits import Digits
+
+SCRIPT = pathlib.Path(train.__file__)
+TINY = ("--arch", "resmlp_tiny", "--image-size", "16", "--epochs", "1")
+
+
+@pytest.fixture(autouse=True)
+def _tiny(monkeypatch):
+    tiny = (kmlp.ResMLP, {"depth": 1, "width": 16})
+    monkeypatch.setitem(settings.VARIANTS, "resmlp_tiny", tiny)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_folder(tmp_path_factory.mktemp("data"), count=5)
+
+
+def run(capfd, *arguments):
+    """`(exit code, standard output, the job's lines on standard error)`."""
+    try:
+        code = train.main([str(argument) for argument in arguments])
+    except SystemExit as stopped:  # argparse
+        code = stopped.code
+    output, error = capfd.readouterr()
+    # TensorFlow was imported before the job could quieten it.
+    lines = [line for line in error.splitlines() if not re.match(r"[IWE]\d{4} ", line)]
+    return code, output, "\n".join(lines).strip()
+
+
+def test_folder_to_artifacts(images, tmp_path, capfd):
+    command = (*TINY, "--data", images, "--output", tmp_path, "--local-kernels", "1,3")
+    for version in (1, 2):
+        code, output, error = run(capfd, *command)
+        assert (code, error) == (0, "")
+        folder = tmp_path / "resmlp_tiny" / str(version)
+        assert f"Published {folder}" in output
+        assert "fully connected only" in output
+        assert sorted(path.name for path in folder.parent.iterdir()) == [
+            str(number + 1) for number in range(version)
+        ]
+    report = json.loads((folder / "report.json").read_text())
+    assert report["data"]["class_names"] == ["cat", "dog"]
+    assert report["data"]["mean"]
+    assert report["training"]["epochs"] == 1
+    trained, merged, saved_model, tflite = report["forms"].values()
+    assert trained["accuracy"] == merged["accuracy"] == tflite["accuracy"]
+    assert merged["trainable_parameters"] < trained["trainable_parameters"]
+    assert merged["multiply_adds"] < trained["multiply_adds"]
+    assert saved_model["fully_connected_only"]
+    assert tflite["fully_connected_only"]
+    assert set(trained["latency_ms"]) == {"1", "8"}
+    model = keras.models.load_model(folder / "trained.keras")
+    batch = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype("float32")
+    expected = np.asarray(model(batch, training=False))
+    for function in (load_saved_model(folder), load_tflite(folder / "model.tflite")):
+        (outputs,) = function(batch).values()
+        np.testing.assert_allclose(outputs, expected, atol=1e-4 * abs(expected).max())
+    header, row = (folder / "history.csv").read_text().split()
+    assert header.startswith("epoch,accuracy,loss")
+    assert row.startswith("1,")
+
+
+# Case -> (arguments, words of the message). FOLDER and FILE are filled in.
+BAD_INPUT = {
+    "no arch": ((), "--arch"),
+    "unknown arch": (("--arch", "convmpl_s"), "convmlp_s"),
+    "unlike any arch": (("--arch", "?"), "one of convmlp_s, "),
+    "epochs": (("--arch", "convmlp_s", "--epochs", "0"), "positive integer"),
+    "rate": (("--arch", "convmlp_s", "--learning-rate", "nan"), "positive number"),
+    "tiny size": (("--arch", "convmlp_s", "--image-size", "4"), "at least 8"),
+    "size": (("--arch", "repmlpnet_t224", "--image-size", "40"), "32 or 64"),
+    "kernels": (("--arch", "resmlp_s12", "--local-kernels", "2"), "odd"),
+    "no kernels": (("--arch", "msmlp_t", "--local-kernels", "1,3"), "1,3"),
+    "classes": (("--arch", "resmlp_s12", "--num-classes", "3"), "have 10 classes"),
+    "no data": (("--arch", "resmlp_s12", "--data", "FOLDER/no"), "does not exist"),
+    "empty data": (("--arch", "resmlp_s12", "--data", "FOLDER"), "empty"),
+    "output file": (("--arch", "resmlp_s12", "--output", "FILE"), "Cannot write"),
+    "seed": (("--arch", "resmlp_s12", "--seed", "-1"), "--seed"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input(case, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(fitting, "fit", lambda *_, **__: pytest.fail("trained"))
+    arguments, words = BAD_INPUT[case]
+    empty, file = tmp_path / "empty", tmp_path / "file"
+    empty.mkdir()
+    file.write_text("keep me")
+    arguments = [
+        a.replace("FOLDER", str(empty)).replace("FILE", str(file)) for a in arguments
+    ]
+    if "--output" not in arguments:
+        arguments += ["--output", tmp_path / "output"]
+    code, output, error = run(capfd, *arguments)
+    assert (code, output) == (2, "")
+    assert words in error
+    assert "\n" not in error
+    assert file.read_text() == "keep me"
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize("choice", ["stop", "skip"])
+def test_corrupt_image(choice, tmp_path, capfd):
+    folder = write_folder(tmp_path / "images")
+    truncate(folder / "train/dog/1.jpg")
+    arguments = (*TINY, "--data", folder, "--output", tmp_path / "output")
+    code, output, error = run(capfd, *arguments, "--on-corrupt", choice)
+    if choice == "stop":
+        assert code == 2
+        assert str(folder / "train/dog/1.jpg") in error
+        assert not list((tmp_path / "output").rglob("*.json"))
+    else:
+        assert (code, error) == (0, "")
+        assert f"Skipped 1 image: {folder / 'train/dog/1.jpg'}" in output
+        report = tmp_path / "output/resmlp_tiny/1/report.json"
+        skipped = json.loads(report.read_text())["data"]["skipped_images"]
+        assert skipped == [str(folder / "train/dog/1.jpg")]
+
+
+# Case -> (where it happens, what happens, exit code, words of the message).
+FAILURES = {
+    "disagreement": (
+        (publishing, "load_tflite"),
+        lambda *_, **__: lambda x: {"output_0": np.eye(2)[np.arange(len(x)) % 2]},
+        1,
+        "TFLite and the trained model see other classes",
+    ),
+    "interruption": ((fitting, "fit"), KeyboardInterrupt, 130, "interrupted"),
+    "interrupted export": (
+        (publishing, "latency"),
+        KeyboardInterrupt,
+        130,
+        "interrupted",
+    ),
+    "full disk": (
+        (publishing, "write_tflite"),
+        OSError(28, "No space left on device"),
+        1,
+        "No space left",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+def test_failure_publishes_nothing(case, images, tmp_path, capfd, monkeypatch):
+    (module, name), effect, expected, words = FAILURES[case]
+
+    def fail(*args, **kwargs):
+        if effect is KeyboardInterrupt or isinstance(effect, OSError):
+            raise effect
+        return effect(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, fail)
+    code, _, error = run(capfd, *TINY, "--data", images, "--output", tmp_path)
+    assert code == expected
+    assert words in error
+    assert "\n" not in error
+    assert not list((tmp_path / "resmlp_tiny").iterdir())
+
+
+def test_nan_loss(images, tmp_path, capfd):
+    arguments = ("--data", images, "--output", tmp_path, "--learning-rate", "1e30")
+    code, _, error = run(capfd, *TINY[:-1], "9", *arguments)
+    assert code == 1
+    assert "smaller --learning-rate" in error
+    assert not list((tmp_path / "resmlp_tiny").iterdir())
+
+
+def test_same_seed_same_weights():
+    def weights(seed):
+        keras.utils.set_random_seed(seed)
+        data = Digits().load(8)
+        model = kmlp.ResMLP(
+            10, (8, 8, 3), patch_size=2, width=8, depth=2, drop_path_rate=0.2
+        )
+        fitting.fit(
+            model,
+            data,
+            settings.Settings(),
+            epochs=2,
+            batch_size=256,
+            learning_rate=1e-3,
+            seed=seed,
+        )
+        return np.concatenate([w.ravel() for w in model.get_weights()])
+
+    first = weights(1)
+    np.testing.assert_array_equal(first, weights(1))
+    assert not np.array_equal(first, weights(2))
+
+
+def test_ties_are_no_disagreement():
+    labels = np.array([0, 1])
+    expected = np.array([[1.0, 1.0 - 1e-6, 0.0], [0.0, 3.0, 1.0]])
+    swapped = expected.copy()
+    swapped[0, :2] = swapped[0, 1::-1]
+    result = evaluation._compare(swapped, expected, labels)
+    assert (result["ties"], result["disagreements"]) == (1, 0)
+    result = evaluation._compare(np.roll(expected, 1, axis=1), expected, labels)
+    assert result["disagreements"] == 1
+    result = evaluation._compare(expected * np.nan, expected, labels)
+    assert result["disagreements"] == 2
+    with pytest.raises(Stop, match="merged and the trained"):
+        evaluation.check_agreement({"trained": {"disagreements": 0}, "merged": result})
+
+
+@pytest.mark.parametrize("arch", kmlp.list_models())
+def test_every_architecture_has_settings(arch):
+    found = settings.settings_of(arch)
+    assert found.image_size <= settings.LARGEST_SMALL
+    family, _ = settings.VARIANTS[arch]
+    config = {"input_shape": (32, 32, 3), **settings.VARIANTS[arch][1], **found.small}
+    config["input_shape"] = (found.image_size, found.image_size, 3)
+    # Thin and shallow: what must fit is sizes and patches.
+    if "depths" in config or family in (kmlp.MSMLP, kmlp.SMLPNet, kmlp.RepMLPNet):
+        config["depths"] = (1,) * len(config.get("depths", (1, 1, 1, 1)))
+    else:
+        config |= {"depth": 1} if family is kmlp.ResMLP else {}
+    family(**config)
+
+
+def test_script_runs_from_anywhere(tmp_path):
+    started = time.monotonic()
+    shown = subprocess.run(
+        [sys.executable, SCRIPT, "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "--arch" in shown.stdout
+    assert time.monotonic() - started < 5  # no TensorFlow
+    stopped = subprocess.run(
+        [sys.executable, SCRIPT, "--arch", "convmlp_s", "--data", "nowhere"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert stopped.returncode == 2
+    assert stopped.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_interrupted(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-u", SCRIPT, "--arch", "resmlp_s12", "--output", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("23/") or "Epoch 2" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.strip().count("\n") == 0
+    assert "interrupted" in error
+    assert not list((tmp_path / "resmlp_s12").iterdir())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "arch", ["convmlp_s", "resmlp_s12", "repmlpnet_t224", "msmlp_t", "smlpnet_t"]
+)
+def test_digits(arch, tmp_path, capfd):
+    code, _, error = run(capfd, "--arch", arch, "--output", tmp_path)
+    assert (code, error) == (0, "")
+    report = json.loads((tmp_path / arch / "1/report.json").read_text())
+    for form in report["forms"].values():
+        assert form["accuracy"] >= 0.97

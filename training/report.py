@@ -1,0 +1,54 @@
+"""The report of a run, as a table for the terminal."""
+
+
+def table(forms):
+    """The forms of a model side by side.
+
+    Args:
+        forms: `{name: values}` from `training.publishing.publish`.
+    """
+    rows = [("", *forms)]
+    for title, cell in ROWS:
+        cells = [cell(values) for values in forms.values()]
+        rows.append((title, *(c or "" for c in cells)))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
+        for row in rows
+    ]
+    for name, values in forms.items():
+        if "operations" in values:
+            counts = (f"{op} {count}" for op, count in values["operations"].items())
+            lines.append(f"{name} operations: {', '.join(counts)}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _of(key, style):
+    """A cell of one value, empty where a form does not have it."""
+
+    def cell(values):
+        return style(values[key]) if key in values else None
+
+    return cell
+
+
+def _latency(batch):
+    return _of("latency_ms", lambda by_batch: f"{by_batch[batch]:.2f} ms")
+
+
+ROWS = (
+    ("accuracy", _of("accuracy", "{:.2%}".format)),
+    ("other class than trained", _of("disagreements", "{:,}".format)),
+    ("  of tied outputs", _of("ties", "{:,}".format)),
+    ("largest output difference", _of("largest_difference", "{:.1e}".format)),
+    ("trainable parameters", _of("trainable_parameters", "{:,}".format)),
+    ("non-trainable parameters", _of("non_trainable_parameters", "{:,}".format)),
+    ("multiply-adds", _of("multiply_adds", "{:,}".format)),
+    ("latency, batch 1", _latency(1)),
+    ("latency, batch 8", _latency(8)),
+    ("file size", _of("bytes", lambda size: f"{size / 1e6:.1f} MB")),
+    (
+        "fully connected only",
+        _of("fully_connected_only", {True: "yes", False: "no"}.get),
+    ),
+)
