@@ -4,7 +4,7 @@ import inspect
 
 import keras
 
-from kmlp.layers.base import copy
+from kmlp.layers.base import copy, remade
 
 
 def rewrite(layer, replace):
@@ -76,7 +76,7 @@ def _rewrite_parts(layer, replace):
     """
     if not any(_replaceable(part, replace) for part in layer._flatten_layers()):
         return copy(layer)
-    twin = copy(layer, weights=False)
+    twin = remade(layer, layer.get_config())
     for kind in ("_trainable_variables", "_non_trainable_variables"):
         for new, old in zip(getattr(twin, kind), getattr(layer, kind), strict=True):
             new.assign(old)

@@ -2,6 +2,7 @@
 
 import keras
 
+from kmlp.layers.base import remade
 from kmlp.rewriting import rewrite
 
 
@@ -53,10 +54,7 @@ def _rebuilt(layer):
     retyped = _retyped(config)
     if retyped == config:
         return None
-    twin = layer.__class__.from_config(retyped)
-    if layer.built:
-        twin.build_from_config(layer.get_build_config() or {})
-        twin.built = True
+    twin = remade(layer, retyped)
     if layer.weights:
         twin.set_weights(layer.get_weights())
     return twin

@@ -3,8 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
-from kmlp.export.quiet import quiet
 from kmlp.export.signature import infer, named_outputs
+from kmlp.quiet import quiet
 
 
 def load_saved_model(folder):

@@ -8,10 +8,10 @@ import tensorflow as tf
 
 from kmlp.export.atomic import new_version
 from kmlp.export.precision import in_float32
-from kmlp.export.quiet import quiet
 from kmlp.export.scope import outside_strategy
 from kmlp.export.signature import input_specs, serving_function
 from kmlp.merging import merge as merge_model
+from kmlp.quiet import quiet
 
 
 @outside_strategy

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 
 from kmlp.export.atomic import new_file
-from kmlp.export.quiet import quiet
 from kmlp.export.running import in_batches, load_tflite
 from kmlp.export.saved_model import check_model, inference_form, write_saved_model
 from kmlp.export.scope import outside_strategy
 from kmlp.export.signature import input_specs
 from kmlp.export.spelling import spelled_for_tflite
+from kmlp.quiet import quiet
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
 

@@ -8,6 +8,7 @@ whole protocol of `kmlp.merge`. Layers that know their cost answer
 
 import keras
 import numpy as np
+from keras import ops
 
 
 class Layer(keras.layers.Layer):
@@ -63,19 +64,33 @@ def assign(layer, **values):
         variable.assign(value.astype(keras.backend.standardize_dtype(variable.dtype)))
 
 
-def copy(layer, *, weights=True, **changes):
-    """A new layer of the same class, built alike, with `changes` to its config.
-
-    The weights are copied unless there are changes or `weights` is false; then
-    the caller fills them.
-    """
-    twin = layer.__class__.from_config({**layer.get_config(), **changes})
+def remade(layer, config):
+    """A new layer of the same class from a configuration, built alike, unfilled."""
+    twin = layer.__class__.from_config(config)
     if layer.built:
         twin.build_from_config(layer.get_build_config() or {})
         twin.built = True
-    if weights and not changes and layer.weights:
+    return twin
+
+
+def copy(layer, **changes):
+    """A new layer of the same class, built alike, with `changes` to its config.
+
+    The weights are copied unless there are changes; then the caller fills them.
+    """
+    twin = remade(layer, {**layer.get_config(), **changes})
+    if not changes and layer.weights:
         twin.set_weights(layer.get_weights())
     return twin
+
+
+def like(inputs):
+    """A map's shape for `ops.reshape`, its batch as -1 where the rest is known.
+
+    So a graph of known sizes computes no shapes.
+    """
+    known = tuple(inputs.shape[1:])
+    return ops.shape(inputs) if None in known else (-1, *known)
 
 
 def pair(value, argument):

@@ -5,7 +5,7 @@ from keras import ops
 
 from kmlp import algebra
 from kmlp.layers.activations import activation_function
-from kmlp.layers.base import Layer, assign, copy, host, initializer
+from kmlp.layers.base import Layer, assign, copy, host, initializer, like
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,
@@ -131,7 +131,7 @@ class ChannelMLP(Layer):
         x = apply_norm(self.norm2, self.fc2(self.activate(x)), training)
         if self.gamma is not None:
             x = x * self.gamma
-        return ops.reshape(x, ops.shape(inputs))
+        return ops.reshape(x, like(inputs))
 
     def multiply_adds(self, input_shape):
         positions = 1

@@ -115,10 +115,18 @@ class CrossPatch(Layer):
         x = apply_norm(self.normalize, inputs, training)
         x = self.mix(x, training=training)
         if self.folded:
-            h, w = self.mix.partition.block_size
-            repeats = (inputs.shape[1] // h, inputs.shape[2] // w, 1)
-            return x * self.scale + ops.tile(self.shift, repeats)
+            return self._add_shift(x * self.scale)
         return x if self.gamma is None else x * self.gamma
+
+    def _add_shift(self, x):
+        h, w = self.mix.partition.block_size
+        _, height, width, channels = x.shape
+        if (height, width) == (h, w):
+            return x + self.shift
+        # (N, H, W, C) -> (N, H/h, h, W/w, w·C): broadcasting repeats the block.
+        blocks = ops.reshape(x, (-1, height // h, h, width // w, w * channels))
+        shift = ops.reshape(self.shift, (h, 1, w * channels))
+        return ops.reshape(blocks + shift, (-1, height, width, channels))
 
     def multiply_adds(self, input_shape):
         return self.mix.multiply_adds(input_shape)

@@ -50,7 +50,7 @@ class GlobalPerceptron(Layer):
 
     def call(self, inputs):
         gate = self.fc2(self.fc1(ops.mean(inputs, axis=(1, 2))))
-        return gate[:, None, None, :]
+        return ops.reshape(gate, (-1, 1, 1, inputs.shape[-1]))
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], 1, 1, input_shape[-1])

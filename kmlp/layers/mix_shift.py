@@ -1,6 +1,7 @@
 """MS-MLP's mixing and shifting of channel groups."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from kmlp.layers.base import Layer, assign, copy, host, initializer
@@ -78,7 +79,7 @@ class MixShift(Layer):
         self.folded = folded
         self.kernel_initializer = initializer(kernel_initializer)
         self.horizontal = [
-            self._conv("horizontal", i, True) for i in range(self.groups)
+            self._conv("horizontal", i, not folded) for i in range(self.groups)
         ]
         self.vertical = [
             None if folded and not shifts[i] else self._conv("vertical", i, not folded)
@@ -115,18 +116,40 @@ class MixShift(Layer):
             for conv, channels in zip(path, self.sizes):
                 if conv is not None:
                     conv.build((*size, channels))
+        self.bias = None
+        if self.folded:
+            # Behind the sum: TensorFlow would fuse a convolution, its bias and the
+            # sum into a node that it lacks for depthwise convolutions, and then
+            # give up optimising the whole graph.
+            self.bias = self.add_weight(
+                name="bias", shape=(sum(self.sizes),), initializer="zeros"
+            )
 
     def call(self, inputs):
         edges = [sum(self.sizes[: i + 1]) for i in range(self.groups - 1)]
-        outputs = []
-        for index, group in enumerate(ops.split(inputs, edges, axis=-1)):
-            across = self._shift_and_mix(self.horizontal[index], group, index, axis=2)
-            if self.vertical[index] is not None:
-                across = across + self._shift_and_mix(
-                    self.vertical[index], group, index, axis=1
-                )
-            outputs.append(across)
-        return ops.concatenate(outputs, axis=-1)
+        groups = ops.split(inputs, edges, axis=-1)
+        if self.folded:
+            outputs = [self._both_paths(i, group) for i, group in enumerate(groups)]
+            return ops.concatenate(outputs, axis=-1) + self.bias
+        # Concatenated before they are added, for the reason given at the bias.
+        horizontal, vertical = (
+            ops.concatenate(
+                [
+                    self._shift_and_mix(c, groups[i], i, axis)
+                    for i, c in enumerate(path)
+                ],
+                axis=-1,
+            )
+            for path, axis in ((self.horizontal, 2), (self.vertical, 1))
+        )
+        return horizontal + vertical
+
+    def _both_paths(self, index, group):
+        outputs = self._shift_and_mix(self.horizontal[index], group, index, axis=2)
+        if self.vertical[index] is None:
+            return outputs
+        vertical = self._shift_and_mix(self.vertical[index], group, index, axis=1)
+        return outputs + vertical
 
     def _shift_and_mix(self, conv, group, index, axis):
         if self.order == "shift_mix":
@@ -146,6 +169,7 @@ class MixShift(Layer):
         if self.folded:
             return copy(self)
         twin = copy(self, folded=True)
+        biases = []
         for index, shift in enumerate(self.shifts):
             horizontal, vertical = self.horizontal[index], self.vertical[index]
             kernel = host(horizontal.kernel)
@@ -153,6 +177,7 @@ class MixShift(Layer):
                 assign(twin.vertical[index], kernel=host(vertical.kernel))
             else:
                 kernel = kernel + host(vertical.kernel)
-            bias = host(horizontal.bias) + host(vertical.bias)
-            assign(twin.horizontal[index], kernel=kernel, bias=bias)
+            biases.append(host(horizontal.bias) + host(vertical.bias))
+            assign(twin.horizontal[index], kernel=kernel)
+        assign(twin, bias=np.concatenate(biases))
         return twin

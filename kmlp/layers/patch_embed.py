@@ -108,6 +108,8 @@ class PatchEmbed(Layer):
         batch, height, width, channels = ops.shape(x)
         rows, columns = height // ph, width // pw
         # (N, h·p, w·p, C) -> (N, h, w, p, p, C) -> (N·h·w, p·p·C)
+        if None not in inputs.shape[1:]:
+            batch = -1  # no shape to compute in the graph
         x = ops.reshape(x, (batch, rows, ph, columns, pw * channels))
         x = ops.transpose(x, (0, 1, 3, 2, 4))
         x = self.dense(ops.reshape(x, (-1, ph * pw * channels)))

@@ -137,12 +137,11 @@ class SetSharingLinear(Layer):
         groups = self.partition.block_shape[-1] // sets
         if sets == 1:
             # The kernel on the left spares both transpositions.
-            outputs = ops.matmul(
-                self.kernel[0], ops.reshape(blocks, (-1, length, groups))
-            )
+            kernel = ops.reshape(self.kernel, (length, length))
+            outputs = ops.matmul(kernel, ops.reshape(blocks, (-1, length, groups)))
             if self.bias is not None:
-                outputs = outputs + self.bias[0][:, None]
-            return outputs[..., None]
+                outputs = outputs + ops.reshape(self.bias, (length, 1))
+            return ops.reshape(outputs, (-1, length, groups, 1))
         # (B, h, w, C) -> (B, hw, C/S, S) -> (S, hw, B·C/S): one product per set,
         # which beats one per sample and set where the sets are many and small.
         x = ops.reshape(blocks, (-1, length, groups, sets))

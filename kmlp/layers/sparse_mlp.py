@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kmlp.layers.base import Layer, assign, copy, host, initializer, pair
+from kmlp.layers.base import Layer, assign, copy, host, initializer, like, pair
 from kmlp.layers.set_sharing import SetSharingLinear
 
 
@@ -77,7 +77,7 @@ class SparseMLP(Layer):
             self.mix_height(inputs, training=training),
         ]
         x = ops.reshape(ops.concatenate(paths, axis=-1), (-1, 3 * channels))
-        return ops.reshape(self.fuse(x), ops.shape(inputs))
+        return ops.reshape(self.fuse(x), like(inputs))
 
     def multiply_adds(self, input_shape):
         _, height, width, channels = input_shape

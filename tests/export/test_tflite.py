@@ -10,7 +10,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import kmlp
-from kmlp.export.quiet import quiet
+from kmlp.quiet import quiet
 from kmlp.export.running import load_tflite
 from kmlp.export.spelling import spelled_for_tflite
 
