@@ -6,20 +6,24 @@ their training-time structure, and export of what remains.
 
 import importlib
 
-from kmlp import analysis, layers, models, weights
-from kmlp.analysis import profile
-from kmlp.merging import merge
-from kmlp.models import (
-    MSMLP,
-    ConvMLP,
-    RepMLPNet,
-    ResMLP,
-    SMLPNet,
-    create_model,
-    list_models,
-)
+from kmlp.quiet import quiet
 from kmlp.version import __version__
-from kmlp.weights import load_published
+
+# Keras loads its backend now, and TensorFlow's libraries announce themselves.
+with quiet():
+    from kmlp import analysis, layers, models, weights
+    from kmlp.analysis import profile
+    from kmlp.merging import merge
+    from kmlp.models import (
+        MSMLP,
+        ConvMLP,
+        RepMLPNet,
+        ResMLP,
+        SMLPNet,
+        create_model,
+        list_models,
+    )
+    from kmlp.weights import load_published
 
 # Imported on first use: TensorFlow stays out of what runs without it.
 _LAZY = {"export": "kmlp.export", "callbacks": "kmlp.callbacks"}

@@ -13,6 +13,8 @@ import time
 
 import numpy as np
 
+from kmlp.quiet import quiet
+
 PEAK = "matmul"
 _PEAK_SIZE = 2048
 _LEAST_SECONDS = 0.1
@@ -100,6 +102,17 @@ def _share(contender, speeds, peak, peak_speeds):
     )
 
 
+def use_threads(threads):
+    """Sets TensorFlow's threads, before anything runs, and quiets its advice."""
+    import tensorflow as tf
+
+    # Every contender is a function of its own, which it takes for retracing.
+    tf.get_logger().setLevel("ERROR")
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    with quiet():
+        tf.config.list_logical_devices()
+
+
 def matmul_peak():
     """TensorFlow's float32 product of two 2048x2048 matrices, as a contender."""
     import tensorflow as tf
@@ -172,7 +185,8 @@ def benchmark(name, *, batches=(1, 8), rounds=10, threads=2, further=(), **argum
             contenders.append(
                 tflite_contender("merged, TFLite", path, batch, macs, threads)
             )
-        return measure([*contenders, *further], rounds)
+        with quiet():  # XLA and the delegates announce themselves
+            return measure([*contenders, *further], rounds)
 
 
 def _images(model, batch):

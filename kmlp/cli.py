@@ -5,6 +5,7 @@ import json
 import os
 import sys
 
+from kmlp.quiet import quiet
 from kmlp.version import __version__
 
 
@@ -133,7 +134,8 @@ def _list(arguments):
 def _info(arguments):
     import kmlp
 
-    model = kmlp.create_model(arguments.name, **_model_arguments(arguments))
+    with quiet():  # the backend looks for devices
+        model = kmlp.create_model(arguments.name, **_model_arguments(arguments))
     size = "x".join(map(str, model.inputs[0].shape[1:3]))
     if arguments.merged:
         model = kmlp.merge(model)
@@ -150,11 +152,9 @@ def _info(arguments):
 
 
 def _benchmark(arguments):
-    import tensorflow as tf
-
     from kmlp import benchmarking
 
-    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+    benchmarking.use_threads(arguments.threads)
     timings = benchmarking.benchmark(
         arguments.name,
         batches=arguments.batch,
@@ -173,7 +173,8 @@ def _export(arguments):
 
     import kmlp
 
-    model = keras.models.load_model(arguments.model, compile=False)
+    with quiet():  # the backend looks for devices
+        model = keras.models.load_model(arguments.model, compile=False)
     merge = not arguments.train_form
     if arguments.output.endswith(".tflite"):
         written = kmlp.export.tflite(

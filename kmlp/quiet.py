@@ -6,10 +6,11 @@ import re
 import sys
 import tempfile
 
-# Informational lines and warnings of absl and the converter, and its dumps of graphs.
+# Informational lines and warnings of absl and the converter, its dumps of graphs, and
+# the lines of a machine without a GPU, which come as errors.
 _CHATTER = re.compile(
     r"[IW]\d{4} |INFO: |WARNING: All log|fully_quantize: |<unknown>:|.*loc\(|"
-    r'  %|  "func|"func|\^bb|\}\) '
+    r'  %|  "func|"func|\^bb|\}\) |To enable the following|E\d{4} .*(cuda|cuInit)'
 )
 
 

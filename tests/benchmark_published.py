@@ -45,12 +45,11 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
 
-    import tensorflow as tf
-    import torch
-
     from kmlp import benchmarking
 
-    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+    benchmarking.use_threads(arguments.threads)
+    import torch
+
     torch.set_num_threads(arguments.threads)
     for name in arguments.names:
         timings = benchmarking.benchmark(

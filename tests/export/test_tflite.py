@@ -10,9 +10,9 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import kmlp
-from kmlp.quiet import quiet
 from kmlp.export.running import load_tflite
 from kmlp.export.spelling import spelled_for_tflite
+from kmlp.quiet import quiet
 
 SMALL = "resmlp_local"
 
