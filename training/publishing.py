@@ -51,7 +51,7 @@ def _publish(model, data, folder, history, details, batch_size):
         write_saved_model(merged, draft.folder)
         saved_model_bytes = _size(draft.folder)
         write_tflite(merged, tflite, **check_options(model))
-        model.save(trained, include_optimizer=False)
+        _without_optimizer(model).save(trained)
         forms = compare(
             {
                 TRAINED: lambda images: run_model(model, images),
@@ -84,6 +84,13 @@ def _publish(model, data, folder, history, details, batch_size):
         (draft.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
         _write_history(draft.folder / "history.csv", history)
     return draft.path, report
+
+
+def _without_optimizer(model):
+    """A copy that was never compiled; the optimizer's state triples a file."""
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _size(path):

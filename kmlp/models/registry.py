@@ -30,6 +30,19 @@ def list_models(pattern="*"):
     return sorted(fnmatch.filter(VARIANTS, pattern))
 
 
+def variant(name):
+    """The class of an architecture and its arguments beyond the class's defaults.
+
+    Raises:
+        ValueError: an unknown name; the message names the nearest.
+    """
+    if name not in VARIANTS:
+        near = difflib.get_close_matches(str(name).lower(), VARIANTS, n=3, cutoff=0.5)
+        known = " or ".join(near) if near else f"one of {', '.join(sorted(VARIANTS))}"
+        raise ValueError(f"Unknown architecture: choose {known}. Received: {name!r}")
+    return VARIANTS[name]
+
+
 def create_model(name, num_classes=None, input_shape=None, **overrides):
     """Builds an architecture by name, with fresh weights.
 
@@ -45,11 +58,7 @@ def create_model(name, num_classes=None, input_shape=None, **overrides):
     Raises:
         ValueError: an unknown name; the message names the nearest.
     """
-    if name not in VARIANTS:
-        near = difflib.get_close_matches(str(name).lower(), VARIANTS, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see list_models()."
-        raise ValueError(f"Unknown architecture; {hint} Received: {name!r}")
-    family, arguments = VARIANTS[name]
+    family, arguments = variant(name)
     arguments = {"name": name, **arguments, **overrides}
     if num_classes is not None:
         arguments["num_classes"] = num_classes

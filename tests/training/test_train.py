@@ -1,6 +1,8 @@
 """The job as a person runs it."""
 
+import inspect
 import json
+import os
 import pathlib
 import re
 import signal
@@ -15,6 +17,7 @@ from image_folders import truncate, write_folder
 
 import kmlp
 from kmlp.export.running import load_saved_model, load_tflite
+from kmlp.models import registry
 from training import evaluation, fitting, publishing, settings, train
 from training.console import Stop
 from training.digits import Digits
@@ -26,7 +29,7 @@ TINY = ("--arch", "resmlp_tiny", "--image-size", "16", "--epochs", "1")
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
     tiny = (kmlp.ResMLP, {"depth": 1, "width": 16})
-    monkeypatch.setitem(settings.VARIANTS, "resmlp_tiny", tiny)
+    monkeypatch.setitem(registry.VARIANTS, "resmlp_tiny", tiny)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ def test_folder_to_artifacts(images, tmp_path, capfd):
 BAD_INPUT = {
     "no arch": ((), "--arch"),
     "unknown arch": (("--arch", "convmpl_s"), "convmlp_s"),
-    "unlike any arch": (("--arch", "?"), "one of convmlp_s, "),
+    "unlike any arch": (("--arch", "?"), "one of convmlp_l, "),
     "epochs": (("--arch", "convmlp_s", "--epochs", "0"), "positive integer"),
     "rate": (("--arch", "convmlp_s", "--learning-rate", "nan"), "positive number"),
     "tiny size": (("--arch", "convmlp_s", "--image-size", "4"), "at least 8"),
@@ -224,18 +227,19 @@ def test_ties_are_no_disagreement():
 
 
 @pytest.mark.parametrize("arch", kmlp.list_models())
-def test_every_architecture_has_settings(arch):
+def test_every_architecture_fits_its_settings(arch):
     found = settings.settings_of(arch)
-    assert found.image_size <= settings.LARGEST_SMALL
-    family, _ = settings.VARIANTS[arch]
-    config = {"input_shape": (32, 32, 3), **settings.VARIANTS[arch][1], **found.small}
-    config["input_shape"] = (found.image_size, found.image_size, 3)
-    # Thin and shallow: what must fit is sizes and patches.
-    if "depths" in config or family in (kmlp.MSMLP, kmlp.SMLPNet, kmlp.RepMLPNet):
-        config["depths"] = (1,) * len(config.get("depths", (1, 1, 1, 1)))
+    family, arguments = registry.variant(arch)
+    shape = (found.image_size, found.image_size, 3)
+    arguments = {**arguments, **found.small, "input_shape": shape}
+    # Shallow, as only sizes and patches matter.
+    if "depth" in inspect.signature(family).parameters:
+        arguments["depth"] = 1
     else:
-        config |= {"depth": 1} if family is kmlp.ResMLP else {}
-    family(**config)
+        depths = inspect.signature(family).parameters["depths"].default
+        arguments["depths"] = (1,) * len(arguments.get("depths", depths))
+    model = family(**arguments)
+    assert model.pyramid_outputs
 
 
 def test_script_runs_from_anywhere(tmp_path):
@@ -268,6 +272,8 @@ def test_interrupted(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # The log level of the tests is not what a person has.
+        env={k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"},
     )
     for line in process.stdout:
         if line.startswith("23/") or "Epoch 2" in line:
