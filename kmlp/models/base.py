@@ -2,26 +2,67 @@
 
 import keras
 
+from kmlp.layers import ClassifierHead
+
 
 class VisionMLP(keras.Model):
     """A functional model that knows its configuration and its pyramid.
 
-    A family's constructor builds the graph and hands over inputs, outputs, the
-    pyramid and its own arguments; these become attributes and the serialised
-    configuration.
+    A family's constructor builds the graph up to the last map and hands it over
+    with its own arguments; the head is added here. All arguments become
+    attributes and the serialised configuration.
+
+    Args:
+        inputs: the image tensor.
+        features: the last stage's map, the output without a head.
+        pyramid: `{"P2": KerasTensor, …}`, the map of each stage by the logarithm
+            of its stride.
+        head: arguments of the `ClassifierHead` that the family fixes.
+        config: arguments of the family alone.
+        num_classes, include_top, drop_path_rate, head_activation, name, dtype: as
+            in every family.
 
     Attributes:
-        pyramid_outputs: `{"P2": KerasTensor, …}`, the map of each stage by the
-            logarithm of its stride.
+        pyramid_outputs: `pyramid`.
     """
 
-    def __init__(self, inputs, outputs, *, pyramid, config, name, dtype):
+    def __init__(
+        self,
+        inputs,
+        features,
+        *,
+        pyramid,
+        head,
+        config,
+        num_classes,
+        include_top,
+        drop_path_rate,
+        head_activation,
+        name,
+        dtype,
+    ):
+        outputs = features
+        if include_top:
+            outputs = ClassifierHead(
+                num_classes,
+                activation=head_activation,
+                name="head",
+                dtype=dtype,
+                **head,
+            )(features)
         super().__init__(inputs=inputs, outputs=outputs, name=name)
         self.dtype_policy = keras.dtype_policies.get(dtype)
         self.pyramid_outputs = pyramid
-        self._config = {**config, "input_shape": tuple(inputs.shape[1:])}
+        config = {
+            **config,
+            "num_classes": num_classes,
+            "include_top": include_top,
+            "drop_path_rate": drop_path_rate,
+            "head_activation": head_activation,
+        }
         for key, value in config.items():
             setattr(self, key, value)
+        self._config = {**config, "input_shape": tuple(inputs.shape[1:])}
 
     def get_config(self):
         policy = keras.dtype_policies.serialize(self.dtype_policy)

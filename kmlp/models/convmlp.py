@@ -8,7 +8,6 @@ import keras
 
 from kmlp.layers import (
     ChannelMLP,
-    ClassifierHead,
     ConvNorm,
     NormDepthwiseConv,
     drop_path,
@@ -99,31 +98,23 @@ class ConvMLP(VisionMLP):
                 pyramid[f"P{4 + stage}"] = x
         # The last level is taken after its blocks, the others where they begin.
         pyramid[f"P{2 + len(depths)}"] = x
-        if include_top:
-            x = ClassifierHead(
-                num_classes,
-                norm="layer",
-                activation=head_activation,
-                kernel_initializer=DENSE_INITIALIZER,
-                name="head",
-                dtype=dtype,
-            )(x)
         super().__init__(
             inputs,
             x,
             pyramid=pyramid,
+            head={"norm": "layer", "kernel_initializer": DENSE_INITIALIZER},
+            num_classes=num_classes,
+            include_top=include_top,
+            drop_path_rate=drop_path_rate,
+            head_activation=head_activation,
             name=name,
             dtype=dtype,
             config={
-                "num_classes": num_classes,
                 "stem_width": stem_width,
                 "conv_blocks": conv_blocks,
                 "widths": tuple(widths),
                 "depths": tuple(depths),
                 "mlp_ratios": tuple(mlp_ratios),
-                "include_top": include_top,
-                "drop_path_rate": drop_path_rate,
-                "head_activation": head_activation,
             },
         )
 

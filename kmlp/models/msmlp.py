@@ -8,7 +8,6 @@ import keras
 
 from kmlp.layers import (
     ChannelMLP,
-    ClassifierHead,
     MixShift,
     PatchEmbed,
     drop_path,
@@ -113,25 +112,23 @@ class MSMLP(VisionMLP):
                 x = keras.layers.Add(name=f"{prefix}_add", dtype=dtype)([x, y])
             stride = patch_size * 2**stage
             pyramid[f"P{stride.bit_length() - 1}"] = x
-        if include_top:
-            x = ClassifierHead(
-                num_classes,
-                norm="layer",
-                pool_first=True,
-                activation=head_activation,
-                epsilon=EPSILON,
-                kernel_initializer=DENSE_INITIALIZER,
-                name="head",
-                dtype=dtype,
-            )(x)
         super().__init__(
             inputs,
             x,
             pyramid=pyramid,
+            head={
+                "norm": "layer",
+                "pool_first": True,
+                "epsilon": EPSILON,
+                "kernel_initializer": DENSE_INITIALIZER,
+            },
+            num_classes=num_classes,
+            include_top=include_top,
+            drop_path_rate=drop_path_rate,
+            head_activation=head_activation,
             name=name,
             dtype=dtype,
             config={
-                "num_classes": num_classes,
                 "width": width,
                 "depths": tuple(depths),
                 "regions": tuple(tuple(r) for r in regions),
@@ -140,8 +137,5 @@ class MSMLP(VisionMLP):
                 "mlp_ratio": mlp_ratio,
                 "layer_scale": layer_scale,
                 "patch_size": patch_size,
-                "include_top": include_top,
-                "drop_path_rate": drop_path_rate,
-                "head_activation": head_activation,
             },
         )

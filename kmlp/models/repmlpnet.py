@@ -9,7 +9,6 @@ import keras
 from kmlp.layers import (
     BatchNorm,
     ChannelMLP,
-    ClassifierHead,
     GlobalPerceptron,
     PatchEmbed,
     SetSharingLinear,
@@ -141,23 +140,18 @@ class RepMLPNet(VisionMLP):
                 )
             stride = patch_size * 2**stage
             pyramid[f"P{stride.bit_length() - 1}"] = x
-        if include_top:
-            x = ClassifierHead(
-                num_classes,
-                norm="batch",
-                activation=head_activation,
-                kernel_initializer=INITIALIZER,
-                name="head",
-                dtype=dtype,
-            )(x)
         super().__init__(
             inputs,
             x,
             pyramid=pyramid,
+            head={"norm": "batch", "kernel_initializer": INITIALIZER},
+            num_classes=num_classes,
+            include_top=include_top,
+            drop_path_rate=drop_path_rate,
+            head_activation=head_activation,
             name=name,
             dtype=dtype,
             config={
-                "num_classes": num_classes,
                 "depths": tuple(depths),
                 "widths": tuple(widths),
                 "share_sets": tuple(share_sets),
@@ -167,9 +161,6 @@ class RepMLPNet(VisionMLP):
                 "gate_reduction": gate_reduction,
                 "global_perceptron": global_perceptron,
                 "mlp_ratio": mlp_ratio,
-                "include_top": include_top,
-                "drop_path_rate": drop_path_rate,
-                "head_activation": head_activation,
             },
         )
 

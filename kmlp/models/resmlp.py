@@ -8,7 +8,6 @@ import keras
 
 from kmlp.layers import (
     ChannelMLP,
-    ClassifierHead,
     CrossPatch,
     PatchEmbed,
     drop_path,
@@ -116,23 +115,18 @@ class ResMLP(VisionMLP):
             y = drop_path(drop_path_rate, name=f"{prefix}_drop2", dtype=dtype)(y)
             x = add(name=f"{prefix}_add2", dtype=dtype)([x, y])
         pyramid = {f"P{patch_size.bit_length() - 1}": x}
-        if include_top:
-            x = ClassifierHead(
-                num_classes,
-                norm=norm,
-                activation=head_activation,
-                kernel_initializer=INITIALIZER,
-                name="head",
-                dtype=dtype,
-            )(x)
         super().__init__(
             inputs,
             x,
             pyramid=pyramid,
+            head={"norm": norm, "kernel_initializer": INITIALIZER},
+            num_classes=num_classes,
+            include_top=include_top,
+            drop_path_rate=drop_path_rate,
+            head_activation=head_activation,
             name=name,
             dtype=dtype,
             config={
-                "num_classes": num_classes,
                 "patch_size": patch_size,
                 "width": width,
                 "depth": depth,
@@ -141,8 +135,5 @@ class ResMLP(VisionMLP):
                 "local_kernels": tuple(local_kernels),
                 "block_size": None if block_size is None else tuple(block_size),
                 "norm": norm,
-                "include_top": include_top,
-                "drop_path_rate": drop_path_rate,
-                "head_activation": head_activation,
             },
         )

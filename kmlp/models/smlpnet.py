@@ -8,7 +8,6 @@ import keras
 
 from kmlp.layers import (
     ChannelMLP,
-    ClassifierHead,
     ConvNorm,
     NormActivation,
     PatchEmbed,
@@ -103,32 +102,24 @@ class SMLPNet(VisionMLP):
                 )
             stride = patch_size * 2**stage
             pyramid[f"P{stride.bit_length() - 1}"] = x
-        if include_top:
-            x = ClassifierHead(
-                num_classes,
-                norm="batch",
-                activation=head_activation,
-                kernel_initializer=DENSE_INITIALIZER,
-                name="head",
-                dtype=dtype,
-            )(x)
         super().__init__(
             inputs,
             x,
             pyramid=pyramid,
+            head={"norm": "batch", "kernel_initializer": DENSE_INITIALIZER},
+            num_classes=num_classes,
+            include_top=include_top,
+            drop_path_rate=drop_path_rate,
+            head_activation=head_activation,
             name=name,
             dtype=dtype,
             config={
-                "num_classes": num_classes,
                 "width": width,
                 "depths": tuple(depths),
                 "mlp_ratio": mlp_ratio,
                 "patch_size": patch_size,
                 "block_size": None if block_size is None else tuple(block_size),
                 "local_kernels": tuple(local_kernels),
-                "include_top": include_top,
-                "drop_path_rate": drop_path_rate,
-                "head_activation": head_activation,
             },
         )
 
