@@ -38,8 +38,8 @@ def _latency(batch):
 
 ROWS = (
     ("accuracy", _of("accuracy", "{:.2%}".format)),
-    ("other class than trained", _of("disagreements", "{:,}".format)),
-    ("  of tied outputs", _of("ties", "{:,}".format)),
+    ("disagreements with trained", _of("disagreements", "{:,}".format)),
+    ("ties", _of("ties", "{:,}".format)),
     ("largest output difference", _of("largest_difference", "{:.1e}".format)),
     ("trainable parameters", _of("trainable_parameters", "{:,}".format)),
     ("non-trainable parameters", _of("non_trainable_parameters", "{:,}".format)),

@@ -213,7 +213,10 @@ def open_source(folder):
         return Digits()
     from training.folders import ImageFolder
 
-    return ImageFolder(folder)
+    try:
+        return ImageFolder(folder)
+    except OSError as error:  # no permission, a lost disk
+        raise Stop(f"--data: {error}") from error
 
 
 if __name__ == "__main__":
