@@ -1,7 +1,6 @@
 """What a person at the terminal sees: our lines, none of the libraries' chatter."""
 
 import os
-import sys
 
 
 class Stop(Exception):
@@ -18,23 +17,13 @@ class Stop(Exception):
 
 
 def import_quietly():
-    """Imports TensorFlow and Keras without the lines they write while loading.
-
-    The first lines of TensorFlow's C++ libraries ignore its log level, so that
-    only the descriptor of standard error can hold them back.
-    """
+    """Imports TensorFlow and Keras without the lines they write while loading."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
-    sys.stderr.flush()
-    original = os.dup(2)
-    with open(os.devnull, "wb") as sink:
-        os.dup2(sink.fileno(), 2)
-    try:
-        import keras  # noqa: F401
+    from kmlp.quiet import quiet
+
+    with quiet():
         import tensorflow as tf
 
         tf.config.list_logical_devices()
-        tf.get_logger().setLevel("ERROR")
-    finally:
-        os.dup2(original, 2)
-        os.close(original)
+    tf.get_logger().setLevel("ERROR")
