@@ -1,7 +1,5 @@
 """Collects what the backend in use can run."""
 
-import os
-
 import keras
 
 # Keras' first backend in the environment or its configuration; export, callbacks
@@ -9,6 +7,3 @@ import keras
 _NEEDS_TENSORFLOW = ["export", "training", "test_callbacks.py"]
 
 collect_ignore = [] if keras.backend.backend() == "tensorflow" else _NEEDS_TENSORFLOW
-
-# Threads of several libraries on few cores slow each other down.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,5 +1,7 @@
 """The channel MLP: two Dense layers with everything linear around them."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -134,10 +136,7 @@ class ChannelMLP(Layer):
         return ops.reshape(x, like(inputs))
 
     def multiply_adds(self, input_shape):
-        positions = 1
-        for size in input_shape[1:-1]:
-            positions *= size
-        return positions * (self.fc1.kernel.shape[0] * self.fc1.kernel.shape[1] * 2)
+        return math.prod(input_shape[1:-1]) * 2 * math.prod(self.fc1.kernel.shape)
 
     def merged(self):
         """Norms, biases and the scale folded into the two Dense layers."""

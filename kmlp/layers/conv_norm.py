@@ -1,5 +1,7 @@
 """Convolution and norm as one layer, in either order."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -137,7 +139,7 @@ class ConvNorm(Layer):
 
     def multiply_adds(self, input_shape):
         _, height, width, _ = self.compute_output_shape(input_shape)
-        return height * width * _size(self.conv.kernel)
+        return height * width * math.prod(self.conv.kernel.shape)
 
     def merged(self):
         """The norm folded into a biased convolution."""
@@ -210,7 +212,7 @@ class NormDepthwiseConv(Layer):
         return self.conv(self.normalize(inputs))
 
     def multiply_adds(self, input_shape):
-        return input_shape[1] * input_shape[2] * _size(self.conv.kernel)
+        return input_shape[1] * input_shape[2] * math.prod(self.conv.kernel.shape)
 
     def merged(self):
         """The norm's scale folded into the kernel."""
@@ -225,10 +227,3 @@ class NormDepthwiseConv(Layer):
         assign(twin.normalize, beta=beta / scale)
         assign(twin.conv, kernel=host(self.conv.kernel) * scale[:, None])
         return twin
-
-
-def _size(variable):
-    total = 1
-    for size in variable.shape:
-        total *= size
-    return total

@@ -1,5 +1,7 @@
 """MS-MLP's mixing and shifting of channel groups."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -158,7 +160,7 @@ class MixShift(Layer):
 
     def multiply_adds(self, input_shape):
         taps = sum(
-            conv.kernel.shape[0] * conv.kernel.shape[1] * conv.kernel.shape[2]
+            math.prod(conv.kernel.shape)
             for conv in (*self.horizontal, *self.vertical)
             if conv is not None
         )
