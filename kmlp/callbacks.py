@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras.src.callbacks.monitor_callback import MonitorCallback
 
+from kmlp.atomic import check_writable, new_version
 from kmlp.export import audit
-from kmlp.export.atomic import check_writable, new_version
 from kmlp.export.precision import in_float32
 from kmlp.export.running import difference, load_saved_model, load_tflite, run_model
 from kmlp.export.saved_model import inference_form, write_saved_model

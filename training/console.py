@@ -1,6 +1,9 @@
 """What a person at the terminal sees: our lines, none of the libraries' chatter."""
 
+import argparse
 import os
+
+SMALLEST_IMAGE = 8
 
 
 class Stop(Exception):
@@ -16,8 +19,13 @@ class Stop(Exception):
         self.code = code
 
 
-def import_quietly():
-    """Imports TensorFlow and Keras without the lines they write while loading."""
+def import_quietly(settle=True):
+    """Imports TensorFlow and Keras without the lines they write while loading.
+
+    Args:
+        settle: whether TensorFlow looks for its devices now, after which they cannot
+            be divided and workers cannot meet.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     from kmlp.quiet import quiet
@@ -25,5 +33,74 @@ def import_quietly():
     with quiet():
         import tensorflow as tf
 
-        tf.config.list_logical_devices()
+        if settle:
+            tf.config.list_logical_devices()
     tf.get_logger().setLevel("ERROR")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; see --help.\n")
+
+
+def positive(text):
+    """A positive integer."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
+    return int(text)
+
+
+def seed(text):
+    """What NumPy takes as a seed."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be in 0…2^32-1, not {text!r}")
+    return int(text)
+
+
+def image_size(text):
+    """A number of pixels."""
+    if positive(text) < SMALLEST_IMAGE:
+        raise argparse.ArgumentTypeError(
+            f"must be at least {SMALLEST_IMAGE}, not {text}"
+        )
+    return int(text)
+
+
+def rate(text):
+    """A positive number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
+    return value
+
+
+def sizes(text):
+    """Integers with commas between them, or `none`."""
+    return () if text == "none" else tuple(positive(part) for part in text.split(","))
+
+
+def minutes(text):
+    """A number of minutes, 0 for always."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of minutes, not {text!r}")
+    return value
+
+
+def step_range(text):
+    """Two step numbers, the second the greater."""
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"must be two steps, FIRST,LAST, not {text!r}")
+    first, last = map(int, parts)
+    if not first < last:
+        raise argparse.ArgumentTypeError(f"FIRST must come before LAST, not {text!r}")
+    return first, last

@@ -2,14 +2,15 @@
 
     python training/train.py --arch convmlp_s
 
-trains on scikit-learn's handwritten digits in a few minutes on a laptop. The result
-lies in saved_models/ARCH/VERSION: a SavedModel with model.tflite, trained.keras,
-history.csv and report.json.
+trains on scikit-learn's handwritten digits in a few minutes on a laptop. With --data
+the architecture's published recipe is used, on one device, several, or several
+hosts. A run that was stopped, however, goes on with the same command. The result lies
+in saved_models/ARCH/VERSION: a SavedModel with model.tflite, trained.keras, the
+best weights, history.csv, recipe.json and report.json.
 """
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,22 +18,41 @@ if not __package__:
     # As a script: its own folder's modules are imported from the clone.
     sys.path[0] = str(ROOT)
 
-from training.console import Stop, import_quietly  # noqa: E402
-
-SMALLEST_IMAGE = 8
+from training.console import (  # noqa: E402
+    Parser,
+    Stop,
+    image_size,
+    import_quietly,
+    minutes,
+    positive,
+    rate,
+    seed,
+    sizes,
+    step_range,
+)
 
 
 def main(argv=None):
     """Runs the job; returns the process's exit code."""
     options = parse(argv)
     try:
-        import_quietly()
-        run(options)
+        if options.recipes:
+            from training.recipes import table
+
+            print(table())
+            return 0
+        import_quietly(settle=False)
+        from training.job import run_or_return
+
+        run_or_return(options)
     except Stop as stop:
         print(f"train.py: {stop}", file=sys.stderr)
         return stop.code
     except KeyboardInterrupt:
-        print("\ntrain.py: interrupted; nothing unfinished is kept.", file=sys.stderr)
+        print(
+            "\ntrain.py: interrupted; the same command goes on from what is kept.",
+            file=sys.stderr,
+        )
         return 130
     return 0
 
@@ -44,29 +64,27 @@ def parse(argv):
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add("--arch", required=True, help="architecture by name, such as convmlp_s")
+    _what(parser.add_argument_group("what to train"))
+    _how(parser.add_argument_group("how: the recipe, and what differs from it"))
+    _where(parser.add_argument_group("on which devices"))
+    _run(parser.add_argument_group("the run"))
+    options = parser.parse_args(argv)
+    if not options.recipes and options.arch is None:
+        parser.error("the following arguments are required: --arch")
+    return options
+
+
+def _what(group):
+    add = group.add_argument
+    add("--arch", help="architecture by name, such as convmlp_s")
     add(
         "--data",
-        metavar="FOLDER",
-        help="train/CLASS/* and val/CLASS/* or test/CLASS/*, JPEG or PNG "
-        "(default: scikit-learn's handwritten digits)",
+        metavar="FOLDER|tfds:NAME",
+        help="train/CLASS/* and val/CLASS/* or test/CLASS/*, JPEG or PNG, or a data "
+        "set of TensorFlow Datasets (default: scikit-learn's handwritten digits)",
     )
-    add("--epochs", type=positive, metavar="N", help="default: by the number of images")
-    add("--batch-size", type=positive, metavar="N", help="default: the architecture's")
-    add("--learning-rate", type=rate, metavar="X", help="peak of the cosine")
-    add(
-        "--image-size",
-        type=image_size,
-        metavar="PIXELS",
-        help="height and width that the model sees (default: 32)",
-    )
-    add(
-        "--local-kernels",
-        type=sizes,
-        metavar="K,K",
-        help="kernel sizes of local branches, such as 1,3, where a family has them",
-    )
+    add("--data-dir", type=Path, metavar="FOLDER", help="where tfds: sets lie")
+    add("--download", action="store_true", help="let tfds: fetch what is missing")
     add(
         "--num-classes",
         type=positive,
@@ -79,6 +97,41 @@ def parse(argv):
         default="stop",
         help="what to do where images cannot be decoded (default: stop)",
     )
+
+
+def _how(group):
+    add = group.add_argument
+    add("--recipe", metavar="NAME", help="default: the one that goes with --arch")
+    add("--recipes", action="store_true", help="list the recipes and end")
+    add(
+        "--set",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="any field of the recipe, such as mixup=0 drop_path=0.2",
+    )
+    add("--epochs", type=positive, metavar="N")
+    add("--batch-size", type=positive, metavar="N", help="over all devices")
+    add("--learning-rate", type=rate, metavar="X", help="the peak, not scaled further")
+    add(
+        "--image-size",
+        type=image_size,
+        metavar="PIXELS",
+        help="height and width that the model sees",
+    )
+    add(
+        "--local-kernels",
+        type=sizes,
+        metavar="K,K",
+        help="kernel sizes of local branches, such as 1,3, or none, where a family "
+        "has them",
+    )
+    add(
+        "--teacher",
+        metavar="FILE|NAME",
+        help="distil from a .keras file, a SavedModel or a keras.applications name",
+    )
     add(
         "--seed",
         type=seed,
@@ -86,6 +139,34 @@ def parse(argv):
         metavar="N",
         help="of weights, order and augmentation (default: 0)",
     )
+
+
+def _where(group):
+    add = group.add_argument
+    add(
+        "--strategy",
+        choices=("auto", "single", "mirrored", "multi_worker", "tpu"),
+        default="auto",
+        help="several hosts are told by TF_CONFIG (default: what there is)",
+    )
+    add(
+        "--devices",
+        type=positive,
+        metavar="N",
+        help="devices of this host; without GPUs, so many parts of its CPU",
+    )
+    add(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of activations; weights stay float32 (default: float32)",
+    )
+    add("--xla", action="store_true", help="compile the step")
+    add("--steps-per-execution", type=positive, default=1, metavar="N")
+
+
+def _run(group):
+    add = group.add_argument
     add(
         "--output",
         type=Path,
@@ -93,130 +174,48 @@ def parse(argv):
         default=ROOT / "saved_models",
         help="folder of the results (default: saved_models in the clone)",
     )
-    return parser.parse_args(argv)
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: {message}; see --help.\n")
-
-
-def positive(text):
-    """A positive integer."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
-    return int(text)
-
-
-def seed(text):
-    """What NumPy takes as a seed."""
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"must be in 0…2^32-1, not {text!r}")
-    return int(text)
-
-
-def image_size(text):
-    """A number of pixels."""
-    if positive(text) < SMALLEST_IMAGE:
-        raise argparse.ArgumentTypeError(
-            f"must be at least {SMALLEST_IMAGE}, not {text}"
-        )
-    return int(text)
-
-
-def rate(text):
-    """A positive number."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
-    return value
-
-
-def sizes(text):
-    """Integers with commas between them."""
-    return tuple(positive(part) for part in text.split(","))
-
-
-def run(options):
-    """The job: data, model, training, export, report.
-
-    Raises:
-        Stop: input that cannot be worked with, or artifacts that do not agree.
-    """
-    # Imported here, so that --help and mistyped flags are answered at once.
-    import keras
-
-    from kmlp.export.atomic import check_writable
-    from training.fitting import fit
-    from training.publishing import publish
-    from training.report import table
-    from training.settings import build, default_epochs, settings_of
-
-    started = time.monotonic()
-    settings = settings_of(options.arch)
-    source = open_source(options.data)
-    classes = len(source.class_names)
-    if options.num_classes not in (None, classes):
-        raise Stop(
-            f"The data have {classes} classes: leave --num-classes out or correct it. "
-            f"Received: --num-classes {options.num_classes}"
-        )
-    keras.utils.set_random_seed(options.seed)
-    size = options.image_size or settings.image_size
-    model = build(options.arch, classes, size, options.local_kernels)
-    folder = options.output / options.arch
-    try:
-        check_writable(folder)
-    except OSError as error:
-        raise Stop(f"--output: {error}") from error
-    data = source.load(size, options.on_corrupt)
-    training = {
-        "epochs": options.epochs or default_epochs(len(data.train)),
-        "batch_size": options.batch_size or settings.batch_size,
-        "learning_rate": options.learning_rate or settings.learning_rate,
-        "seed": options.seed,
-    }
-    print(
-        f"{options.arch}, {model.count_params():,} parameters, on {data.name}: "
-        f"{len(data.train):,} images to train, {len(data.validation):,} to validate, "
-        f"{classes} classes, {size}x{size}"
+    add("--fresh", action="store_true", help="do not go on with a run that stopped")
+    add(
+        "--rehearse",
+        action="store_true",
+        help="a few steps of everything, at a batch of 8 per device, and an estimate "
+        "of the whole run",
     )
-    history = fit(model, data, settings, **training)
-    print("Merging, exporting and comparing on the validation images")
-    path, report = publish(
-        model,
-        data,
-        folder,
-        history=history,
-        details={
-            "architecture": options.arch,
-            "arguments": model.get_config(),
-            "data": data.summary(),
-            "training": training,
-        },
-        batch_size=training["batch_size"],
+    add(
+        "--checkpoint-minutes",
+        type=minutes,
+        default=5.0,
+        metavar="X",
+        help="between two checkpoints (default: 5)",
     )
-    print(table(report["forms"]))
-    print(f"Published {path} after {time.monotonic() - started:.0f} s")
-
-
-def open_source(folder):
-    """The data set: a folder of images, or the embedded digits."""
-    if folder is None:
-        from training.digits import Digits
-
-        return Digits()
-    from training.folders import ImageFolder
-
-    try:
-        return ImageFolder(folder)
-    except OSError as error:  # no permission, a lost disk
-        raise Stop(f"--data: {error}") from error
+    add("--checkpoint-steps", type=positive, metavar="N", help="the same in steps")
+    add(
+        "--log-steps",
+        type=positive,
+        default=50,
+        metavar="N",
+        help="between two points of the curves (default: 50)",
+    )
+    add(
+        "--profile",
+        type=step_range,
+        metavar="FIRST,LAST",
+        help="steps to profile for TensorBoard",
+    )
+    add(
+        "--publish",
+        choices=("last", "best"),
+        default="last",
+        help="which weights are merged and exported (default: last)",
+    )
+    add(
+        "--compare-images",
+        type=positive,
+        default=10_000,
+        metavar="N",
+        help="validation images that every exported form must agree on "
+        "(default: 10000)",
+    )
 
 
 if __name__ == "__main__":

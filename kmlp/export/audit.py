@@ -4,7 +4,7 @@ import collections
 import os
 from pathlib import Path
 
-from kmlp.export.atomic import latest_version
+from kmlp.atomic import latest_version
 
 # The whitelist of "fully connected only", per kind of artifact. An operation that
 # is in none of the groups, such as a convolution or a norm's square root, breaks it.

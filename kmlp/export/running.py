@@ -1,5 +1,8 @@
 """Running artifacts, as what they are checked and evaluated by."""
 
+import dataclasses
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -7,19 +10,46 @@ from kmlp.export.signature import infer, named_outputs
 from kmlp.quiet import quiet
 
 
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    """An artifact's `serving_default` as a function of image arrays.
+
+    It takes `(N, H, W, C)` with any N, goes through it in the artifact's own batch
+    where that is fixed, and gives `{name: array}`.
+
+    Attributes:
+        run: function of one batch.
+        input_shape: with the batch; `None` where a size is free.
+        input_dtype: NumPy's.
+        output_shapes: `{name: shape}`.
+    """
+
+    run: Callable
+    input_shape: tuple
+    input_dtype: np.dtype
+    output_shapes: dict
+
+    def __call__(self, images):
+        images = np.asarray(images, self.input_dtype)
+        if self.input_shape[0] is None:
+            return self.run(images)
+        parts = [self.run(batch) for batch in in_batches(images, self.input_shape[0])]
+        return {
+            key: np.concatenate([part[key] for part in parts])[: len(images)]
+            for key in parts[0]
+        }
+
+
 def load_saved_model(folder):
-    """A SavedModel's `serving_default` as a function of image arrays.
+    """A SavedModel as a `Runner`.
 
     Args:
         folder: of one version.
-
-    Returns:
-        A function that takes `(N, H, W, C)` and gives `{name: array}`.
     """
     with quiet():
         loaded = tf.saved_model.load(str(folder))
     function = loaded.signatures["serving_default"]
-    (name,) = function.structured_input_signature[1]
+    ((name, spec),) = function.structured_input_signature[1].items()
     # A signature does not keep alive the variables of its model.
     function.artifact = loaded
 
@@ -27,38 +57,46 @@ def load_saved_model(folder):
         outputs = function(**{name: tf.convert_to_tensor(images)})
         return {key: value.numpy() for key, value in outputs.items()}
 
-    return run
+    return Runner(
+        run,
+        _shape(spec.shape),
+        np.dtype(spec.dtype.as_numpy_dtype),
+        {k: _shape(v.shape) for k, v in function.structured_outputs.items()},
+    )
 
 
 def load_tflite(file, num_threads=None):
-    """A TFLite file as a function of image arrays, run by `ai_edge_litert`.
+    """A TFLite file as a `Runner`, run by `ai_edge_litert`.
 
     Args:
         file: path of the file.
         num_threads: of the interpreter.
-
-    Returns:
-        A function that takes `(N, H, W, C)` with any N, goes through it in the
-        file's static batch, and gives `{name: array}`.
     """
     from ai_edge_litert.interpreter import Interpreter
 
     with quiet():
         interpreter = Interpreter(str(file), num_threads=num_threads)
         runner = interpreter.get_signature_runner("serving_default")
-    (name,) = runner.get_input_details()
-    batch_size = int(runner.get_input_details()[name]["shape"][0])
+    ((name, details),) = runner.get_input_details().items()
 
     def run(images):
-        images = np.asarray(images, "float32")
         with quiet():  # delegates announce themselves with the first run
-            parts = [runner(**{name: b}) for b in in_batches(images, batch_size)]
-        return {
-            key: np.concatenate([part[key] for part in parts])[: len(images)]
-            for key in parts[0]
-        }
+            return runner(**{name: images})
 
-    return run
+    return Runner(
+        run,
+        tuple(map(int, details["shape"])),
+        np.dtype(details["dtype"]),
+        {
+            key: tuple(map(int, value["shape"]))
+            for key, value in runner.get_output_details().items()
+        },
+    )
+
+
+def _shape(shape):
+    """A TensorFlow shape as a tuple; `None` as a whole where the rank is free."""
+    return None if shape.rank is None else tuple(shape.as_list())
 
 
 def in_batches(images, batch_size):

@@ -6,7 +6,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from kmlp.export.atomic import new_version
+from kmlp.atomic import new_version
 from kmlp.export.precision import in_float32
 from kmlp.export.scope import outside_strategy
 from kmlp.export.signature import input_specs, serving_function

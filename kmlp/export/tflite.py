@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kmlp.export.atomic import new_file
+from kmlp.atomic import new_file
 from kmlp.export.running import in_batches, load_tflite
 from kmlp.export.saved_model import check_model, inference_form, write_saved_model
 from kmlp.export.scope import outside_strategy

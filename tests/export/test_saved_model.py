@@ -16,7 +16,7 @@ import pytest
 import tensorflow as tf
 
 import kmlp
-from kmlp.export import atomic
+from kmlp import atomic
 from kmlp.export.running import load_saved_model, run_model
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -1,6 +1,7 @@
-"""timm's own ResMLP, importable where torchvision is not installed."""
+"""timm and its own ResMLP, importable where torchvision is not installed."""
 
 import contextlib
+import importlib
 import importlib.machinery
 import importlib.util
 import sys
@@ -65,6 +66,18 @@ def _torchvision_stubbed_if_missing():
             del sys.modules[name]
 
 
+def timm_module(name):
+    """Imports a module of timm, such as `"timm.scheduler"`.
+
+    Raises:
+        ImportError: If timm is not installed.
+    """
+    if not _is_installed("timm"):
+        raise ImportError(f"{name} needs timm: pip install timm.")
+    with _torchvision_stubbed_if_missing():
+        return importlib.import_module(name)
+
+
 def timm_resmlp(**kwargs):
     """Builds `timm.models.mlp_mixer.MlpMixer` as ResMLP.
 
@@ -78,10 +91,6 @@ def timm_resmlp(**kwargs):
     Raises:
         ImportError: If timm is not installed.
     """
-    if not _is_installed("timm"):
-        raise ImportError("timm_resmlp() needs timm: pip install timm.")
-    with _torchvision_stubbed_if_missing():
-        from timm.models import mlp_mixer
-
+    mlp_mixer = timm_module("timm.models.mlp_mixer")
     parts = {"block_layer": mlp_mixer.ResBlock, "norm_layer": mlp_mixer.Affine}
     return mlp_mixer.MlpMixer(**{"mlp_ratio": 4, **parts, **kwargs})

@@ -1,7 +1,9 @@
-"""Image folders for tests, and ways to damage them."""
+"""Image folders and sources for tests, and ways to damage them."""
 
 import numpy as np
 import tensorflow as tf
+
+from training.data.images import Memory, Source, Split
 
 
 def write_image(path, *, size=(20, 24), channels=3, seed=0):
@@ -38,3 +40,24 @@ def damage(folder, reason):
     path = (folder / name.lower()).rename(folder / name)
     spoil(path)
     return path
+
+
+def numbered_source(count, size=8, *, validation=5, flip=False):
+    """Every image holds its own number, and its label is the number mod 10."""
+
+    def split(name, count):
+        numbers = np.arange(count)
+        images = np.zeros((count, size, size, 3), np.uint8)
+        images[..., 0] = (numbers % 256)[:, None, None]
+        images[..., 1] = (numbers // 256)[:, None, None]
+        labels = (numbers % 10).astype("int32")
+        zero, one = (0.0, 0.0, 0.0), (1 / 255,) * 3
+        return Split(name, Memory(images, labels), zero, one)
+
+    return Source(
+        name="numbers",
+        class_names=tuple("0123456789"),
+        train=split("training", count),
+        validation=split("validation", validation),
+        flip=flip,
+    )

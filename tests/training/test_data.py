@@ -1,14 +1,26 @@
-"""Image folders, the embedded digits, and the batches made of them."""
+"""Image folders, the embedded digits and TensorFlow Datasets, listed and loaded."""
+
+import dataclasses
+import io
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
 from image_folders import DAMAGES, damage, truncate, write_folder, write_image
+from PIL import Image
 
-from training import data, folders
+from training import data
 from training.console import Stop
-from training.digits import Digits
+from training.data import loading, named
+from training.data.decode import square
+from training.recipes import Recipe
 
 SIZE = 16
+RECIPE = Recipe(
+    name="test", batch_size=4, learning_rate=1.0, image_size=SIZE, crop="shift"
+)
 
 
 # Case -> (what is done to a good folder, words of the message).
@@ -52,39 +64,60 @@ def test_bad_folder(case, tmp_path):
     root = write_folder(tmp_path / "images", count=1)
     spoil(root)
     with pytest.raises(Stop) as stopped:
-        folders.ImageFolder(root)
+        data.open_source(root)
     assert words in str(stopped.value)
     assert "Received: " in str(stopped.value)
     assert str(root) in str(stopped.value)
     assert stopped.value.code == 2
 
 
-@pytest.mark.parametrize("splits", [("train", "val"), ("train", "test")])
+@pytest.mark.parametrize("validation", ["val", "validation", "test"])
 @pytest.mark.parametrize("home", ["", "inner"])
-def test_folder(splits, home, tmp_path):
-    root = write_folder(tmp_path / home, splits=splits)
+def test_folder(validation, home, tmp_path):
+    root = write_folder(tmp_path / home, splits=("train", validation))
     (root / "train/cat/notes.txt").write_text("no image")
-    source = folders.ImageFolder(tmp_path)
+    source = data.open_source(str(tmp_path))
     assert source.class_names == ("cat", "dog")
-    images = source.load(SIZE, "stop")
-    assert images.train.images.shape == (6, SIZE, SIZE, 3)
-    np.testing.assert_array_equal(images.train.labels, [0, 0, 0, 1, 1, 1])
-    assert images.skipped == ()
+    assert source.small
+    assert source.flip
+    assert (source.train.count, source.validation.count) == (6, 6)
+    np.testing.assert_array_equal(source.train.labels, [0, 0, 0, 1, 1, 1])
+    loaded = data.load(source, RECIPE)
+    assert loaded.train.store.images.shape == (6, SIZE, SIZE, 3)
+    np.testing.assert_array_equal(loaded.train.labels, [0, 0, 0, 1, 1, 1])
+    assert loaded.skipped == ()
 
 
+def test_numbers_are_sorted_as_numbers(tmp_path):
+    names = [str(number) for number in range(12)]
+    write_folder(tmp_path, classes=names, count=1)
+    assert data.open_source(tmp_path).class_names == tuple(names)
+    write_folder(tmp_path, classes=["x"], count=1)
+    assert data.open_source(tmp_path).class_names == (*sorted(names), "x")
+
+
+def test_large_images_are_not_small(tmp_path):
+    root = write_folder(tmp_path)
+    truncate(root / "train/cat/0.jpg")
+    assert data.open_source(root).small
+    write_image(root / "train/dog/2.jpg", size=(20, 65))
+    assert not data.open_source(root).small
+
+
+@pytest.mark.parametrize("crop", ["shift", "resized"])
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("reason", DAMAGES)
-def test_corrupt_image(reason, split, tmp_path, capsys):
-    source = write_folder(tmp_path / "images")
-    path = damage(source / split / "dog", reason)
-    source = folders.ImageFolder(source)
+def test_corrupt_image(reason, split, crop, tmp_path, capsys):
+    folder = write_folder(tmp_path / "images")
+    path = damage(folder / split / "dog", reason)
+    recipe = dataclasses.replace(RECIPE, crop=crop)
     with pytest.raises(Stop) as stopped:
-        source.load(SIZE, "stop")
+        data.load(data.open_source(folder), recipe)
     assert f"{path} ({reason})" in str(stopped.value)
-    images = source.load(SIZE, "skip")
-    assert images.skipped == (str(path),)
+    source = data.load(data.open_source(folder, on_corrupt="skip"), recipe)
+    assert source.skipped == (str(path),)
     assert f"Skipped 1 image: {path} ({reason})" in capsys.readouterr().out
-    assert len(images.train) == len(images.validation) == 6
+    assert source.train.count == source.validation.count == 6
 
 
 def test_many_corrupt_images_are_counted(tmp_path):
@@ -92,7 +125,7 @@ def test_many_corrupt_images_are_counted(tmp_path):
     for index in range(5):
         truncate(root / f"train/cat/{index}.jpg")
     with pytest.raises(Stop, match="5 images cannot be decoded") as stopped:
-        folders.ImageFolder(root).load(SIZE, "stop")
+        data.load(data.open_source(root), RECIPE)
     assert "and 2 more" in str(stopped.value)
 
 
@@ -100,73 +133,150 @@ def test_class_of_corrupt_images(tmp_path):
     root = write_folder(tmp_path / "images", count=1)
     truncate(root / "val/dog/0.jpg")
     with pytest.raises(Stop, match="No image of a class") as stopped:
-        folders.ImageFolder(root).load(SIZE, "skip")
+        data.load(data.open_source(root, on_corrupt="skip"), RECIPE)
     assert str(root / "val/dog") in str(stopped.value)
 
 
-def test_files_give_the_images_of_memory(tmp_path, monkeypatch):
-    source = folders.ImageFolder(write_folder(tmp_path / "images"))
-    kept = source.load(SIZE, "stop")
-    monkeypatch.setattr(folders, "fits_in_memory", lambda count, size: False)
-    read = source.load(SIZE, "stop")
-    assert read.train.images is None
-    for batches in (
-        lambda images: data.training_batches(images, 4, seed=1),
-        lambda images: data.validation_batches(images, 4),
-    ):
-        for a, b in zip(batches(kept), batches(read), strict=True):
-            np.testing.assert_array_equal(a[0], b[0])
-            np.testing.assert_array_equal(a[1], b[1])
+def test_vanished_image(tmp_path):
+    root = write_folder(tmp_path / "images")
+    source = data.open_source(root)
+    (root / "train/cat/1.jpg").unlink()
+    with pytest.raises(Stop, match=r"train/cat/1.jpg \(No such file or directory\)"):
+        data.load(source, RECIPE)
 
 
-def test_gray_images_become_coloured(tmp_path):
-    for name in ("gray.jpg", "gray.png"):
-        write_image(tmp_path / name, channels=1)
-        image = data.square((tmp_path / name).read_bytes(), SIZE).numpy()
-        assert image.shape == (SIZE, SIZE, 3)
-        assert np.ptp(image, axis=-1).max() == 0
-
-
-@pytest.mark.parametrize("size", [SIZE, data.LARGEST_SHIFTED + 8])
-def test_order_and_augmentation_follow_from_the_seed(size):
-    images = Digits().load(size)
-
-    def epochs(seed, count=2):
-        batches = data.training_batches(images, 512, seed)
-        return [[x.numpy() for x, _ in batches] for _ in range(count)]
-
-    first, again, other = epochs(3), epochs(3), epochs(4)
-    assert first[0][0].shape == (512, size, size, 3)
-    np.testing.assert_array_equal(first, again)
-    assert not np.array_equal(first[0], first[1])
-    assert not np.array_equal(first[0], other[0])
-
-
-def test_shift_moves_by_whole_pixels():
-    image = np.random.default_rng(0).integers(1, 255, (1, SIZE, SIZE, 3), np.uint8)
-    reach = int(SIZE * data.SHIFT)
-    padded = np.pad(image[0], ((reach, reach), (reach, reach), (0, 0)))
-    windows = [
-        padded[top : top + SIZE, left : left + SIZE]
-        for top in range(2 * reach + 1)
-        for left in range(2 * reach + 1)
-    ]
-    windows += [window[:, ::-1] for window in windows]
-    seen = set()
-    for seed in range(40):
-        shifted = data.augment(image, (seed, 0), SIZE, flip=True).numpy()[0]
-        errors = [np.abs(shifted - window).max() for window in windows]
-        assert min(errors) < 1e-2
-        seen.add(int(np.argmin(errors)))
-    assert len(seen) > 15
+def test_what_is_kept(tmp_path, monkeypatch):
+    """Decoded windows of small images, encoded large ones, or files."""
+    source = data.open_source(write_folder(tmp_path / "images"))
+    files = [Path(path).read_bytes() for path in source.train.store.paths]
+    windows = data.load(source, RECIPE).train.store.images
+    for window, file in zip(windows, files, strict=True):
+        expected = square(tf.constant(file), SIZE, RECIPE.interpolation)
+        np.testing.assert_array_equal(window, expected)
+    recipe = dataclasses.replace(RECIPE, crop="resized")
+    assert data.load(source, recipe).train.store.images.numpy().tolist() == files
+    used = sum(map(len, files))
+    monkeypatch.setattr(loading, "allowance", lambda: 2.5 * used)
+    encoded = data.load(source, dataclasses.replace(RECIPE, image_size=1000))
+    assert encoded.train.store.images.numpy().tolist() == files
+    monkeypatch.setattr(loading, "allowance", lambda: used)
+    assert data.load(source, RECIPE) is source
 
 
 def test_digits_are_split_by_class():
-    images = Digits().load(8)
-    assert (len(images.train), len(images.validation)) == (1437, 360)
-    counts = np.bincount(images.validation.labels)
+    source = data.open_source(None)
+    assert source.small
+    assert not source.flip
+    assert (source.train.count, source.validation.count) == (1437, 360)
+    counts = np.bincount(source.validation.labels)
     assert counts.min() >= 34
     assert counts.max() <= 38
-    batch = np.concatenate([x for x, _ in data.training_batches(images, 479, 0)])
-    assert abs(batch.mean()) < 0.2
-    assert 0.7 < batch.std() < 1.3
+    images = data.load(source, RECIPE).train.store.images
+    assert images.shape == (1437, SIZE, SIZE, 3)
+    normal = (np.asarray(images) / 255 - source.mean) / source.std
+    assert abs(normal.mean()) < 0.01
+    assert 0.8 < normal.std() < 1.1
+
+
+def jpeg(number):
+    contents = io.BytesIO()
+    Image.new("RGB", (30 + number, 20), (number, 0, 0)).save(contents, "JPEG")
+    return contents.getvalue()
+
+
+@pytest.fixture(scope="module", params=["tfrecord", "array_record"])
+def prepared(request, tmp_path_factory):
+    """A folder of TensorFlow Datasets with a set of numbered images."""
+    with tfds.core.registered.skip_registration():
+
+        class NumberedImages(tfds.core.GeneratorBasedBuilder):
+            VERSION = tfds.core.Version("1.0.0")
+
+            def _info(self):
+                features = {
+                    "number": tfds.features.Scalar(tf.int64),
+                    "image": tfds.features.Image(encoding_format="jpeg"),
+                    "label": tfds.features.ClassLabel(names=["even", "odd"]),
+                }
+                return tfds.core.DatasetInfo(
+                    builder=self, features=tfds.features.FeaturesDict(features)
+                )
+
+            def _split_generators(self, manager):
+                return {"train": self.numbered(30), "test": self.numbered(7)}
+
+            def numbered(self, count):
+                for number in range(count):
+                    yield (
+                        number,
+                        {
+                            "number": number,
+                            "image": io.BytesIO(jpeg(number)),
+                            "label": number % 2,
+                        },
+                    )
+
+            def _generate_examples(self):
+                raise NotImplementedError
+
+    folder = tmp_path_factory.mktemp(request.param)
+    builder = NumberedImages(data_dir=folder, file_format=request.param)
+    builder.download_and_prepare()
+    return folder
+
+
+def test_named_set(prepared):
+    source = data.open_source("tfds:numbered_images", data_dir=prepared)
+    assert source.class_names == ("even", "odd")
+    assert (source.train.count, source.validation.count) == (30, 7)
+    assert source.mean is None
+    assert source.small
+    expected = {jpeg(number): number % 2 for number in range(30)}
+    read = source.train.store.reader()
+    found = [read(tf.constant(index, tf.int64)) for index in range(30)]
+    assert {image.numpy(): int(label) for image, label in found} == expected
+    loaded = data.load(source, dataclasses.replace(RECIPE, crop="resized")).train.store
+    assert dict(zip(loaded.images.numpy(), loaded.labels, strict=True)) == expected
+
+
+def test_parts_of_a_named_set(prepared, monkeypatch):
+    parts = named.Known(train="train[10:20]+test", validation="train[20:]")
+    monkeypatch.setitem(named.KNOWN, "numbered_images", parts)
+    source = data.open_source("tfds:numbered_images", data_dir=prepared)
+    builder = tfds.builder("numbered_images", data_dir=prepared)
+    for split, name in ((source.train, parts.train), (source.validation, "train[20:]")):
+        if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
+            rows = builder.as_data_source(name)
+        else:
+            rows = tfds.as_numpy(builder.as_dataset(name))
+        expected = [jpeg(int(row["number"])) for row in rows]
+        read = split.store.reader()
+        found = [read(tf.constant(i, tf.int64))[0].numpy() for i in range(split.count)]
+        assert sorted(found) == sorted(expected)
+
+
+# Name -> words of the message.
+BAD_SETS = {
+    "imagenet2012": "put ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from "
+    "https://image-net.org/download.php into FOLDER/downloads/manual, then give the "
+    "same command with --download",
+    "cifar100": "'FOLDER/cifar100/3.0.2': give the same command with --download",
+    "cifar1OO": "did you mean cifar10 or cifar100",
+    "cifar10:9.9.9": "cannot be loaded at version 9.9.9",
+    "cars196/old": "config",
+    "ag_news_subset": "this has label, title, description",
+}
+
+
+@pytest.mark.parametrize("name", BAD_SETS)
+def test_bad_named_set(name, tmp_path):
+    with pytest.raises(Stop) as stopped:
+        data.open_source(f"tfds:{name}", data_dir=tmp_path)
+    assert BAD_SETS[name].replace("FOLDER", str(tmp_path)) in str(stopped.value)
+    assert "Received: " in str(stopped.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_download_that_lacks_what_is_fetched_by_hand(tmp_path):
+    with pytest.raises(Stop, match="downloads/manual"):
+        data.open_source("tfds:imagenet2012", data_dir=tmp_path, download=True)

@@ -18,12 +18,13 @@ from image_folders import truncate, write_folder
 import kmlp
 from kmlp.export.running import load_saved_model, load_tflite
 from kmlp.models import registry
-from training import evaluation, fitting, publishing, settings, train
+from training import comparison, job, train
 from training.console import Stop
-from training.digits import Digits
+from training.recipes import recipe_for
 
 SCRIPT = pathlib.Path(train.__file__)
-TINY = ("--arch", "resmlp_tiny", "--image-size", "16", "--epochs", "1")
+TINY = ("--arch", "resmlp_tiny", "--image-size", "16", "--batch-size", "4")
+TINY = (*TINY, "--epochs", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,10 @@ def test_folder_to_artifacts(images, tmp_path, capfd):
     report = json.loads((folder / "report.json").read_text())
     assert report["data"]["class_names"] == ["cat", "dog"]
     assert report["data"]["mean"]
-    assert report["training"]["epochs"] == 1
+    assert report["recipe"]["epochs"] == 1
+    assert (
+        report["recipe"] == json.loads((folder / "recipe.json").read_text())["recipe"]
+    )
     trained, merged, saved_model, tflite = report["forms"].values()
     assert trained["accuracy"] == merged["accuracy"] == tflite["accuracy"]
     assert merged["trainable_parameters"] < trained["trainable_parameters"]
@@ -78,8 +82,10 @@ def test_folder_to_artifacts(images, tmp_path, capfd):
         (outputs,) = function(batch).values()
         np.testing.assert_allclose(outputs, expected, atol=1e-4 * abs(expected).max())
     header, row = (folder / "history.csv").read_text().split()
-    assert header.startswith("epoch,accuracy,loss")
-    assert row.startswith("1,")
+    assert header.startswith("epoch,step,loss,accuracy,val_loss,val_top1,val_top5,")
+    assert row.startswith("1,2,")
+    assert (folder / "tensorboard").is_dir()
+    assert keras.models.load_model(folder / "best.keras").name == "resmlp_tiny"
 
 
 # Case -> (arguments, words of the message). FOLDER and FILE are filled in.
@@ -103,7 +109,7 @@ BAD_INPUT = {
 
 @pytest.mark.parametrize("case", BAD_INPUT)
 def test_bad_input(case, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(fitting, "fit", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(job, "train", lambda *_, **__: pytest.fail("trained"))
     arguments, words = BAD_INPUT[case]
     empty, file = tmp_path / "empty", tmp_path / "file"
     empty.mkdir()
@@ -142,20 +148,20 @@ def test_corrupt_image(choice, tmp_path, capfd):
 # Case -> (where it happens, what happens, exit code, words of the message).
 FAILURES = {
     "disagreement": (
-        (publishing, "load_tflite"),
+        "kmlp.export.running.load_tflite",
         lambda *_, **__: lambda x: {"output_0": np.eye(2)[np.arange(len(x)) % 2]},
         1,
         "TFLite and the trained model see other classes",
     ),
-    "interruption": ((fitting, "fit"), KeyboardInterrupt, 130, "interrupted"),
+    "interruption": ("training.job.prepare", KeyboardInterrupt, 130, "interrupted"),
     "interrupted export": (
-        (publishing, "latency"),
+        "training.comparison.latency",
         KeyboardInterrupt,
         130,
         "interrupted",
     ),
     "full disk": (
-        (publishing, "write_tflite"),
+        "kmlp.export.tflite.write_tflite",
         OSError(28, "No space left on device"),
         1,
         "No space left",
@@ -165,19 +171,27 @@ FAILURES = {
 
 @pytest.mark.parametrize("case", FAILURES)
 def test_failure_publishes_nothing(case, images, tmp_path, capfd, monkeypatch):
-    (module, name), effect, expected, words = FAILURES[case]
+    name, effect, expected, words = FAILURES[case]
 
     def fail(*args, **kwargs):
         if effect is KeyboardInterrupt or isinstance(effect, OSError):
             raise effect
         return effect(*args, **kwargs)
 
-    monkeypatch.setattr(module, name, fail)
-    code, _, error = run(capfd, *TINY, "--data", images, "--output", tmp_path)
+    command = (*TINY, "--data", images, "--output", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(name, fail)
+        code, _, error = run(capfd, *command)
     assert code == expected
     assert words in error
     assert "\n" not in error
-    assert not list((tmp_path / "resmlp_tiny").iterdir())
+    folder = tmp_path / "resmlp_tiny"
+    assert not list(folder.glob("[0-9]*"))
+    # What was trained is not trained again.
+    code, output, _ = run(capfd, *command)
+    assert code == 0
+    assert ("Going on at step 2 of 2" in output) == (case != "interruption")
+    assert [path.name for path in folder.iterdir()] == ["1"]
 
 
 def test_nan_loss(images, tmp_path, capfd):
@@ -185,30 +199,19 @@ def test_nan_loss(images, tmp_path, capfd):
     code, _, error = run(capfd, *TINY[:-1], "9", *arguments)
     assert code == 1
     assert "smaller --learning-rate" in error
-    assert not list((tmp_path / "resmlp_tiny").iterdir())
+    assert not (tmp_path / "resmlp_tiny").exists()
 
 
-def test_same_seed_same_weights():
-    def weights(seed):
-        keras.utils.set_random_seed(seed)
-        data = Digits().load(8)
-        model = kmlp.ResMLP(
-            10, (8, 8, 3), patch_size=2, width=8, depth=2, drop_path_rate=0.2
-        )
-        fitting.fit(
-            model,
-            data,
-            settings.Settings(),
-            epochs=2,
-            batch_size=256,
-            learning_rate=1e-3,
-            seed=seed,
-        )
+def test_same_seed_same_weights(images, tmp_path, capfd):
+    def weights(name, seed):
+        arguments = ("--data", images, "--output", tmp_path / name, "--seed", seed)
+        assert run(capfd, *TINY, *arguments, "--set", "drop_path=0.2")[0] == 0
+        model = keras.models.load_model(tmp_path / name / "resmlp_tiny/1/trained.keras")
         return np.concatenate([w.ravel() for w in model.get_weights()])
 
-    first = weights(1)
-    np.testing.assert_array_equal(first, weights(1))
-    assert not np.array_equal(first, weights(2))
+    first = weights("first", 1)
+    np.testing.assert_array_equal(first, weights("again", 1))
+    assert not np.array_equal(first, weights("other", 2))
 
 
 def test_ties_are_no_disagreement():
@@ -216,22 +219,22 @@ def test_ties_are_no_disagreement():
     expected = np.array([[1.0, 1.0 - 1e-6, 0.0], [0.0, 3.0, 1.0]])
     swapped = expected.copy()
     swapped[0, :2] = swapped[0, 1::-1]
-    result = evaluation._compare(swapped, expected, labels)
+    result = comparison._compare(swapped, expected, labels)
     assert (result["ties"], result["disagreements"]) == (1, 0)
-    result = evaluation._compare(np.roll(expected, 1, axis=1), expected, labels)
+    result = comparison._compare(np.roll(expected, 1, axis=1), expected, labels)
     assert result["disagreements"] == 1
-    result = evaluation._compare(expected * np.nan, expected, labels)
+    result = comparison._compare(expected * np.nan, expected, labels)
     assert result["disagreements"] == 2
     with pytest.raises(Stop, match="merged and the trained"):
-        evaluation.check_agreement({"trained": {"disagreements": 0}, "merged": result})
+        comparison.check_agreement({"trained": {"disagreements": 0}, "merged": result})
 
 
 @pytest.mark.parametrize("arch", kmlp.list_models())
-def test_every_architecture_fits_its_settings(arch):
-    found = settings.settings_of(arch)
+def test_every_architecture_fits_the_embedded_data(arch):
+    recipe = recipe_for(arch, embedded=True)
     family, arguments = registry.variant(arch)
-    shape = (found.image_size, found.image_size, 3)
-    arguments = {**arguments, **found.small, "input_shape": shape}
+    shape = (recipe.image_size, recipe.image_size, 3)
+    arguments = {**arguments, **recipe.model, "input_shape": shape}
     # Shallow, as only sizes and patches matter.
     if "depth" in inspect.signature(family).parameters:
         arguments["depth"] = 1
@@ -276,14 +279,15 @@ def test_interrupted(tmp_path):
         env={k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"},
     )
     for line in process.stdout:
-        if line.startswith("23/") or "Epoch 2" in line:
+        if line.startswith("Epoch 1"):
             break
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert error.strip().count("\n") == 0
-    assert "interrupted" in error
-    assert not list((tmp_path / "resmlp_s12").iterdir())
+    assert "Stopped by SIGINT after step" in error
+    (folder,) = (tmp_path / "resmlp_s12").iterdir()
+    assert folder.name.startswith("unfinished-")
 
 
 @pytest.mark.long

@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from training.console import Stop
-from training.data import validation_batches
 
 # Classes this near to each other, relative to the largest output, are a tie.
 TIE = 1e-4
@@ -17,25 +16,25 @@ LATENCY_ROUNDS = 30
 LATENCY_SECONDS = 5
 
 
-def compare(forms, data, batch_size):
-    """Runs all forms on the validation images and holds them against the first.
+def compare(forms, batches):
+    """Runs all forms on images and holds them against the first.
 
     Args:
         forms: `{name: function}` of `(N, H, W, 3)` to `{name: (N, classes)}`.
-        data: `Images`.
-        batch_size: of the evaluation.
+        batches: of `(images, labels, weights)`; rows of weight 0 are padding.
 
     Returns:
-        `{name: {"accuracy", "largest_difference", "relative_difference",
+        `{name: {"images", "accuracy", "largest_difference", "relative_difference",
         "disagreements", "ties"}}`. A disagreement is another class than the first
         form's where that one's two highest are no tie.
     """
     outputs, labels = {name: [] for name in forms}, []
-    for images, one_hot in validation_batches(data, batch_size):
-        labels.append(np.argmax(one_hot, axis=-1))
+    for images, classes, weights in batches:
+        real = np.asarray(weights) > 0
+        labels.append(np.asarray(classes)[real])
         for name, function in forms.items():
-            (values,) = function(images.numpy()).values()
-            outputs[name].append(values)
+            (values,) = function(np.asarray(images)).values()
+            outputs[name].append(np.asarray(values)[real])
     labels = np.concatenate(labels)
     outputs = {name: np.concatenate(values) for name, values in outputs.items()}
     expected = next(iter(outputs.values()))
@@ -53,6 +52,7 @@ def _compare(values, expected, labels):
     if not np.isfinite(difference):
         differs, tie = np.ones_like(differs), np.zeros_like(tie)
     return {
+        "images": len(labels),
         "accuracy": float(np.mean(classes == labels)),
         "largest_difference": difference,
         "relative_difference": difference / float(magnitude),

@@ -1,0 +1,223 @@
+"""Runs of the JAX engine in a process of its own, which has no TensorFlow.
+
+`jax_jobs.py FOLDER DEVICES ADDRESSES INDEX JOB…`: each job is a function below; what
+it returns is written to `FOLDER/JOB.PROCESSES.DEVICES.INDEX.npz`.
+"""
+
+import os
+import sys
+
+os.environ.update(KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
+sys.modules["tensorflow"] = None  # importing it raises ImportError
+
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+from engine_cases import CLASSES, STEPS, TINY, batches, images, prepared, validation
+
+from training.console import Stop
+from training.engine.base import WorkerLost
+from training.engine.jax import JaxEngine, join, prepare_devices
+
+FAMILIES = [name for name in TINY if name != "batch_norm"]
+FOLDER = Path(sys.argv[1])
+RESUMED = 7  # the step from which a run is taken up
+
+
+def run(engine, case, steps, bad=()):
+    """The measurements of some steps, by name."""
+    return engine.train(engine.feed(lambda: batches(engine, case, bad)), steps)
+
+
+def families(engine):
+    """Every family from the state that TensorFlow made: 20 steps and the end."""
+    results = {}
+    for case in FAMILIES:
+        prepared(engine, case, clip_norm=1.0, ema=0.9)
+        engine.restore(np.load(FOLDER / f"{case}.npz"))
+        for name, values in run(engine, case, STEPS).items():
+            results[f"{case}/{name}"] = values
+        results |= {f"{case}/state/{n}": v for n, v in engine.state().items()}
+        plain = engine.evaluate(lambda: validation(engine, case))
+        with engine.averaged():
+            averaged = engine.evaluate(lambda: validation(engine, case))
+        results |= {f"{case}/evaluated/{n}": v for n, v in plain.items()}
+        results |= {f"{case}/averaged/{n}": v for n, v in averaged.items()}
+        results[f"{case}/next"] = run(engine, case, 2)["loss"]
+    return results
+
+
+def replicas(engine):
+    """BatchNorm and stochastic depth, which look at the batch as a whole."""
+    prepared(engine, "batch_norm", clip_norm=1.0, ema=0.9, seed=3)
+    results = run(engine, "batch_norm", STEPS)
+    results |= engine.state()
+    evaluated = engine.evaluate(lambda: validation(engine, "batch_norm"))
+    return results | {f"evaluated/{name}": v for name, v in evaluated.items()}
+
+
+def resumed(engine):
+    """The second part of the run `step_by_step`, from the file of its first."""
+    prepared(engine, "batch_norm", ema=0.9, accumulate=2, seed=3)
+    engine.restore(np.load(FOLDER / "first_part.npz"))
+    return run(engine, "batch_norm", STEPS - RESUMED) | engine.state()
+
+
+def step_by_step(engine):
+    """Weights and averages after every step; 20 steps in two parts."""
+    prepared(engine, "batch_norm", ema=0.9, accumulate=2, seed=3)
+    iterator = engine.feed(lambda: batches(engine, "batch_norm"))
+    states, losses = [engine.state()], []
+    for _ in range(RESUMED):
+        losses.append(engine.train(iterator, 1)["loss"])
+        states.append(engine.state())
+    np.savez(FOLDER / "first_part.npz", **states[-1])
+    results = run(engine, "batch_norm", STEPS - RESUMED) | engine.state()
+    for name in states[0]:
+        results[f"each/{name}"] = np.array([state[name] for state in states])
+    return results
+
+
+def queued(engine):
+    """The run `step_by_step` in one go, with three steps on their way at a time."""
+    prepared(engine, "batch_norm", ema=0.9, accumulate=2, seed=3, steps_per_execution=3)
+    return run(engine, "batch_norm", STEPS) | engine.state()
+
+
+def accumulated(engine):
+    """Losses and weights with 1 and with 4 micro-batches."""
+    results = {}
+    for parts in (1, 4 // engine.replicas):
+        prepared(engine, "resmlp", clip_norm=0.1, accumulate=parts)
+        results[f"{parts > 1}/loss"] = run(engine, "resmlp", STEPS)["loss"]
+        for name, value in engine.state().items():
+            results[f"{parts > 1}/{name}"] = value
+    return results
+
+
+def clipped(engine):
+    """A step of plain gradient descent, clipped and not."""
+    results = {}
+    for clip_norm in (None, 0.01):
+        prepared(engine, "resmlp", optimizer="sgd", clip_norm=clip_norm)
+        results |= {f"{clip_norm}/before/{n}": v for n, v in engine.state().items()}
+        results |= {f"{clip_norm}/{n}": v for n, v in run(engine, "resmlp", 1).items()}
+        results |= {f"{clip_norm}/after/{n}": v for n, v in engine.state().items()}
+    return results
+
+
+def overflowing(engine):
+    """float16, where the last image of the third step overflows, and bfloat16."""
+    policy = "mixed_float16"
+    prepared(engine, "batch_norm", ema=0.9, precision="float16", policy=policy)
+    results = {f"two/{n}": v for n, v in run(engine, "batch_norm", 2).items()}
+    results |= {f"before/{name}": v for name, v in engine.state().items()}
+    results |= {f"bad/{n}": v for n, v in run(engine, "batch_norm", 1, {2}).items()}
+    results |= {f"after/{name}": v for name, v in engine.state().items()}
+    results |= {f"next/{n}": v for n, v in run(engine, "batch_norm", 2).items()}
+    policy = "mixed_bfloat16"
+    prepared(engine, "batch_norm", precision="bfloat16", policy=policy)
+    return results | {
+        f"bfloat16/{n}": v for n, v in run(engine, "batch_norm", 2).items()
+    }
+
+
+class Teacher:
+    """A network that answers, as `training.distillation` hands it over."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, images):
+        return 2.0 * self.model(images, training=False)
+
+
+def taught(engine):
+    """Losses under a teacher, before and after its weights are replaced."""
+    with engine.scope():
+        family, arguments = TINY["resmlp"]
+        teacher = Teacher(family(CLASSES, **arguments))
+    prepared(engine, "resmlp", teacher=teacher)
+    student, batch = engine.model, images("resmlp", 0)
+    results = {
+        "targets": batch[1],
+        "student": student(batch[0]),
+        "teacher": teacher(batch[0]),
+        "loss": run(engine, "resmlp", 1)["loss"],
+    }
+    results["student_after"] = student(batch[0])
+    for weight in teacher.model.weights:
+        weight.assign(-weight.value)
+    results["teacher_after"] = teacher(batch[0])
+    engine.step = 0  # the same images again
+    results["loss_after"] = run(engine, "resmlp", 1)["loss"]
+    return results
+
+
+def together(engine):
+    """What processes tell each other."""
+    own = np.float64([engine.worker, 2**40 + 0.5 + engine.worker])
+    return {
+        "any": [engine.any(engine.worker == 1), engine.any(False)],
+        "broadcast": engine.broadcast(own),
+    }
+
+
+def parting(engine):
+    """The end of a job, in which the chief is busy for longer."""
+    prepared(engine, "resmlp")
+    engine.close()
+    if engine.chief:
+        time.sleep(1)
+    return engine.state()
+
+
+def lost(engine):
+    """Whether the loss of the second process is noticed."""
+    prepared(engine, "resmlp")
+    iterator = engine.feed(lambda: batches(engine, "resmlp"))
+    engine.train(iterator, 2)
+    if not engine.chief:
+        os.kill(os.getpid(), signal.SIGKILL)
+    try:
+        while True:
+            engine.train(iterator, 1)
+    except WorkerLost as error:
+        np.savez(FOLDER / "lost.2.1.0.npz", message=str(error))
+        os._exit(0)  # else it waits for the other
+
+
+def misused(engine):
+    """What is said about devices that cannot be had, and data that end."""
+    prepared(engine, "resmlp")
+    attempts = {
+        "late": lambda: prepare_devices(3),
+        "many": lambda: JaxEngine(devices=2),
+        "short": lambda: engine.train(engine.feed(lambda: iter(())), 1),
+    }
+    messages = {}
+    for name, attempt in attempts.items():
+        try:
+            attempt()
+        except Stop as stop:
+            messages[name] = str(stop)
+    return messages
+
+
+def main():
+    devices, addresses, index = int(sys.argv[2]), sys.argv[3].split(","), sys.argv[4]
+    prepare_devices(devices)
+    if len(addresses) > 1:
+        join(addresses, int(index))
+    engine = JaxEngine()
+    for job in sys.argv[5:]:
+        results = globals()[job](engine) | {"description": engine.description}
+        results = {name: np.asarray(value) for name, value in results.items()}
+        name = f"{job}.{len(addresses)}.{devices}.{index}.npz"
+        np.savez(FOLDER / name, **results)
+
+
+if __name__ == "__main__":
+    main()

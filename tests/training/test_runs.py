@@ -1,0 +1,284 @@
+"""Runs that are cut short in every way, on an engine of a few numbers."""
+
+import contextlib
+import csv
+import errno
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from training.console import Stop
+from training.runs.checkpoints import KEPT, Checkpoint, Checkpoints
+from training.runs.folder import RunFolder
+from training.runs.loop import Loop, Plan
+from training.runs.monitor import Monitor
+
+EPOCHS, STEPS = 3, 10
+
+
+class Engine:
+    """One number that follows from all steps before; `at` may act at a step."""
+
+    workers, chief, replicas = 1, True, 1
+
+    def __init__(self, at=None):
+        self.at = at or {}
+        self.weight, self.step = np.float64(0.1), 0
+        self.model = self
+
+    def feed(self, make):
+        return iter(make())
+
+    def train(self, batches, steps):
+        losses = []
+        for _ in range(steps):
+            batch = next(batches)
+            assert batch == self.step
+            self.weight = np.sin(7 * self.weight + batch)
+            losses.append(self.weight)
+            self.step += 1
+            losses[-1] = self.at.get(self.step, lambda loss: loss)(losses[-1])
+        losses = np.array(losses)
+        return {
+            "loss": losses,
+            "accuracy": np.abs(losses),
+            "gradient_norm": losses,
+            "finite": np.isfinite(losses),
+        }
+
+    def evaluate(self, make):
+        top1 = float(abs(self.weight))
+        return {"loss": top1, "top1": top1, "top5": 1.0, "count": 1}
+
+    def averaged(self):
+        return contextlib.nullcontext()
+
+    def state(self):
+        return {"model/weight": self.weight, "step": np.array(self.step)}
+
+    def restore(self, state):
+        self.weight, self.step = state["model/weight"][()], int(state["step"])
+
+    def any(self, flag):
+        return flag
+
+    def save_weights(self, path):
+        path.write_text(repr(self.weight))
+
+
+def loop(folder, engine, **plan):
+    """A loop in a folder."""
+    plan = Plan(
+        **{
+            "epochs": EPOCHS,
+            "steps_per_epoch": STEPS,
+            "batch_size": 4,
+            "averaged": False,
+            "skips": False,
+            "checkpoint_minutes": 1e9,
+            "checkpoint_steps": 3,
+            **plan,
+        }
+    )
+    monitor = Monitor(
+        folder,
+        batch_size=4,
+        steps_per_epoch=STEPS,
+        epochs=EPOCHS,
+        rate_at=lambda step: 1.0,
+        every=2,
+    )
+    return Loop(
+        engine,
+        plan,
+        training_data=lambda step: lambda: range(step, 10**6),
+        validation_data=lambda: None,
+        checkpoints=Checkpoints(folder / "checkpoints"),
+        monitor=monitor,
+        folder=folder,
+    )
+
+
+def outcome(folder, history, engine):
+    """What must not depend on how often the run was cut."""
+    with open(folder / "steps.csv", newline="") as file:
+        steps = list(csv.reader(file))
+    timing = ("seconds", "images_per_second")
+    rows = [{k: v for k, v in row.items() if k not in timing} for row in history]
+    return rows, steps, engine.weight, (folder / "best.weights.h5").read_text()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder, engine = tmp_path_factory.mktemp("whole"), Engine()
+    return outcome(folder, loop(folder, engine).run(), engine)
+
+
+def power_cut(loss):
+    raise KeyError("power cut")
+
+
+def terminate(loss):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return loss
+
+
+# Steps at which the run ends, one after the other.
+CUTS = {
+    "at once": [1],
+    "in an epoch": [17],
+    "at an epoch's end": [10],
+    "at the last step": [30],
+    "often": [2, 4, 5, 11, 12, 20, 29],
+}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("how", [power_cut, terminate])
+def test_a_run_that_was_cut_ends_as_if_it_was_not(cut, how, tmp_path, uninterrupted):
+    for step in CUTS[cut]:
+        with pytest.raises((KeyError, Stop)) as caught:
+            loop(tmp_path, Engine({step: how})).run()
+        if how is terminate:
+            assert caught.value.code == 128 + signal.SIGTERM
+            kept = Checkpoints(tmp_path / "checkpoints").latest().step
+            assert kept >= step
+            assert f"after step {kept} of 30" in str(caught.value)
+    engine = Engine()
+    history = loop(tmp_path, engine).run()
+    assert outcome(tmp_path, history, engine) == uninterrupted
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):
+    loop(tmp_path, Engine()).run()
+    engine = Engine({step: power_cut for step in range(1, 31)})
+    assert outcome(tmp_path, loop(tmp_path, engine).run(), engine) == uninterrupted
+
+
+def test_checkpoints_by_the_clock(tmp_path):
+    loop(tmp_path, Engine(), checkpoint_minutes=0, checkpoint_steps=None).run()
+    names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert len(names) == KEPT
+    assert names[-1] == "step-0000000030.npz"
+
+
+@pytest.mark.parametrize("step", [2, 14])
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(step, tmp_path):
+    engine = Engine({step: lambda loss: np.nan})
+    with pytest.raises(Stop, match=r"no longer finite.*learning-rate") as caught:
+        loop(tmp_path, engine).run()
+    assert f"step {step}" in str(caught.value)
+    assert caught.value.code == 1
+    found = Checkpoints(tmp_path / "checkpoints").latest()
+    assert (found.step if found else 0) == (step - 1) // 3 * 3
+
+
+def test_float16_may_skip_steps(tmp_path):
+    engine = Engine({step: lambda loss: np.inf for step in (1, 2, 15)})
+    history = loop(tmp_path, engine, skips=True).run()
+    assert np.isfinite([row["loss"] for row in history]).all()
+    endless = Engine({step: lambda loss: np.inf for step in range(1, 10**4)})
+    with pytest.raises(Stop, match="step 51"):
+        loop(tmp_path / "endless", endless, skips=True, epochs=9).run()
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def _flip(path):
+    content = bytearray(path.read_bytes())
+    content[content.index(b"weight.npy") + 140] ^= 1
+    path.write_bytes(content)
+
+
+def _empty(path):
+    path.write_bytes(b"")
+
+
+def _garbage(path):
+    path.write_bytes(b"checkpoint" * 100)
+
+
+DAMAGES = (_truncate, _flip, _empty, _garbage)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
+    damage, tmp_path, capsys, uninterrupted
+):
+    with pytest.raises(KeyError):
+        loop(tmp_path, Engine({17: power_cut})).run()
+    newest = max((tmp_path / "checkpoints").iterdir())
+    assert newest.name == "step-0000000015.npz"
+    damage(newest)
+    engine = Engine()
+    history = loop(tmp_path, engine).run()
+    shown = capsys.readouterr()
+    assert f"{newest} is damaged" in shown.err
+    assert "Going on at step 12 of 30" in shown.out
+    assert outcome(tmp_path, history, engine) == uninterrupted
+
+
+def test_only_damaged_checkpoints_are_no_reason_to_begin_anew(tmp_path):
+    store = Checkpoints(tmp_path)
+    for step in (1, 2):
+        store.save(Checkpoint(step, {"a": np.ones(3)}, {}))
+        _truncate(tmp_path / f"step-{step:010d}.npz")
+    for _ in range(2):
+        with pytest.raises(Stop, match="--fresh"):
+            store.latest()
+
+
+def test_a_full_disk_keeps_the_last_good_state(tmp_path, monkeypatch):
+    store = Checkpoints(tmp_path)
+    store.save(Checkpoint(1, {"a": np.arange(3.0)}, {"x": 1}))
+
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(Stop, match=r"No space left.*step-0000000001\.npz") as caught:
+        store.save(Checkpoint(2, {"a": np.zeros(3)}, {"x": 2}))
+    assert caught.value.code == 1
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001.npz"]
+    found = store.latest()
+    assert (found.step, found.progress) == (1, {"x": 1})
+    np.testing.assert_array_equal(found.arrays["a"], np.arange(3.0))
+
+
+def test_a_draft_that_was_left_behind_goes(tmp_path):
+    (tmp_path / "step-0000000002.unfinished").write_bytes(b"half")
+    assert Checkpoints(tmp_path).latest() is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_of_runs(tmp_path):
+    first, other = (RunFolder(tmp_path / "arch", {"seed": s}) for s in (0, 1))
+    assert first.path != other.path
+    assert first.path == RunFolder(tmp_path / "arch", {"seed": 0}).path
+    with first.open(fresh=False):
+        first.write("recipe.json", {"epochs": 1})
+        (first.path / "checkpoints").mkdir()
+        (first.path / "checkpoints/step-0000000001.npz").touch()
+        with pytest.raises(Stop, match="Another process"), first.open(fresh=False):
+            pass
+        with other.open(fresh=False):
+            pass
+    assert not other.path.exists()  # nothing was written there
+    with first.open(fresh=False):
+        assert (first.path / "recipe.json").exists()
+    with first.open(fresh=True):
+        assert not (first.path / "recipe.json").exists()
+    assert not (tmp_path / "arch").exists()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("keep me")
+    held = RunFolder(tmp_path / "file", {}).open(fresh=False)
+    with pytest.raises(Stop, match="--output: Cannot write"), held:
+        pass

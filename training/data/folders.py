@@ -1,0 +1,111 @@
+"""Image folders: `train/CLASS/*` and `val/CLASS/*` or `test/CLASS/*`."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from training.console import Stop
+from training.data.images import Files, Source, Split
+from training.data.reading import NAMED
+
+SUFFIXES = (".jpg", ".jpeg", ".png")
+VALIDATION_NAMES = ("val", "validation", "test")
+# ImageNet's, with which published weights were trained.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+LAYOUT = "--data takes a folder with train/CLASS/* and val/CLASS/* or test/CLASS/*"
+
+
+def image_folder(folder, on_corrupt="stop"):
+    """A folder of images by class, listed but not read, as a `Source`.
+
+    Args:
+        folder: holds `train` and `val`, `validation` or `test`, or one folder that
+            does.
+        on_corrupt: `"stop"` or `"skip"` where images cannot be decoded.
+
+    Raises:
+        Stop: no such folder, nothing in it, or classes that do not agree.
+    """
+    root = _root(Path(folder).expanduser())
+    train = root / "train"
+    validation = _validation(root)
+    if validation is None:
+        raise Stop(f"{LAYOUT}; this has only train. Received: {str(root)!r}")
+    names, others = _classes(train), _classes(validation)
+    if others != names:
+        raise Stop(
+            f"train and {validation.name} must hold the same class folders; only in "
+            f"train: {_some(set(names) - set(others))}; only in {validation.name}: "
+            f"{_some(set(others) - set(names))}. Received: {str(root)!r}"
+        )
+    return Source(
+        name=str(root),
+        class_names=names,
+        train=_split(train, names, on_corrupt),
+        validation=_split(validation, names, on_corrupt),
+    )
+
+
+def _root(folder):
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise Stop(f"{LAYOUT}; this {what}. Received: {str(folder)!r}")
+    inner = _subfolders(folder)
+    candidates = [folder, *inner]
+    homes = [path for path in candidates if (path / "train").is_dir()]
+    if homes and (homes[0] == folder or len(homes) == 1):
+        return homes[0]
+    found = "several of its folders have" if homes else "there is no train in it"
+    if not homes and not inner:
+        found = "this is empty" if not any(folder.iterdir()) else "this has no folders"
+    raise Stop(f"{LAYOUT}; {found}. Received: {str(folder)!r}")
+
+
+def _validation(root):
+    folders = (root / name for name in VALIDATION_NAMES)
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _subfolders(folder):
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not path.name.startswith(".")
+    )
+
+
+def _classes(folder):
+    """Names of the class folders, in the order of the labels."""
+    names = [path.name for path in _subfolders(folder)]
+    if len(names) < 2:
+        found = f"there is only {names[0]!r}" if names else "there is none"
+        raise Stop(
+            f"Images need a folder per class, two at least; {found}. "
+            f"Received: {str(folder)!r}"
+        )
+    if all(name.isdecimal() for name in names):
+        names.sort(key=lambda name: (int(name), name))  # as ImageNet-V2's are meant
+    return tuple(names)
+
+
+def _split(folder, names, on_corrupt):
+    paths, labels = [], []
+    for label, name in enumerate(names):
+        with os.scandir(folder / name) as entries:
+            found = sorted(e.path for e in entries if e.name.lower().endswith(SUFFIXES))
+        if not found:
+            raise Stop(
+                f"A class folder without images ({', '.join(SUFFIXES)}): put some "
+                "there or remove the class from both splits. "
+                f"Received: {str(folder / name)!r}"
+            )
+        paths += found
+        labels += [label] * len(found)
+    store = Files(np.array(paths), np.array(labels, "int32"))
+    return Split(str(folder), store, MEAN, STD, on_corrupt)
+
+
+def _some(names):
+    names = sorted(names)
+    return ", ".join(names[:NAMED]) + ", …" * (len(names) > NAMED) or "none"

@@ -1,0 +1,246 @@
+"""The batches that a model trains on and is tested on.
+
+A training image is a function of the seed and of its position in the run: nothing is
+remembered from one to the next. So a run goes on at any step, and its images do not
+depend on how many workers and devices share them.
+"""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from training import augmentation
+from training.console import Stop
+from training.data import randomness
+from training.data.decode import (
+    ATTEMPTS,
+    centre_crop,
+    crop_shapes,
+    mirror,
+    normalise,
+    resized_crop,
+    shift,
+    square,
+)
+from training.data.reading import guarded
+
+# Random numbers of an image: its crop, then shift, mirroring, interpolation.
+_DRAWS = 4 * ATTEMPTS + 4
+
+
+def training_batches(
+    source,
+    recipe,
+    *,
+    image_size,
+    batch_size,
+    global_batch,
+    start_step=0,
+    worker=0,
+    workers=1,
+    seed=0,
+):
+    """Shuffled, augmented, mixed batches without end.
+
+    Position p of the run is image `p % global_batch` of step `p // global_batch`.
+    Worker w of W prepares positions w, w + W, w + 2W, …. An epoch has as many steps as
+    there are full global batches, and an order of its own; where the recipe repeats
+    images, they follow each other, so that an epoch shows the first part of its order.
+    All is drawn from seed and position, and mixing from those of a batch's first
+    image: it alone depends on the number of replicas.
+
+    Args:
+        source: `Source`.
+        recipe: `Recipe`.
+        image_size: height and width of the images.
+        batch_size: of a replica; the replicas of a worker take successive batches.
+        global_batch: images per step over all workers.
+        start_step: first step.
+        worker, workers: which of how many processes asks.
+        seed: integer.
+
+    Returns:
+        A `tf.data.Dataset` of `(images, targets)`, float32 `(batch_size, image_size,
+        image_size, 3)` and `(batch_size, classes)`.
+
+    Raises:
+        Stop: fewer images than a batch, or no mean and deviation.
+        ValueError: a global batch that does not divide into the workers' batches.
+    """
+    split, classes = source.train, len(source.class_names)
+    steps = split.count // global_batch
+    if not steps:
+        raise Stop(
+            f"A batch takes more images than there are to train on, {split.count:,}: "
+            f"lower batch_size. Received: batch_size={global_batch}"
+        )
+    share, rest = divmod(global_batch, workers)
+    if rest or share % batch_size:
+        raise ValueError(
+            "global_batch must be a multiple of workers * batch_size. Received: "
+            f"global_batch={global_batch}, workers={workers}, batch_size={batch_size}"
+        )
+    sample = _sampler(source, recipe, image_size)
+    start_epoch, start_step = divmod(start_step, steps)
+
+    def epoch(number):
+        order = randomness.permutation(seed, number, split.count)
+        first = tf.where(number == start_epoch, np.int64(start_step), np.int64(0))
+
+        def step(index):
+            places = index * global_batch + worker
+            places += workers * tf.range(share, dtype=tf.int64)
+            positions = number * (steps * global_batch) + places
+            indices = tf.gather(order, places // recipe.repeats)
+            return indices, *_drawn(seed, positions, recipe)
+
+        return tf.data.Dataset.range(first, steps).map(step).unbatch()
+
+    def mixed(images, labels, key):
+        return augmentation.mix(
+            images,
+            labels,
+            classes,
+            randomness.seeds(key[0]),
+            smoothing=recipe.label_smoothing,
+            mixup=recipe.mixup,
+            cutmix=recipe.cutmix,
+            probability=recipe.mix_probability,
+            switch_probability=recipe.switch_probability,
+        )
+
+    dataset = tf.data.Dataset.range(start_epoch, np.iinfo(np.int64).max)
+    dataset = dataset.flat_map(epoch).map(sample, num_parallel_calls=_threads())
+    dataset = dataset.batch(batch_size, drop_remainder=True).map(mixed)
+    return _finished(dataset)
+
+
+def evaluation_batches(
+    split, recipe, *, image_size, batch_size, worker=0, workers=1, replicas=1
+):
+    """Centre crops in order, padded to full batches, as many for every worker.
+
+    Args:
+        split: `Split`.
+        recipe: `Recipe`; its `test_crop`, `test_interpolation`, `mean` and `std`
+            count.
+        image_size: height and width of the images.
+        batch_size: of a replica.
+        worker, workers: which of how many processes asks; worker w takes images w,
+            w + W, ….
+        replicas: of a worker; the number of its batches is a multiple of it.
+
+    Returns:
+        A `tf.data.Dataset` of `(images, labels, weights)`, float32 `(batch_size,
+        image_size, image_size, 3)`, int32 and float32 `(batch_size,)`. Weights are 1,
+        and 0 for padding and for what was skipped as unreadable.
+
+    Raises:
+        Stop: no mean and deviation.
+    """
+    mean, std = statistics(split, recipe)
+    rounds = -(-split.count // (workers * batch_size * replicas))
+    size = image_size
+
+    def prepared(image):
+        crop, method = recipe.test_crop, recipe.test_interpolation
+        return normalise(centre_crop(image, size, crop, method), mean, std)
+
+    read = guarded(split, prepared)
+
+    def sample(index):
+        image, label, itself = read(tf.minimum(index, split.count - 1))
+        weight = tf.cast(itself & (index < split.count), tf.float32)
+        return image, tf.cast(label, tf.int32), weight
+
+    last = workers * rounds * batch_size * replicas
+    dataset = tf.data.Dataset.range(worker, last, workers)
+    dataset = dataset.map(sample, num_parallel_calls=_threads())
+    return _finished(dataset.batch(batch_size, drop_remainder=True))
+
+
+def statistics(split, recipe):
+    """`(mean, std)` per channel, of the recipe or else of the data.
+
+    Raises:
+        Stop: neither knows them.
+    """
+    mean = split.mean if recipe.mean is None else recipe.mean
+    std = split.std if recipe.std is None else recipe.std
+    if mean is None or std is None:
+        raise Stop(
+            "Neither recipe nor data say how images are normalised: set mean and std, "
+            "three numbers each, of images in 0…1. "
+            f"Received: mean={mean}, std={std}, data {split.name}".replace(
+                "None", "none"
+            )
+        )
+    return mean, std
+
+
+def _drawn(seed, positions, recipe):
+    """The random part of images: `(crops, draws, seeds, keys)`."""
+    bits = randomness.bits(seed, randomness.SAMPLE, positions, _DRAWS + 2)
+    draws = randomness.uniform(bits[:, :_DRAWS])
+    crops = tf.reshape(draws[:, 4:], (-1, ATTEMPTS, 4))
+    return (
+        crop_shapes(crops, recipe.crop_scale, recipe.crop_ratio),
+        draws[:, :4],
+        randomness.seeds(bits[:, _DRAWS:]),
+        randomness.bits(seed, randomness.BATCH, positions, 1)[:, 0],
+    )
+
+
+def _sampler(source, recipe, size):
+    """A function of what `_drawn` gives to `(image, label, key)`."""
+    split = source.train
+    mean, std = statistics(split, recipe)
+    flip = 0.5 if recipe.flip is None else recipe.flip
+    flip *= source.flip
+    policy = _policy(recipe, mean)
+    ratio, interpolation = recipe.crop_ratio, recipe.interpolation
+
+    def part(image, crops, draws):
+        if recipe.crop == "resized":
+            cubic = draws[3] < 0.5
+            return resized_crop(image, size, crops, ratio, interpolation, cubic)
+        if image.shape != (size, size, 3):
+            image = square(image, size, interpolation)
+        return image if recipe.crop == "none" else shift(image, draws[:2])
+
+    read = guarded(split, part)
+
+    def sample(index, crops, draws, seeds, key):
+        image, label, _ = read(index, crops, draws)
+        if flip:
+            image = mirror(image, draws[2] < flip)
+        if policy is not None:
+            image = policy(image, seeds[0])
+        image = normalise(image, mean, std)
+        if recipe.erasing:
+            image = augmentation.erase(image, seeds[1], recipe.erasing)
+        return image, tf.cast(label, tf.int32), key
+
+    return sample
+
+
+def _policy(recipe, mean):
+    if recipe.policy is None:
+        return None
+    return augmentation.policy(
+        recipe.policy, mean=mean, interpolation=recipe.interpolation
+    )
+
+
+def _threads():
+    return os.cpu_count()
+
+
+def _finished(dataset):
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

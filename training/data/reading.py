@@ -1,0 +1,197 @@
+"""Reading what may be damaged or gone: checked beforehand, or while training.
+
+Images that fit in memory are read and decoded once, before the first step. Others are
+read again in every epoch, and one that cannot be is met in the middle of it.
+"""
+
+import re
+import sys
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from training.console import Stop
+
+NAMED = 3  # how many of many a message names
+# How many images after one that cannot be decoded are tried in its place.
+SUBSTITUTES = 3
+_MARK = "cannot be decoded:"
+_SIGNATURES = {b"\xff\xd8\xff": "damaged JPEG", b"\x89PNG": "damaged PNG"}
+_PNG_END = b"IEND\xaeB`\x82"
+# How messages of TensorFlow, of Python and of `guarded` name a file.
+_NAMING = (
+    r"(?:.*(?:: |\}\} ))?(.+); (?:No such file|Permission denied|Input/output)",
+    r"\[Errno \d+\] [^\n:]+: '([^\n']+)'",
+    re.escape(f"[{_MARK}] [") + r"([^\n]*)\]",
+)
+REMEDY = (
+    "replace or remove what is damaged, or pass --on-corrupt skip to train on the rest"
+)
+
+
+def read_all(split, keep):
+    """Reads every image of a split once.
+
+    Args:
+        split: `Split`.
+        keep: function of an encoded or decoded image to the tensor to keep, that
+            fails where the image cannot be decoded.
+
+    Returns:
+        `(kept, labels, failed)`: a list or array of what was kept, `(N,)` class
+        numbers, and the indices of what cannot be decoded.
+    """
+    read = split.store.reader()
+
+    def checked(index):
+        image, label = read(index)
+        return index, keep(image), label
+
+    dataset = tf.data.Dataset.range(split.count).map(
+        checked, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False
+    )
+    dataset = dataset.ignore_errors().batch(256).prefetch(2)
+    _, kept_spec, label_spec = dataset.element_spec
+    shape = (split.count, *kept_spec.shape[1:])
+    kept = np.empty(shape, kept_spec.dtype.as_numpy_dtype)
+    labels = np.zeros(split.count, label_spec.dtype.as_numpy_dtype)
+    good = np.zeros(split.count, bool)
+    quiet = split.store.in_memory or not sys.stdout.isatty()
+    bar = keras.utils.Progbar(split.count, verbose=0 if quiet else 1)
+    for index, some, classes in dataset.as_numpy_iterator():
+        good[index], kept[index], labels[index] = True, some, classes
+        bar.add(len(index))
+    if good.all():
+        return kept, labels, np.array([], int)
+    return kept[good], labels[good], np.flatnonzero(~good)
+
+
+def guarded(split, prepare):
+    """Reads an image during training, whatever became of its file.
+
+    Args:
+        split: `Split`; its `on_corrupt` says what befalls an image that cannot be
+            decoded: `"stop"` ends the iteration with an error that `reason` turns
+            into words, `"skip"` takes one of the next few in its place. A file that
+            is gone ends it in either case.
+        prepare: function of an image, and of what else there is, to a tensor.
+
+    Returns:
+        A function of an index, and of what else there is, to `(prepared image, label,
+        whether it is the image of that index)`.
+    """
+    read = split.store.reader()
+
+    def attempt(index, arguments):
+        image, label = read(index)
+        return prepare(image, *arguments), label
+
+    def plain(index, *arguments):
+        return *attempt(index, arguments), True
+
+    def one(index, *arguments):
+        image, label = read(index)
+        # Trying costs as much as a third of the preparation: few images have to.
+        return tf.cond(
+            _looks_whole(image),
+            lambda: (prepare(image, *arguments), label, True),
+            lambda: tried(tf.cast(index, tf.int64), arguments),
+        )
+
+    def tried(index, arguments):
+        # An error ends an attempt, not the data set; the next is made only then.
+        attempts = tf.data.Dataset.from_tensors(index).map(
+            lambda index: plain(index, *arguments)
+        )
+        spec = attempts.element_spec
+        attempts = attempts.ignore_errors()
+        if split.on_corrupt == "skip":
+            others = tf.data.Dataset.range(1, SUBSTITUTES + 1).map(
+                lambda number: (*attempt(following(index, number), arguments), False)
+            )
+            attempts = attempts.concatenate(others.ignore_errors())
+        last = tf.data.Dataset.from_tensors(index).map(lambda index: fail(index, spec))
+        return attempts.concatenate(last).take(1).get_single_element()
+
+    noted = set()
+
+    def note(index):
+        if int(index) not in noted:
+            noted.add(int(index))
+            print(f"Skipped {named([split.store.place(index)])}", flush=True)
+
+    def following(index, number):
+        with tf.control_dependencies([tf.numpy_function(note, [index], [])]):
+            return (index + number) % split.count
+
+    def fail(index, spec):
+        place = tf.numpy_function(
+            lambda index: split.store.place(index).encode(), [index], tf.string
+        )
+        with tf.control_dependencies([tf.debugging.Assert(False, [_MARK, place])]):
+            return tuple(
+                tf.zeros([side or 0 for side in part.shape], part.dtype)
+                for part in spec
+            )
+
+    return plain if split.store.in_memory else one
+
+
+def reason(error):
+    """A `Stop` for an error that reading images raised while training, or `None`.
+
+    Args:
+        error: any exception, of the data set's iterator or what ran it.
+    """
+    text = str(error)
+    found = [match[1] for match in (re.search(p, text) for p in _NAMING) if match]
+    if found:
+        return Stop(
+            "An image can no longer be read, or not be decoded; what was reached is "
+            f"kept: {REMEDY}, then give the same command to go on. Received: "
+            f"{named(found[:1])}",
+            code=1,
+        )
+    if re.search(r"\{\{node [^}]*(Decode|ExtractJpegShape)", text):
+        return Stop(f"An image cannot be decoded: {REMEDY}. Received: {text}", code=1)
+    return None
+
+
+def named(places):
+    """Some of many files, each with what is wrong with it."""
+    some = ", ".join(f"{place} ({_state(place)})" for place in places[:NAMED])
+    more = len(places) - NAMED
+    return f"{some} and {more:,} more" if more > 0 else some
+
+
+def images(number):
+    """The number with its noun."""
+    return "1 image" if number == 1 else f"{number:,} images"
+
+
+def _state(place):
+    if re.match(r"(image|record) \d+ (in|of) ", place):
+        return "damaged"
+    try:
+        with open(place, "rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        return error.strerror
+    if not start:
+        return "empty"
+    for signature, words in _SIGNATURES.items():
+        if start.startswith(signature):
+            return words
+    return "neither JPEG nor PNG"
+
+
+def _looks_whole(image):
+    """Whether an encoded image has its end, as all have that were not cut short."""
+    length = tf.strings.length(image)
+
+    def end(count):
+        return tf.strings.substr(image, tf.maximum(length - count, 0), count)
+
+    jpeg = tf.io.is_jpeg(image) & (end(2) == b"\xff\xd9")
+    return jpeg | (end(len(_PNG_END)) == _PNG_END)

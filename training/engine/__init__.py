@@ -1,0 +1,1 @@
+"""The engines that take training steps, behind one interface."""

@@ -1,0 +1,138 @@
+"""Evaluates trained weights: top-1 and top-5, in whatever form they are.
+
+    python training/evaluate.py saved_models/convmlp_s/1 --data imagenet/val
+
+WEIGHTS is a run's version folder, a .keras checkpoint, a SavedModel folder or a
+.tflite file. Images are prepared as the run wrote beside its weights.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if not __package__:
+    # As a script: its own folder's modules are imported from the clone.
+    sys.path[0] = str(ROOT)
+
+from training.console import (  # noqa: E402
+    Parser,
+    Stop,
+    image_size,
+    import_quietly,
+    positive,
+)
+
+
+def main(argv=None):
+    """Runs the evaluation; returns the process's exit code."""
+    options = parse(argv)
+    try:
+        import_quietly()
+        from training.evaluation import run
+
+        run(options)
+    except Stop as stop:
+        print(f"evaluate.py: {stop}", file=sys.stderr)
+        return stop.code
+    except KeyboardInterrupt:
+        print("\nevaluate.py: interrupted.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(argv):
+    """The command line."""
+    parser = Parser(
+        prog="evaluate.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("weights", metavar="WEIGHTS", type=Path)
+    add(
+        "--data",
+        required=True,
+        metavar="FOLDER|tfds:NAME|digits",
+        help="val/CLASS/*, test/CLASS/* or CLASS/* such as ImageNet-val or -V2; with "
+        "--labels a folder of images; a data set of TensorFlow Datasets; or the "
+        "embedded digits",
+    )
+    add("--data-dir", type=Path, metavar="FOLDER", help="where tfds: sets lie")
+    add("--download", action="store_true", help="let tfds: fetch what is missing")
+    add(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="ImageNet-ReaL's real.json, or lines of a file's name and its class, in "
+        "place of class folders",
+    )
+    add("--batch-size", type=positive, default=64, metavar="N", help="default: 64")
+    add(
+        "--on-corrupt",
+        choices=("stop", "skip"),
+        default="stop",
+        help="what to do where an image cannot be decoded (default: stop)",
+    )
+    add("--json", type=Path, metavar="FILE", help="write the result there too")
+    group = parser.add_argument_group(
+        "preparing images (default: as the run did, and else as it says here)"
+    )
+    add = group.add_argument
+    add(
+        "--image-size",
+        type=image_size,
+        metavar="PIXELS",
+        help="height and width of the crop (the weights' own)",
+    )
+    add(
+        "--test-crop",
+        type=share,
+        metavar="X",
+        help="side of the centre crop for the resized image's shorter side (1)",
+    )
+    add(
+        "--interpolation",
+        dest="test_interpolation",
+        choices=("bilinear", "bicubic"),
+        help="(bilinear)",
+    )
+    add("--mean", type=channels, metavar="R,G,B", help="of images in 0…1 (none)")
+    add("--std", type=deviations, metavar="R,G,B", help="the same (none)")
+    return parser.parse_args(argv)
+
+
+def share(text):
+    """A number in (0, 1]."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must be in (0, 1], not {text!r}")
+    return value
+
+
+def channels(text):
+    """Three numbers of 0…1."""
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) != 3 or not all(0 <= value <= 1 for value in values):
+        raise argparse.ArgumentTypeError(
+            f"must be three numbers of 0…1 with commas between them, not {text!r}"
+        )
+    return values
+
+
+def deviations(text):
+    """Three numbers above 0."""
+    values = channels(text)
+    if not all(values):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text!r}")
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""From the command's options to top-1 and top-5."""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from training.console import Stop
+from training.data import evaluation_batches
+from training.data.images import Files
+from training.data.labelled import open_evaluation
+from training.data.reading import reason
+from training.evaluation.scoring import Score
+from training.evaluation.truth import class_numbers, read_labels
+from training.evaluation.weights import open_weights
+from training.preprocessing import preprocessing_of
+from training.recipes import Recipe
+
+
+def run(options):
+    """Evaluates, prints the result and writes it where that was asked for.
+
+    Raises:
+        Stop: weights, data and labels that cannot be worked with or do not fit.
+    """
+    if options.json is not None:
+        check_writable(options.json)
+    weights = open_weights(options.weights)
+    prepared, size = preprocessing(options, weights)
+    source = open_evaluation(
+        options.data,
+        data_dir=options.data_dir,
+        download=options.download,
+        on_corrupt=options.on_corrupt,
+    )
+    split, truth = labelled(options, weights, source, prepared)
+    print(
+        f"{weights.form} {weights.path} on {source.name}: {split.count:,} images, "
+        f"{weights.classes:,} classes, {size}x{size} of "
+        f"{math.floor(size / prepared.test_crop)}, {prepared.test_interpolation}",
+        flush=True,
+    )
+    batches = evaluation_batches(
+        split,
+        prepared,
+        image_size=size,
+        batch_size=options.batch_size,
+        worker=0,
+        workers=1,
+    )
+    score = Score(truth, weights.classes)
+    speed = evaluate(weights, batches, score, split.count)
+    shares = score.shares()
+    print(
+        f"top-1 {shares['top1']:.2%}, top-5 {shares['top5']:.2%} of "
+        f"{shares['images']:,} images, {speed:,.1f} images/s"
+    )
+    if options.json is not None:
+        result = {
+            "weights": str(weights.path),
+            "form": weights.form,
+            "data": source.name,
+            "labels": None if options.labels is None else str(options.labels),
+            **shares,
+            "images_per_second": speed,
+            "image_size": size,
+            "test_crop": prepared.test_crop,
+            "test_interpolation": prepared.test_interpolation,
+            "mean": prepared.mean,
+            "std": prepared.std,
+        }
+        write(options.json, result)
+
+
+def check_writable(path):
+    """Raises `Stop` where a file could not be written."""
+    try:
+        existed = path.exists()
+        with open(path, "a"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise Stop(f"--json: {error}") from error
+
+
+def write(path, result):
+    """Writes the result as JSON."""
+    try:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        raise Stop(f"--json: {error}", code=1) from error
+
+
+def preprocessing(options, weights):
+    """How images become inputs: `(Preprocessing, image size)`.
+
+    What the command line leaves open is what the run wrote beside its weights, and
+    else a recipe's default; nothing stands for mean and deviation.
+    """
+    chosen = preprocessing_of(Path(weights.path))
+    for name in ("mean", "std", "test_crop", "test_interpolation"):
+        given = getattr(options, name)
+        if given is None:
+            given = getattr(chosen, name)
+        if given is None:
+            given = getattr(Recipe, name)
+        chosen = dataclasses.replace(chosen, **{name: given})
+    missing = [f"--{name}" for name in ("mean", "std") if not getattr(chosen, name)]
+    if missing:
+        raise Stop(
+            f"Nothing says how the images are normalised: pass {' and '.join(missing)}"
+            ", three numbers each of images in 0…1, or keep the run's recipe.json "
+            f"beside the weights. Received: {str(weights.path)!r}"
+        )
+    size = options.image_size or weights.image_size or chosen.image_size
+    if size is None:
+        raise Stop(
+            "The weights take images of any size: pass --image-size. "
+            f"Received: {str(weights.path)!r}"
+        )
+    if weights.image_size not in (None, size):
+        raise Stop(
+            f"The weights take images of {weights.image_size}x{weights.image_size}: "
+            f"leave --image-size out. Received: --image-size {size}"
+        )
+    return chosen, size
+
+
+def labelled(options, weights, source, prepared):
+    """The split, and for each of the labels in it the outputs that are right."""
+    split = source.validation
+    if options.labels is None:
+        if not source.class_names:
+            raise Stop(
+                "A folder of images without class folders needs --labels. "
+                f"Received: {source.name!r}"
+            )
+        names = prepared.class_names
+        numbers = class_numbers(source.class_names, names, weights.classes)
+        return split, [(number,) for number in numbers]
+    if not isinstance(split.store, Files):
+        raise Stop(
+            "--labels goes with a folder of images, whose files it names. "
+            f"Received: --data {options.data}"
+        )
+    files = [str(path) for path in split.store.paths]
+    truth = read_labels(options.labels, files, prepared.class_names, weights.classes)
+    store = dataclasses.replace(split.store, labels=np.arange(len(files)))
+    return dataclasses.replace(split, store=store), truth
+
+
+def evaluate(weights, batches, score, count):
+    """Goes through the batches; images per second after the first batch."""
+    bar = tqdm(
+        total=count,
+        unit="img",
+        unit_scale=True,
+        disable=not sys.stderr.isatty(),
+        leave=False,
+        dynamic_ncols=True,
+    )
+    started = first = time.perf_counter()
+    warm = shown = 0
+    try:
+        with bar:
+            for images, labels, kept in batches.as_numpy_iterator():
+                real = kept > 0
+                score.add(weights.run(images)[real], labels[real])
+                shown += int(real.sum())
+                if not warm:  # compiled, and the pipeline filled
+                    first, warm = time.perf_counter(), shown
+                bar.update(int(real.sum()))
+    except tf.errors.OpError as error:
+        found = reason(error)
+        if found is None:
+            raise
+        place = str(found).rpartition("Received: ")[2]
+        raise Stop(
+            "An image cannot be read or decoded: replace or remove it, or pass "
+            f"--on-corrupt skip to evaluate on the rest. Received: {place}"
+        ) from error
+    if shown > warm:
+        return (shown - warm) / (time.perf_counter() - first)
+    return shown / (time.perf_counter() - started)

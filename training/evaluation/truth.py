@@ -1,0 +1,147 @@
+"""Which of a network's outputs are right for an image."""
+
+import json
+import re
+from pathlib import Path
+
+from training.console import Stop
+
+# ImageNet-ReaL numbers the validation images as their files do, from 1.
+NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.", re.IGNORECASE)
+NAMED = 3
+
+
+def class_numbers(data_names, output_names, outputs):
+    """The output that each class of the data belongs to.
+
+    Classes go by name where the names of the outputs are known. Folders that are all
+    numbers, such as ImageNet-V2's, are the numbers of the outputs, unless the outputs
+    are named by the same numbers.
+
+    Args:
+        data_names: names of the data's classes, in the order of their labels.
+        output_names: of the network's classes, or `None`.
+        outputs: how many the network has.
+
+    Returns:
+        A list, one output per class of the data.
+
+    Raises:
+        Stop: other numbers of classes, or other names.
+    """
+    if len(data_names) != outputs:
+        raise Stop(
+            f"The weights have {outputs:,} outputs and the data {len(data_names):,} "
+            "classes: choose those that belong together. "
+            f"Received: {_some(data_names)}"
+        )
+    if output_names is not None and set(output_names) == set(data_names):
+        places = {name: place for place, name in enumerate(output_names)}
+        return [places[name] for name in data_names]
+    if _are_numbers(data_names):
+        return [int(name) for name in data_names]
+    if output_names is not None:
+        raise Stop(
+            "The data's classes are not those that the weights were trained on: only "
+            f"in the data: {_some(set(data_names) - set(output_names))}; only in the "
+            f"weights: {_some(set(output_names) - set(data_names))}."
+        )
+    return list(range(outputs))
+
+
+def read_labels(path, files, data_names, outputs):
+    """Right classes of images from a file of labels.
+
+    Args:
+        path: a `.json` file as ImageNet-ReaL's, a list of lists of class numbers in
+            the order of the validation images; or lines `filename class`, where a
+            class is its number, or its name where the names are known.
+        files: of the images.
+        data_names: of the network's classes, in the order of its outputs, or `None`.
+        outputs: how many the network has.
+
+    Returns:
+        For each file the tuple of its classes.
+
+    Raises:
+        Stop: unreadable, a file without a label, or a class without an output.
+    """
+    path = Path(path).expanduser()
+    try:
+        text = path.read_text()
+        json_like = text.lstrip().startswith("[")
+        written = json.loads(text) if json_like else None
+    except (OSError, ValueError) as error:
+        raise Stop(
+            f"--labels takes ReaL's JSON file or lines of filename and class: {error}. "
+            f"Received: {str(path)!r}"
+        ) from error
+    if json_like:
+        truth = _by_number(path, written, files)
+    else:
+        truth = _by_name(path, text, files, data_names)
+    largest = max((c for classes in truth for c in classes), default=0)
+    if largest >= outputs:
+        raise Stop(
+            f"The weights have {outputs:,} outputs and --labels class {largest:,}: "
+            f"choose those that belong together. Received: {str(path)!r}"
+        )
+    return truth
+
+
+def _by_number(path, written, files):
+    well_formed = all(
+        isinstance(classes, list) and all(type(c) is int and c >= 0 for c in classes)
+        for classes in written
+    )
+    if not well_formed:
+        raise Stop(
+            "--labels needs a list of lists of class numbers, one per validation "
+            f"image. Received: {str(path)!r}"
+        )
+    truth = []
+    for file in files:
+        number = NUMBERED.search(Path(file).name)
+        if number is None or not 1 <= int(number.group(1)) <= len(written):
+            raise Stop(
+                "ReaL's labels are for files ILSVRC2012_val_00000001.* to "
+                f"{len(written):08}: evaluate ImageNet's validation images. "
+                f"Received: {str(file)!r}"
+            )
+        truth.append(tuple(written[int(number.group(1)) - 1]))
+    return truth
+
+
+def _by_name(path, text, files, names):
+    places = {name: place for place, name in enumerate(names or ())}
+    labels = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        file, _, name = line.strip().rpartition(" ")
+        if name not in places and not name.isdecimal():
+            raise Stop(
+                "A line of --labels is a file's name, a space and its class, by "
+                f"number or by a name that is known. Received: {str(path)!r}, line "
+                f"{number}: {line!r}"
+            )
+        labels[file.strip()] = places[name] if name in places else int(name)
+    missing = [file for file in files if Path(file).name not in labels]
+    if missing:
+        raise Stop(
+            f"--labels has no line for {len(missing):,} of {len(files):,} images: add "
+            f"them, or take the images away. Received: {str(path)!r} without "
+            f"{_some(Path(file).name for file in missing)}"
+        )
+    return [(labels[Path(file).name],) for file in files]
+
+
+def _are_numbers(names):
+    return sorted(name for name in names if name.isdecimal()) == sorted(
+        map(str, range(len(names)))
+    )
+
+
+def _some(names):
+    names = sorted(map(str, names))
+    return ", ".join(names[:NAMED]) + ", …" * (len(names) > NAMED) or "none"

@@ -1,0 +1,180 @@
+"""Weights as functions of images: a checkpoint, a SavedModel or a TFLite file."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from training.console import Stop
+
+FORMS = (
+    "WEIGHTS is a .keras checkpoint, a SavedModel folder, a .tflite file or a run's "
+    "version folder"
+)
+KERAS, SAVED_MODEL, TFLITE = ".keras checkpoint", "SavedModel", "TFLite file"
+# What a file begins with, from which byte, and what it is.
+MAGIC = ((4, b"TFL3", TFLITE), (0, b"PK\x03\x04", KERAS), (0, b"\x89HDF", "HDF5 file"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """A network that gives `(N, classes)` for `(N, H, W, 3)` float32 arrays.
+
+    Attributes:
+        path: where it was found.
+        form: one of this module's.
+        run: the function.
+        image_size: of the input; `None`: any.
+        classes: number of outputs.
+    """
+
+    path: Path
+    form: str
+    run: Callable
+    image_size: int | None
+    classes: int
+
+
+def open_weights(path):
+    """Opens weights by what they hold, not by what they are called.
+
+    Args:
+        path: of a file, or of a folder: a SavedModel, a run's version (its SavedModel,
+            or else its `trained.keras`) or the folder of versions (the newest).
+
+    Raises:
+        Stop: nothing such there, unreadable, or no images in and classes out.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = _of_folder(path)
+    if not path.exists():
+        raise Stop(f"{FORMS}; this does not exist. Received: {str(path)!r}")
+    form = SAVED_MODEL if path.is_dir() else _form(path)
+    try:
+        if form == KERAS:
+            run, shape, outputs = _keras(path)
+        else:
+            run, shape, outputs = _artifact(path, form)
+    except Stop:
+        raise
+    except Exception as error:
+        raise Stop(
+            f"{FORMS}; this {form} cannot be read. Received: {str(path)!r} "
+            f"({_first_line(error)})"
+        ) from error
+    return Weights(path, form, run, *_checked(path, shape, outputs))
+
+
+def _of_folder(folder):
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    if (folder / "trained.keras").is_file():
+        return folder / "trained.keras"
+    versions = [p for p in folder.iterdir() if p.name.isdecimal() and p.is_dir()]
+    if versions:
+        return _of_folder(max(versions, key=lambda version: int(version.name)))
+    raise Stop(
+        f"{FORMS}; this folder has neither saved_model.pb nor trained.keras nor "
+        f"versions. Received: {str(folder)!r}"
+    )
+
+
+def _form(path):
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+    except OSError as error:
+        raise Stop(f"{FORMS}; {error}") from error
+    for offset, magic, form in MAGIC:
+        if start[offset:].startswith(magic) and form in (KERAS, TFLITE):
+            return form
+        if start[offset:].startswith(magic):
+            raise Stop(
+                f"{FORMS}; an {form} holds weights without their network: load it "
+                f"into its model and save that as .keras. Received: {str(path)!r}"
+            )
+    found = "neither of them" if start else "empty"
+    raise Stop(f"{FORMS}; this file is {found}. Received: {str(path)!r}")
+
+
+def _keras(path):
+    import kmlp  # noqa: F401, its layers are found by name
+
+    model = keras.saving.load_model(path, compile=False)
+    inputs, outputs = (keras.tree.flatten(t) for t in (model.inputs, model.outputs))
+    shapes = [tuple(t.shape) for t in outputs]
+    if len(inputs) != 1:
+        return None, None, shapes
+    return _compiled(model), tuple(inputs[0].shape), shapes
+
+
+def _compiled(model):
+    """The model's inference as a function of arrays, with no XLA on TensorFlow."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        step = jax.jit(lambda *a: model.stateless_call(*a, training=False)[0])
+        state = [
+            [v.value for v in variables]
+            for variables in (model.trainable_variables, model.non_trainable_variables)
+        ]
+        return lambda images: _single(step(*state, images))
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        step = tf.function(lambda x: model(x, training=False))
+        return lambda images: _single(step(tf.convert_to_tensor(images)))
+    return lambda images: _single(model(images, training=False))
+
+
+def _artifact(path, form):
+    if keras.backend.backend() != "tensorflow":
+        raise Stop(
+            f"A {form} runs with Keras on TensorFlow: set KERAS_BACKEND=tensorflow, or "
+            f"pass a .keras checkpoint. Received: {str(path)!r}, "
+            f"KERAS_BACKEND={keras.backend.backend()}"
+        )
+    from kmlp.export.running import load_saved_model, load_tflite
+
+    if form == TFLITE:
+        runner = load_tflite(path, num_threads=os.cpu_count())
+    else:
+        runner = load_saved_model(path)
+    if runner.input_dtype != np.float32:
+        raise Stop(
+            f"Weights take float images; this {form} takes {runner.input_dtype}: "
+            f"export one with float input. Received: {str(path)!r}"
+        )
+    shapes = list(runner.output_shapes.values())
+    return lambda images: _single(runner(images)), runner.input_shape, shapes
+
+
+def _checked(path, shape, outputs):
+    """`(image size, classes)` of an input's shape and all outputs'."""
+    one = len(outputs) == 1 and outputs[0] is not None and len(outputs[0]) == 2
+    if shape is None or len(shape) != 4 or shape[-1] != 3 or not one:
+        raise Stop(
+            "Weights take one batch of images (N, H, W, 3) and give one of classes "
+            f"(N, classes). Received: {str(path)!r}, from {shape} to "
+            f"{', '.join(map(str, outputs))}"
+        )
+    if shape[1] != shape[2]:
+        raise Stop(
+            "Images are evaluated as squares. "
+            f"Received: {str(path)!r}, which takes {shape[1]}x{shape[2]}"
+        )
+    return shape[1], outputs[0][1]
+
+
+def _single(outputs):
+    """The only output, as an array."""
+    (output,) = keras.tree.flatten(outputs)
+    return np.asarray(output, "float32")
+
+
+def _first_line(error):
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,211 @@
+"""A job with nothing left to decide: recipe, data and devices brought together."""
+
+import dataclasses
+import functools
+import json
+
+from training.console import Stop
+from training.data import evaluation_batches, load, open_source, training_batches
+from training.engine.cluster import per_replica_batch
+from training.networks import build
+from training.recipes import (
+    LARGEST_SMALL,
+    override,
+    recipe_for,
+    resolve,
+    to_json,
+    with_epochs,
+)
+
+SMALL = "small_images"
+# A rehearsal: epochs, steps of each, and images per device and micro-batch.
+REHEARSED_EPOCHS, REHEARSED_STEPS, REHEARSED_BATCH = 2, 4, 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run, resolved: nothing is left to decide.
+
+    Attributes:
+        options: of the command line.
+        recipe: with all that the command line changed.
+        source: of the images.
+        engine: on the devices.
+        steps_per_epoch, epochs: the latter with cool-down.
+        batch_size: of one replica.
+    """
+
+    options: object
+    recipe: object
+    source: object
+    engine: object
+    steps_per_epoch: int
+    epochs: int
+    batch_size: int
+
+    def training_data(self, step):
+        """A function that makes this worker's data set from `step` on."""
+        return functools.partial(
+            training_batches,
+            self.source,
+            self.recipe,
+            image_size=self.recipe.image_size,
+            batch_size=self.batch_size,
+            global_batch=self.recipe.batch_size,
+            start_step=step,
+            worker=self.engine.worker,
+            workers=self.engine.workers,
+            seed=self.options.seed,
+        )
+
+    def validation_data(self):
+        """This worker's share of the validation images."""
+        batches = evaluation_batches(
+            self.source.validation,
+            self.recipe,
+            image_size=self.recipe.image_size,
+            batch_size=self.batch_size,
+            worker=self.engine.worker,
+            workers=self.engine.workers,
+            replicas=self.engine.local_replicas,
+        )
+        if self.options.rehearse:
+            batches = batches.take(REHEARSED_STEPS * self.engine.local_replicas)
+        return batches
+
+
+def chosen_recipe(options, source=None):
+    """The recipe with what the command line changes, and as it was before."""
+    base = recipe_for(
+        options.arch,
+        name=options.recipe,
+        embedded=options.data is None,
+        small_images=source is not None and source.small,
+    )
+    recipe = base
+    if options.epochs is not None:
+        recipe = with_epochs(recipe, options.epochs)
+    flags = {
+        "batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        "image_size": options.image_size,
+        "teacher": options.teacher,
+    }
+    changes = [f"{name}={value}" for name, value in flags.items() if value is not None]
+    if options.teacher and recipe.distillation == "none":
+        changes.append("distillation=hard")
+    changes += [change for group in options.set for change in group]
+    recipe = override(recipe, changes)
+    if recipe.name == SMALL and recipe.image_size > LARGEST_SMALL:
+        # Patches for small images would make many thousand tokens of large ones.
+        own = {k: v for k, v in recipe.model.items() if base.model.get(k) != v}
+        recipe = dataclasses.replace(recipe, model=own)
+    return recipe, base
+
+
+def resolve_job(options, engine):
+    """The `Job` of the options, and the recipe before it was changed.
+
+    Raises:
+        Stop: data, recipe or batch that cannot be worked with.
+    """
+    source = open_source(
+        options.data,
+        data_dir=options.data_dir,
+        download=options.download,
+        on_corrupt=options.on_corrupt,
+    )
+    classes = len(source.class_names)
+    if options.num_classes not in (None, classes):
+        raise Stop(
+            f"The data have {classes} classes: leave --num-classes out or correct it. "
+            f"Received: --num-classes {options.num_classes}"
+        )
+    recipe, base = chosen_recipe(options, source)
+    if options.rehearse:
+        batch = REHEARSED_BATCH * engine.replicas * recipe.accumulate
+        recipe = dataclasses.replace(
+            with_epochs(recipe, REHEARSED_EPOCHS), batch_size=batch
+        )
+    batch_size = per_replica_batch(
+        recipe.batch_size, engine.replicas, recipe.accumulate
+    )
+    source = load(source, recipe)
+    images = source.train.count
+    recipe = resolve(
+        recipe, images=images, flip=source.flip, mean=source.mean, std=source.std
+    )
+    steps = images // recipe.batch_size
+    if not steps:
+        raise Stop(
+            f"The data have {images:,} images to train on, fewer than a batch: lower "
+            f"--batch-size. Received: batch_size={recipe.batch_size}"
+        )
+    job = Job(
+        options=options,
+        recipe=recipe,
+        source=source,
+        engine=engine,
+        steps_per_epoch=min(steps, REHEARSED_STEPS) if options.rehearse else steps,
+        epochs=recipe.epochs + recipe.cooldown_epochs,
+        batch_size=batch_size,
+    )
+    return job, base
+
+
+def network(job, precision):
+    """The architecture under the recipe, with fresh weights."""
+    return build(
+        job.options.arch,
+        len(job.source.class_names),
+        job.recipe.image_size,
+        job.recipe,
+        local_kernels=job.options.local_kernels,
+        dtype=precision,
+    )
+
+
+def identity(job):
+    """What decides the result of a run; another number of devices does not."""
+    return {
+        "architecture": job.options.arch,
+        "model": serialized(job.engine.model),
+        "recipe": to_json(job.recipe),
+        "data": job.source.name,
+        "images": [job.source.train.count, job.source.validation.count],
+        "class_names": list(job.source.class_names),
+        "seed": job.options.seed,
+        "precision": job.options.precision,
+    }
+
+
+def serialized(model):
+    """A model's arguments as JSON has them."""
+    return json.loads(json.dumps(model.get_config(), default=str))
+
+
+def written(job):
+    """`recipe.json`: the recipe as it was resolved, and what it ran on."""
+    return {
+        "architecture": job.options.arch,
+        "recipe": to_json(job.recipe),
+        "seed": job.options.seed,
+        "precision": job.options.precision,
+        "xla": job.options.xla,
+        "engine": job.engine.description,
+        "data": data_summary(job.source, job.recipe),
+    }
+
+
+def data_summary(source, recipe):
+    """What a report says of the data."""
+    return {
+        "name": source.name,
+        "class_names": list(source.class_names),
+        "image_size": recipe.image_size,
+        "mean": list(recipe.mean),
+        "std": list(recipe.std),
+        "training_images": source.train.count,
+        "validation_images": source.validation.count,
+        "skipped_images": list(source.skipped),
+    }

@@ -1,0 +1,1 @@
+"""Runs that cannot be lost: their folder, their checkpoints, their loop."""

@@ -1,0 +1,173 @@
+"""What a person sees of a run: progress bars, CSV files, TensorBoard."""
+
+import csv
+import importlib.util
+import sys
+import time
+
+import numpy as np
+from tqdm import tqdm
+
+from kmlp.atomic import new_file
+
+HISTORY, STEPS, BOARD = "history.csv", "steps.csv", "tensorboard"
+SHOWN_IMAGES = 16
+
+
+class Monitor:
+    """Writes down a run as it goes.
+
+    Args:
+        folder: of the run; `None` on a worker that is not the chief: nothing is
+            shown or written.
+        batch_size: images per step over all workers.
+        steps_per_epoch, epochs: of the whole run.
+        rate_at: function of a step to its learning rate.
+        every: steps between two rows of `steps.csv` and TensorBoard.
+    """
+
+    def __init__(self, folder, *, batch_size, steps_per_epoch, epochs, rate_at, every):
+        self.folder = folder
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.epochs = epochs
+        self.rate_at = rate_at
+        self.every = every
+        self._bar = None
+        self._rows = []
+        self._board = None
+
+    def begin(self, step):
+        """Starts at a step; rows of steps that are to come again go."""
+        self._clock, self._clocked = time.perf_counter(), step
+        self._last = {}
+        if self.folder is None:
+            return
+        self._rows = [r for r in _read(self.folder / STEPS) if int(r["step"]) <= step]
+        if all(map(importlib.util.find_spec, ("tensorflow", "tensorboard"))):
+            import tensorflow as tf
+
+            self._board = tf.summary.create_file_writer(str(self.folder / BOARD))
+
+    def epoch(self, number, done):
+        """Opens the progress bar of an epoch, `done` steps into it."""
+        if self.folder is None:
+            return
+        self._bar = tqdm(
+            total=self.steps_per_epoch * self.batch_size,
+            initial=done * self.batch_size,
+            desc=f"Epoch {number}/{self.epochs}",
+            unit="img",
+            unit_scale=True,
+            disable=not sys.stderr.isatty(),
+            leave=False,
+            dynamic_ncols=True,
+        )
+
+    def steps(self, step, values):
+        """Takes the values of the steps up to `step`, arrays of one entry each."""
+        count = len(values["loss"])
+        self._last = {name: float(array[-1]) for name, array in values.items()}
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._postfix(step), refresh=False)
+            self._bar.update(count * self.batch_size)
+        # Rows stand at fixed steps, wherever the pieces of the run begin.
+        due = [s for s in range(step - count + 1, step + 1) if s % self.every == 0]
+        if self.folder is None or not due:
+            return
+        now = time.perf_counter()
+        speed = (step - self._clocked) * self.batch_size / max(now - self._clock, 1e-9)
+        self._clock, self._clocked = now, step
+        for at in due:
+            index = at - (step - count) - 1
+            row = {
+                "step": at,
+                "loss": float(values["loss"][index]),
+                "accuracy": float(values["accuracy"][index]),
+                "gradient_norm": float(values["gradient_norm"][index]),
+                "learning_rate": float(self.rate_at(at - 1)),
+            }
+            self._rows.append(row)
+            self._scalars("train", at, {**row, "images_per_second": speed})
+        _write(self.folder / STEPS, self._rows)
+
+    def epoch_end(self, history):
+        """Closes an epoch; the last row of `history` is its own."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if self.folder is None:
+            return
+        row = history[-1]
+        _write(self.folder / HISTORY, history)
+        self._scalars("epoch", row["step"], row)
+        if self._board is not None:
+            self._board.flush()
+        print(
+            f"Epoch {row['epoch']}/{self.epochs}: loss {row['loss']:.4f}, "
+            f"accuracy {row['accuracy']:.2%}, val_loss {row['val_loss']:.4f}, "
+            f"val_top1 {row['val_top1']:.2%}, val_top5 {row['val_top5']:.2%}, "
+            f"{row['images_per_second']:,.0f} images/s, {self._left(row)}",
+            flush=True,
+        )
+
+    def images(self, step, images):
+        """Shows a few images as the model sees them, scaled to the full range."""
+        if self._board is None:
+            return
+        import tensorflow as tf
+
+        images = np.asarray(images[:SHOWN_IMAGES], "float32")
+        low, high = images.min(), images.max()
+        with self._board.as_default():
+            tf.summary.image(
+                "augmented images",
+                (images - low) / max(high - low, 1e-6),
+                step=step,
+                max_outputs=SHOWN_IMAGES,
+            )
+
+    def close(self):
+        """Closes what is open; safe to call twice."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def _postfix(self, step):
+        return f"loss {self._last['loss']:.4f}, rate {self.rate_at(step - 1):.2e}"
+
+    def _left(self, row):
+        epochs = self.epochs - row["epoch"]
+        seconds = epochs * row["seconds"]
+        if not epochs:
+            return "done"
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02} left"
+
+    def _scalars(self, group, step, values):
+        if self._board is None:
+            return
+        import tensorflow as tf
+
+        with self._board.as_default():
+            for name, value in values.items():
+                if name not in ("step", "epoch"):
+                    tf.summary.scalar(f"{group}/{name}", value, step=step)
+
+
+def _read(path):
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write(path, rows):
+    with new_file(path) as draft, open(draft, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[-1]))
+        writer.writeheader()
+        writer.writerows(rows)
