@@ -71,12 +71,13 @@ def parse(argv):
 def run(options, files):
     """Measures, the pipelines taking turns, and prints the table."""
     recipe = recipe_of(options.recipe)
+    torch = imported_torch() if options.against == "timm" else None
     cores = len(os.sched_getaffinity(0))
     entries = (files * -(-ENTRIES // len(files)))[:ENTRIES]
     batch_size = options.batch_size
     pipelines = {"ours": ours(entries, recipe, batch_size)}
-    if options.against == "timm":
-        pipelines |= timms(entries, recipe, batch_size, cores)
+    if torch:
+        pipelines |= timms(torch, entries, recipe, batch_size, cores)
     results = {name: [] for name in pipelines}
     for _ in range(options.rounds):
         for name, batches in pipelines.items():
@@ -164,9 +165,8 @@ def ours(entries, recipe, batch_size):
     return iter(dataset)
 
 
-def timms(entries, recipe, batch_size, cores):
+def timms(torch, entries, recipe, batch_size, cores):
     """Iterators of timm's batches, and of what its worker processes do of them."""
-    torch = imported_torch()
     from PIL import Image
     from timm import data
 

@@ -20,7 +20,8 @@ def finish(job, folder, parent, history):
     best.load_weights(folder / BEST)
     if job.options.publish == "best":
         exported.set_weights(best.get_weights())
-    print("Merging, exporting and comparing on the validation images", flush=True)
+    if keras.backend.backend() == "tensorflow":
+        print("Merging, exporting and comparing on the validation images", flush=True)
     path, report = publish(
         exported,
         comparison_batches(job),

@@ -159,6 +159,7 @@ def train(job, schedule, folder):
         epochs=job.epochs,
         rate_at=schedule.rate_at,
         every=min(options.log_steps, job.steps_per_epoch),
+        first_images=lambda: next(iter(job.training_data(0)()))[0],
     )
     plan = Plan(
         epochs=job.epochs,

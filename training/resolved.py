@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 
+from training.augmentation.policies import parse
 from training.console import Stop
 from training.data import evaluation_batches, load, open_source, training_batches
 from training.engine.cluster import per_replica_batch
@@ -127,6 +128,8 @@ def resolve_job(options, engine):
         recipe = dataclasses.replace(
             with_epochs(recipe, REHEARSED_EPOCHS), batch_size=batch
         )
+    if recipe.policy:
+        parse(recipe.policy)  # a name that is wrong is said now
     batch_size = per_replica_batch(
         recipe.batch_size, engine.replicas, recipe.accumulate
     )

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +18,6 @@ from training.engine.tensorflow import TensorFlowEngine
 
 JOBS = Path(__file__).with_name("jax_jobs.py")
 FAMILIES = [name for name in TINY if name != "batch_norm"]
-LAYOUTS = [(1, 2), (2, 1)]  # processes, devices of each
 
 
 class Runs:
@@ -28,10 +26,14 @@ class Runs:
     def __init__(self, folder):
         self.folder = folder
         self.started = {}
-        # XLA takes seconds for what runs for milliseconds: it does less, and once.
+        # A machine without TensorFlow.
+        (folder / "tensorflow.py").write_text("raise ImportError")
         self.environment = {
             **os.environ,
-            "PYTHONPATH": str(JOBS.parents[2]),
+            "KERAS_BACKEND": "jax",
+            "JAX_PLATFORMS": "cpu",
+            "PYTHONPATH": f"{folder}{os.pathsep}{JOBS.parents[2]}",
+            # XLA takes seconds for what runs for milliseconds: it does less, and once.
             "XLA_FLAGS": "--xla_backend_optimization_level=0",
             "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled"),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -174,12 +176,11 @@ def test_a_state_continues_on_tensorflow(case, references, runs):
 @pytest.mark.parametrize("devices", [1, 2])
 def test_evaluation(devices, references, runs):
     """Against TensorFlow's logits, counted here; the padding does not count."""
-    results = part(runs.result("families", devices=devices), "resmlp/")
+    results = runs.result("families", devices=devices)
     engine = references["resmlp"].engine
-    engine.restore(part(results, "state/"))
-    layout = SimpleNamespace(replicas=devices, workers=1, worker=0)
-    rows = [batch for batch in validation(layout, "resmlp") if batch[2].any()]
-    inputs, labels = (np.concatenate(arrays) for arrays in list(zip(*rows))[:2])
+    engine.restore(part(results, "resmlp/state/"))
+    *rows, _ = validation(engine, "resmlp")
+    inputs, labels, _ = (np.concatenate(arrays) for arrays in zip(*rows))
     for weights in ("evaluated", "averaged"):
         if weights == "averaged":
             with engine.averaged():
@@ -208,7 +209,7 @@ def test_two_devices_take_the_steps_of_one(case, runs):
     two = part(two, f"{case}/")
     for name in ("loss", "gradient_norm", "accuracy", "finite", "next"):
         np.testing.assert_allclose(two[name], one[name], rtol=0, atol=1e-5)
-    assert_close(part(two, "state/"), part(one, "state/"), 1e-4)
+    assert_close(part(two, "state/"), part(one, "state/"))
 
 
 def test_two_devices_share_statistics_and_draws(runs):
@@ -217,9 +218,7 @@ def test_two_devices_share_statistics_and_draws(runs):
 
 def test_two_processes_take_the_steps_of_one(later):
     assert_shared(later, processes=2, devices=1)
-    names = ("description",)
-    both = [later.result("replicas", 2, 1, index) for index in (0, 1)]
-    assert_same(without(both[1], *names), without(both[0], *names))
+    assert_same(*[later.result("replicas", 2, 1, index) for index in (1, 0)])
 
 
 def assert_shared(runs, processes, devices):
@@ -228,11 +227,7 @@ def assert_shared(runs, processes, devices):
     two = runs.result("replicas", processes, devices)
     losses = one["loss"]
     assert np.std(losses) > 1e-3
-    evaluated = [name for name in one if name.startswith("evaluated/")]
-    names = ("description", *evaluated)
-    assert_close(without(two, *names), without(one, *names))
-    # Other images, but as many.
-    assert two["evaluated/count"] == 32 and one["evaluated/count"] == 32
+    assert_close(without(two, "description"), without(one, "description"))
 
 
 def test_processes_agree(later):
@@ -286,7 +281,7 @@ def test_averages(runs):
     averages = part(results, "ema/")
     assert any("moving_variance" in name for name in averages)
     for name, values in averages.items():
-        expected = weights = np.asarray(results[f"model/{name}"], "float64")
+        weights = np.asarray(results[f"model/{name}"], "float64")
         expected = [weights[0]]
         for weight in weights[1:]:
             expected.append(0.9 * expected[-1] + 0.1 * weight)
@@ -295,14 +290,9 @@ def test_averages(runs):
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(later):
-    expected = without(
-        {
-            name: value
-            for name, value in later.result("step_by_step").items()
-            if not name.startswith("each/")
-        }
-    )
-    assert_same(later.result("resumed"), expected)
+    whole = later.result("step_by_step")
+    expected = [name for name in whole if not name.startswith("each/")]
+    assert_same(later.result("resumed"), {name: whole[name] for name in expected})
 
 
 def test_queued_steps_are_those_one_by_one(runs):
@@ -347,12 +337,12 @@ def test_clipping(later):
 def test_an_overflow_changes_the_loss_scale_alone(devices, later):
     results = later.result("overflowing", devices=devices)
     before, after = part(results, "before/"), part(results, "after/")
-    assert results["two/finite"].all() and results["next/finite"].all()
+    assert results["two/finite"].all()
     assert not results["bad/finite"].any()
-    assert before["loss_scale"] == 2.0**15 and before["loss_scale_steps"] == 2
-    assert after["loss_scale"] == 2.0**14 and after["loss_scale_steps"] == 0
-    assert (before["step"], after["step"]) == (2, 3)
+    assert results["next/finite"].all()
     changed = ("loss_scale", "loss_scale_steps", "step")
+    assert [before[name] for name in changed] == [2.0**15, 2, 2]
+    assert [after[name] for name in changed] == [2.0**14, 0, 3]
     assert_same(without(after, *changed), without(before, *changed))
     np.testing.assert_allclose(
         results["bfloat16/loss"], results["two/loss"], rtol=0, atol=0.02
@@ -374,7 +364,7 @@ def test_distillation(later):
         divergence = 9 * np.sum(np.exp(taught) * (taught - own), -1)
         expected = np.mean(0.5 * entropy + 0.5 * divergence)
         np.testing.assert_allclose(results[f"loss{after}"], [expected], atol=1e-5)
-    assert abs(results["loss"] - results["loss_after"]) > 1e-4
+    assert np.abs(results["teacher"] - results["teacher_after"]).max() > 1
 
 
 def test_misuse_is_said(runs):

@@ -2,13 +2,15 @@
 
 import dataclasses
 import shutil
+import sys
+import tarfile
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from image_folders import DAMAGES, damage, numbered_source, write_folder, write_image
 
-from training import data
+from training import benchmark_input, data
 from training.console import Stop
 from training.data import loading, randomness
 from training.data.pipeline import statistics
@@ -116,10 +118,12 @@ def test_labels_go_with_images():
         np.testing.assert_array_equal(targets.sum(-1), 1)
 
 
-@pytest.mark.parametrize("recipe", [CROPPED, dataclasses.replace(CROPPED, repeats=3)])
-@pytest.mark.parametrize(("workers", "batch_size"), [(1, 6), (1, 4), (2, 6), (3, 2)])
-def test_workers_and_replicas_share_the_images_of_one(workers, batch_size, recipe):
+@pytest.mark.parametrize(
+    ("workers", "batch_size", "repeats"), [(1, 4, 1), (2, 6, 1), (3, 2, 3)]
+)
+def test_workers_and_replicas_share_the_images_of_one(workers, batch_size, repeats):
     source, steps = coloured_source(), 5
+    recipe = dataclasses.replace(CROPPED, repeats=repeats)
     alone = batches(source, recipe, steps, batch_size=12, global_batch=12)
     each = 12 // workers // batch_size
     shared = [
@@ -143,21 +147,21 @@ def test_workers_and_replicas_share_the_images_of_one(workers, batch_size, recip
         np.testing.assert_array_equal(together, expected)
 
 
-def test_a_run_goes_on_at_any_step():
+@pytest.mark.parametrize(
+    ("recipe", "start"), [(FULL, 5), (CROPPED, 1), (CROPPED, 6), (CROPPED, 12)]
+)
+def test_a_run_goes_on_at_any_step(recipe, start):
     """Bit for bit, over the ends of epochs, with everything that is random."""
     source = coloured_source()
-    whole = batches(source, FULL, 13)
+    whole = batches(source, recipe, 13)
     for images, targets in whole:
         assert images.shape == (4, SIZE, SIZE, 3)
         assert images.dtype == targets.dtype == np.float32
         np.testing.assert_allclose(targets.sum(-1), 1, atol=1e-6)
-    for start in (5, 6):  # in the middle of an epoch and at its end
-        rest = batches(source, FULL, 13 - start, start_step=start)
-        for (images, targets), (others, classes) in zip(
-            whole[start:], rest, strict=True
-        ):
-            np.testing.assert_array_equal(images, others)
-            np.testing.assert_array_equal(targets, classes)
+    rest = batches(source, recipe, 13 - start, start_step=start)
+    for (images, targets), (others, classes) in zip(whole[start:], rest, strict=True):
+        np.testing.assert_array_equal(images, others)
+        np.testing.assert_array_equal(targets, classes)
 
 
 def test_repeats_are_different_crops():
@@ -357,3 +361,28 @@ def test_statistics():
     for known in ({}, {"mean": (0.1, 0.2, 0.3)}):
         with pytest.raises(Stop, match="mean"):
             statistics(unknown, dataclasses.replace(recipe, **known))
+
+
+def test_benchmark(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark_input, "WARM_SECONDS", 0.1)
+    write_folder(tmp_path / "images")
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        archive.add(tmp_path / "images")
+    few = ["--rounds", "1", "--seconds", "1", "--batch-size", "4"]
+    arguments = ["--data", str(tmp_path / "images.tar"), *few]
+    assert benchmark_input.main(arguments) == 0
+    title, _, ours = capsys.readouterr().out.splitlines()
+    assert title.startswith("convmlp_imagenet, 224x224, 12 files")
+    wall, core, milliseconds = map(float, ours.split()[1:])
+    assert wall > 0
+    assert core * milliseconds == pytest.approx(1000, rel=0.1)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    for more, words in (
+        (["--recipe", "no"], "--recipe must be one of "),
+        (["--against", "timm"], "pip install timm torchvision"),
+        (["--data", str(tmp_path / "none")], "No images"),
+    ):
+        assert benchmark_input.main([*arguments, *more]) == 2
+        error = capsys.readouterr().err
+        assert words in error
+        assert error.count("\n") == 1

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from image_folders import write_folder
 
+import kmlp  # noqa: F401, its layers are found by name
 from training import train
 
 SCRIPT = os.path.abspath(train.__file__)

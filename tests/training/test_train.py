@@ -1,5 +1,6 @@
 """The job as a person runs it."""
 
+import importlib
 import inspect
 import json
 import os
@@ -104,6 +105,34 @@ BAD_INPUT = {
     "empty data": (("--arch", "resmlp_s12", "--data", "FOLDER"), "empty"),
     "output file": (("--arch", "resmlp_s12", "--output", "FILE"), "Cannot write"),
     "seed": (("--arch", "resmlp_s12", "--seed", "-1"), "--seed"),
+    "recipe": (
+        ("--arch", "resmlp_s12", "--recipe", "resmlp_imgnet"),
+        "resmlp_imagenet",
+    ),
+    "field": (("--arch", "resmlp_s12", "--set", "mixpu=0"), "mixup"),
+    "value": (("--arch", "resmlp_s12", "--set", "mixup=much"), "mixup"),
+    "argument": (("--arch", "resmlp_s12", "--set", "model.dept=1"), "depth"),
+    "policy": (("--arch", "resmlp_s12", "--set", "policy=rand-x9"), "rand-x9"),
+    "micro-batches": (
+        ("--arch", "resmlp_s12", "--batch-size", "32", "--set", "accumulate=5"),
+        "accumulate must divide batch_size",
+    ),
+    "large batch": (("--arch", "resmlp_s12", "--batch-size", "4096"), "1,437 images"),
+    "teacher": (("--arch", "resmlp_s12", "--teacher", "FOLDER/no"), "FOLDER/no"),
+    "no teacher": (
+        ("--arch", "resmlp_s12", "--set", "distillation=soft"),
+        "set teacher to",
+    ),
+    "no tfds": (
+        ("--arch", "resmlp_s12", "--data", "tfds:cifar100", "--data-dir", "FOLDER"),
+        "FOLDER",
+    ),
+    "workers": (("--arch", "resmlp_s12", "--strategy", "multi_worker"), "TF_CONFIG"),
+    "devices": (
+        ("--arch", "resmlp_s12", "--strategy", "single", "--devices", "2"),
+        "mirrored",
+    ),
+    "profile": (("--arch", "resmlp_s12", "--profile", "9,3"), "FIRST"),
 }
 
 
@@ -121,9 +150,30 @@ def test_bad_input(case, tmp_path, capfd, monkeypatch):
         arguments += ["--output", tmp_path / "output"]
     code, output, error = run(capfd, *arguments)
     assert (code, output) == (2, "")
-    assert words in error
+    assert words.replace("FOLDER", str(empty)) in error
     assert "\n" not in error
     assert file.read_text() == "keep me"
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", "not an object in JSON"),
+        ('{"cluster": {"worker": ["a:1", "b:2"]}}', 'lacks "task"'),
+        (
+            '{"cluster": {"worker": ["a:1", "b:2"]}, '
+            '"task": {"type": "worker", "index": 2}}',
+            "index must be in 0…1",
+        ),
+    ],
+)
+def test_unreadable_cluster(text, words, tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", text)
+    code, output, error = run(capfd, *TINY, "--output", tmp_path / "output")
+    assert (code, output) == (2, "")
+    assert words in error
+    assert "\n" not in error
     assert not (tmp_path / "output").exists()
 
 
@@ -179,8 +229,9 @@ def test_failure_publishes_nothing(case, images, tmp_path, capfd, monkeypatch):
         return effect(*args, **kwargs)
 
     command = (*TINY, "--data", images, "--output", tmp_path)
+    module, _, attribute = name.rpartition(".")
     with monkeypatch.context() as patch:
-        patch.setattr(name, fail)
+        patch.setattr(importlib.import_module(module), attribute, fail)
         code, _, error = run(capfd, *command)
     assert code == expected
     assert words in error

@@ -30,8 +30,11 @@ def load(source, recipe):
         checked, while training.
 
     Raises:
-        Stop: images that cannot be decoded, or a class of nothing else.
+        Stop: images that cannot be decoded, a class of nothing else, or nothing to
+            train on.
     """
+    if source.train is None:
+        raise Stop(f"There are no images to train on. Received: {source.name}")
     splits = source.splits
     if sum(split.store.size_in_bytes() for split in splits.values()) > allowance():
         return source

@@ -111,9 +111,8 @@ def training_batches(
         )
 
     dataset = tf.data.Dataset.range(start_epoch, np.iinfo(np.int64).max)
-    dataset = dataset.flat_map(epoch).map(sample, num_parallel_calls=_threads())
-    dataset = dataset.batch(batch_size, drop_remainder=True).map(mixed)
-    return _finished(dataset)
+    dataset = _batched(dataset.flat_map(epoch), sample, split, batch_size)
+    return _finished(dataset.map(mixed, num_parallel_calls=tf.data.AUTOTUNE), split)
 
 
 def evaluation_batches(
@@ -156,8 +155,7 @@ def evaluation_batches(
 
     last = workers * rounds * batch_size * replicas
     dataset = tf.data.Dataset.range(worker, last, workers)
-    dataset = dataset.map(sample, num_parallel_calls=_threads())
-    return _finished(dataset.batch(batch_size, drop_remainder=True))
+    return _finished(_batched(dataset, sample, split, batch_size), split)
 
 
 def statistics(split, recipe):
@@ -233,14 +231,24 @@ def _policy(recipe, mean):
     )
 
 
-def _threads():
-    return os.cpu_count()
+def _threads(split):
+    """As many as the processor has; more where some wait for the disk."""
+    return os.cpu_count() * (1 if split.store.in_memory else 2)
 
 
-def _finished(dataset):
+def _batched(dataset, sample, split, batch_size):
+    return dataset.map(sample, num_parallel_calls=_threads(split)).batch(
+        batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE
+    )
+
+
+def _finished(dataset, split):
     options = tf.data.Options()
     options.deterministic = True
+    # Workers divide the images here already.
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.OFF
     )
+    if not split.store.in_memory:
+        options.threading.private_threadpool_size = _threads(split)
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

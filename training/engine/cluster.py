@@ -169,6 +169,8 @@ def _unreadable(text, reason):
 
 
 def _tensorflow_engine(strategy, devices, cluster):
+    if cluster.workers == 1:
+        os.environ.pop("TF_CONFIG", None)  # TensorFlow reads even an empty one
     with quiet():
         import tensorflow as tf
 

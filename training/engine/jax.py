@@ -15,6 +15,7 @@ of a single step, so results do not depend on it.
 
 import contextlib
 import itertools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -371,10 +372,23 @@ class JaxEngine(Engine):
             first = (str(error).splitlines() or [""])[0]
             if self.workers == 1 or not any(w in first.lower() for w in LOST):
                 raise
+            _cut_at_exec()
             raise WorkerLost(
                 "Another worker is gone or no longer answers: start all workers again "
                 f"to go on from the last checkpoint. Received: {first}"
             ) from error
+
+
+def _cut_at_exec():
+    """Lets connections end where another program replaces this one.
+
+    Gloo's would live on in it, and the others wait for answers that never come.
+    """
+    with contextlib.suppress(OSError):
+        for number in os.listdir("/proc/self/fd"):
+            if int(number) > 2:
+                with contextlib.suppress(OSError):
+                    os.set_inheritable(int(number), False)
 
 
 def _read(variables):

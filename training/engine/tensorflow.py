@@ -141,9 +141,8 @@ class TensorFlowEngine(Engine):
 
     def _steps(self, iterator, streams, count):
         """`count` steps without Python between them; `(steps_per_execution, 4)`."""
+        # A loop for a single step too: the same graph, so the same bits.
         size = self.options.steps_per_execution
-        if size == 1:
-            return self._global_step(iterator, streams[0])[None]
         values = tf.TensorArray(tf.float32, size, element_shape=(4,))
         _, values = tf.while_loop(
             lambda i, _: i < count,

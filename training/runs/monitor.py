@@ -24,15 +24,28 @@ class Monitor:
         steps_per_epoch, epochs: of the whole run.
         rate_at: function of a step to its learning rate.
         every: steps between two rows of `steps.csv` and TensorBoard.
+        first_images: function without arguments to images as the model sees them,
+            shown at the beginning of a run; `None`: none are.
     """
 
-    def __init__(self, folder, *, batch_size, steps_per_epoch, epochs, rate_at, every):
+    def __init__(
+        self,
+        folder,
+        *,
+        batch_size,
+        steps_per_epoch,
+        epochs,
+        rate_at,
+        every,
+        first_images=None,
+    ):
         self.folder = folder
         self.batch_size = batch_size
         self.steps_per_epoch = steps_per_epoch
         self.epochs = epochs
         self.rate_at = rate_at
         self.every = every
+        self.first_images = first_images
         self._bar = None
         self._rows = []
         self._board = None
@@ -48,6 +61,8 @@ class Monitor:
             import tensorflow as tf
 
             self._board = tf.summary.create_file_writer(str(self.folder / BOARD))
+            if step == 0 and self.first_images is not None:
+                self._show(self.first_images()[:SHOWN_IMAGES])
 
     def epoch(self, number, done):
         """Opens the progress bar of an epoch, `done` steps into it."""
@@ -111,22 +126,6 @@ class Monitor:
             flush=True,
         )
 
-    def images(self, step, images):
-        """Shows a few images as the model sees them, scaled to the full range."""
-        if self._board is None:
-            return
-        import tensorflow as tf
-
-        images = np.asarray(images[:SHOWN_IMAGES], "float32")
-        low, high = images.min(), images.max()
-        with self._board.as_default():
-            tf.summary.image(
-                "augmented images",
-                (images - low) / max(high - low, 1e-6),
-                step=step,
-                max_outputs=SHOWN_IMAGES,
-            )
-
     def close(self):
         """Closes what is open; safe to call twice."""
         if self._bar is not None:
@@ -135,6 +134,16 @@ class Monitor:
         if self._board is not None:
             self._board.close()
             self._board = None
+
+    def _show(self, images):
+        """Puts images on the board, scaled to the full range."""
+        import tensorflow as tf
+
+        images = np.asarray(images, "float32")
+        low, high = images.min(), images.max()
+        images = (images - low) / max(high - low, 1e-6)
+        with self._board.as_default():
+            tf.summary.image("augmented", images, step=0, max_outputs=len(images))
 
     def _postfix(self, step):
         return f"loss {self._last['loss']:.4f}, rate {self.rate_at(step - 1):.2e}"
