@@ -179,6 +179,18 @@ def train(job, schedule, folder):
         checkpoints=Checkpoints(folder / CHECKPOINTS) if folder else None,
         monitor=monitor,
         folder=folder,
-        explain=reason,
+        explain=explained,
     )
     return loop.run()
+
+
+def explained(error):
+    """A `Stop` for what data or disk may do to a run, or `None`."""
+    if isinstance(error, OSError):
+        return Stop(
+            f"The run's folder cannot be written ({error}): make room or mend the "
+            "disk, then give the same command to go on from the last checkpoint. "
+            f"Received: {error.filename or error.errno!r}",
+            code=1,
+        )
+    return reason(error)

@@ -236,6 +236,9 @@ def main():
     task = {"type": "worker", "index": INDEX}
     config = {"cluster": {"worker": addresses}, "task": task}
     os.environ["TF_CONFIG"] = json.dumps(config) if len(addresses) > 1 else ""
+    if strategy != "single":
+        # It optimizes for seconds what runs for milliseconds.
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     engine = open_engine(strategy, devices)
     for job in sys.argv[6:]:
         save(f"{job}.{strategy}.{INDEX}", globals()[job](engine))

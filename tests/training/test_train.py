@@ -21,7 +21,9 @@ from kmlp.export.running import load_saved_model, load_tflite
 from kmlp.models import registry
 from training import comparison, job, train
 from training.console import Stop
+from training.data import loading
 from training.recipes import recipe_for
+from training.runs import monitor
 
 SCRIPT = pathlib.Path(train.__file__)
 TINY = ("--arch", "resmlp_tiny", "--image-size", "16", "--batch-size", "4")
@@ -243,6 +245,43 @@ def test_failure_publishes_nothing(case, images, tmp_path, capfd, monkeypatch):
     assert code == 0
     assert ("Going on at step 2 of 2" in output) == (case != "interruption")
     assert [path.name for path in folder.iterdir()] == ["1"]
+
+
+def test_a_disk_that_fills_up_while_training(images, tmp_path, capfd, monkeypatch):
+    def full(path, rows):
+        raise OSError(28, "No space left on device", str(path))
+
+    command = (*TINY, "--data", images, "--output", tmp_path, "--checkpoint-steps", "1")
+    with monkeypatch.context() as patch:
+        patch.setattr(monitor, "_write", full)
+        code, _, error = run(capfd, *command)
+    assert code == 1
+    assert "No space left on device" in error
+    assert "\n" not in error
+    assert run(capfd, *command)[0] == 0
+
+
+def test_an_image_that_vanishes_while_training(tmp_path, capfd, monkeypatch):
+    folder = write_folder(tmp_path / "images", count=5)
+    # As if the images were too many to be kept in memory.
+    monkeypatch.setattr(loading, "allowance", lambda: 0)
+    command = (*TINY, "--data", folder, "--output", tmp_path / "output")
+    started = monitor.Monitor.begin
+
+    def begin(self, step):
+        started(self, step)
+        for path in (folder / "train/cat").iterdir():
+            path.rename(path.with_suffix(".gone"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(monitor.Monitor, "begin", begin)
+        code, _, error = run(capfd, *command)
+    assert code == 1
+    # TensorFlow's own lines come before: see `run`.
+    last = error.splitlines()[-1]
+    assert last.startswith("train.py: An image can no longer be read")
+    assert str(folder / "train/cat") in last
+    assert "No such file" in last
 
 
 def test_nan_loss(images, tmp_path, capfd):

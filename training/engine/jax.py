@@ -118,8 +118,11 @@ class JaxEngine(Engine):
             + ["keras.distribution.DataParallel on JAX"]
         )
 
+    @contextlib.contextmanager
     def scope(self):
-        return self.distribution.scope()
+        # Processes compare the first value of every variable.
+        with self.distribution.scope(), self._lost_workers():
+            yield
 
     def prepare(self, model, optimizer, objective, options, teacher=None):
         super().prepare(model, optimizer, objective, options, teacher)
