@@ -81,11 +81,13 @@ def run(options):
     if not engine.chief:
         print(f"Worker {engine.worker} of {engine.workers}, {engine.description}")
         train(job, schedule, None)
+        engine.close()
         return
     with folder.open(options.fresh):
         announce(job, base)
         folder.write("recipe.json", written(job))
         history = train(job, schedule, folder.path)
+        engine.close()  # the others need not wait for the export
         path = finish(job, folder.path, parent, history)
         folder.remove()
     if options.rehearse:

@@ -10,6 +10,7 @@ best weights, history.csv, recipe.json and report.json.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -218,5 +219,14 @@ def _run(group):
     )
 
 
+def leave(code):
+    """Ends the process; of several, one that failed does not wait for the others."""
+    if code and os.environ.get("TF_CONFIG"):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

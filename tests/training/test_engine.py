@@ -153,7 +153,10 @@ def test_steps_are_those_of_keras(engine):
 
 @pytest.mark.parametrize(
     "case",
-    ["batch_norm", *[pytest.param(case, marks=pytest.mark.long) for case in FAMILIES]],
+    [
+        pytest.param(case, marks=[pytest.mark.long] if case != "smlpnet" else [])
+        for case in FAMILIES  # they drop nothing: XLA draws other random numbers
+    ],
 )
 def test_compiled_steps_are_those_of_the_graph(engine, case):
     options = {"clip_norm": 1.0, "ema": 0.9}

@@ -285,7 +285,13 @@ def _jax_engine(strategy, devices, cluster):
     if cluster.workers > 1:
         join(list(cluster.addresses), cluster.index)
         devices = None
-    return JaxEngine(devices)
+    engine = JaxEngine(devices)
+    if strategy == "tpu" and "TPU" not in engine.description:
+        raise Stop(
+            "JAX finds no TPU: leave the strategy out or install JAX for TPUs. "
+            f"Received: {strategy}, with {engine.description}"
+        )
+    return engine
 
 
 def _leave_gpus_to_jax():

@@ -15,7 +15,6 @@ of a single step, so results do not depend on it.
 
 import contextlib
 import itertools
-import os
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +25,7 @@ from jax.experimental import multihost_utils
 from training.console import Stop
 from training.engine import rules
 from training.engine.base import Engine, WorkerLost
-from training.engine.meeting import meet
+from training.engine.meeting import cut_at_exec, meet
 from training.engine.naming import weight_names
 
 SILENCE = 60  # seconds after which a process is given up
@@ -375,23 +374,11 @@ class JaxEngine(Engine):
             first = (str(error).splitlines() or [""])[0]
             if self.workers == 1 or not any(w in first.lower() for w in LOST):
                 raise
-            _cut_at_exec()
+            cut_at_exec()
             raise WorkerLost(
                 "Another worker is gone or no longer answers: start all workers again "
                 f"to go on from the last checkpoint. Received: {first}"
             ) from error
-
-
-def _cut_at_exec():
-    """Lets connections end where another program replaces this one.
-
-    Gloo's would live on in it, and the others wait for answers that never come.
-    """
-    with contextlib.suppress(OSError):
-        for number in os.listdir("/proc/self/fd"):
-            if int(number) > 2:
-                with contextlib.suppress(OSError):
-                    os.set_inheritable(int(number), False)
 
 
 def _read(variables):

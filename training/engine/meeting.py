@@ -1,10 +1,11 @@
-"""The processes of a job wait for each other before anything else is set up.
+"""How the processes of a job meet, and how they let go of each other.
 
-JAX ends a process with a stack trace where another one does not come; here whoever
-waits is told who is missing.
+They wait for each other before anything else is set up: JAX ends a process with a
+stack trace where another one does not come; here whoever waits is told who is missing.
 """
 
 import contextlib
+import os
 import socket
 import time
 
@@ -46,6 +47,18 @@ def meet(addresses, index, patience=PATIENCE):
             "them, with one TF_CONFIG but its index. Missing: "
             + ", ".join(addresses[i] for i in sorted(missing))
         )
+
+
+def cut_at_exec():
+    """Lets connections end where another program replaces this one.
+
+    Gloo's would live on in it, and the others wait for answers that never come.
+    """
+    with contextlib.suppress(OSError):
+        for number in os.listdir("/proc/self/fd"):
+            if int(number) > 2:
+                with contextlib.suppress(OSError):
+                    os.set_inheritable(int(number), False)
 
 
 def _receive(listener, missing, deadline):
