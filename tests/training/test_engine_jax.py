@@ -1,5 +1,6 @@
 """The JAX engine, in processes of its own, against TensorFlow's and by hand."""
 
+import importlib.util
 import os
 import socket
 import subprocess
@@ -16,6 +17,9 @@ from training.console import Stop
 from training.engine.meeting import meet
 from training.engine.tensorflow import TensorFlowEngine
 
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("jax") is None, reason="jax is not installed"
+)
 JOBS = Path(__file__).with_name("jax_jobs.py")
 FAMILIES = [name for name in TINY if name != "batch_norm"]
 
