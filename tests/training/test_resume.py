@@ -34,18 +34,19 @@ def images(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("data"), count=COUNT)
 
 
-def start(images, output):
+def start(images, output, *more):
+    command = [*COMMAND, "--data", images, "--output", output, *more]
     return subprocess.Popen(
-        [sys.executable, "-u", SCRIPT, *COMMAND, "--data", images, "--output", output],
+        [sys.executable, "-u", SCRIPT, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def finish(images, output):
+def finish(images, output, *more):
     """The job to its end; what it printed."""
-    process = start(images, output)
+    process = start(images, output, *more)
     shown, error = process.communicate(timeout=600)
     assert process.returncode == 0, error
     return shown
@@ -102,15 +103,20 @@ def test_killed_in_the_middle(images, tmp_path, uninterrupted):
     assert_same(outcome(tmp_path), uninterrupted)
 
 
+# Lines after which the job is killed, and within how many seconds: while it starts,
+# traces, steps, writes checkpoints, and exports.
+MOMENTS = 3 * [("Recipe", 1.0), ("Recipe", 6.0)] + 2 * [("Epoch", 0.5)]
+MOMENTS += 2 * [("Merging", 2.0)]
+
+
 @pytest.mark.long
-def test_killed_at_ten_random_moments(images, tmp_path, uninterrupted):
+def test_killed_at_ten_random_moments(images, tmp_path):
     draw = random.Random(0)
-    kills = 0
-    while kills < 10 and not (tmp_path / "resmlp_s12/1").exists():
-        process = start(images, tmp_path)
-        # Anywhere, from the middle of start-up to the middle of the export.
-        kill_after(process, draw.choice(("", "Going on", "Epoch")), draw.random() * 6)
-        kills += 1
-    finish(images, tmp_path)
-    assert kills == 10
-    assert_same(outcome(tmp_path), uninterrupted)
+    longer = ("--epochs", "40")
+    finish(images, tmp_path / "whole", *longer)
+    for words, seconds in MOMENTS:
+        process = start(images, tmp_path / "cut", *longer)
+        kill_after(process, words, seconds * draw.random())
+        assert process.returncode == -signal.SIGKILL
+    finish(images, tmp_path / "cut", *longer)
+    assert_same(outcome(tmp_path / "cut"), outcome(tmp_path / "whole"))
