@@ -23,7 +23,13 @@ if not __package__:
     # As a script: its own folder's modules are imported from the clone.
     sys.path[0] = str(ROOT)
 
-from training.console import Parser, Stop, import_quietly, positive  # noqa: E402
+from training.console import (  # noqa: E402
+    Parser,
+    Stop,
+    exit_code,
+    import_quietly,
+    positive,
+)
 
 # As many entries as make epochs long, however few the files are.
 ENTRIES = 10_000
@@ -35,14 +41,13 @@ WARM_SECONDS = 3
 def main(argv=None):
     """Runs the benchmark; returns the process's exit code."""
     options = parse(argv)
-    try:
+
+    def job():
         import_quietly()
         with tempfile.TemporaryDirectory() as folder:
             run(options, images_of(options.data, folder))
-    except Stop as stop:
-        print(f"benchmark_input.py: {stop}", file=sys.stderr)
-        return stop.code
-    return 0
+
+    return exit_code("benchmark_input.py", job)
 
 
 def parse(argv):

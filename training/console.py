@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import sys
 
 SMALLEST_IMAGE = 8
+NAMED = 3  # how many of many a message names
 
 
 class Stop(Exception):
@@ -17,6 +19,36 @@ class Stop(Exception):
     def __init__(self, message, code=2):
         super().__init__(" ".join(str(message).split()))
         self.code = code
+
+
+def first_line(error):
+    """What an exception says, in one line; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def some(names):
+    """The first few of many names, sorted."""
+    names = sorted(map(str, names))
+    return ", ".join(names[:NAMED]) + ", …" * (len(names) > NAMED) or "none"
+
+
+def exit_code(program, job, interrupted="interrupted."):
+    """Runs a command's job; its end as one line and an exit code.
+
+    Args:
+        program: name of the command.
+        job: function without arguments.
+        interrupted: what is said of Ctrl-C.
+    """
+    try:
+        job()
+    except Stop as stop:
+        print(f"{program}: {stop}", file=sys.stderr)
+        return stop.code
+    except KeyboardInterrupt:
+        print(f"\n{program}: {interrupted}", file=sys.stderr)
+        return 130
+    return 0
 
 
 def import_quietly(settle=True):

@@ -5,7 +5,6 @@ import contextlib
 import keras
 import numpy as np
 
-from training.data import evaluation_batches
 from training.publishing import publish
 from training.report import table
 from training.resolved import network, serialized, written
@@ -62,14 +61,7 @@ def float32_copy(job):
 
 def comparison_batches(job):
     """Validation images for the exported forms, at most about as many as asked."""
-    batches = evaluation_batches(
-        job.source.validation,
-        job.recipe,
-        image_size=job.recipe.image_size,
-        batch_size=job.batch_size,
-        worker=0,
-        workers=1,
-    )
+    batches = job.validation_batches()
     if job.options.rehearse:
         return batches.take(1)
     # Images stand in the order of their classes: every so many batches are taken.

@@ -17,7 +17,7 @@ if not __package__:
 
 from training.console import (  # noqa: E402
     Parser,
-    Stop,
+    exit_code,
     image_size,
     import_quietly,
     positive,
@@ -27,18 +27,14 @@ from training.console import (  # noqa: E402
 def main(argv=None):
     """Runs the evaluation; returns the process's exit code."""
     options = parse(argv)
-    try:
+
+    def job():
         import_quietly()
         from training.evaluation import run
 
         run(options)
-    except Stop as stop:
-        print(f"evaluate.py: {stop}", file=sys.stderr)
-        return stop.code
-    except KeyboardInterrupt:
-        print("\nevaluate.py: interrupted.", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_code("evaluate.py", job)
 
 
 def parse(argv):

@@ -22,7 +22,7 @@ def publish(model, batches, folder, *, details, keep=(), best=None):
     Without TensorFlow as Keras' backend nothing is exported.
 
     Args:
-        model: the trained model, in float32.
+        model: the trained model, in float32 and never compiled.
         batches: of validation images, on which the forms are compared.
         folder: of the versions.
         details: of the run, the first entries of the report.
@@ -44,20 +44,13 @@ def publish(model, batches, folder, *, details, keep=(), best=None):
             copy = shutil.copytree if path.is_dir() else shutil.copy2
             copy(path, draft.folder / path.name)
         trained = draft.folder / "trained.keras"
-        without_optimizer(model).save(trained)
+        model.save(trained)
         if exports:
             report["forms"][TRAINED]["bytes"] = _size(trained)
         if best is not None:
             best.save(draft.folder / "best.keras")
         (draft.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return draft.path, report
-
-
-def without_optimizer(model):
-    """A copy that was never compiled; the optimizer's state triples a file."""
-    copy = type(model).from_config(model.get_config())
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 @contextlib.contextmanager

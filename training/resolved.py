@@ -6,7 +6,13 @@ import json
 
 from training.augmentation.policies import parse
 from training.console import Stop
-from training.data import evaluation_batches, load, open_source, training_batches
+from training.data import (
+    evaluation_batches,
+    load,
+    open_source,
+    steps_per_epoch,
+    training_batches,
+)
 from training.engine.cluster import per_replica_batch
 from training.networks import build
 from training.recipes import (
@@ -59,16 +65,23 @@ class Job:
             seed=self.options.seed,
         )
 
-    def validation_data(self):
-        """This worker's share of the validation images."""
-        batches = evaluation_batches(
+    def validation_batches(self, worker=0, workers=1, replicas=1):
+        """The validation images, or a worker's share of them."""
+        return evaluation_batches(
             self.source.validation,
             self.recipe,
             image_size=self.recipe.image_size,
             batch_size=self.batch_size,
-            worker=self.engine.worker,
-            workers=self.engine.workers,
-            replicas=self.engine.local_replicas,
+            worker=worker,
+            workers=workers,
+            replicas=replicas,
+        )
+
+    def validation_data(self):
+        """This worker's share of the validation images, in a rehearsal a few."""
+        engine = self.engine
+        batches = self.validation_batches(
+            engine.worker, engine.workers, engine.local_replicas
         )
         if self.options.rehearse:
             batches = batches.take(REHEARSED_STEPS * self.engine.local_replicas)
@@ -138,12 +151,7 @@ def resolve_job(options, engine):
     recipe = resolve(
         recipe, images=images, flip=source.flip, mean=source.mean, std=source.std
     )
-    steps = images // recipe.batch_size
-    if not steps:
-        raise Stop(
-            f"The data have {images:,} images to train on, fewer than a batch: lower "
-            f"--batch-size. Received: batch_size={recipe.batch_size}"
-        )
+    steps = steps_per_epoch(images, recipe.batch_size)
     job = Job(
         options=options,
         recipe=recipe,

@@ -21,7 +21,7 @@ if not __package__:
 
 from training.console import (  # noqa: E402
     Parser,
-    Stop,
+    exit_code,
     image_size,
     import_quietly,
     minutes,
@@ -36,26 +36,20 @@ from training.console import (  # noqa: E402
 def main(argv=None):
     """Runs the job; returns the process's exit code."""
     options = parse(argv)
-    try:
+
+    def job():
         if options.recipes:
             from training.recipes import table
 
             print(table())
-            return 0
+            return
         import_quietly(settle=False)
         from training.job import run_or_return
 
         run_or_return(options)
-    except Stop as stop:
-        print(f"train.py: {stop}", file=sys.stderr)
-        return stop.code
-    except KeyboardInterrupt:
-        print(
-            "\ntrain.py: interrupted; the same command goes on from what is kept.",
-            file=sys.stderr,
-        )
-        return 130
-    return 0
+
+    interrupted = "interrupted; the same command goes on from what is kept."
+    return exit_code("train.py", job, interrupted)
 
 
 def parse(argv):

@@ -282,3 +282,14 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     held = RunFolder(tmp_path / "file", {}).open(fresh=False)
     with pytest.raises(Stop, match="--output: Cannot write"), held:
         pass
+
+
+@pytest.mark.parametrize("torn", ["1", "16,0.", "16,0.5,0.5,0.5,1"])
+def test_a_torn_line_of_the_curve_is_written_again(torn, tmp_path, uninterrupted):
+    with pytest.raises(KeyError):
+        loop(tmp_path, Engine({17: power_cut})).run()
+    with open(tmp_path / "steps.csv", "a") as file:
+        file.write(torn)
+    engine = Engine()
+    history = loop(tmp_path, engine).run()
+    assert outcome(tmp_path, history, engine) == uninterrupted

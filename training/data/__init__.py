@@ -3,7 +3,11 @@
 from training.data.images import Source, Split
 from training.data.loading import load
 from training.data.opening import open_source
-from training.data.pipeline import evaluation_batches, training_batches
+from training.data.pipeline import (
+    evaluation_batches,
+    steps_per_epoch,
+    training_batches,
+)
 from training.data.reading import reason
 
 __all__ = [
@@ -13,5 +17,6 @@ __all__ = [
     "load",
     "open_source",
     "reason",
+    "steps_per_epoch",
     "training_batches",
 ]

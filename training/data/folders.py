@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.console import Stop
+from training.console import Stop, some
 from training.data.images import Files, Source, Split
-from training.data.reading import NAMED
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 VALIDATION_NAMES = ("val", "validation", "test")
@@ -36,8 +35,8 @@ def image_folder(folder, on_corrupt="stop"):
     if others != names:
         raise Stop(
             f"train and {validation.name} must hold the same class folders; only in "
-            f"train: {_some(set(names) - set(others))}; only in {validation.name}: "
-            f"{_some(set(others) - set(names))}. Received: {str(root)!r}"
+            f"train: {some(set(names) - set(others))}; only in {validation.name}: "
+            f"{some(set(others) - set(names))}. Received: {str(root)!r}"
         )
     return Source(
         name=str(root),
@@ -51,7 +50,7 @@ def _root(folder):
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise Stop(f"{LAYOUT}; this {what}. Received: {str(folder)!r}")
-    inner = _subfolders(folder)
+    inner = subfolders(folder)
     candidates = [folder, *inner]
     homes = [path for path in candidates if (path / "train").is_dir()]
     if homes and (homes[0] == folder or len(homes) == 1):
@@ -67,7 +66,8 @@ def _validation(root):
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def _subfolders(folder):
+def subfolders(folder):
+    """Folders in a folder, sorted, without hidden ones."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -77,7 +77,7 @@ def _subfolders(folder):
 
 def _classes(folder):
     """Names of the class folders, in the order of the labels."""
-    names = [path.name for path in _subfolders(folder)]
+    names = [path.name for path in subfolders(folder)]
     if len(names) < 2:
         found = f"there is only {names[0]!r}" if names else "there is none"
         raise Stop(
@@ -89,11 +89,16 @@ def _classes(folder):
     return tuple(names)
 
 
+def image_paths(folder):
+    """Paths of the images in a folder, sorted."""
+    with os.scandir(folder) as entries:
+        return sorted(e.path for e in entries if e.name.lower().endswith(SUFFIXES))
+
+
 def _split(folder, names, on_corrupt):
     paths, labels = [], []
     for label, name in enumerate(names):
-        with os.scandir(folder / name) as entries:
-            found = sorted(e.path for e in entries if e.name.lower().endswith(SUFFIXES))
+        found = image_paths(folder / name)
         if not found:
             raise Stop(
                 f"A class folder without images ({', '.join(SUFFIXES)}): put some "
@@ -104,8 +109,3 @@ def _split(folder, names, on_corrupt):
         labels += [label] * len(found)
     store = Files(np.array(paths), np.array(labels, "int32"))
     return Split(str(folder), store, MEAN, STD, on_corrupt)
-
-
-def _some(names):
-    names = sorted(names)
-    return ", ".join(names[:NAMED]) + ", …" * (len(names) > NAMED) or "none"

@@ -1,12 +1,16 @@
 """Images to evaluate on, whose labels may come from elsewhere."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from training.console import Stop
-from training.data.folders import SUFFIXES, VALIDATION_NAMES
+from training.data.folders import (
+    SUFFIXES,
+    VALIDATION_NAMES,
+    image_paths,
+    subfolders,
+)
 from training.data.images import Files, Source, Split
 from training.data.opening import PREFIX, open_source
 
@@ -85,13 +89,11 @@ def _folder(folder, on_corrupt):
 
 
 def _folders(folder):
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and e.name[0] != ".")
+    return [path.name for path in subfolders(folder)]
 
 
 def _images(folder):
-    with os.scandir(folder) as entries:
-        paths = sorted(e.path for e in entries if e.name.lower().endswith(SUFFIXES))
+    paths = image_paths(folder)
     if not paths:
         raise Stop(
             f"A folder without images ({', '.join(SUFFIXES)}). "

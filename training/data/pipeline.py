@@ -69,12 +69,7 @@ def training_batches(
         ValueError: a global batch that does not divide into the workers' batches.
     """
     split, classes = source.train, len(source.class_names)
-    steps = split.count // global_batch
-    if not steps:
-        raise Stop(
-            f"A batch takes more images than there are to train on, {split.count:,}: "
-            f"lower batch_size. Received: batch_size={global_batch}"
-        )
+    steps = steps_per_epoch(split.count, global_batch)
     share, rest = divmod(global_batch, workers)
     if rest or share % batch_size:
         raise ValueError(
@@ -113,6 +108,21 @@ def training_batches(
     dataset = tf.data.Dataset.range(start_epoch, np.iinfo(np.int64).max)
     dataset = _batched(dataset.flat_map(epoch), sample, split, batch_size)
     return _finished(dataset.map(mixed, num_parallel_calls=tf.data.AUTOTUNE), split)
+
+
+def steps_per_epoch(images, global_batch):
+    """Full batches in a number of images.
+
+    Raises:
+        Stop: there is none.
+    """
+    steps = images // global_batch
+    if not steps:
+        raise Stop(
+            f"A batch takes more images than there are to train on, {images:,} images: "
+            f"lower batch_size. Received: batch_size={global_batch}"
+        )
+    return steps
 
 
 def evaluation_batches(

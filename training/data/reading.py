@@ -11,9 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training.console import Stop
+from training.console import NAMED, Stop
 
-NAMED = 3  # how many of many a message names
 # How many images after one that cannot be decoded are tried in its place.
 SUBSTITUTES = 3
 _MARK = "cannot be decoded:"

@@ -11,7 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from training.console import Stop
+from training.console import Stop, first_line
 from training.preprocessing import preprocessing_of
 
 IMAGENET_CLASSES = 1000
@@ -129,7 +129,7 @@ def _with_weights(spec, constructor, weights, num_classes):
         raise Stop(
             f"These weights are not those of {constructor.__name__} with "
             f"{num_classes:,} classes: pass weights for the classes of the data. "
-            f"Received: {spec!r} ({_first_line(error)})"
+            f"Received: {spec!r} ({first_line(error)})"
         ) from error
     return model
 
@@ -142,7 +142,7 @@ def _from_file(spec, path):
     except Exception as error:
         raise Stop(
             f"{FORMS}; this file cannot be read as one. "
-            f"Received: {spec!r} ({_first_line(error)})"
+            f"Received: {spec!r} ({first_line(error)})"
         ) from error
     inputs = getattr(model, "inputs", None) or ()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[-1] != 3:
@@ -183,7 +183,7 @@ def _from_saved_model(spec, path):
     except Exception as error:
         raise Stop(
             "A teacher's SavedModel needs a signature serving_default; this cannot be "
-            f"loaded. Received: {spec!r} ({_first_line(error)})"
+            f"loaded. Received: {spec!r} ({first_line(error)})"
         ) from error
     specs, outputs = function.structured_input_signature[1], function.structured_outputs
     shapes = [s.shape.as_list() for s in specs.values() if s.dtype == tf.float32]
@@ -239,7 +239,3 @@ def _frozen(model):
 
 def _plain(name):
     return re.sub("[^a-z0-9]", "", name.lower())
-
-
-def _first_line(error):
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -4,11 +4,10 @@ import json
 import re
 from pathlib import Path
 
-from training.console import Stop
+from training.console import Stop, some
 
 # ImageNet-ReaL numbers the validation images as their files do, from 1.
 NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.", re.IGNORECASE)
-NAMED = 3
 
 
 def class_numbers(data_names, output_names, outputs):
@@ -33,7 +32,7 @@ def class_numbers(data_names, output_names, outputs):
         raise Stop(
             f"The weights have {outputs:,} outputs and the data {len(data_names):,} "
             "classes: choose those that belong together. "
-            f"Received: {_some(data_names)}"
+            f"Received: {some(data_names)}"
         )
     if output_names is not None and set(output_names) == set(data_names):
         places = {name: place for place, name in enumerate(output_names)}
@@ -43,8 +42,8 @@ def class_numbers(data_names, output_names, outputs):
     if output_names is not None:
         raise Stop(
             "The data's classes are not those that the weights were trained on: only "
-            f"in the data: {_some(set(data_names) - set(output_names))}; only in the "
-            f"weights: {_some(set(output_names) - set(data_names))}."
+            f"in the data: {some(set(data_names) - set(output_names))}; only in the "
+            f"weights: {some(set(output_names) - set(data_names))}."
         )
     return list(range(outputs))
 
@@ -131,7 +130,7 @@ def _by_name(path, text, files, names):
         raise Stop(
             f"--labels has no line for {len(missing):,} of {len(files):,} images: add "
             f"them, or take the images away. Received: {str(path)!r} without "
-            f"{_some(Path(file).name for file in missing)}"
+            f"{some(Path(file).name for file in missing)}"
         )
     return [(labels[Path(file).name],) for file in files]
 
@@ -140,8 +139,3 @@ def _are_numbers(names):
     return sorted(name for name in names if name.isdecimal()) == sorted(
         map(str, range(len(names)))
     )
-
-
-def _some(names):
-    names = sorted(map(str, names))
-    return ", ".join(names[:NAMED]) + ", …" * (len(names) > NAMED) or "none"

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from training.console import Stop
+from training.console import Stop, first_line
 
 FORMS = (
     "WEIGHTS is a .keras checkpoint, a SavedModel folder, a .tflite file or a run's "
@@ -64,7 +64,7 @@ def open_weights(path):
     except Exception as error:
         raise Stop(
             f"{FORMS}; this {form} cannot be read. Received: {str(path)!r} "
-            f"({_first_line(error)})"
+            f"({first_line(error)})"
         ) from error
     return Weights(path, form, run, *_checked(path, shape, outputs))
 
@@ -174,7 +174,3 @@ def _single(outputs):
     """The only output, as an array."""
     (output,) = keras.tree.flatten(outputs)
     return np.asarray(output, "float32")
-
-
-def _first_line(error):
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

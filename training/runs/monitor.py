@@ -47,7 +47,6 @@ class Monitor:
         self.every = every
         self.first_images = first_images
         self._bar = None
-        self._rows = []
         self._board = None
 
     def begin(self, step):
@@ -56,7 +55,11 @@ class Monitor:
         self._last = {}
         if self.folder is None:
             return
-        self._rows = [r for r in _read(self.folder / STEPS) if int(r["step"]) <= step]
+        rows = [row for row in _read(self.folder / STEPS) if int(row["step"]) <= step]
+        if rows:
+            _write(self.folder / STEPS, rows)
+        else:
+            (self.folder / STEPS).unlink(missing_ok=True)
         if all(map(importlib.util.find_spec, ("tensorflow", "tensorboard"))):
             import tensorflow as tf
 
@@ -93,6 +96,7 @@ class Monitor:
         now = time.perf_counter()
         speed = (step - self._clocked) * self.batch_size / max(now - self._clock, 1e-9)
         self._clock, self._clocked = now, step
+        rows = []
         for at in due:
             index = at - (step - count) - 1
             row = {
@@ -102,9 +106,9 @@ class Monitor:
                 "gradient_norm": float(values["gradient_norm"][index]),
                 "learning_rate": float(self.rate_at(at - 1)),
             }
-            self._rows.append(row)
+            rows.append(row)
             self._scalars("train", at, {**row, "images_per_second": speed})
-        _write(self.folder / STEPS, self._rows)
+        _append(self.folder / STEPS, rows)
 
     def epoch_end(self, history):
         """Closes an epoch; the last row of `history` is its own."""
@@ -172,7 +176,16 @@ def _read(path):
     if not path.exists():
         return []
     with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+        # A line that a power cut left incomplete is of a step that comes again.
+        return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def _append(path, rows):
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[-1]))
+        if not file.tell():
+            writer.writeheader()
+        writer.writerows(rows)
 
 
 def _write(path, rows):
