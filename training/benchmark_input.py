@@ -110,7 +110,7 @@ def recipe_of(name):
 
 def images_of(path, folder):
     """The images in a folder, or in a tar file, which is unpacked into `folder`."""
-    from training.data.folders import SUFFIXES
+    from kmlp.data.folders import SUFFIXES
 
     if path.suffix == ".tar":
         with tarfile.open(path) as archive:
@@ -154,7 +154,7 @@ def ours(entries, recipe, batch_size):
     """An iterator of our training batches, read from files."""
     import numpy as np
 
-    from training.data.images import Files, Source, Split
+    from kmlp.data.images import Files, Source, Split
     from training.data.pipeline import training_batches
 
     labels = np.arange(len(entries), dtype="int32") % CLASSES

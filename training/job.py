@@ -7,8 +7,8 @@ import time
 import keras
 
 from kmlp.atomic import check_writable
+from kmlp.data import reason
 from training.console import Stop
-from training.data import reason
 from training.distillation import Objective, open_teacher
 from training.ending import estimate, finish
 from training.engine.base import Options, WorkerLost

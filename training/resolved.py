@@ -4,15 +4,10 @@ import dataclasses
 import functools
 import json
 
+from kmlp.data import evaluation_batches, open_source
 from training.augmentation.policies import parse
 from training.console import Stop
-from training.data import (
-    evaluation_batches,
-    load,
-    open_source,
-    steps_per_epoch,
-    training_batches,
-)
+from training.data import load, steps_per_epoch, training_batches
 from training.engine.cluster import per_replica_batch
 from training.networks import build
 from training.recipes import (

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from training.data.images import Memory, Source, Split
+from kmlp.data.images import Memory, Source, Split
 
 
 def write_image(path, *, size=(20, 24), channels=3, seed=0):

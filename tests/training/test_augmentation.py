@@ -8,10 +8,10 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow as tf
-from oracles.timm_resmlp import timm_module
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from kmlp.pytorch.timm_resmlp import timm_module
 from training import augmentation
 from training.augmentation import erasing, mixing, policies
 from training.augmentation.compilation import compiled

@@ -11,10 +11,10 @@ import tensorflow_datasets as tfds
 from image_folders import DAMAGES, damage, truncate, write_folder, write_image
 from PIL import Image
 
-from training import data
+from kmlp.data import named, open_source
 from training.console import Stop
-from training.data import loading, named
-from training.data.decode import square
+from training.data import load, loading
+from training.data.crops import square
 from training.recipes import Recipe
 
 SIZE = 16
@@ -64,7 +64,7 @@ def test_bad_folder(case, tmp_path):
     root = write_folder(tmp_path / "images", count=1)
     spoil(root)
     with pytest.raises(Stop) as stopped:
-        data.open_source(root)
+        open_source(root)
     assert words in str(stopped.value)
     assert "Received: " in str(stopped.value)
     assert str(root) in str(stopped.value)
@@ -76,13 +76,13 @@ def test_bad_folder(case, tmp_path):
 def test_folder(validation, home, tmp_path):
     root = write_folder(tmp_path / home, splits=("train", validation))
     (root / "train/cat/notes.txt").write_text("no image")
-    source = data.open_source(str(tmp_path))
+    source = open_source(str(tmp_path))
     assert source.class_names == ("cat", "dog")
     assert source.small
     assert source.flip
     assert (source.train.count, source.validation.count) == (6, 6)
     np.testing.assert_array_equal(source.train.labels, [0, 0, 0, 1, 1, 1])
-    loaded = data.load(source, RECIPE)
+    loaded = load(source, RECIPE)
     assert loaded.train.store.images.shape == (6, SIZE, SIZE, 3)
     np.testing.assert_array_equal(loaded.train.labels, [0, 0, 0, 1, 1, 1])
     assert loaded.skipped == ()
@@ -91,17 +91,17 @@ def test_folder(validation, home, tmp_path):
 def test_numbers_are_sorted_as_numbers(tmp_path):
     names = [str(number) for number in range(12)]
     write_folder(tmp_path, classes=names, count=1)
-    assert data.open_source(tmp_path).class_names == tuple(names)
+    assert open_source(tmp_path).class_names == tuple(names)
     write_folder(tmp_path, classes=["x"], count=1)
-    assert data.open_source(tmp_path).class_names == (*sorted(names), "x")
+    assert open_source(tmp_path).class_names == (*sorted(names), "x")
 
 
 def test_large_images_are_not_small(tmp_path):
     root = write_folder(tmp_path)
     truncate(root / "train/cat/0.jpg")
-    assert data.open_source(root).small
+    assert open_source(root).small
     write_image(root / "train/dog/2.jpg", size=(20, 65))
-    assert not data.open_source(root).small
+    assert not open_source(root).small
 
 
 @pytest.mark.parametrize("crop", ["shift", "resized"])
@@ -112,9 +112,9 @@ def test_corrupt_image(reason, split, crop, tmp_path, capsys):
     path = damage(folder / split / "dog", reason)
     recipe = dataclasses.replace(RECIPE, crop=crop)
     with pytest.raises(Stop) as stopped:
-        data.load(data.open_source(folder), recipe)
+        load(open_source(folder), recipe)
     assert f"{path} ({reason})" in str(stopped.value)
-    source = data.load(data.open_source(folder, on_corrupt="skip"), recipe)
+    source = load(open_source(folder, on_corrupt="skip"), recipe)
     assert source.skipped == (str(path),)
     assert f"Skipped 1 image: {path} ({reason})" in capsys.readouterr().out
     assert source.train.count == source.validation.count == 6
@@ -125,7 +125,7 @@ def test_many_corrupt_images_are_counted(tmp_path):
     for index in range(5):
         truncate(root / f"train/cat/{index}.jpg")
     with pytest.raises(Stop, match="5 images cannot be decoded") as stopped:
-        data.load(data.open_source(root), RECIPE)
+        load(open_source(root), RECIPE)
     assert "and 2 more" in str(stopped.value)
 
 
@@ -133,45 +133,45 @@ def test_class_of_corrupt_images(tmp_path):
     root = write_folder(tmp_path / "images", count=1)
     truncate(root / "val/dog/0.jpg")
     with pytest.raises(Stop, match="No image of a class") as stopped:
-        data.load(data.open_source(root, on_corrupt="skip"), RECIPE)
+        load(open_source(root, on_corrupt="skip"), RECIPE)
     assert str(root / "val/dog") in str(stopped.value)
 
 
 def test_vanished_image(tmp_path):
     root = write_folder(tmp_path / "images")
-    source = data.open_source(root)
+    source = open_source(root)
     (root / "train/cat/1.jpg").unlink()
     with pytest.raises(Stop, match=r"train/cat/1.jpg \(No such file or directory\)"):
-        data.load(source, RECIPE)
+        load(source, RECIPE)
 
 
 def test_what_is_kept(tmp_path, monkeypatch):
     """Decoded windows of small images, encoded large ones, or files."""
-    source = data.open_source(write_folder(tmp_path / "images"))
+    source = open_source(write_folder(tmp_path / "images"))
     files = [Path(path).read_bytes() for path in source.train.store.paths]
-    windows = data.load(source, RECIPE).train.store.images
+    windows = load(source, RECIPE).train.store.images
     for window, file in zip(windows, files, strict=True):
         expected = square(tf.constant(file), SIZE, RECIPE.interpolation)
         np.testing.assert_array_equal(window, expected)
     recipe = dataclasses.replace(RECIPE, crop="resized")
-    assert data.load(source, recipe).train.store.images.numpy().tolist() == files
+    assert load(source, recipe).train.store.images.numpy().tolist() == files
     used = sum(map(len, files))
     monkeypatch.setattr(loading, "allowance", lambda: 2.5 * used)
-    encoded = data.load(source, dataclasses.replace(RECIPE, image_size=1000))
+    encoded = load(source, dataclasses.replace(RECIPE, image_size=1000))
     assert encoded.train.store.images.numpy().tolist() == files
     monkeypatch.setattr(loading, "allowance", lambda: used)
-    assert data.load(source, RECIPE) is source
+    assert load(source, RECIPE) is source
 
 
 def test_digits_are_split_by_class():
-    source = data.open_source(None)
+    source = open_source(None)
     assert source.small
     assert not source.flip
     assert (source.train.count, source.validation.count) == (1437, 360)
     counts = np.bincount(source.validation.labels)
     assert counts.min() >= 34
     assert counts.max() <= 38
-    images = data.load(source, RECIPE).train.store.images
+    images = load(source, RECIPE).train.store.images
     assert images.shape == (1437, SIZE, SIZE, 3)
     normal = (np.asarray(images) / 255 - source.mean) / source.std
     assert abs(normal.mean()) < 0.01
@@ -226,7 +226,7 @@ def prepared(request, tmp_path_factory):
 
 
 def test_named_set(prepared):
-    source = data.open_source("tfds:numbered_images", data_dir=prepared)
+    source = open_source("tfds:numbered_images", data_dir=prepared)
     assert source.class_names == ("even", "odd")
     assert (source.train.count, source.validation.count) == (30, 7)
     assert source.mean is None
@@ -235,14 +235,14 @@ def test_named_set(prepared):
     read = source.train.store.reader()
     found = [read(tf.constant(index, tf.int64)) for index in range(30)]
     assert {image.numpy(): int(label) for image, label in found} == expected
-    loaded = data.load(source, dataclasses.replace(RECIPE, crop="resized")).train.store
+    loaded = load(source, dataclasses.replace(RECIPE, crop="resized")).train.store
     assert dict(zip(loaded.images.numpy(), loaded.labels, strict=True)) == expected
 
 
 def test_parts_of_a_named_set(prepared, monkeypatch):
     parts = named.Known(train="train[10:20]+test", validation="train[20:]")
     monkeypatch.setitem(named.KNOWN, "numbered_images", parts)
-    source = data.open_source("tfds:numbered_images", data_dir=prepared)
+    source = open_source("tfds:numbered_images", data_dir=prepared)
     builder = tfds.builder("numbered_images", data_dir=prepared)
     for split, name in ((source.train, parts.train), (source.validation, "train[20:]")):
         if builder.info.file_format == tfds.core.FileFormat.ARRAY_RECORD:
@@ -271,7 +271,7 @@ BAD_SETS = {
 @pytest.mark.parametrize("name", BAD_SETS)
 def test_bad_named_set(name, tmp_path):
     with pytest.raises(Stop) as stopped:
-        data.open_source(f"tfds:{name}", data_dir=tmp_path)
+        open_source(f"tfds:{name}", data_dir=tmp_path)
     assert BAD_SETS[name].replace("FOLDER", str(tmp_path)) in str(stopped.value)
     assert "Received: " in str(stopped.value)
     assert not list(tmp_path.iterdir())
@@ -279,4 +279,4 @@ def test_bad_named_set(name, tmp_path):
 
 def test_download_that_lacks_what_is_fetched_by_hand(tmp_path):
     with pytest.raises(Stop, match="downloads/manual"):
-        data.open_source("tfds:imagenet2012", data_dir=tmp_path, download=True)
+        open_source("tfds:imagenet2012", data_dir=tmp_path, download=True)

@@ -8,10 +8,11 @@ import types
 import numpy as np
 import pytest
 import tensorflow as tf
-from oracles.timm_resmlp import timm_module
 from PIL import Image
 
-from training.data import decode
+from kmlp.data import decode
+from kmlp.pytorch.timm_resmlp import timm_module
+from training.data import crops
 
 FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
 
@@ -132,11 +133,11 @@ def test_crops_are_timms(sides, scale, ratio, monkeypatch):
     functional = types.SimpleNamespace(get_image_size=lambda image: image)
     monkeypatch.setattr(transforms, "F", functional)
     choose = transforms.RandomResizedCropAndInterpolation.get_params
-    draws = np.random.default_rng(0).random((100, decode.ATTEMPTS, 4), np.float32)
+    draws = np.random.default_rng(0).random((100, crops.ATTEMPTS, 4), np.float32)
     width, height = sides
     boxes = tf.map_fn(
-        lambda shapes: decode.crop_box(height, width, shapes, ratio),
-        decode.crop_shapes(tf.constant(draws), scale, ratio),
+        lambda shapes: crops.crop_box(height, width, shapes, ratio),
+        crops.crop_shapes(tf.constant(draws), scale, ratio),
         fn_output_signature=tf.int32,
     )
     expected = []
@@ -153,8 +154,8 @@ FULL = ((1.0, 1.0), (1.0, 1.0))  # scale and ratio of crops that are the whole s
 
 
 def shapes_of(scale, ratio, seed=0):
-    draws = tf.random.stateless_uniform((1, decode.ATTEMPTS, 4), (seed, 0))
-    return decode.crop_shapes(draws, scale, ratio)[0]
+    draws = tf.random.stateless_uniform((1, crops.ATTEMPTS, 4), (seed, 0))
+    return crops.crop_shapes(draws, scale, ratio)[0]
 
 
 @pytest.mark.parametrize("interpolation", FILTERS)
@@ -167,7 +168,7 @@ def test_resized_crop_of_a_square(kind, side, interpolation):
         value = encoded(image, kind)
         image = Image.open(io.BytesIO(value)).convert("RGB")
     expected = np.asarray(image.resize((224, 224), FILTERS[interpolation])).astype(int)
-    result = decode.resized_crop(
+    result = crops.resized_crop(
         tf.constant(value), 224, shapes_of(*FULL), FULL[1], interpolation, False
     )
     difference = np.abs(result.numpy().astype(int) - expected)
@@ -182,8 +183,8 @@ def test_part_of_a_jpeg_is_that_of_the_whole(sides, seed):
     scale, ratio = (0.08, 1.0), (3 / 4, 4 / 3)
     contents = tf.constant(encoded(picture(*sides), "JPEG"))
     arguments = (224, shapes_of(scale, ratio, seed), ratio, "bicubic", False)
-    part = decode.resized_crop(contents, *arguments).numpy().astype(int)
-    whole = decode.resized_crop(decode.decode(contents), *arguments).numpy()
+    part = crops.resized_crop(contents, *arguments).numpy().astype(int)
+    whole = crops.resized_crop(decode.decode(contents), *arguments).numpy()
     difference = np.abs(part - whole)
     assert difference.mean() < 0.2
     assert difference[8:-8, 8:-8].max() <= 1
@@ -193,15 +194,15 @@ def test_either_interpolation():
     image = tf.constant(np.asarray(picture(150, 150)))
     arguments = (image, 224, shapes_of(*FULL), FULL[1])
     for cubic, name in ((True, "bicubic"), (False, "bilinear")):
-        either = decode.resized_crop(*arguments, "random", tf.constant(cubic))
+        either = crops.resized_crop(*arguments, "random", tf.constant(cubic))
         np.testing.assert_array_equal(
-            either, decode.resized_crop(*arguments, name, False)
+            either, crops.resized_crop(*arguments, name, False)
         )
 
 
 def test_shift_moves_by_whole_pixels():
     size = 16
-    reach = int(size * decode.SHIFT)
+    reach = int(size * crops.SHIFT)
     image = np.random.default_rng(0).integers(1, 255, (size, size, 3), np.uint8)
     padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)))
     places = range(2 * reach + 1)
@@ -212,15 +213,15 @@ def test_shift_moves_by_whole_pixels():
                 draws = tf.constant([(top + low) * share, (left + low) * share])
                 window = padded[top : top + size, left : left + size]
                 np.testing.assert_array_equal(
-                    decode.shift(tf.constant(image), draws), window
+                    crops.shift(tf.constant(image), draws), window
                 )
 
 
 def test_mirror():
     image = tf.constant(np.asarray(picture(12, 9)))
-    np.testing.assert_array_equal(decode.mirror(image, tf.constant(False)), image)
+    np.testing.assert_array_equal(crops.mirror(image, tf.constant(False)), image)
     np.testing.assert_array_equal(
-        decode.mirror(image, tf.constant(True)), image[:, ::-1]
+        crops.mirror(image, tf.constant(True)), image[:, ::-1]
     )
 
 

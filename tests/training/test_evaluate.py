@@ -14,11 +14,11 @@ import pytest
 import tensorflow as tf
 
 import kmlp
+from kmlp.artifacts.forms import KERAS, SAVED_MODEL, TFLITE
+from kmlp.data.scoring import Score
+from kmlp.data.truth import class_numbers, read_labels
 from training import evaluate
 from training.console import Stop
-from training.evaluation.scoring import Score
-from training.evaluation.truth import class_numbers, read_labels
-from training.evaluation.weights import KERAS, SAVED_MODEL, TFLITE
 
 SCRIPT = Path(evaluate.__file__)
 SIZE, CLASSES, APART = 8, 12, 20

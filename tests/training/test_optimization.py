@@ -8,6 +8,8 @@ import pytest
 from cases import CASES, build, relative_error
 
 import kmlp
+from kmlp import pytorch
+from kmlp.pytorch.timm_resmlp import timm_module
 from training.optimization import (
     AdamW,
     Lamb,
@@ -19,9 +21,6 @@ from training.optimization import (
 from training.recipes import recipe_for, resolve
 
 torch = pytest.importorskip("torch")
-
-from oracles import torch_networks  # noqa: E402
-from oracles.timm_resmlp import timm_module  # noqa: E402
 
 # Recipe, an architecture, and what timm's scheduler is given by the trainers: peak,
 # floor, warm-up rate at the recipe's batch; epochs, warm-up; unit.
@@ -236,7 +235,7 @@ def test_as_much_decays_as_in_the_published_trainers(arch):
     ours, theirs = PARTNERS[arch]
     model = kmlp.create_model(arch, **ours)
     with torch.device("meta"):
-        published = torch_networks.build(arch, **theirs)
+        published = pytorch.build(arch, **theirs)
     # They leave out what is a vector there, whatever it is for.
     matrices = sum(p.numel() for p in published.parameters() if p.ndim > 1)
     kernels = [v for v in model.trainable_variables if decays(v)]

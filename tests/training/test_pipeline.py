@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 from image_folders import DAMAGES, damage, numbered_source, write_folder, write_image
 
-from training import benchmark_input, data
+from kmlp.data import evaluation_batches, open_source, reason
+from kmlp.data.batches import statistics
+from training import benchmark_input
 from training.console import Stop
-from training.data import loading, randomness
-from training.data.pipeline import statistics
+from training.data import load, loading, randomness, training_batches
 from training.recipes import Recipe
 
 SIZE = 8
@@ -35,7 +36,7 @@ FULL = dataclasses.replace(
 def batches(source, recipe, count, **options):
     """`count` batches as arrays."""
     options = {"image_size": SIZE, "batch_size": 4, "global_batch": 4, **options}
-    dataset = data.training_batches(source, recipe, **options)
+    dataset = training_batches(source, recipe, **options)
     return list(dataset.take(count).as_numpy_iterator())
 
 
@@ -206,9 +207,9 @@ def test_images_of_any_shape(crop, tmp_path):
                 path = tmp_path / split / name / str(number)
                 write_image(path.with_suffix(".jpg"), size=size, channels=1)
                 write_image(path.with_suffix(".png"), size=size)
-    source = data.open_source(tmp_path)
+    source = open_source(tmp_path)
     recipe = dataclasses.replace(CROPPED, crop=crop)
-    for ready in (source, data.load(source, recipe)):
+    for ready in (source, load(source, recipe)):
         for images, _ in batches(ready, recipe, 5):
             assert images.shape == (4, SIZE, SIZE, 3)
             assert np.isfinite(images).all()
@@ -216,17 +217,17 @@ def test_images_of_any_shape(crop, tmp_path):
 
 @pytest.mark.parametrize("crop", ["shift", "resized"])
 def test_files_give_the_images_of_memory(crop, tmp_path, monkeypatch):
-    files = data.open_source(write_folder(tmp_path / "images"))
+    files = open_source(write_folder(tmp_path / "images"))
     recipe = dataclasses.replace(CROPPED, crop=crop)
-    memory = data.load(files, recipe)
+    memory = load(files, recipe)
     monkeypatch.setattr(loading, "allowance", lambda: 0)
-    assert data.load(files, recipe) is files
+    assert load(files, recipe) is files
     for ours, theirs in zip(batches(files, recipe, 4), batches(memory, recipe, 4)):
         np.testing.assert_array_equal(ours[0], theirs[0])
         np.testing.assert_array_equal(ours[1], theirs[1])
     options = {"image_size": SIZE, "batch_size": 4}
     ours, theirs = (
-        data.evaluation_batches(source.validation, recipe, **options)
+        evaluation_batches(source.validation, recipe, **options)
         for source in (files, memory)
     )
     for our, their in zip(ours, theirs, strict=True):
@@ -252,7 +253,7 @@ def test_evaluation_shows_every_image_once(case):
     source = numbered_source(8, validation=count)
     shown = []
     for worker in range(workers):
-        dataset = data.evaluation_batches(
+        dataset = evaluation_batches(
             source.validation,
             PLAIN,
             image_size=SIZE,
@@ -280,7 +281,7 @@ def stopped(dataset):
     with pytest.raises(tf.errors.OpError) as raised:
         for _ in dataset:
             pass
-    return data.reason(raised.value)
+    return reason(raised.value)
 
 
 GONE = "No such file or directory"
@@ -296,17 +297,17 @@ def test_image_that_is_lost_while_training(reason, crop, tmp_path, capsys):
     path = folder / "train/dog/2.jpg"
     if reason in DAMAGES:
         path = damage(folder / "train/dog", reason)
-    source = data.open_source(folder)
-    skipping = data.open_source(folder, on_corrupt="skip")
+    source = open_source(folder)
+    skipping = open_source(folder, on_corrupt="skip")
     if reason == GONE:
         path.unlink()
     recipe = dataclasses.replace(CROPPED, crop=crop)
     options = {"image_size": SIZE, "batch_size": 2, "global_batch": 2}
-    stop = stopped(data.training_batches(source, recipe, **options).take(10))
+    stop = stopped(training_batches(source, recipe, **options).take(10))
     assert f"Received: {path} ({reason})" in str(stop)
     assert "\n" not in str(stop)
     if reason == GONE:  # more may be
-        dataset = data.training_batches(skipping, recipe, **options).take(10)
+        dataset = training_batches(skipping, recipe, **options).take(10)
         assert str(path) in str(stopped(dataset))
         return
     capsys.readouterr()
@@ -318,7 +319,7 @@ def test_image_that_is_lost_while_training(reason, crop, tmp_path, capsys):
     later = [name for name in names if name > path.name]
     follower = folder / "train" / (f"dog/{later[0]}" if later else "cat/0.jpg")
     shutil.copy(follower, path)
-    expected = batches(data.open_source(folder), recipe, 10, **options)
+    expected = batches(open_source(folder), recipe, 10, **options)
     for (images, _), (others, _) in zip(shown, expected):
         np.testing.assert_array_equal(images, others)
 
@@ -329,8 +330,8 @@ def test_image_that_is_lost_while_evaluating(reason, tmp_path):
     path = damage(folder / "val/cat", reason)
     options = {"image_size": SIZE, "batch_size": 2}
     for on_corrupt in ("stop", "skip"):
-        source = data.open_source(folder, on_corrupt=on_corrupt)
-        dataset = data.evaluation_batches(source.validation, PLAIN, **options)
+        source = open_source(folder, on_corrupt=on_corrupt)
+        dataset = evaluation_batches(source.validation, PLAIN, **options)
         if on_corrupt == "stop":
             assert f"{path} ({reason})" in str(stopped(dataset))
         else:
@@ -339,7 +340,7 @@ def test_image_that_is_lost_while_evaluating(reason, tmp_path):
 
 
 def test_other_errors_have_no_such_reason():
-    assert data.reason(ValueError("something else")) is None
+    assert reason(ValueError("something else")) is None
 
 
 def test_bad_input():

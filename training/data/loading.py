@@ -5,10 +5,11 @@ import os
 
 import tensorflow as tf
 
+from kmlp.data.decode import decode
+from kmlp.data.images import Memory
+from kmlp.data.reading import REMEDY, images, named, read_all
 from training.console import Stop
-from training.data.decode import WHOLE_CROPS, decode, square
-from training.data.images import Memory
-from training.data.reading import REMEDY, images, named, read_all
+from training.data.crops import WHOLE_CROPS, square
 
 MEMORY_SHARE = 1 / 4
 

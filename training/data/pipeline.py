@@ -1,29 +1,27 @@
-"""The batches that a model trains on and is tested on.
+"""The batches that a model trains on.
 
 A training image is a function of the seed and of its position in the run: nothing is
 remembered from one to the next. So a run goes on at any step, and its images do not
 depend on how many workers and devices share them.
 """
 
-import os
-
 import numpy as np
 import tensorflow as tf
 
+from kmlp.data.batches import batched, finished, statistics
+from kmlp.data.decode import normalise
+from kmlp.data.reading import guarded
 from training import augmentation
 from training.console import Stop
 from training.data import randomness
-from training.data.decode import (
+from training.data.crops import (
     ATTEMPTS,
-    centre_crop,
     crop_shapes,
     mirror,
-    normalise,
     resized_crop,
     shift,
     square,
 )
-from training.data.reading import guarded
 
 # Random numbers of an image: its crop, then shift, mirroring, interpolation.
 _DRAWS = 4 * ATTEMPTS + 4
@@ -106,8 +104,8 @@ def training_batches(
         )
 
     dataset = tf.data.Dataset.range(start_epoch, np.iinfo(np.int64).max)
-    dataset = _batched(dataset.flat_map(epoch), sample, split, batch_size)
-    return _finished(dataset.map(mixed, num_parallel_calls=tf.data.AUTOTUNE), split)
+    dataset = batched(dataset.flat_map(epoch), sample, split, batch_size)
+    return finished(dataset.map(mixed, num_parallel_calls=tf.data.AUTOTUNE), split)
 
 
 def steps_per_epoch(images, global_batch):
@@ -123,68 +121,6 @@ def steps_per_epoch(images, global_batch):
             f"lower batch_size. Received: batch_size={global_batch}"
         )
     return steps
-
-
-def evaluation_batches(
-    split, recipe, *, image_size, batch_size, worker=0, workers=1, replicas=1
-):
-    """Centre crops in order, padded to full batches, as many for every worker.
-
-    Args:
-        split: `Split`.
-        recipe: `Recipe`; its `test_crop`, `test_interpolation`, `mean` and `std`
-            count.
-        image_size: height and width of the images.
-        batch_size: of a replica.
-        worker, workers: which of how many processes asks; worker w takes images w,
-            w + W, ….
-        replicas: of a worker; the number of its batches is a multiple of it.
-
-    Returns:
-        A `tf.data.Dataset` of `(images, labels, weights)`, float32 `(batch_size,
-        image_size, image_size, 3)`, int32 and float32 `(batch_size,)`. Weights are 1,
-        and 0 for padding and for what was skipped as unreadable.
-
-    Raises:
-        Stop: no mean and deviation.
-    """
-    mean, std = statistics(split, recipe)
-    rounds = -(-split.count // (workers * batch_size * replicas))
-    size = image_size
-
-    def prepared(image):
-        crop, method = recipe.test_crop, recipe.test_interpolation
-        return normalise(centre_crop(image, size, crop, method), mean, std)
-
-    read = guarded(split, prepared)
-
-    def sample(index):
-        image, label, itself = read(tf.minimum(index, split.count - 1))
-        weight = tf.cast(itself & (index < split.count), tf.float32)
-        return image, tf.cast(label, tf.int32), weight
-
-    last = workers * rounds * batch_size * replicas
-    dataset = tf.data.Dataset.range(worker, last, workers)
-    return _finished(_batched(dataset, sample, split, batch_size), split)
-
-
-def statistics(split, recipe):
-    """`(mean, std)` per channel, of the recipe or else of the data.
-
-    Raises:
-        Stop: neither knows them.
-    """
-    mean = split.mean if recipe.mean is None else recipe.mean
-    std = split.std if recipe.std is None else recipe.std
-    if mean is None or std is None:
-        raise Stop(
-            "Neither recipe nor data say how images are normalised: set mean and std, "
-            "three numbers each, of images in 0…1. "
-            f"Received: mean={mean}, std={std}, data {split.name}".replace(
-                "None", "none"
-            )
-        )
-    return mean, std
 
 
 def _drawn(seed, positions, recipe):
@@ -239,26 +175,3 @@ def _policy(recipe, mean):
     return augmentation.policy(
         recipe.policy, mean=mean, interpolation=recipe.interpolation
     )
-
-
-def _threads(split):
-    """As many as the processor has; more where some wait for the disk."""
-    return os.cpu_count() * (1 if split.store.in_memory else 2)
-
-
-def _batched(dataset, sample, split, batch_size):
-    return dataset.map(sample, num_parallel_calls=_threads(split)).batch(
-        batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE
-    )
-
-
-def _finished(dataset, split):
-    options = tf.data.Options()
-    options.deterministic = True
-    # Workers divide the images here already.
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.OFF
-    )
-    if not split.store.in_memory:
-        options.threading.private_threadpool_size = _threads(split)
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)

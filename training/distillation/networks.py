@@ -11,8 +11,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kmlp.preprocessing import preprocessing_of
 from training.console import Stop, first_line
-from training.preprocessing import preprocessing_of
 
 IMAGENET_CLASSES = 1000
 FORMS = (

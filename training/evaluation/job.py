@@ -11,15 +11,15 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from kmlp.artifacts.opening import open_weights
+from kmlp.data import evaluation_batches
+from kmlp.data.images import Files
+from kmlp.data.labelled import open_evaluation
+from kmlp.data.reading import reason
+from kmlp.data.scoring import Score
+from kmlp.data.truth import class_numbers, read_labels
+from kmlp.preprocessing import preprocessing_of
 from training.console import Stop
-from training.data import evaluation_batches
-from training.data.images import Files
-from training.data.labelled import open_evaluation
-from training.data.reading import reason
-from training.evaluation.scoring import Score
-from training.evaluation.truth import class_numbers, read_labels
-from training.evaluation.weights import open_weights
-from training.preprocessing import preprocessing_of
 from training.recipes import Recipe
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from training.console import Stop
+from kmlp.console import Stop
 
 TOP = 5
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from training.console import NAMED, Stop
+from kmlp.console import NAMED, Stop
 
 # How many images after one that cannot be decoded are tried in its place.
 SUBSTITUTES = 3

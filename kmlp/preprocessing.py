@@ -1,18 +1,23 @@
-"""What a run wrote, beside its weights, of how its images were prepared."""
+"""How images become a model's input: what travels with its weights."""
 
 import dataclasses
 import json
 from pathlib import Path
 
-from training.console import Stop
+from kmlp.artifacts import origin
+from kmlp.artifacts.forms import locate
+from kmlp.console import Stop
 
 # The later overrides the former: a report has what training really used.
 FILES = ("recipe.json", "report.json")
+NEEDED = ("image_size", "mean", "std", "test_crop", "test_interpolation")
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How images become a model's input; `None` where nothing was written.
+    """How images become a model's input; `None` where nobody knows.
+
+    The shorter side is resized to `image_size / test_crop`, and the centre taken.
 
     Attributes:
         mean, std: per channel, of images in 0…1.
@@ -31,15 +36,27 @@ class Preprocessing:
     class_names: tuple[str, ...] | None = None
     found: tuple[str, ...] = ()
 
+    @property
+    def complete(self):
+        """Whether nothing is left open that an image needs."""
+        return None not in [getattr(self, name) for name in NEEDED]
+
+    def as_json(self):
+        """What an origin says of it; class names stand there by themselves."""
+        return {name: getattr(self, name) for name in NEEDED}
+
 
 def preprocessing_of(path):
-    """Reads `recipe.json` and `report.json` in a folder, or beside a file.
+    """What is known of the images that weights were trained on.
+
+    Read from `recipe.json` and `report.json` in the folder or beside the file, and
+    from the origin that the artifact itself carries, which counts most.
 
     Args:
         path: of weights: a run's folder, a SavedModel's or a file.
 
     Raises:
-        Stop: such a file that cannot be read.
+        Stop: something such that cannot be read.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
@@ -50,7 +67,20 @@ def preprocessing_of(path):
             written = _read(folder / name)
             for part in (written, written.get("recipe"), written.get("data")):
                 values |= _known(part)
+    carried = _carried(path)
+    if carried:
+        found.append(str(path))
+        values |= _known(carried) | _known(carried.get("preprocessing"))
     return Preprocessing(**values, found=tuple(found))
+
+
+def _carried(path):
+    """The artifact's origin, `None` where there is none, or no artifact."""
+    try:
+        locate(path)
+    except Stop:
+        return None
+    return origin.read(path)
 
 
 def _known(part):

@@ -4,7 +4,7 @@ import numpy as np
 import sklearn.datasets
 import sklearn.model_selection
 
-from training.data.images import Memory, Source, Split
+from kmlp.data.images import Memory, Source, Split
 
 NAME = "scikit-learn's handwritten digits"
 VALIDATION_SHARE = 0.2

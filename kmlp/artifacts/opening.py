@@ -8,15 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from training.console import Stop, first_line
-
-FORMS = (
-    "WEIGHTS is a .keras checkpoint, a SavedModel folder, a .tflite file or a run's "
-    "version folder"
-)
-KERAS, SAVED_MODEL, TFLITE = ".keras checkpoint", "SavedModel", "TFLite file"
-# What a file begins with, from which byte, and what it is.
-MAGIC = ((4, b"TFL3", TFLITE), (0, b"PK\x03\x04", KERAS), (0, b"\x89HDF", "HDF5 file"))
+from kmlp.artifacts.forms import FORMS, KERAS, TFLITE, locate
+from kmlp.console import Stop, first_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,12 +41,7 @@ def open_weights(path):
     Raises:
         Stop: nothing such there, unreadable, or no images in and classes out.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        path = _of_folder(path)
-    if not path.exists():
-        raise Stop(f"{FORMS}; this does not exist. Received: {str(path)!r}")
-    form = SAVED_MODEL if path.is_dir() else _form(path)
+    path, form = locate(path)
     try:
         if form == KERAS:
             run, shape, outputs = _keras(path)
@@ -67,38 +55,6 @@ def open_weights(path):
             f"({first_line(error)})"
         ) from error
     return Weights(path, form, run, *_checked(path, shape, outputs))
-
-
-def _of_folder(folder):
-    if (folder / "saved_model.pb").is_file():
-        return folder
-    if (folder / "trained.keras").is_file():
-        return folder / "trained.keras"
-    versions = [p for p in folder.iterdir() if p.name.isdecimal() and p.is_dir()]
-    if versions:
-        return _of_folder(max(versions, key=lambda version: int(version.name)))
-    raise Stop(
-        f"{FORMS}; this folder has neither saved_model.pb nor trained.keras nor "
-        f"versions. Received: {str(folder)!r}"
-    )
-
-
-def _form(path):
-    try:
-        with open(path, "rb") as file:
-            start = file.read(8)
-    except OSError as error:
-        raise Stop(f"{FORMS}; {error}") from error
-    for offset, magic, form in MAGIC:
-        if start[offset:].startswith(magic) and form in (KERAS, TFLITE):
-            return form
-        if start[offset:].startswith(magic):
-            raise Stop(
-                f"{FORMS}; an {form} holds weights without their network: load it "
-                f"into its model and save that as .keras. Received: {str(path)!r}"
-            )
-    found = "neither of them" if start else "empty"
-    raise Stop(f"{FORMS}; this file is {found}. Received: {str(path)!r}")
 
 
 def _keras(path):

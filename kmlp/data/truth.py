@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from training.console import Stop, some
+from kmlp.console import Stop, some
 
 # ImageNet-ReaL numbers the validation images as their files do, from 1.
 NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.", re.IGNORECASE)

@@ -1,15 +1,10 @@
-"""Encoded images as the pixels that a model trains on or is tested on.
+"""The random parts of images that a model trains on."""
 
-An image is either encoded, a scalar string of JPEG, PNG, GIF, BMP or WebP, or
-`(H, W, 3)` uint8. JPEGs equal Pillow's to the bit, resized images to within rounding
-(Pillow rounds between its passes). The orientation in EXIF is ignored, as it is by the
-published trainers.
-"""
-
-import functools
 import math
 
 import tensorflow as tf
+
+from kmlp.data.decode import JPEG, by_kind, centre_crop, height_and_width, window
 
 # What a shift uncovers at most, as a share of the side.
 SHIFT = 1 / 8
@@ -17,50 +12,6 @@ SHIFT = 1 / 8
 ATTEMPTS = 10
 # Crops that are windows of the whole image, which can be kept decoded.
 WHOLE_CROPS = ("pad", "shift", "none")
-_KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
-# The slower of TensorFlow's two; the other errs by 1 in 255.
-_JPEG = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
-
-
-def decode(image):
-    """The whole image, `(H, W, 3)` uint8; of an animation the first frame."""
-    if image.dtype != tf.string:
-        return image
-    return _decoded(
-        image,
-        lambda: tf.io.decode_jpeg(image, **_JPEG),
-        lambda pixels: pixels,
-    )
-
-
-def centre_crop(image, size, test_crop, interpolation):
-    """Resizes the shorter side to `size / test_crop` and takes the centre.
-
-    Args:
-        image: encoded or decoded.
-        size: of the result.
-        test_crop: in (0, 1].
-        interpolation: `"bilinear"` or `"bicubic"`.
-
-    Returns:
-        `(size, size, 3)` uint8, equal to timm's evaluation transform.
-    """
-    image = decode(image)
-    height, width = _sides(image)
-    shorter = tf.minimum(height, width)
-    resized = math.floor(size / test_crop)
-    # The longer side is rounded down, the margin to the nearest even.
-    sides = tf.stack([height, width]) * resized // shorter
-    margin = tf.round(tf.cast(sides - size, tf.float32) / 2)
-    scale = tf.cast(sides, tf.float32) / tf.cast(tf.stack([height, width]), tf.float32)
-    sampled = functools.partial(_sampled, image, size, scale, -margin, interpolation)
-    if resized != size or not image.shape.is_compatible_with((size, size, 3)):
-        return sampled()
-    return tf.cond(
-        (height == size) & (width == size),
-        lambda: tf.ensure_shape(image, (size, size, 3)),
-        sampled,
-    )
 
 
 def square(image, size, interpolation):
@@ -142,17 +93,18 @@ def resized_crop(image, size, shapes, ratio, interpolation, cubic):
     def jpeg():
         height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(image))
         box = crop_box(height, width, shapes, ratio)
-        return tf.io.decode_and_crop_jpeg(image, box, **_JPEG)
+        return tf.io.decode_and_crop_jpeg(image, box, **JPEG)
 
     def pixels(whole):
-        top, left, height, width = tf.unstack(crop_box(*_sides(whole), shapes, ratio))
+        box = crop_box(*height_and_width(whole), shapes, ratio)
+        top, left, height, width = tf.unstack(box)
         return whole[top : top + height, left : left + width]
 
-    part = pixels(image) if image.dtype != tf.string else _decoded(image, jpeg, pixels)
-    scale = size / tf.cast(tf.stack(_sides(part)), tf.float32)
+    part = pixels(image) if image.dtype != tf.string else by_kind(image, jpeg, pixels)
+    scale = size / tf.cast(tf.stack(height_and_width(part)), tf.float32)
 
     def sampled(method):
-        return lambda: _sampled(part, size, scale, tf.zeros(2), method)
+        return lambda: window(part, size, scale, tf.zeros(2), method)
 
     if interpolation == "random":
         return tf.cond(cubic, sampled("bicubic"), sampled("bilinear"))
@@ -176,45 +128,3 @@ def shift(image, draws):
 def mirror(image, mirrored):
     """The image from right to left where `mirrored`."""
     return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)
-
-
-def normalise(image, mean, std):
-    """`(S, S, 3)` uint8 as the model takes it, float32."""
-    # Rows of colours: broadcasting over the last axis of three is slow.
-    size = image.shape[1]
-    mean = tf.tile(255 * tf.constant(mean, tf.float32), [size])
-    factor = tf.tile(1 / (255 * tf.constant(std, tf.float32)), [size])
-    rows = tf.cast(tf.reshape(image, (-1, 3 * size)), tf.float32)
-    return tf.reshape((rows - mean) * factor, image.shape)
-
-
-def _decoded(image, jpeg, pixels):
-    """`jpeg()` of a JPEG, `pixels` of the pixels of anything else."""
-
-    def other():
-        whole = tf.raw_ops.DecodeImage(
-            contents=image, channels=3, expand_animations=False
-        )
-        return pixels(tf.ensure_shape(whole, (None, None, 3)))
-
-    return tf.cond(tf.io.is_jpeg(image), jpeg, other)
-
-
-def _sampled(image, size, scale, translation, interpolation):
-    """A window of the resized image, antialiased as Pillow does."""
-    window = tf.raw_ops.ScaleAndTranslate(
-        images=image[None],
-        size=(size, size),
-        scale=scale,
-        translation=translation,
-        kernel_type=_KERNELS[interpolation],
-        antialias=True,
-    )[0]
-    if interpolation == "bicubic":  # it overshoots
-        window = tf.clip_by_value(window, 0, 255)
-    return tf.ensure_shape(tf.cast(window + 0.5, tf.uint8), (size, size, 3))
-
-
-def _sides(image):
-    shape = tf.shape(image)
-    return shape[0], shape[1]

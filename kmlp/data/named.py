@@ -5,9 +5,9 @@ import difflib
 
 import tensorflow_datasets as tfds
 
-from training.console import Stop
-from training.data.images import Source, Split
-from training.data.records import Records
+from kmlp.console import Stop
+from kmlp.data.images import Source, Split
+from kmlp.data.records import Records
 
 
 @dataclasses.dataclass(frozen=True)

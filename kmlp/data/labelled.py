@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from training.console import Stop
-from training.data.folders import (
+from kmlp.console import Stop
+from kmlp.data.folders import (
     SUFFIXES,
     VALIDATION_NAMES,
     image_paths,
     subfolders,
 )
-from training.data.images import Files, Source, Split
-from training.data.opening import PREFIX, open_source
+from kmlp.data.images import Files, Source, Split
+from kmlp.data.opening import PREFIX, open_source
 
 LAYOUT = (
     "--data takes digits, tfds:NAME, or a folder with val/CLASS/*, test/CLASS/*, "

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from training.console import Stop, some
-from training.data.images import Files, Source, Split
+from kmlp.console import Stop, some
+from kmlp.data.images import Files, Source, Split
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 VALIDATION_NAMES = ("val", "validation", "test")

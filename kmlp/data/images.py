@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from training.data.decode import decode
+from kmlp.data.decode import decode
 
 # Images up to this height and width are small: they have recipes of their own.
 LARGEST_SMALL = 64

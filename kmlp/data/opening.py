@@ -1,6 +1,6 @@
 """Data sets as they are named on the command line."""
 
-from training.console import Stop
+from kmlp.console import Stop
 
 PREFIX = "tfds:"
 
@@ -21,15 +21,15 @@ def open_source(spec=None, *, data_dir=None, download=False, on_corrupt="stop"):
         Stop: no such data, or in no layout that is known.
     """
     if spec is None:
-        from training.data.digits import digits
+        from kmlp.data.digits import digits
 
         return digits()
     if str(spec).startswith(PREFIX):
-        from training.data.named import named_set
+        from kmlp.data.named import named_set
 
         name = str(spec).removeprefix(PREFIX)
         return named_set(name, data_dir, download=download, on_corrupt=on_corrupt)
-    from training.data.folders import image_folder
+    from kmlp.data.folders import image_folder
 
     try:
         return image_folder(spec, on_corrupt)

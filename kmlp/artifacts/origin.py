@@ -1,0 +1,184 @@
+"""Where an artifact comes from: a JSON that travels within it.
+
+A checkpoint carries it as the member `origin.json` of its archive, a SavedModel as
+`assets.extra/origin.json`, which servers copy and do not read, a TFLite file among its
+metadata as `kmlp_origin`.
+"""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shutil
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kmlp.analysis import profile
+from kmlp.artifacts import flatbuffer
+from kmlp.artifacts.forms import KERAS, SAVED_MODEL, TFLITE, locate
+from kmlp.atomic import new_file
+from kmlp.console import Stop
+from kmlp.models.base import VisionMLP
+from kmlp.version import __version__
+
+FORMAT = 1
+MEMBER = "origin.json"
+FOLDER = "assets.extra"
+METADATA = "kmlp_origin"
+TRAIN_FORM, MERGED = "train form", "merged"
+_PACKAGES = ("keras", "tensorflow", "numpy", "ai-edge-litert")
+
+
+def describe(model, *, form, preprocessing=None, class_names=None):
+    """What is known of a model before it becomes an artifact.
+
+    Args:
+        model: the trained `keras.Model`, built.
+        form: what of it is written, `TRAIN_FORM` or `MERGED`.
+        preprocessing: `kmlp.preprocessing.Preprocessing`, or `None`.
+        class_names: in the order of the outputs; `None`: those of `preprocessing`.
+
+    Returns:
+        A dictionary that JSON can hold. `configuration` is `None` for models that are
+        none of ours; their class is named.
+    """
+    ours = isinstance(model, VisionMLP)
+    costs = profile(model)
+    if class_names is None and preprocessing is not None:
+        class_names = preprocessing.class_names
+    return {
+        "format": FORMAT,
+        "architecture": model.name,
+        "class": f"{type(model).__module__}.{type(model).__name__}",
+        "configuration": _plain(model.get_config()) if ours else None,
+        "form": form,
+        "weights_sha256": weights_sha256(model),
+        "parameters": {
+            "trainable": costs.trainable,
+            "non_trainable": costs.non_trainable,
+        },
+        "multiply_adds": costs.macs,
+        "preprocessing": None if preprocessing is None else preprocessing.as_json(),
+        "class_names": None if class_names is None else list(class_names),
+        "versions": versions(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def weights_sha256(model):
+    """SHA-256 over the values of all weights, in Keras' order.
+
+    Names are left out: Keras numbers those of layers without a name anew in every
+    process.
+    """
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
+        digest.update(f"{value.dtype.name}{list(value.shape)}".encode())
+        digest.update(value.view(np.uint8) if value.ndim else value.tobytes())
+    return digest.hexdigest()
+
+
+def versions():
+    """Of Python, of this library and of what it stands on."""
+    found = {"python": platform.python_version(), "kmlp": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {**found, "backend": keras.backend.backend()}
+
+
+def read(path):
+    """The origin that an artifact carries, `None` where it carries none.
+
+    Args:
+        path: as in `kmlp.artifacts.forms.locate`.
+
+    Raises:
+        Stop: no artifact, or one whose origin is damaged.
+    """
+    path, form = locate(path)
+    try:
+        text = _READERS[form](path)
+        return None if text is None else json.loads(text)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise Stop(
+            "What this artifact says of its origin cannot be read: it is damaged; "
+            f"export it again. Received: {str(path)!r} ({error})"
+        ) from error
+
+
+def write(path, origin):
+    """Puts an origin into an artifact, in place of the one it has.
+
+    Args:
+        path: of a `.keras` or `.tflite` file or of a SavedModel's folder.
+        origin: a dictionary that JSON can hold.
+
+    Raises:
+        Stop: no artifact.
+        OSError: it cannot be written; the artifact stays as it was.
+    """
+    path, form = locate(path)
+    _WRITERS[form](path, json.dumps(_plain(origin), indent=2) + "\n")
+
+
+def add(path, **entries):
+    """Adds entries to an artifact's origin; equal names are replaced."""
+    write(path, {**(read(path) or {"format": FORMAT}), **entries})
+
+
+def _plain(value):
+    """A value as JSON has it."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _read_keras(path):
+    with zipfile.ZipFile(path) as archive:
+        if MEMBER not in archive.namelist():
+            return None
+        return archive.read(MEMBER)
+
+
+def _write_keras(path, text):
+    # Within an archive nothing can be replaced: the others are copied.
+    with (
+        new_file(path) as file,
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(file, "w") as new,
+    ):
+        for member in old.infolist():
+            if member.filename != MEMBER:
+                with old.open(member) as source, new.open(member, "w") as target:
+                    shutil.copyfileobj(source, target)
+        new.writestr(MEMBER, text)
+
+
+def _read_saved_model(folder):
+    file = folder / FOLDER / MEMBER
+    return file.read_text() if file.is_file() else None
+
+
+def _write_saved_model(folder, text):
+    with new_file(folder / FOLDER / MEMBER) as file:
+        file.write_text(text)
+
+
+def _read_tflite(path):
+    return flatbuffer.metadata(path.read_bytes(), METADATA)
+
+
+def _write_tflite(path, text):
+    content = flatbuffer.with_metadata(path.read_bytes(), METADATA, text.encode())
+    with new_file(path) as file:
+        Path(file).write_bytes(content)
+
+
+_READERS = {KERAS: _read_keras, SAVED_MODEL: _read_saved_model, TFLITE: _read_tflite}
+_WRITERS = {KERAS: _write_keras, SAVED_MODEL: _write_saved_model, TFLITE: _write_tflite}

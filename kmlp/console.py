@@ -1,0 +1,143 @@
+"""What a person at the terminal sees: our lines, none of the libraries' chatter."""
+
+import argparse
+import os
+import sys
+
+SMALLEST_IMAGE = 8
+NAMED = 3  # how many of many a message names
+
+
+class Stop(Exception):
+    """Ends the job with one line for the person who started it.
+
+    Args:
+        message: what was wrong and the remedy; line breaks become spaces.
+        code: the process's exit code, 2 for input that cannot be worked with.
+    """
+
+    def __init__(self, message, code=2):
+        super().__init__(" ".join(str(message).split()))
+        self.code = code
+
+
+def first_line(error):
+    """What an exception says, in one line; its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def some(names):
+    """The first few of many names, sorted."""
+    names = sorted(map(str, names))
+    return ", ".join(names[:NAMED]) + ", …" * (len(names) > NAMED) or "none"
+
+
+def exit_code(program, job, interrupted="interrupted.", errors=()):
+    """Runs a command's job; its end as one line and an exit code.
+
+    Args:
+        program: name of the command.
+        job: function without arguments.
+        interrupted: what is said of Ctrl-C.
+        errors: further exceptions whose message is for the person.
+    """
+    try:
+        job()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe has gone; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (Stop, *errors) as error:
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        return getattr(error, "code", 2)
+    except KeyboardInterrupt:
+        print(f"\n{program}: {interrupted}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def import_quietly(settle=True):
+    """Imports TensorFlow and Keras without the lines they write while loading.
+
+    Args:
+        settle: whether TensorFlow looks for its devices now, after which they cannot
+            be divided and workers cannot meet.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    from kmlp.quiet import quiet
+
+    with quiet():
+        import tensorflow as tf
+
+        if settle:
+            tf.config.list_logical_devices()
+    tf.get_logger().setLevel("ERROR")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: {message}; see --help.\n")
+
+
+def positive(text):
+    """A positive integer."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a positive integer, not {text!r}")
+    return int(text)
+
+
+def seed(text):
+    """What NumPy takes as a seed."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be in 0…2^32-1, not {text!r}")
+    return int(text)
+
+
+def image_size(text):
+    """A number of pixels."""
+    if positive(text) < SMALLEST_IMAGE:
+        raise argparse.ArgumentTypeError(
+            f"must be at least {SMALLEST_IMAGE}, not {text}"
+        )
+    return int(text)
+
+
+def rate(text):
+    """A positive number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a positive number, not {text!r}")
+    return value
+
+
+def sizes(text):
+    """Integers with commas between them, or `none`."""
+    return () if text == "none" else tuple(positive(part) for part in text.split(","))
+
+
+def minutes(text):
+    """A number of minutes, 0 for always."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of minutes, not {text!r}")
+    return value
+
+
+def step_range(text):
+    """Two step numbers, the second the greater."""
+    parts = text.split(",")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"must be two steps, FIRST,LAST, not {text!r}")
+    first, last = map(int, parts)
+    if not first < last:
+        raise argparse.ArgumentTypeError(f"FIRST must come before LAST, not {text!r}")
+    return first, last
