@@ -26,7 +26,9 @@ with quiet():
     from kmlp.weights import load_published
 
 # Imported on first use: TensorFlow stays out of what runs without it.
-_LAZY = {"export": "kmlp.export", "callbacks": "kmlp.callbacks"}
+_LAZY = {
+    name: f"kmlp.{name}" for name in ("callbacks", "compression", "export", "serving")
+}
 
 __all__ = [
     "MSMLP",

@@ -1,16 +1,17 @@
 """Keras callbacks: from training straight to artifacts."""
 
-import contextlib
 import json
 import math
 import warnings
 
-import keras
 import numpy as np
 from keras.src.callbacks.monitor_callback import MonitorCallback
 
+from kmlp.artifacts import origin
 from kmlp.atomic import check_writable, new_version
-from kmlp.export import audit
+from kmlp.averages import Averages, average_pairs
+from kmlp.export.evidence import audited
+from kmlp.export.offer import offer
 from kmlp.export.precision import in_float32
 from kmlp.export.running import difference, load_saved_model, load_tflite, run_model
 from kmlp.export.saved_model import inference_form, write_saved_model
@@ -52,6 +53,9 @@ class MergeAndExport(MonitorCallback):
             ones of the model's input shape, always the same. Models of unknown
             height and width need a sample, which also sets the size of the TFLite
             file.
+        preprocessing: `kmlp.preprocessing.Preprocessing` of the images, for the
+            signatures that take encoded ones.
+        class_names: in the order of the outputs; `None`: those of `preprocessing`.
         verbose: 1 prints a line per export, 0 nothing.
         on_failure: what happens where the check fails or an artifact cannot be
             written: `"warn"` (training must not be lost to it) or `"raise"`.
@@ -79,6 +83,8 @@ class MergeAndExport(MonitorCallback):
         verbose=1,
         *,
         representative_data=None,
+        preprocessing=None,
+        class_names=None,
         on_failure="warn",
     ):
         _check_choice("save", save, ("end", "best"))
@@ -99,13 +105,15 @@ class MergeAndExport(MonitorCallback):
         self.tflite = tflite
         self.quantize = quantize
         self.representative_data = representative_data
+        self.preprocessing = preprocessing
+        self.class_names = class_names
         self.tolerance = tolerance
         self.sample = sample
         self.verbose = verbose
         self.on_failure = on_failure
         self.exported = []
         self.report = {}
-        self._averages = _Averages()
+        self._averages = Averages()
 
     def on_train_begin(self, logs=None):
         specs = input_specs(self.model)
@@ -114,8 +122,15 @@ class MergeAndExport(MonitorCallback):
                 "MergeAndExport takes a model with one input. "
                 f"Received: inputs {[spec.name for spec in specs]}"
             )
+        # What does not fit is said now, not after the last epoch.
+        offer(
+            self.model,
+            specs,
+            preprocessing=self.preprocessing,
+            class_names=self.class_names,
+        )
         self._images = _sample_images(self.sample, specs[0])
-        self._averages = _Averages()
+        self._averages = Averages()
         self._tflite_options = self.tflite and check_options(
             self.model,
             self.quantize,
@@ -167,7 +182,7 @@ class MergeAndExport(MonitorCallback):
             "published": None,
             "epoch": getattr(self, "_epoch", -1) + 1,
             "monitored": {} if value is None else {self.monitor: float(value)},
-            "averaged_weights": bool(_average_pairs(self.model)),
+            "averaged_weights": bool(average_pairs(self.model)),
             "tolerance": self.tolerance,
             "differences": {},
             "fully_connected_only": {},
@@ -200,21 +215,33 @@ class MergeAndExport(MonitorCallback):
         with self._averages.in_model(self.model):
             # The train form is what counts, in float32 as the artifacts are.
             expected = run_model(in_float32(self.model), self._images)
+            known = origin.describe(
+                self.model,
+                form=origin.MERGED,
+                preprocessing=self.preprocessing,
+                class_names=self.class_names,
+            )
             model = inference_form(self.model)
-        write_saved_model(model, folder)
-        self._check("saved_model", folder, load_saved_model(folder), expected)
+        write_saved_model(
+            model,
+            folder,
+            preprocessing=self.preprocessing,
+            class_names=self.class_names,
+        )
+        self._check("saved_model", folder, load_saved_model(folder), expected, known)
         if self.tflite:
             file = folder / "model.tflite"
             write_tflite(model, file, **self._tflite_options)
-            self._check("tflite", file, load_tflite(file), expected)
+            self._check("tflite", file, load_tflite(file), expected, known)
         outcome = ("published", "failure")
         report = {key: v for key, v in self.report.items() if key not in outcome}
         (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
 
-    def _check(self, name, path, run, expected):
+    def _check(self, name, path, run, expected, known):
         error = difference(run(self._images), expected)
+        audit = audited(path)
         self.report["differences"][name] = error
-        self.report["fully_connected_only"][name] = audit(path).fully_connected_only
+        self.report["fully_connected_only"][name] = audit["fully_connected_only"]
         exact = name != "tflite" or self.quantize is None
         if not math.isfinite(error) or (exact and error > self.tolerance):
             raise RuntimeError(
@@ -222,75 +249,17 @@ class MergeAndExport(MonitorCallback):
                 f"than tolerance={self.tolerance:g} of their magnitude. "
                 f"Received: {error:.3g}"
             )
-
-
-class _Averages:
-    """The weights that an optimizer averages, wherever they currently are.
-
-    `SwapEMAWeights` exchanges weights and averages at times of its own, and `fit`
-    ends by replacing the weights with the averages; neither leaves a trace. The
-    weights as the last training step left them tell what the model holds, so a few
-    are remembered after every step.
-    """
-
-    def __init__(self):
-        self._probes = None
-        self._trained = []
-
-    def remember(self, model):
-        if self._probes is None:
-            pairs = _average_pairs(model)
-            self._probes = sorted(pairs, key=lambda p: math.prod(p[0].shape))[:8]
-        self._trained = [keras.ops.copy(variable) for variable, _ in self._probes]
-
-    @contextlib.contextmanager
-    def in_model(self, model):
-        """Holds the averages in the model for the time of the block.
-
-        Where something else has replaced the trained weights, that stays.
-        """
-        pairs = _average_pairs(model)
-        if not pairs or self._replaced():
-            yield
-            return
-        trained = [keras.ops.convert_to_numpy(variable) for variable, _ in pairs]
-        try:
-            with model.distribute_strategy.scope():
-                for variable, average in pairs:
-                    variable.assign(average)
-            yield
-        finally:
-            with model.distribute_strategy.scope():
-                for (variable, _), value in zip(pairs, trained):
-                    variable.assign(value)
-
-    def _replaced(self):
-        """Whether the model holds other weights than the last step left in it.
-
-        Exchanging and exchanging back costs some last digits, so the weights count
-        as trained where they are nearer to what the step left than the averages.
-        """
-        of_model = of_averages = 0.0
-        for (variable, average), trained in zip(self._probes or [], self._trained):
-            of_model += np.square(_array(variable) - _array(trained)).sum()
-            of_averages += np.square(_array(average) - _array(trained)).sum()
-        return 0 < of_model >= of_averages
-
-
-def _average_pairs(model):
-    """`(variable, average)` of every averaged weight."""
-    optimizer = getattr(model, "optimizer", None)
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # loss scaling
-    pairs = []
-    for part in getattr(optimizer, "optimizers", None) or [optimizer]:
-        if getattr(part, "use_ema", False) and part.built:
-            averages = part._model_variables_moving_average
-            pairs += zip(part._trainable_variables, averages)
-    return [pair for pair in pairs if pair[1] is not None]
-
-
-def _array(variable):
-    return keras.ops.convert_to_numpy(variable).astype("float64")
+        equality = {
+            "with": origin.TRAIN_FORM,
+            "images": len(self._images),
+            "relative_difference": error,
+            "allowed": self.tolerance if exact else None,
+        }
+        quantize = {} if name == "saved_model" else {"quantize": self.quantize}
+        artifact = {"kind": name, **quantize, "epoch": self.report["epoch"]}
+        origin.write(
+            path, {**known, "artifact": artifact, "equality": equality, "audit": audit}
+        )
 
 
 def _sample_images(sample, spec):

@@ -4,10 +4,10 @@ import os
 import sys
 
 from kmlp.console import Parser, exit_code
-from kmlp.jobs import architectures, audit, benchmark, export, info
+from kmlp.jobs import architectures, audit, benchmark, export, info, serving
 from kmlp.version import __version__
 
-JOBS = (architectures, info, benchmark, export, audit)
+JOBS = (architectures, info, benchmark, export, audit, serving)
 # What a wrong input raises in the library; everything else is a fault of ours.
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from kmlp import callbacks
+from kmlp.artifacts import origin
 from kmlp.callbacks import MergeAndExport
 from kmlp.export.running import load_saved_model, load_tflite, run_model
 
@@ -206,11 +207,11 @@ def corrupt(monkeypatch, when):
     """Writes wrong SavedModels while `when()` holds."""
     write = callbacks.write_saved_model
 
-    def corrupted(model, folder):
+    def corrupted(model, folder, **options):
         if when():
             head = model.layers[-1].dense
             head.kernel.assign(head.kernel * 1.01)
-        write(model, folder)
+        write(model, folder, **options)
 
     monkeypatch.setattr(callbacks, "write_saved_model", corrupted)
 
@@ -360,3 +361,27 @@ def test_an_unwritable_folder_is_named_before_training(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="Cannot write"):
         fit(compiled(), MergeAndExport(tmp_path / "file"))
+
+
+def test_what_it_publishes_carries_its_origin(tmp_path):
+    model = compiled(optimizer=keras.optimizers.AdamW(1e-3, use_ema=True))
+    names = [f"class {index}" for index in range(10)]
+    fit(model, MergeAndExport(tmp_path, class_names=names))
+    for path in (tmp_path / "1", tmp_path / "1" / "model.tflite"):
+        found = origin.read(path)
+        # `fit` ends by putting the averages, which were exported, into the model.
+        assert found["weights_sha256"] == origin.weights_sha256(model)
+        assert found["class_names"] == names
+        assert found["form"] == origin.MERGED
+        assert found["artifact"]["epoch"] == 2
+        assert 0 < found["equality"]["relative_difference"] < 1e-5
+        assert found["audit"]["fully_connected_only"]
+
+
+@pytest.mark.parametrize("names", [["a"] * 10, ["a", "b"], "0123456789"])
+def test_class_names_that_do_not_fit_are_refused_before_training(names, tmp_path):
+    model = compiled()
+    before = values(model.weights)
+    with pytest.raises(ValueError, match=r"class_names.*Received"):
+        fit(model, MergeAndExport(tmp_path, class_names=names))
+    assert_same(values(model.weights), before)

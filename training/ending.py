@@ -5,6 +5,7 @@ import contextlib
 import keras
 import numpy as np
 
+from kmlp.preprocessing import Preprocessing
 from training.publishing import publish
 from training.report import table
 from training.resolved import network, serialized, written
@@ -25,6 +26,7 @@ def finish(job, folder, parent, history):
         exported,
         comparison_batches(job),
         parent,
+        preprocessing=preprocessing(job),
         details={
             **written(job),
             "arguments": serialized(exported),
@@ -44,6 +46,19 @@ def finish(job, folder, parent, history):
     else:
         print(f"To export it, under TensorFlow: kmlp export {path / 'trained.keras'}")
     return path
+
+
+def preprocessing(job):
+    """How the job's validation images become inputs."""
+    recipe = job.recipe
+    return Preprocessing(
+        mean=tuple(recipe.mean),
+        std=tuple(recipe.std),
+        image_size=recipe.image_size,
+        test_crop=recipe.test_crop,
+        test_interpolation=recipe.test_interpolation,
+        class_names=tuple(job.source.class_names),
+    )
 
 
 def float32_copy(job):

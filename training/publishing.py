@@ -8,23 +8,27 @@ import shutil
 import keras
 
 import kmlp
+from kmlp.artifacts import origin
+from kmlp.artifacts.forms import CHECKPOINT
 from kmlp.atomic import new_version
 from training.console import Stop
 
 TRAINED, MERGED, SAVED_MODEL, TFLITE = "trained", "merged", "SavedModel", "TFLite"
 
 
-def publish(model, batches, folder, *, details, keep=(), best=None):
+def publish(model, batches, folder, *, preprocessing, details, keep=(), best=None):
     """Merges and exports a trained model and checks every form of it.
 
     The version holds the SavedModel, `model.tflite`, `trained.keras` (the train
     form), `report.json` and what the run wrote; it appears as a whole or not at all.
-    Without TensorFlow as Keras' backend nothing is exported.
+    Each of the first three carries its origin (`kmlp.artifacts.origin`). Without
+    TensorFlow as Keras' backend nothing is exported.
 
     Args:
         model: the trained model, in float32 and never compiled.
         batches: of validation images, on which the forms are compared.
         folder: of the versions.
+        preprocessing: `kmlp.preprocessing.Preprocessing` of the images.
         details: of the run, the first entries of the report.
         keep: files and folders of the run to put beside.
         best: a second model, saved as `best.keras`, or `None`.
@@ -39,16 +43,17 @@ def publish(model, batches, folder, *, details, keep=(), best=None):
     with _failures(exports), new_version(folder) as draft:
         report = {**details, "forms": {}}
         if exports:
-            report["forms"] = _export(model, batches, draft.folder)
+            report["forms"] = _export(model, batches, draft.folder, preprocessing)
         for path in keep:
             copy = shutil.copytree if path.is_dir() else shutil.copy2
             copy(path, draft.folder / path.name)
-        trained = draft.folder / "trained.keras"
-        model.save(trained)
+        trained = draft.folder / CHECKPOINT
+        _save(model, trained, preprocessing, report["forms"])
         if exports:
             report["forms"][TRAINED]["bytes"] = _size(trained)
         if best is not None:
-            best.save(draft.folder / "best.keras")
+            # The comparison was with the other weights, or with these as that file.
+            _save(best, draft.folder / "best.keras", preprocessing, {})
         (draft.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return draft.path, report
 
@@ -69,9 +74,26 @@ def _failures(exports):
         ) from error
 
 
-def _export(model, batches, folder):
+def _save(model, path, preprocessing, forms):
+    """A checkpoint that carries its origin."""
+    model.save(path)
+    described = origin.describe(
+        model, form=origin.TRAIN_FORM, preprocessing=preprocessing
+    )
+    origin.write(path, {**described, "accuracies": _accuracies(forms)})
+
+
+def _accuracies(forms):
+    """The origin's entry of this name."""
+    return {
+        name: {"top1": values["accuracy"], "images": values["images"]}
+        for name, values in forms.items()
+    }
+
+
+def _export(model, batches, folder, preprocessing):
     """Writes the artifacts; the figures of every form."""
-    from kmlp.export import audit
+    from kmlp.export.evidence import audited
     from kmlp.export.running import load_saved_model, load_tflite, run_model
     from kmlp.export.saved_model import inference_form, write_saved_model
     from kmlp.export.tflite import check_options, write_tflite
@@ -79,7 +101,7 @@ def _export(model, batches, folder):
 
     merged = inference_form(model)
     tflite = folder / "model.tflite"
-    write_saved_model(merged, folder)
+    write_saved_model(merged, folder, preprocessing=preprocessing)
     saved_model_bytes = _size(folder)
     write_tflite(merged, tflite, **check_options(model))
     forms = compare(
@@ -101,14 +123,31 @@ def _export(model, batches, folder):
             "multiply_adds": profile.macs,
             "latency_ms": milliseconds[name],
         }
+    described = origin.describe(model, form=origin.MERGED, preprocessing=preprocessing)
     for name, path in ((SAVED_MODEL, folder), (TFLITE, tflite)):
-        operations = audit(path)
+        audit = audited(path)
         forms[name] |= {
             "bytes": _size(path) if name == TFLITE else saved_model_bytes,
-            "fully_connected_only": operations.fully_connected_only,
-            "operations": dict(operations),
+            **audit,
         }
+        entries = {
+            "artifact": {"kind": name},
+            "equality": _equality(forms[name]),
+            "audit": audit,
+            "accuracies": _accuracies(forms),
+        }
+        origin.write(path, {**described, **entries})
     return forms
+
+
+def _equality(values):
+    """The origin's entry of this name."""
+    names = ("images", "relative_difference", "disagreements", "ties")
+    return {
+        "with": origin.TRAIN_FORM,
+        "kind": "validation images",
+        **{name: values[name] for name in names},
+    }
 
 
 def _size(path):

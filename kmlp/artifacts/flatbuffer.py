@@ -35,12 +35,26 @@ def with_metadata(content, name, value):
     Returns:
         The new file's content.
     """
-    import flatbuffers
+    model = unpacked(content)
+    buffer = type(model.buffers[0])(np.frombuffer(value, np.uint8))
+    for entry in model.metadata or ():
+        if entry.name == name.encode():
+            model.buffers[entry.buffer] = buffer
+            break
+    else:
+        from ai_edge_litert import schema_py_generated as schema
+
+        entry = schema.MetadataT(name, len(model.buffers))
+        model.metadata = [*(model.metadata or ()), entry]
+        model.buffers.append(buffer)
+    return packed(model, len(content) + len(value))
+
+
+def unpacked(content):
+    """A TFLite file as the schema's objects, whose buffers keep their alignment."""
     from ai_edge_litert import schema_py_generated as schema
 
     class Buffer(schema.BufferT):
-        """A buffer that keeps its alignment."""
-
         def Pack(self, builder):
             data = None
             if self.data is not None:
@@ -54,16 +68,27 @@ def with_metadata(content, name, value):
 
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content))
     model.buffers = [Buffer(b.data, b.offset, b.size) for b in model.buffers]
-    buffer = Buffer(np.frombuffer(value, np.uint8))
-    for entry in model.metadata or ():
-        if entry.name == name.encode():
-            model.buffers[entry.buffer] = buffer
-            break
-    else:
-        entry = schema.MetadataT(name, len(model.buffers))
-        model.metadata = [*(model.metadata or ()), entry]
-        model.buffers.append(buffer)
-    builder = flatbuffers.Builder(len(content) + len(value) + 1024)
+    return model
+
+
+def packed(model, size):
+    """The file of such objects; equal vectors, as of zero points, are stored once.
+
+    Args:
+        model: from `unpacked`.
+        size: about how many bytes the file has.
+    """
+    import flatbuffers
+
+    class Builder(flatbuffers.Builder):
+        def CreateNumpyVector(self, x):
+            key = (x.dtype.str, x.tobytes())
+            if key not in stored:
+                stored[key] = super().CreateNumpyVector(x)
+            return stored[key]
+
+    stored = {}
+    builder = Builder(size + 1024)
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())
 

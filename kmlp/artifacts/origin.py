@@ -9,6 +9,7 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 import shutil
 import zipfile
@@ -44,29 +45,59 @@ def describe(model, *, form, preprocessing=None, class_names=None):
 
     Returns:
         A dictionary that JSON can hold. `configuration` is `None` for models that are
-        none of ours; their class is named.
+        none of ours, whose class is named; so are multiply-adds that cannot be
+        counted.
     """
     ours = isinstance(model, VisionMLP)
-    costs = profile(model)
     if class_names is None and preprocessing is not None:
         class_names = preprocessing.class_names
-    return {
+    found = {
         "format": FORMAT,
         "architecture": model.name,
         "class": f"{type(model).__module__}.{type(model).__name__}",
-        "configuration": _plain(model.get_config()) if ours else None,
+        "configuration": model.get_config() if ours else None,
         "form": form,
         "weights_sha256": weights_sha256(model),
         "parameters": {
-            "trainable": costs.trainable,
-            "non_trainable": costs.non_trainable,
+            "trainable": _count(model.trainable_weights),
+            "non_trainable": _count(model.non_trainable_weights),
         },
-        "multiply_adds": costs.macs,
+        **_costs(model),
         "preprocessing": None if preprocessing is None else preprocessing.as_json(),
         "class_names": None if class_names is None else list(class_names),
         "versions": versions(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    return _plain(found)
+
+
+def _costs(model):
+    """Nothing where a model's sizes are open, or its layers do not tell theirs."""
+    try:
+        return {"multiply_adds": profile(model).macs}
+    except (ValueError, NotImplementedError):
+        return {}
+
+
+def _count(variables):
+    return sum(math.prod(variable.shape) for variable in variables)
+
+
+def _count(variables):
+    return sum(math.prod(variable.shape) for variable in variables)
+
+
+def _multiply_adds(model, preprocessing):
+    """Per image; `None` where the images' size or the model's graph is unknown."""
+    shape = None
+    if getattr(model, "inputs", None) and preprocessing is not None:
+        size = preprocessing.image_size
+        own = tuple(model.inputs[0].shape[1:])
+        shape = (size, size, *own[2:]) if None in own and size else None
+    try:
+        return profile(model, shape).macs
+    except ValueError:
+        return None
 
 
 def weights_sha256(model):
@@ -92,6 +123,16 @@ def versions():
         except importlib.metadata.PackageNotFoundError:
             continue
     return {**found, "backend": keras.backend.backend()}
+
+
+def of_keras(path):
+    """When and by which Keras a checkpoint was written, as Keras noted it."""
+    with zipfile.ZipFile(path) as archive:
+        noted = json.loads(archive.read("metadata.json"))
+    return {
+        "versions": {"keras": noted.get("keras_version")},
+        "created": noted.get("date_saved"),
+    }
 
 
 def read(path):

@@ -6,7 +6,6 @@ An image is either encoded, a scalar string of JPEG, PNG, GIF, BMP or WebP, or
 published trainers.
 """
 
-import functools
 import math
 
 import tensorflow as tf
@@ -40,21 +39,18 @@ def centre_crop(image, size, test_crop, interpolation):
         `(size, size, 3)` uint8, equal to timm's evaluation transform.
     """
     image = decode(image)
+    resized = math.floor(size / test_crop)
+    # A shape that is only found out must not decide: TensorFlow runs both sides of
+    # such a condition within `tf.map_fn`.
+    if resized == size and image.shape == (size, size, 3):
+        return image
     height, width = height_and_width(image)
     shorter = tf.minimum(height, width)
-    resized = math.floor(size / test_crop)
     # The longer side is rounded down, the margin to the nearest even.
     sides = tf.stack([height, width]) * resized // shorter
     margin = tf.round(tf.cast(sides - size, tf.float32) / 2)
     scale = tf.cast(sides, tf.float32) / tf.cast(tf.stack([height, width]), tf.float32)
-    sampled = functools.partial(window, image, size, scale, -margin, interpolation)
-    if resized != size or not image.shape.is_compatible_with((size, size, 3)):
-        return sampled()
-    return tf.cond(
-        (height == size) & (width == size),
-        lambda: tf.ensure_shape(image, (size, size, 3)),
-        sampled,
-    )
+    return window(image, size, scale, -margin, interpolation)
 
 
 def normalise(image, mean, std):

@@ -1,47 +1,122 @@
 """SavedModels as TensorFlow Serving loads them."""
 
+import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
 import tensorflow as tf
 
+from kmlp.artifacts import origin
 from kmlp.atomic import new_version
+from kmlp.export import evidence
+from kmlp.export import warmup as warming
+from kmlp.export.offer import offer
 from kmlp.export.precision import in_float32
+from kmlp.export.running import load_saved_model
 from kmlp.export.scope import outside_strategy
+from kmlp.export.serving_signatures import signatures
 from kmlp.export.signature import input_specs, serving_function
 from kmlp.merging import merge as merge_model
+from kmlp.preprocessing import Preprocessing
 from kmlp.quiet import quiet
+
+# What a server copies beside the model: names, warm-up requests, the origin.
+EXTRA = "assets.extra"
+CLASS_NAMES = "class_names.txt"
 
 
 @outside_strategy
 def saved_model(
-    model: keras.Model, path: str | os.PathLike, merge: bool = True
+    model: keras.Model,
+    path: str | os.PathLike,
+    merge: bool = True,
+    *,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    top_k: int = 5,
+    warmup: bool = True,
 ) -> Path:
     """Writes a model as the next version of a SavedModel.
 
-    The signature `serving_default` takes float32 images, exactly what the Keras
-    model takes, with the batch free; sizes that the model leaves open stay open.
-    The artifact is float32 whatever policy the model was trained in. Nothing but
-    the whole version ever appears: a killed export leaves none.
+    The signatures share one network and its variables. `serving_default` takes
+    float32 images, exactly what the Keras model takes, with the batch free; sizes that
+    the model leaves open stay open. It gives `output_0`, or the model's own names.
+
+    `serving_bytes`, with `preprocessing`, gives the same for `image_bytes`: `(N,)`
+    strings of JPEG or PNG of any size, prepared in the graph by the code that
+    evaluation uses. One that cannot be decoded fails its request with
+    INVALID_ARGUMENT; `kmlp.data.headers` has the limits.
+
+    `classify`, for models of one output `(N, classes)`, gives the likeliest `classes`
+    by name, their `scores` and `indices`, `(N, k)` each, the best first, of
+    `image_bytes`, or of images without `preprocessing`. Scores are the softmax of the
+    outputs, or the outputs themselves where the model ends in an activation.
+
+    `features`, for models that have `pyramid_outputs`, gives these of images.
+
+    The artifact is float32 whatever policy the model was trained in. Nothing but the
+    whole version ever appears: a killed export leaves none.
 
     Args:
         model: a built `keras.Model`; it is left untouched.
         path: folder of the versions; the new one is `path/VERSION`, an integer one
             above the highest there.
         merge: whether the model's inference form (`kmlp.merge`) is written.
+        preprocessing: how images become the model's input, from
+            `kmlp.preprocessing.preprocessing_of`.
+        class_names: one per class, in the order of the outputs; `None`: those of
+            `preprocessing`, or else the numbers of the classes.
+        top_k: how many classes `classify` answers with, at most.
+        warmup: whether requests are written that a server replays when it loads the
+            version; needs `tensorflow-serving-api`.
 
     Returns:
         The `pathlib.Path` of the version.
 
     Raises:
-        OSError: `path` is no folder and cannot become one, or is not writable.
-        ValueError: the model is not built.
+        OSError: `path` is no folder and cannot become one, or is not writable, or
+            there is no room.
+        RuntimeError: the artifact does not equal the model.
+        ValueError: the model is not built, or preprocessing or class names do not
+            fit it.
+        ImportError: `warmup` without `tensorflow-serving-api`.
     """
     check_model(model)
-    with new_version(path) as draft:
-        write_saved_model(inference_form(model, merge), draft.folder)
+    options = {
+        "preprocessing": preprocessing,
+        "class_names": class_names,
+        "top_k": top_k,
+    }
+    offered = offer(model, input_specs(model), **options)
+    if warmup:
+        warming.check_available()
+    with evidence.named_failures(path), new_version(path) as draft:
+        known = origin.describe(
+            model,
+            form=origin.MERGED if merge else origin.TRAIN_FORM,
+            preprocessing=offered.preprocessing,
+            class_names=offered.class_names,
+        )
+        model = in_float32(model)
+        write_saved_model(
+            inference_form(model, merge), draft.folder, warmup=warmup, **options
+        )
+        origin.write(draft.folder, {**known, **_evidence(model, draft.folder)})
     return draft.path
+
+
+def _evidence(model, folder):
+    """The entries of the origin that speak of the artifact."""
+    entries = {"artifact": {"kind": "SavedModel"}, "audit": evidence.audited(folder)}
+    specs = input_specs(model)
+    if len(specs) == 1:
+        _, *sizes = specs[0].shape
+        shape = (None, *(size or warming.OPEN_SIZE for size in sizes))
+        runner = dataclasses.replace(load_saved_model(folder), input_shape=shape)
+        entries["equality"] = evidence.compare(model, runner, exact=True)
+    return entries
 
 
 def check_model(model):
@@ -60,21 +135,61 @@ def inference_form(model, merge=True):
     return merge_model(model) if merge else model
 
 
-def write_saved_model(model, folder, *, batch_size=None, input_shape=None):
+def write_saved_model(
+    model,
+    folder,
+    *,
+    batch_size=None,
+    input_shape=None,
+    preprocessing=None,
+    class_names=None,
+    top_k=5,
+    warmup=True,
+):
     """Writes a float32 model into an existing or new folder, as it is.
 
     Args:
         model: from `inference_form`.
         folder: of the SavedModel itself.
-        batch_size, input_shape: as in `kmlp.export.signature.input_specs`.
+        batch_size, input_shape: as in `kmlp.export.signature.input_specs`; with
+            either, the artifact is for a converter: `serving_default` and no more.
+        preprocessing, class_names, top_k, warmup: as in `saved_model`.
     """
+    folder = Path(folder)
     specs = input_specs(model, batch_size=batch_size, input_shape=input_shape)
-    function = serving_function(model, specs)
+    if batch_size is not None or input_shape is not None:
+        _save({"serving_default": serving_function(model, specs)}, folder)
+        return
+    offered = offer(
+        model,
+        specs,
+        preprocessing=preprocessing,
+        class_names=class_names,
+        top_k=top_k,
+    )
+    functions = signatures(model, specs, offered)
+    _save(functions, folder)
+    if offered.class_names is not None:
+        (folder / EXTRA).mkdir(exist_ok=True)
+        names = "".join(f"{name}\n" for name in offered.class_names)
+        (folder / EXTRA / CLASS_NAMES).write_text(names, encoding="utf-8")
+    if warmup:
+        (folder / EXTRA).mkdir(exist_ok=True)
+        # The folder of the versions bears the model's name.
+        name = folder.resolve().parent.name
+        warming.write_warmup(folder / EXTRA / warming.FILE, functions, name)
+
+
+def _save(functions, folder):
     # keras.export.ExportArchive would store every variable twice.
     module = tf.Module()
-    module.serve = function
-    module.weights = list(function.get_concrete_function().variables)
+    module.serve = functions["serving_default"]
+    module.weights = list(
+        {
+            id(variable): variable
+            for function in functions.values()
+            for variable in function.get_concrete_function().variables
+        }.values()
+    )
     with quiet():
-        tf.saved_model.save(
-            module, str(folder), signatures={"serving_default": function}
-        )
+        tf.saved_model.save(module, str(folder), signatures=functions)

@@ -39,13 +39,16 @@ def serving_function(model, specs):
         A function that takes one tensor per spec and gives `{name: tensor}`:
         `output_0`, … or the keys of a model that answers with a dictionary.
     """
-    structure = _inputs(model)
 
     def serve(*inputs):
-        inputs = keras.tree.pack_sequence_as(structure, inputs)
-        return named_outputs(infer(model, inputs))
+        return named_outputs(call_flat(model, inputs))
 
     return tf.function(serve, input_signature=specs, autograph=False)
+
+
+def call_flat(model, inputs):
+    """Calls a model in inference mode on the list of its inputs."""
+    return infer(model, keras.tree.pack_sequence_as(_inputs(model), inputs))
 
 
 def infer(model, inputs):

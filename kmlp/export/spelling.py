@@ -17,7 +17,7 @@ def spelled_for_tflite(model, *, integers):
     Args:
         model: its layers are changed for the time of the block.
         integers: whether the file's weights are integers, which want one fully
-            connected operation per share-set.
+            connected operation per share-set and layer norms without squares.
     """
     with contextlib.ExitStack() as stack:
         for layer in model._flatten_layers():
@@ -28,6 +28,8 @@ def spelled_for_tflite(model, *, integers):
             if integers and isinstance(layer, SetSharingLinear):
                 unrolled = functools.partial(_unrolled, layer)
                 _replace(stack, layer, "_fully_connected", unrolled)
+            if integers and _is_layer_norm(layer):
+                _replace(stack, layer, "call", functools.partial(_layer_norm, layer))
         yield
 
 
@@ -59,3 +61,23 @@ def _unrolled(layer, blocks):
         outputs.append(y if layer.bias is None else y + layer.bias[index])
     x = ops.reshape(ops.stack(outputs, axis=0), (sets, -1, groups, length))
     return ops.transpose(x, (1, 3, 2, 0))  # (B, hw, C/S, S)
+
+
+def _is_layer_norm(layer):
+    """Whether a layer is a layer norm over its last axis."""
+    norm = isinstance(layer, keras.layers.LayerNormalization)
+    return norm and layer.axis == [-1] and not layer.rms_scaling
+
+
+def _layer_norm(layer, inputs):
+    """A layer norm whose integer form is all XNNPACK's.
+
+    Keras' own spelling becomes a SQUARED_DIFFERENCE, whose int8 form is a plain loop
+    that takes as long as all the matrix products, and a NEG, which stays float.
+    """
+    x = inputs - ops.mean(inputs, axis=-1, keepdims=True)
+    variance = ops.mean(x * x, axis=-1, keepdims=True)
+    x = x * ops.rsqrt(variance + layer.epsilon)
+    if layer.gamma is not None:
+        x = x * layer.gamma
+    return x if layer.beta is None else x + layer.beta

@@ -3,19 +3,24 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from kmlp.artifacts import origin
 from kmlp.atomic import new_file
+from kmlp.export import evidence
+from kmlp.export.compact import compact
+from kmlp.export.precision import in_float32
 from kmlp.export.running import in_batches, load_tflite
 from kmlp.export.saved_model import check_model, inference_form, write_saved_model
 from kmlp.export.scope import outside_strategy
 from kmlp.export.signature import input_specs
 from kmlp.export.spelling import spelled_for_tflite
+from kmlp.preprocessing import Preprocessing
 from kmlp.quiet import quiet
 
 QUANTIZATIONS = (None, "float16", "dynamic", "int8")
@@ -30,15 +35,20 @@ def tflite(
     representative_data: Iterable | None = None,
     batch_size: int = 1,
     input_shape: tuple[int, int, int] | None = None,
+    *,
+    preprocessing: Preprocessing | None = None,
+    class_names: Sequence[str] | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Writes a model as a TFLite file with a static batch.
 
     Inputs and outputs are float32 in every quantisation, so that the artifact takes
-    what the Keras model takes.
+    what the Keras model takes. The file carries its origin, with its difference from
+    the trained model and its operations: `kmlp.artifacts.origin.read(path)`.
 
     Args:
         model: a built `keras.Model` with one input; it is left untouched.
-        path: of the file; an existing one is replaced in one step at the end.
+        path: of the file; it appears as a whole at the end.
         merge: whether the model's inference form (`kmlp.merge`) is written.
         quantize: `None` (float32), `"float16"` (weights), `"dynamic"` (int8
             weights, activations quantised as they come) or `"int8"` (both, with
@@ -49,23 +59,60 @@ def tflite(
         batch_size: of the file.
         input_shape: `(H, W, C)` of the file, for models of unknown height and
             width.
+        preprocessing: how images are prepared, for the origin.
+        class_names: in the order of the outputs, for the origin; `None`: those of
+            `preprocessing`.
+        overwrite: whether an existing file is replaced, in one step at the end.
 
     Returns:
         The `pathlib.Path` of the file.
 
     Raises:
         ValueError: an unknown `quantize`, missing or misshapen data, a size that is
-            unknown or contradicts the model's, or a model that is not built.
+            unknown or contradicts the model's, another number of names than of
+            outputs, or a model that is not built.
+        FileExistsError: there is a file, and `overwrite` is false.
         OSError: `path` cannot be written.
-        RuntimeError: TFLite lacks an operation, or the int8 file does not run.
+        RuntimeError: TFLite lacks an operation, the int8 file does not run, or the
+            float32 file does not equal the model.
     """
     check_model(model)
     options = check_options(
         model, quantize, representative_data, batch_size, input_shape
     )
-    with new_file(path) as file:
+    names = evidence.check_class_names(model, class_names, preprocessing)
+    path = Path(path).expanduser()
+    evidence.refuse_existing(path, overwrite)
+    known = origin.describe(
+        model,
+        form=origin.MERGED if merge else origin.TRAIN_FORM,
+        preprocessing=preprocessing,
+        class_names=names,
+    )
+    model = in_float32(model)
+    with evidence.named_failures(path), new_file(path) as file:
         write_tflite(inference_form(model, merge), file, **options)
-    return Path(path).expanduser()
+        origin.write(file, {**known, **_evidence(model, file, options)})
+    return path
+
+
+def _evidence(model, file, options):
+    """The entries of the origin that speak of the file."""
+    quantize = options["quantize"]
+    images = options["representative_data"]
+    shown = None if images is None else len(images)
+    return {
+        "artifact": {
+            "kind": "TFLite",
+            "quantize": quantize,
+            "input_shape": [options["batch_size"], *options["input_shape"]],
+            "calibration_images": shown,
+        },
+        "equality": evidence.compare(
+            model, load_tflite(file), images=images, exact=quantize is None
+        ),
+        "audit": evidence.audited(file),
+    }
 
 
 def check_options(
@@ -151,6 +198,7 @@ def write_tflite(
             )
         content = _convert(converter)
     Path(file).write_bytes(content)
+    compact(file)
     if quantize == "int8":
         _check_runs(file, representative_data[:1])
 

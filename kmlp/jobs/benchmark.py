@@ -1,37 +1,174 @@
-"""`kmlp benchmark`: images per second of train form and merged form."""
+"""`kmlp benchmark`: images per second of a network in every form."""
 
+import argparse
+import ast
+import difflib
+import inspect
 import json
+import os
+import sys
+from pathlib import Path
 
+from kmlp.console import Stop, import_quietly, positive
 from kmlp.jobs.naming import add_architecture, model_arguments
+from kmlp.quiet import quiet
 
 
 def add(commands):
     """Adds the subparser."""
     command = commands.add_parser(
-        "benchmark", help="images per second of train form and merged form"
+        "benchmark",
+        help="images per second of every form of a network",
+        description="Times train form, merged form, SavedModel, TFLite files and the "
+        "published PyTorch network in turns, in one process, with the share of the "
+        "machine's matrix product that each reaches.",
     )
-    command.add_argument("name", help="see `kmlp list`")
+    add = command.add_argument
+    add(
+        "names",
+        nargs="+",
+        metavar="NAME|FILE",
+        help="see `kmlp list`; or a .keras checkpoint or a run's folder",
+    )
     add_architecture(command)
-    command.add_argument("--batch", type=int, nargs="+", default=[1, 8])
-    command.add_argument("--rounds", type=int, default=10)
-    command.add_argument("--threads", type=int, default=2)
-    command.add_argument("--json", metavar="FILE", help="the figures as JSON too")
+    add(
+        "--set",
+        nargs="+",
+        type=setting,
+        default=[],
+        metavar="OPTION=VALUE",
+        help="further arguments of an architecture, such as local_kernels=1,3",
+    )
+    add("--batch", type=positive, nargs="+", default=[1, 8], help="default: 1 8")
+    add("--rounds", type=positive, default=10, help="default: 10")
+    add("--threads", type=positive, default=2, help="default: 2")
+    add(
+        "--forms",
+        nargs="+",
+        default=["all"],
+        metavar="FORM",
+        help="of train, train-xla, merged, merged-xla, saved-model, float32, float16, "
+        "dynamic, int8, torch, torch-merged; xla, tflite, pytorch and all name several "
+        "(default: all)",
+    )
+    add("--json", metavar="FILE", type=Path, help="the figures as JSON too")
     command.set_defaults(job=run)
+
+
+def setting(text):
+    """An option's name and value."""
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier() and value):
+        raise argparse.ArgumentTypeError(f"must be OPTION=VALUE, not {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
 
 
 def run(options):
     """Measures and prints."""
+    _check_json(options.json)
+    import_quietly(settle=False)
     from kmlp import benchmarking
+    from kmlp.benchmarking.report import as_data
 
+    forms = benchmarking.chosen_forms(options.forms)
+    sources = [_source(name, options) for name in options.names]
     benchmarking.use_threads(options.threads)
-    timings = benchmarking.benchmark(
-        options.name,
-        batches=options.batch,
-        rounds=options.rounds,
-        threads=options.threads,
-        **model_arguments(options),
-    )
-    print(benchmarking.table(timings))
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump([vars(timing) for timing in timings], file, indent=1)
+    results = []
+    for name, source in zip(options.names, sources):
+        found = benchmarking.benchmark(
+            source(),
+            name=name,
+            forms=forms,
+            batches=tuple(dict.fromkeys(options.batch)),
+            rounds=options.rounds,
+            threads=options.threads,
+            input_shape=model_arguments(options)["input_shape"],
+            progress=_progress(),
+        )
+        print("\n" * bool(results) + benchmarking.report(found), flush=True)
+        results.append(as_data(found))
+        if options.json is not None:
+            options.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _check_json(path):
+    """Raises `Stop` where the figures could not be written at the end."""
+    if path is None:
+        return
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise Stop(
+            "--json takes the path of a file in an existing folder that is writable. "
+            f"Received: {str(path)!r}"
+        )
+
+
+def _source(name, options):
+    """A function that makes a name's model; what is wrong with the name shows now.
+
+    Raises:
+        Stop, ValueError: neither an architecture nor a checkpoint.
+    """
+    import keras
+
+    import kmlp
+    from kmlp.artifacts.forms import locate_checkpoint
+
+    if not (os.sep in name or name.endswith(".keras") or os.path.exists(name)):
+        further = {**_settings(name, options), **model_arguments(options)}
+        with quiet(), keras.StatelessScope():  # shapes only, no weights are drawn
+            kmlp.create_model(name, **further)
+        return lambda: kmlp.create_model(name, **further)
+    if options.num_classes or options.set:
+        flag = "--num-classes" if options.num_classes else "--set"
+        raise Stop(f"{flag} goes with the name of an architecture. Received: {name!r}")
+    path = locate_checkpoint(name)
+
+    def load():
+        with quiet():  # the backend looks for devices
+            model = keras.saving.load_model(path, compile=False)
+        return _fitting(model, options, name)
+
+    return load
+
+
+def _settings(name, options):
+    """What `--set` gives, if the architecture has such options."""
+    from kmlp.models.registry import variant
+
+    family, _ = variant(name)
+    known = inspect.signature(family).parameters
+    for option, _ in options.set:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=2) or sorted(known)
+            raise Stop(
+                f"--set: {name} has no such option; choose {' or '.join(near)}. "
+                f"Received: {option!r}"
+            )
+    return dict(options.set)
+
+
+def _fitting(model, options, name):
+    """The model of a checkpoint, if it takes images of the size asked for."""
+    own = tuple(model.inputs[0].shape[1:])
+    asked = model_arguments(options)["input_shape"]
+    if asked is None and None in own:
+        raise Stop(
+            f"This network takes images of any size: pass --image-size. "
+            f"Received: {name!r}"
+        )
+    if asked is not None and any(o not in (None, a) for o, a in zip(own, asked)):
+        raise Stop(
+            f"This network takes images of {own[0]}x{own[1]}: leave --image-size out. "
+            f"Received: {name!r}, {asked[0]}x{asked[1]}"
+        )
+    return model
+
+
+def _progress():
+    """Writes a line over the last one on a terminal; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return None
+    return lambda line: print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)

@@ -1,39 +1,167 @@
 """`kmlp export`: a checkpoint for serving or edge."""
 
-from kmlp.quiet import quiet
+import argparse
+from pathlib import Path
+
+from kmlp.console import Stop, import_quietly, positive
+from kmlp.jobs.preparing import add_preparation, given
+
+SAVED_MODEL, TFLITE = "saved_model", "tflite"
+QUANTIZE = ("none", "float16", "dynamic", "int8")
+CALIBRATION_IMAGES = 200
+# What only goes with a TFLite file.
+_TFLITE_ONLY = {
+    "quantize": "--quantize",
+    "data": "--data",
+    "representative": "--representative",
+    "images": "--images",
+    "max_drop": "--max-drop",
+    "json": "--json",
+}
 
 
 def add(commands):
     """Adds the subparser."""
-    command = commands.add_parser("export", help="a .keras file for serving or edge")
-    command.add_argument("model", metavar="MODEL.keras")
-    command.add_argument("output", help="folder of versions, or a .tflite file")
-    command.add_argument(
-        "--quantize", choices=["float16", "dynamic"], help="of a .tflite file"
+    command = commands.add_parser(
+        "export",
+        help="a checkpoint for serving or edge",
+        description="Writes a checkpoint as the next version of a SavedModel, or as "
+        "TFLite files, each of which is run over validation images before it is "
+        "published.",
     )
-    command.add_argument(
-        "--train-form", action="store_true", help="export without merging"
+    add = command.add_argument
+    add(
+        "model",
+        metavar="MODEL",
+        type=Path,
+        help="a .keras checkpoint, a run's version folder or a folder of versions",
     )
+    add(
+        "output",
+        metavar="OUTPUT",
+        type=Path,
+        nargs="?",
+        help="a folder of versions; a .tflite file, or a folder for several of them "
+        "(default of TFLite: beside the checkpoint)",
+    )
+    add("--format", choices=(SAVED_MODEL, TFLITE), help="default: as OUTPUT says")
+    add(
+        "--quantize",
+        choices=QUANTIZE,
+        nargs="+",
+        help="one TFLite file for each (default: none, which is float32)",
+    )
+    add(
+        "--data",
+        metavar="digits|FOLDER|tfds:NAME",
+        help="validation images to run the files on, and for int8 training images "
+        "(default: the data that the run was trained on, if it is at hand)",
+    )
+    add(
+        "--representative",
+        metavar="FOLDER",
+        type=Path,
+        help="of int8: any images, in place of training images",
+    )
+    add(
+        "--calibration-images",
+        type=positive,
+        default=CALIBRATION_IMAGES,
+        metavar="N",
+        help=f"of int8 (default: {CALIBRATION_IMAGES})",
+    )
+    add("--images", type=positive, metavar="N", help="at most N validation images")
+    add(
+        "--max-drop",
+        type=points,
+        metavar="POINTS",
+        help="of top-1 against float32 that a file may lose (default: float16 0.1, "
+        "dynamic 0.3, int8 1.0); one that loses more is not written",
+    )
+    add("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add("--overwrite", action="store_true", help="replace .tflite files")
+    add("--train-form", action="store_true", help="export without merging")
+    add(
+        "--weights",
+        choices=("trained", "best"),
+        default="trained",
+        help="of a run's folder (default: trained, those of its end)",
+    )
+    add(
+        "--class-names",
+        type=Path,
+        metavar="FILE",
+        help="one name per line, or a JSON list (default: the run's)",
+    )
+    add_preparation(command)
     command.set_defaults(job=run)
 
 
 def run(options):
     """Exports and prints where to."""
-    import keras
+    form = _form(options)
+    import_quietly()
+    from kmlp.edge.checkpoint import open_checkpoint
 
+    checkpoint = open_checkpoint(
+        options.model,
+        weights=options.weights,
+        given=given(options),
+        class_names=options.class_names,
+    )
+    if form == SAVED_MODEL:
+        print(_saved_model(checkpoint, options))
+        return
+    from kmlp.edge.job import export_tflite
+
+    quantize = tuple(dict.fromkeys(options.quantize or ("none",)))
+    export_tflite(checkpoint, options.output, quantize, options)
+
+
+def _form(options):
+    """The format, by its name or by OUTPUT and what else was said."""
+    output, said = options.output, options.format
+    tflite_like = output is not None and output.suffix == ".tflite"
+    if said is None:
+        said = TFLITE if tflite_like or options.quantize else SAVED_MODEL
+    if said == SAVED_MODEL:
+        if output is None:
+            raise Stop(
+                "A SavedModel needs OUTPUT, the folder of its versions; --format "
+                "tflite writes beside the checkpoint. "
+                f"Received: {str(options.model)!r} alone"
+            )
+        extra = [
+            n for key, n in _TFLITE_ONLY.items() if getattr(options, key) is not None
+        ]
+        if tflite_like or extra:
+            raise Stop(
+                "A SavedModel goes into a folder of versions and is not quantised; "
+                f"choose --format tflite for {', '.join(extra) or 'a .tflite file'}. "
+                f"Received: OUTPUT {str(output)!r}"
+            )
+    return said
+
+
+def _saved_model(checkpoint, options):
+    """Writes the next version; its path."""
     import kmlp
 
-    with quiet():  # the backend looks for devices
-        model = keras.models.load_model(options.model, compile=False)
-    merge = not options.train_form
-    if options.output.endswith(".tflite"):
-        written = kmlp.export.tflite(
-            model, options.output, merge=merge, quantize=options.quantize
-        )
-    elif options.quantize:
-        raise ValueError(
-            f"--quantize goes with a .tflite file. Received: output {options.output!r}"
-        )
-    else:
-        written = kmlp.export.saved_model(model, options.output, merge=merge)
-    print(written)
+    return kmlp.export.saved_model(
+        checkpoint.model,
+        options.output,
+        merge=not options.train_form,
+        preprocessing=checkpoint.preprocessing,
+        class_names=checkpoint.prepared.class_names,
+    )
+
+
+def points(text):
+    """A number of points, not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"must be points in 0…100, not {text!r}")
+    return value

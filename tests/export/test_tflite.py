@@ -1,5 +1,6 @@
 """TFLite files: equal to the model, static, and quantised right."""
 
+import errno
 import os
 
 import artifacts
@@ -10,11 +11,18 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 
 import kmlp
+from kmlp.artifacts import origin
+from kmlp.artifacts.flatbuffer import unpacked
+from kmlp.export.compact import compact
 from kmlp.export.running import load_tflite
 from kmlp.export.spelling import spelled_for_tflite
+from kmlp.preprocessing import Preprocessing
 from kmlp.quiet import quiet
 
 SMALL = "resmlp_local"
+NAMES = tuple("abcdefghij")
+# The module's; as an attribute of `kmlp.export` the function hides it.
+GLOBALS = kmlp.export.tflite.__wrapped__.__globals__
 
 
 @pytest.mark.parametrize("case", cases.CASES)
@@ -81,6 +89,8 @@ def test_quantised_outputs_stay_near(case, quantize, tolerance, tmp_path):
     found = kmlp.export.audit(path)
     assert ("BATCH_MATMUL" in found) == (quantize == "float16")
     assert ("QUANTIZE" in found) == (quantize == "int8")
+    if case in cases.FULLY_CONNECTED:
+        assert found.fully_connected_only
 
 
 @pytest.mark.parametrize("case", ["repmlpnet_partitioned", SMALL, "smlpnet_local"])
@@ -107,7 +117,11 @@ def test_representative_data_come_in_any_form(tmp_path):
     contents = []
     for data in (images, [images[:3], images[3:]], labelled):
         path = kmlp.export.tflite(
-            model, tmp_path / "m.tflite", quantize="int8", representative_data=data
+            model,
+            tmp_path / "m.tflite",
+            quantize="int8",
+            representative_data=data,
+            overwrite=True,
         )
         contents.append(load_tflite(path)(images)["output_0"])
     np.testing.assert_array_equal(contents[0], contents[1])
@@ -168,9 +182,147 @@ def test_a_failed_export_keeps_the_file_that_was_there(tmp_path):
     inputs = keras.Input((32,))
     model = keras.Model(inputs, keras.ops.erf(keras.layers.Dense(4)(inputs)))
     with pytest.raises(RuntimeError, match=r"no operation .* Received: Erf$"):
-        kmlp.export.tflite(model, path)
+        kmlp.export.tflite(model, path, overwrite=True)
     assert path.read_text() == "good"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_carries_its_origin(tmp_path):
+    model = artifacts.built(SMALL)
+    prepared = Preprocessing(mean=(0.5,) * 3, std=(0.2,) * 3, class_names=NAMES)
+    path = kmlp.export.tflite(
+        model,
+        tmp_path / "m.tflite",
+        quantize="int8",
+        representative_data=cases.images(model, 8),
+        preprocessing=prepared,
+    )
+    known = origin.read(path)
+    assert known["class_names"] == list(NAMES)
+    assert known["preprocessing"]["mean"] == [0.5] * 3
+    assert known["form"] == origin.MERGED
+    assert known["weights_sha256"] == origin.weights_sha256(model)
+    assert known["artifact"] == {
+        "kind": "TFLite",
+        "quantize": "int8",
+        "input_shape": [1, 32, 48, 3],
+        "calibration_images": 8,
+    }
+    assert known["audit"]["fully_connected_only"]
+    assert known["audit"]["operations"] == dict(kmlp.export.audit(path))
+    # Reported where it is quantised, demanded where it is not.
+    assert known["equality"]["relative_difference"] > 1e-4
+    assert known["equality"]["allowed"] is None
+    known = origin.read(artifacts.tflite(SMALL, merge=False))
+    assert known["form"] == origin.TRAIN_FORM
+    assert known["equality"]["relative_difference"] < known["equality"]["allowed"]
+
+
+def test_a_file_that_is_not_the_model_is_refused(tmp_path, monkeypatch):
+    keras.utils.set_random_seed(1)
+    other = cases.build(SMALL)
+    monkeypatch.setitem(GLOBALS, "inference_form", lambda *_: other)
+    with pytest.raises(RuntimeError, match=r"does not equal .* merge=False"):
+        kmlp.export.tflite(artifacts.built(SMALL), tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_existing_file_is_replaced_only_where_asked(tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_text("earlier")
+    model = artifacts.built(SMALL)
+    with pytest.raises(FileExistsError, match=r"overwrite=True .*m.tflite"):
+        kmlp.export.tflite(model, path)
+    assert path.read_text() == "earlier"
+    kmlp.export.tflite(model, path, overwrite=True)
+    assert load_tflite(path).input_shape == (1, 32, 48, 3)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (NAMES[:3], "3 names and the model 10 outputs"),
+        (("a",) * 10, "'a' twice"),
+    ],
+)
+def test_class_names_fit_the_outputs(names, message, tmp_path, monkeypatch):
+    # Before any work is done.
+    monkeypatch.delattr("tensorflow.lite.TFLiteConverter.from_saved_model")
+    model = artifacts.built(SMALL)
+    for arguments in (
+        {"class_names": names},
+        {"preprocessing": Preprocessing(class_names=names)},
+    ):
+        with pytest.raises(ValueError, match=message):
+            kmlp.export.tflite(model, tmp_path / "m.tflite", **arguments)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("step", ["write_tflite", "origin"])
+def test_a_disk_that_fills_leaves_the_earlier_file(step, tmp_path, monkeypatch):
+    def full(file, *_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+
+    if step == "origin":
+        monkeypatch.setattr(origin, "write", full)
+    else:
+        monkeypatch.setitem(GLOBALS, "write_tflite", full)
+    path = tmp_path / "m.tflite"
+    path.write_text("earlier")
+    with pytest.raises(OSError, match=r"No space left.* untouched: .*m.tflite"):
+        kmlp.export.tflite(artifacts.built(SMALL), path, overwrite=True)
+    assert path.read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_built_model_is_refused(tmp_path):
+    unbuilt = keras.Sequential([keras.layers.Dense(3)])
+    for model in (unbuilt, object(), "model.keras"):
+        with pytest.raises(ValueError, match=r"takes a built keras\.Model"):
+            kmlp.export.tflite(model, tmp_path / "m.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_of_others_is_exported(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.Conv2D(8, 3, activation="relu"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(4, activation="softmax"),
+        ]
+    )
+    path = kmlp.export.tflite(model, tmp_path / "m.tflite")
+    images = np.random.default_rng(0).normal(size=(3, 16, 16, 3)).astype("float32")
+    outputs = load_tflite(path)(images)["output_0"]
+    assert cases.relative_error(outputs, cases.run(model, images)) < 1e-5
+    known = origin.read(path)
+    assert known["configuration"] is None
+    assert not known["audit"]["fully_connected_only"]
+
+
+def test_a_compacted_file_is_the_same_and_smaller(tmp_path, monkeypatch):
+    model = artifacts.built("repmlpnet")
+    monkeypatch.setitem(GLOBALS, "compact", lambda file: None)
+    path = kmlp.export.tflite(
+        model,
+        tmp_path / "m.tflite",
+        quantize="int8",
+        representative_data=cases.images(model, 8),
+    )
+    before = path.read_bytes()
+    images = cases.images(model)
+    expected = load_tflite(path)(images)["output_0"]
+    compact(path)
+    np.testing.assert_array_equal(load_tflite(path)(images)["output_0"], expected)
+    assert path.stat().st_size < 0.95 * len(before)
+    (old,), (new,) = (unpacked(c).subgraphs for c in (before, path.read_bytes()))
+    names = [tensor.name for tensor in new.tensors]
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) < 100
+    for index in (*new.inputs, *new.outputs):
+        assert names[index] == old.tensors[index].name
 
 
 def test_unwritable_paths_are_refused(tmp_path):

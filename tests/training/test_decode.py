@@ -101,6 +101,22 @@ def test_centre_crop(sides, test_crop, interpolation):
         assert difference.max() <= 1
 
 
+@pytest.mark.parametrize("test_crop", [1.0, 0.875])
+def test_centre_crop_within_a_map(test_crop):
+    """As it is served; an image that fits already stands among others."""
+
+    def crop(image):
+        return decode.centre_crop(image, 32, test_crop, "bilinear")
+
+    files = [encoded(picture(*s), "PNG") for s in ((48, 90), (32, 32), (20, 33))]
+    spec = tf.TensorSpec((32, 32, 3), tf.uint8)
+    mapped = tf.function(lambda x: tf.map_fn(crop, x, fn_output_signature=spec))
+    found = mapped(tf.constant(files)).numpy()
+    np.testing.assert_array_equal(found, [crop(tf.constant(f)) for f in files])
+    fits = tf.constant(np.asarray(picture(32, 32)))
+    np.testing.assert_array_equal(found[1], crop(fits))
+
+
 class Draws:
     """Stands for Python's `random` and gives what was drawn."""
 

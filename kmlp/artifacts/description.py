@@ -1,0 +1,133 @@
+"""An artifact's origin in words."""
+
+from pathlib import Path
+
+_NAMED = 5  # class names that are shown
+
+
+def describe(path, form, origin):
+    """Lines for a person: what an artifact is and where it comes from.
+
+    Args:
+        path: of the artifact.
+        form: as `kmlp.artifacts.forms.locate` tells it.
+        origin: as `kmlp.artifacts.origin.read` gives it; `None`: unknown.
+    """
+    rows = [("", f"{form} {path}, {_size(Path(path)) / 1e6:.1f} MB")]
+    if origin is None:
+        rows.append(
+            ("origin", "unknown: of another program, or of an earlier version of kmlp")
+        )
+    else:
+        for title, cell in _ROWS:
+            rows += [(title, text) for text in [cell(origin)] if text]
+    width = max(len(title) for title, _ in rows) + 2
+    lines = (f"{title:<{width}}{text}" if title else text for title, text in rows)
+    return "\n".join(lines)
+
+
+def _size(path):
+    """Bytes of a file, or of what a server loads of a folder."""
+    files = [path]
+    if path.is_dir():
+        loaded = ("variables", "assets", "assets.extra")
+        files = [path / "saved_model.pb", path / "fingerprint.pb"]
+        files += [file for name in loaded for file in (path / name).rglob("*")]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _architecture(origin):
+    parameters = origin.get("parameters", {})
+    macs = origin.get("multiply_adds")
+    return (
+        f"{origin.get('architecture')}, {origin.get('form')}; as trained: "
+        f"{parameters.get('trainable', 0):,} trainable and "
+        f"{parameters.get('non_trainable', 0):,} non-trainable parameters"
+        + (f", {macs / 1e6:,.1f} M multiply-adds" if macs else "")
+    )
+
+
+def _configuration(origin):
+    entries = origin.get("configuration") or {}
+    hidden = ("name", "trainable", "dtype")
+    return ", ".join(f"{k}={v}" for k, v in entries.items() if k not in hidden)
+
+
+def _weights(origin):
+    digest = origin.get("weights_sha256")
+    return digest and f"sha256 {digest}"
+
+
+def _images(origin):
+    p = origin.get("preprocessing")
+    if not p or not p.get("image_size"):
+        return None
+    share = f", {p['test_crop']:g} of the shorter side" if p.get("test_crop") else ""
+    return (
+        f"{p['image_size']}x{p['image_size']}{share}, {p.get('test_interpolation')}, "
+        f"mean {_numbers(p.get('mean'))}, std {_numbers(p.get('std'))}"
+    )
+
+
+def _numbers(values):
+    return "unknown" if values is None else " ".join(f"{v:g}" for v in values)
+
+
+def _classes(origin):
+    names = origin.get("class_names")
+    if not names:
+        return None
+    more = ", …" if len(names) > _NAMED else ""
+    return f"{len(names):,}: {', '.join(names[:_NAMED])}{more}"
+
+
+def _made_as(origin):
+    entries = origin.get("artifact") or {}
+    return ", ".join(f"{name} {value}" for name, value in entries.items())
+
+
+def _equality(origin):
+    entries = origin.get("equality") or {}
+    return ", ".join(
+        f"{name.replace('_', ' ')} {_value(value)}" for name, value in entries.items()
+    )
+
+
+def _value(value):
+    return f"{value:.2g}" if isinstance(value, float) else value
+
+
+def _accuracies(origin):
+    return "; ".join(
+        f"{name} {entry['top1']:.2%} of {entry['images']:,} images"
+        for name, entry in (origin.get("accuracies") or {}).items()
+    )
+
+
+def _operations(origin):
+    entries = origin.get("audit") or {}
+    if not entries:
+        return None
+    only = "" if entries.get("fully_connected_only") else "not "
+    counts = (entries.get("operations") or {}).items()
+    return f"{only}fully connected only: " + ", ".join(f"{k} {v}" for k, v in counts)
+
+
+def _versions(origin):
+    entries = origin.get("versions") or {}
+    return ", ".join(f"{name} {value}" for name, value in entries.items())
+
+
+_ROWS = (
+    ("architecture", _architecture),
+    ("configuration", _configuration),
+    ("weights", _weights),
+    ("images", _images),
+    ("classes", _classes),
+    ("artifact", _made_as),
+    ("equality", _equality),
+    ("top-1", _accuracies),
+    ("operations", _operations),
+    ("created", lambda origin: origin.get("created")),
+    ("versions", _versions),
+)

@@ -1,0 +1,135 @@
+"""The checkpoint that an export starts from, and what is known of its images."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import keras
+
+from kmlp.artifacts.forms import locate_checkpoint, newest
+from kmlp.console import Stop, first_line
+from kmlp.preprocessing import FILES, Preprocessing, preprocessing_of
+from kmlp.quiet import quiet
+
+# Of images whose run left them open, as training has them.
+DEFAULTS = {"test_crop": 1.0, "test_interpolation": "bilinear"}
+GIVEN = ("image_size", "mean", "std", "test_crop", "test_interpolation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and how its images are prepared.
+
+    Attributes:
+        path: of the `.keras` file.
+        model: the train form.
+        prepared: `Preprocessing`; its mean and deviation are `None` where nobody
+            knows them.
+        trained_on: name of the data, as the run wrote it; `None` where it did not.
+    """
+
+    path: Path
+    model: keras.Model
+    prepared: Preprocessing
+    trained_on: str | None
+
+    @property
+    def preprocessing(self):
+        """`prepared` where nothing is missing in it, and else `None`."""
+        return self.prepared if self.prepared.complete else None
+
+
+def open_checkpoint(path, *, weights="trained", given=None, class_names=None):
+    """Loads a checkpoint.
+
+    Args:
+        path: of a `.keras` file, a run's version folder or a folder of versions.
+        weights: of a run's folder: `"trained"`, or `"best"` of its epochs.
+        given: `{name: value}` of `GIVEN` that override what was found; `None`: none.
+        class_names: path of a file with one name per line or a JSON list; `None`:
+            the names found with the checkpoint.
+
+    Raises:
+        Stop: there is no such checkpoint, or it cannot be read; names of another
+            number than the outputs.
+    """
+    path = _located(Path(path).expanduser(), weights)
+    model = _loaded(path)
+    prepared = preprocessing_of(path)
+    values = {n: v for n, v in (given or {}).items() if v is not None}
+    if class_names is not None:
+        values["class_names"] = _names(Path(class_names).expanduser())
+    prepared = dataclasses.replace(prepared, **values)
+    size = _image_size(model)
+    if size is not None and values.get("image_size") not in (None, size):
+        raise Stop(
+            f"The weights take images of {size}x{size}: leave --image-size out. "
+            f"Received: --image-size {values['image_size']}"
+        )
+    values = {n: getattr(prepared, n) or value for n, value in DEFAULTS.items()}
+    values["image_size"] = size or prepared.image_size
+    return Checkpoint(
+        path, model, dataclasses.replace(prepared, **values), _trained_on(path)
+    )
+
+
+def _located(path, weights):
+    if weights == "trained" or not path.is_dir():
+        return locate_checkpoint(path)
+    best = newest(path) / f"{weights}.keras"
+    if not best.is_file():
+        raise Stop(
+            f"This run kept no {best.name}: leave --weights out for its last epoch. "
+            f"Received: {str(path)!r}"
+        )
+    return locate_checkpoint(best)
+
+
+def _loaded(path):
+    import kmlp  # noqa: F401, its layers are found by name
+
+    try:
+        with quiet():  # the backend looks for devices
+            return keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        unknown = "locate class" in str(error)
+        remedy = (
+            "it has layers that neither Keras nor kmlp knows: import them, and call "
+            "kmlp.export from Python"
+            if unknown
+            else "it is damaged, or was written by another version of Keras: save the "
+            "model again"
+        )
+        raise Stop(
+            f"This checkpoint cannot be read; {remedy}. "
+            f"Received: {str(path)!r} ({first_line(error)[:200]})"
+        ) from error
+
+
+def _image_size(model):
+    """Height and width of the model's square images; `None` where they are open."""
+    shape = next(iter(getattr(model, "inputs", None) or [None]))
+    shape = () if shape is None else tuple(shape.shape)
+    return shape[1] if len(shape) == 4 and shape[1] == shape[2] else None
+
+
+def _names(path):
+    try:
+        text = path.read_text()
+        names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
+    except (OSError, ValueError) as error:
+        raise Stop(
+            "--class-names takes a file with one name per line, or a JSON list. "
+            f"Received: {str(path)!r} ({first_line(error)})"
+        ) from error
+    return tuple(str(name).strip() for name in names if str(name).strip())
+
+
+def _trained_on(path):
+    for name in reversed(FILES):
+        file = path.parent / name
+        if file.is_file():
+            data = json.loads(file.read_text()).get("data")  # read once before
+            if isinstance(data, dict) and data.get("name"):
+                return str(data["name"])
+    return None

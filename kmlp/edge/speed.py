@@ -1,0 +1,56 @@
+"""How long TFLite files take for one image."""
+
+import random
+import statistics
+import time
+
+import numpy as np
+
+from kmlp.quiet import quiet
+
+THREADS = (1, 2)
+ROUNDS, LEAST_ROUNDS = 50, 5
+SECONDS = 1.0  # for a file and a number of threads
+
+
+def latencies(files):
+    """Median milliseconds for a file's batch, all files taking turns.
+
+    Args:
+        files: `{name: path}` of TFLite files.
+
+    Returns:
+        `{name: {threads: milliseconds}}`.
+    """
+    with quiet():  # delegates announce themselves
+        calls = {
+            (name, threads): _call(path, threads)
+            for name, path in files.items()
+            for threads in THREADS
+        }
+        times = {key: [] for key in calls}
+        end = time.perf_counter() + SECONDS * len(calls)
+        for turn in range(ROUNDS):
+            for key in random.sample(list(calls), len(calls)):
+                start = time.perf_counter()
+                calls[key]()
+                times[key].append(time.perf_counter() - start)
+            if turn + 1 >= LEAST_ROUNDS and time.perf_counter() > end:
+                break
+    return {
+        name: {n: 1000 * statistics.median(times[name, n]) for n in THREADS}
+        for name in files
+    }
+
+
+def _call(path, threads):
+    """A function that runs a file once, after it ran for the first time."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    (entry,) = interpreter.get_input_details()
+    images = np.random.default_rng(0).normal(size=entry["shape"])
+    interpreter.set_tensor(entry["index"], images.astype(entry["dtype"]))
+    interpreter.invoke()
+    return interpreter.invoke

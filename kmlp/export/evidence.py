@@ -1,0 +1,142 @@
+"""What an artifact is published with: origin, equality with the model, audit."""
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kmlp.artifacts import origin
+from kmlp.export.audit import audit
+from kmlp.export.running import difference, run_model
+from kmlp.export.signature import input_specs
+
+# Largest difference from the trained model over its largest output, in float32.
+TOLERANCE = 1e-4
+# How many images the artifact is compared on.
+SAMPLES = 4
+
+
+def check_class_names(model, class_names, preprocessing=None):
+    """The names to embed, `None` where there are none.
+
+    Args:
+        model: a built `keras.Model`.
+        class_names: in the order of the outputs; `None`: those of `preprocessing`.
+        preprocessing: `kmlp.preprocessing.Preprocessing`, or `None`.
+
+    Raises:
+        ValueError: not one distinct name per output of the model.
+    """
+    if class_names is None and preprocessing is not None:
+        class_names = preprocessing.class_names
+    if class_names is None:
+        return None
+    names = tuple(map(str, class_names))
+    outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
+    classes = outputs[0].shape[-1] if len(outputs) == 1 else None
+    if len(outputs) == 1 and len(names) != classes:
+        raise ValueError(
+            f"`class_names` has {len(names):,} names and the model {classes} outputs: "
+            "pass one name per output, in their order. "
+            f"Received: {', '.join(names[:3])}, …"
+        )
+    if len(set(names)) != len(names):
+        raise ValueError(
+            "`class_names` must differ from one another. "
+            f"Received: {next(n for n in names if names.count(n) > 1)!r} twice"
+        )
+    return names
+
+
+def refuse_existing(path, overwrite):
+    """Raises `FileExistsError` where a file would be replaced that may not be."""
+    path = Path(path).expanduser()
+    if not overwrite and os.path.lexists(path) and not path.is_dir():
+        raise FileExistsError(
+            "An export never replaces a file unasked: choose another path, or pass "
+            f"overwrite=True (--overwrite). Received: {str(path)!r}"
+        )
+
+
+@contextlib.contextmanager
+def named_failures(path):
+    """A disk that fails while an artifact is written, in one line that names it."""
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise _failure(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from (
+            error
+        )
+    except OSError as error:
+        # Without a number it is one of ours, which says all.
+        if error.errno is None:
+            raise
+        raise _failure(path, error) from error
+
+
+def _failure(path, error):
+    return type(error)(
+        f"The artifact could not be written ({error.strerror}); what was there is "
+        "untouched: make room, or choose another place. "
+        f"Received: {str(path)!r}"
+    )
+
+
+def compare(model, runner, *, images=None, exact):
+    """How far an artifact is from the trained model.
+
+    Args:
+        model: the train form, in float32.
+        runner: `kmlp.export.running.Runner` of the artifact.
+        images: as the model takes them; `None`: random ones.
+        exact: whether both must agree within `TOLERANCE`.
+
+    Returns:
+        The origin's entry `equality`.
+
+    Raises:
+        RuntimeError: they must and do not.
+    """
+    (spec,) = input_specs(model)
+    shape = tuple(s or r for s, r in zip(spec.shape[1:], runner.input_shape[1:]))
+    kind = "random images" if images is None else "representative images"
+    if images is None:
+        random = np.random.default_rng(0).normal(size=(SAMPLES, *shape))
+        images = random if spec.dtype.is_floating else np.zeros_like(random)
+    images = np.asarray(images[:SAMPLES], spec.dtype.as_numpy_dtype)
+    expected, actual = _paired(run_model(model, images), runner(images))
+    error = difference(actual, expected)
+    if exact and not error <= TOLERANCE:
+        raise RuntimeError(
+            "The artifact does not equal the trained model: its outputs differ by "
+            f"{error:.1e} of the largest, {TOLERANCE:.0e} at most being allowed. A "
+            "layer is merged or converted wrongly: merge=False (--train-form) tells "
+            f"which of the two. Received: {model.name!r}"
+        )
+    return {
+        "with": origin.TRAIN_FORM,
+        "images": len(images),
+        "kind": kind,
+        "relative_difference": error if np.isfinite(error) else None,
+        "allowed": TOLERANCE if exact else None,
+    }
+
+
+def _paired(expected, actual):
+    """Outputs by name, or by order where the artifact renamed them."""
+    if expected.keys() != actual.keys():
+        actual = dict(zip(expected, (actual[key] for key in sorted(actual))))
+    return expected, actual
+
+
+def audited(path):
+    """The origin's entry `audit`."""
+    found = audit(path)
+    return {
+        "fully_connected_only": found.fully_connected_only,
+        "operations": dict(found),
+    }

@@ -1,0 +1,135 @@
+"""What is to be served of a model, checked before anything costs time."""
+
+import dataclasses
+
+import keras
+
+from kmlp.preprocessing import NEEDED, Preprocessing
+
+
+@dataclasses.dataclass(frozen=True)
+class Offer:
+    """What is served of a model, from `offer`.
+
+    Attributes:
+        preprocessing: complete, or `None` where encoded images are not taken.
+        class_names: one per class, or `None` where nothing is classified.
+        top_k: how many of them an answer has.
+    """
+
+    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] | None = None
+    top_k: int = 0
+
+
+def offer(model, specs, *, preprocessing=None, class_names=None, top_k=5):
+    """Checks what is to be served against the model.
+
+    Args:
+        model: a built `keras.Model`.
+        specs: of its inputs.
+        preprocessing: `kmlp.preprocessing.Preprocessing`, or `None`; one in which
+            nothing is known of the images counts as `None`.
+        class_names: in the order of the outputs; `None`: those of `preprocessing`,
+            or else the numbers of the classes.
+        top_k: how many classes `classify` names, at most.
+
+    Returns:
+        An `Offer`.
+
+    Raises:
+        ValueError: something contradicts the model or is incomplete.
+    """
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+        raise ValueError(f"`top_k` must be a positive integer. Received: top_k={top_k}")
+    classes = _classes(model, specs)
+    if class_names is None and preprocessing is not None and classes:
+        class_names = preprocessing.class_names
+    if class_names is not None:
+        class_names = _checked_names(class_names, classes)
+    elif classes:
+        class_names = tuple(map(str, range(classes)))
+    return Offer(
+        preprocessing=_checked_preprocessing(preprocessing, specs),
+        class_names=class_names,
+        top_k=min(top_k, classes or 0),
+    )
+
+
+def _classes(model, specs):
+    """Number of classes of a model of one output `(N, classes)`, else `None`."""
+    if getattr(model, "outputs", None):
+        outputs = model.outputs
+    else:
+        inputs = [keras.KerasTensor(spec.shape, spec.dtype.name) for spec in specs]
+        outputs = keras.tree.flatten(model.compute_output_spec(*inputs))
+    if len(specs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
+        return None
+    return outputs[0].shape[1]
+
+
+def _checked_names(names, classes):
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            "`class_names` must be a list of strings. "
+            f"Received: class_names={_shortened(names)}"
+        )
+    names = tuple(names)
+    if classes is None:
+        raise ValueError(
+            "`class_names` go with a model of one output (N, classes), and this has "
+            f"none. Received: {len(names)} class names"
+        )
+    if len(names) != classes:
+        raise ValueError(
+            f"`class_names` must name each of the model's {classes} classes. "
+            f"Received: {len(names)} class names"
+        )
+    if wrong := [n for n in names if not n.strip() or n.splitlines() != [n]]:
+        raise ValueError(
+            "`class_names` must be of one line each and not empty. "
+            f"Received: {_shortened(wrong)}"
+        )
+    if len(set(names)) < classes:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise ValueError(
+            f"`class_names` must differ. Received more than once: {_shortened(twice)}"
+        )
+    return names
+
+
+def _shortened(names):
+    names = names if isinstance(names, str) else list(names)
+    return repr(names[:3])[:200] + (f" and {len(names) - 3} more" * (len(names) > 3))
+
+
+def _checked_preprocessing(preprocessing, specs):
+    """The preprocessing where it says how to prepare an image, else `None`."""
+    if preprocessing is None:
+        return None
+    missing = [name for name in NEEDED if getattr(preprocessing, name) is None]
+    if {*missing, "image_size"} == set(NEEDED):
+        return None
+    if missing:
+        raise ValueError(
+            "`preprocessing` must be complete, for encoded images to be prepared as "
+            f"in evaluation. Received: no {', '.join(missing)}"
+        )
+    spec, *others = specs
+    shape = tuple(spec.shape)
+    if others or len(shape) != 4 or shape[3] != 3 or not spec.dtype.is_floating:
+        raise ValueError(
+            "`preprocessing` goes with a model of one input (N, S, S, 3) of float "
+            f"images. Received: inputs {[tuple(spec.shape) for spec in specs]}"
+        )
+    if None not in shape[1:3] and shape[1] != shape[2]:
+        raise ValueError(
+            "`preprocessing` makes square images, and this model takes others: leave "
+            f"it out. Received: a model of {shape[1]}x{shape[2]} pixels"
+        )
+    if {shape[1], shape[2]} - {preprocessing.image_size, None}:
+        raise ValueError(
+            f"`preprocessing` must make images of the model's {shape[1]}x{shape[2]} "
+            f"pixels. Received: image_size={preprocessing.image_size}"
+        )
+    return preprocessing
