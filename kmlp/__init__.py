@@ -27,7 +27,8 @@ with quiet():
 
 # Imported on first use: TensorFlow stays out of what runs without it.
 _LAZY = {
-    name: f"kmlp.{name}" for name in ("callbacks", "compression", "export", "serving")
+    name: f"kmlp.{name}"
+    for name in ("callbacks", "compression", "export", "preprocessing", "serving")
 }
 
 __all__ = [

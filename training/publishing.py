@@ -48,12 +48,12 @@ def publish(model, batches, folder, *, preprocessing, details, keep=(), best=Non
             copy = shutil.copytree if path.is_dir() else shutil.copy2
             copy(path, draft.folder / path.name)
         trained = draft.folder / CHECKPOINT
-        _save(model, trained, preprocessing, report["forms"])
+        _save(model, trained, preprocessing, report["forms"].get(TRAINED))
         if exports:
             report["forms"][TRAINED]["bytes"] = _size(trained)
         if best is not None:
             # The comparison was with the other weights, or with these as that file.
-            _save(best, draft.folder / "best.keras", preprocessing, {})
+            _save(best, draft.folder / "best.keras", preprocessing, None)
         (draft.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return draft.path, report
 
@@ -74,21 +74,20 @@ def _failures(exports):
         ) from error
 
 
-def _save(model, path, preprocessing, forms):
+def _save(model, path, preprocessing, form):
     """A checkpoint that carries its origin."""
     model.save(path)
     described = origin.describe(
         model, form=origin.TRAIN_FORM, preprocessing=preprocessing
     )
-    origin.write(path, {**described, "accuracies": _accuracies(forms)})
+    accuracies = None if form is None else _accuracies(form)
+    origin.write(path, {**described, "accuracies": accuracies})
 
 
-def _accuracies(forms):
+def _accuracies(form, trained=None):
     """The origin's entry of this name."""
-    return {
-        name: {"top1": values["accuracy"], "images": values["images"]}
-        for name, values in forms.items()
-    }
+    of_trained = {} if trained is None else {"trained_top1": trained["accuracy"]}
+    return {"images": form["images"], "top1": form["accuracy"], **of_trained}
 
 
 def _export(model, batches, folder, preprocessing):
@@ -134,7 +133,7 @@ def _export(model, batches, folder, preprocessing):
             "artifact": {"kind": name},
             "equality": _equality(forms[name]),
             "audit": audit,
-            "accuracies": _accuracies(forms),
+            "accuracies": _accuracies(forms[name], forms[TRAINED]),
         }
         origin.write(path, {**described, **entries})
     return forms

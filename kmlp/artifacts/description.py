@@ -83,14 +83,13 @@ def _classes(origin):
 
 def _made_as(origin):
     entries = origin.get("artifact") or {}
-    return ", ".join(f"{name} {value}" for name, value in entries.items())
+    return ", ".join(f"{n.replace('_', ' ')} {v}" for n, v in entries.items())
 
 
 def _equality(origin):
     entries = origin.get("equality") or {}
-    return ", ".join(
-        f"{name.replace('_', ' ')} {_value(value)}" for name, value in entries.items()
-    )
+    known = {name: value for name, value in entries.items() if value is not None}
+    return ", ".join(f"{n.replace('_', ' ')} {_value(v)}" for n, v in known.items())
 
 
 def _value(value):
@@ -98,10 +97,16 @@ def _value(value):
 
 
 def _accuracies(origin):
-    return "; ".join(
-        f"{name} {entry['top1']:.2%} of {entry['images']:,} images"
-        for name, entry in (origin.get("accuracies") or {}).items()
-    )
+    entries = origin.get("accuracies") or {}
+    if "top1" not in entries:
+        return None
+    others = [
+        f"{name.removesuffix('_top1')} {value:.2%}"
+        for name, value in entries.items()
+        if name.endswith("_top1")
+    ]
+    compared = f" ({', '.join(others)})" if others else ""
+    return f"{entries['top1']:.2%} of {entries['images']:,} images{compared}"
 
 
 def _operations(origin):

@@ -14,8 +14,11 @@ from kmlp.edge.images import calibration_images, open_images
 from kmlp.edge.layers import layer_losses
 from kmlp.edge.speed import latencies
 from kmlp.edge.table import losses_table, table
-from kmlp.export.evidence import check_class_names, named_failures, refuse_existing
+from kmlp.export.equalising import equalised
+from kmlp.export.evidence import named_failures, refuse_existing
+from kmlp.export.offer import names_of
 from kmlp.export.saved_model import inference_form
+from kmlp.export.signature import input_specs
 from kmlp.export.tflite import check_options
 
 # Points of top-1 that a quantisation may lose, where nothing else is asked.
@@ -112,7 +115,8 @@ def _check(checkpoint, targets, options):
     check_writable(folder)
     if options.json is not None and not options.json.parent.is_dir():
         raise Stop(f"--json needs a folder that exists. Received: {options.json}")
-    check_class_names(checkpoint.model, checkpoint.prepared.class_names)
+    specs = input_specs(checkpoint.model)
+    names_of(checkpoint.model, specs, checkpoint.prepared.class_names)
     check_options(checkpoint.model, input_shape=_input_shape(checkpoint))
 
 
@@ -184,6 +188,8 @@ def _worst(model, name, shown, images, options):
     if shown is None:
         shown = next(images.batches())[0][:FEW]
     form = inference_form(model, not options.train_form)
+    if name == "int8":
+        form = equalised(form, shown)
     losses = layer_losses(form, shown, name)[:WORST]
     print(losses_table(name, losses), flush=True)
     return {loss.layer: loss.change for loss in losses}

@@ -5,7 +5,6 @@ import errno
 import os
 from pathlib import Path
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -18,38 +17,6 @@ from kmlp.export.signature import input_specs
 TOLERANCE = 1e-4
 # How many images the artifact is compared on.
 SAMPLES = 4
-
-
-def check_class_names(model, class_names, preprocessing=None):
-    """The names to embed, `None` where there are none.
-
-    Args:
-        model: a built `keras.Model`.
-        class_names: in the order of the outputs; `None`: those of `preprocessing`.
-        preprocessing: `kmlp.preprocessing.Preprocessing`, or `None`.
-
-    Raises:
-        ValueError: not one distinct name per output of the model.
-    """
-    if class_names is None and preprocessing is not None:
-        class_names = preprocessing.class_names
-    if class_names is None:
-        return None
-    names = tuple(map(str, class_names))
-    outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
-    classes = outputs[0].shape[-1] if len(outputs) == 1 else None
-    if len(outputs) == 1 and len(names) != classes:
-        raise ValueError(
-            f"`class_names` has {len(names):,} names and the model {classes} outputs: "
-            "pass one name per output, in their order. "
-            f"Received: {', '.join(names[:3])}, …"
-        )
-    if len(set(names)) != len(names):
-        raise ValueError(
-            "`class_names` must differ from one another. "
-            f"Received: {next(n for n in names if names.count(n) > 1)!r} twice"
-        )
-    return names
 
 
 def refuse_existing(path, overwrite):

@@ -43,17 +43,29 @@ def offer(model, specs, *, preprocessing=None, class_names=None, top_k=5):
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
         raise ValueError(f"`top_k` must be a positive integer. Received: top_k={top_k}")
     classes = _classes(model, specs)
-    if class_names is None and preprocessing is not None and classes:
-        class_names = preprocessing.class_names
-    if class_names is not None:
-        class_names = _checked_names(class_names, classes)
-    elif classes:
+    class_names = names_of(model, specs, class_names, preprocessing)
+    if class_names is None and classes:
         class_names = tuple(map(str, range(classes)))
     return Offer(
         preprocessing=_checked_preprocessing(preprocessing, specs),
         class_names=class_names,
         top_k=min(top_k, classes or 0),
     )
+
+
+def names_of(model, specs, class_names=None, preprocessing=None):
+    """The names of a model's classes, `None` where nobody knows them.
+
+    Args:
+        model, specs, class_names, preprocessing: as in `offer`.
+
+    Raises:
+        ValueError: not one distinct name of one line for each class.
+    """
+    classes = _classes(model, specs)
+    if class_names is None and preprocessing is not None and classes:
+        class_names = preprocessing.class_names
+    return None if class_names is None else _checked_names(class_names, classes)
 
 
 def _classes(model, specs):

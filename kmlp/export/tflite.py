@@ -14,6 +14,8 @@ from kmlp.artifacts import origin
 from kmlp.atomic import new_file
 from kmlp.export import evidence
 from kmlp.export.compact import compact
+from kmlp.export.equalising import equalised
+from kmlp.export.offer import names_of
 from kmlp.export.precision import in_float32
 from kmlp.export.running import in_batches, load_tflite
 from kmlp.export.saved_model import check_model, inference_form, write_saved_model
@@ -80,7 +82,7 @@ def tflite(
     options = check_options(
         model, quantize, representative_data, batch_size, input_shape
     )
-    names = evidence.check_class_names(model, class_names, preprocessing)
+    names = names_of(model, input_specs(model), class_names, preprocessing)
     path = Path(path).expanduser()
     evidence.refuse_existing(path, overwrite)
     known = origin.describe(
@@ -179,6 +181,8 @@ def write_tflite(
         file: path of the file.
         **options: from `check_options`.
     """
+    if quantize == "int8":
+        model = equalised(model, representative_data)
     # A separate SavedModel with a static batch: converting the Keras model's
     # function directly yields inf and NaN, a dynamic batch litters the graph.
     with tempfile.TemporaryDirectory() as folder, quiet():

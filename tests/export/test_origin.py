@@ -151,7 +151,7 @@ def test_info_shows_it(make, tmp_path, capsys):
             **origin.describe(
                 artifacts.built(SMALL), form=origin.MERGED, preprocessing=PREPARED
             ),
-            "accuracies": {"trained": {"top1": 0.875, "images": 1000}},
+            "accuracies": {"top1": 0.875, "images": 1000, "trained_top1": 0.9},
             "equality": {"with": "train form", "relative_difference": 1.5e-6},
             "audit": {"fully_connected_only": True, "operations": {"MatMul": 3}},
         },
@@ -164,7 +164,7 @@ def test_info_shows_it(make, tmp_path, capsys):
         "sha256 " + origin.weights_sha256(artifacts.built(SMALL)),
         "32x32, 0.9 of the shorter side, bicubic, mean 0.1 0.2 0.3",
         "5: a, b, c, d, e",
-        "trained 87.50% of 1,000 images",
+        "87.50% of 1,000 images (trained 90.00%)",
         "relative difference 1.5e-06",
         "fully connected only: MatMul 3",
         f"keras {keras.__version__}",

@@ -245,7 +245,7 @@ INT8 = ("--quantize", "int8")
         (("alone.keras", "there.tflite"), ["--overwrite", "there.tflite"]),
         (
             ("alone.keras", "m.tflite", "--class-names", "three.txt"),
-            ["3 names", "10 outputs"],
+            ["3 class names", "10 classes"],
         ),
         (("alone.keras", "m.tflite", "--class-names", "no.txt"), ["one name per"]),
         (("alone.keras", "m.tflite", "--quantize", "none", "int8"), ["a folder"]),

@@ -14,9 +14,11 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from image_folders import truncate, write_folder
 
 import kmlp
+from kmlp.artifacts import origin
 from kmlp.export.running import load_saved_model, load_tflite
 from kmlp.models import registry
 from training import comparison, job, train
@@ -89,6 +91,16 @@ def test_folder_to_artifacts(images, tmp_path, capfd):
     assert row.startswith("1,2,")
     assert (folder / "tensorboard").is_dir()
     assert keras.models.load_model(folder / "best.keras").name == "resmlp_tiny"
+    for path in (folder, folder / "model.tflite", folder / "trained.keras"):
+        found = origin.read(path)
+        assert found["weights_sha256"] == origin.weights_sha256(model)
+        assert found["class_names"] == ["cat", "dog"]
+        assert found["preprocessing"]["mean"] == report["data"]["mean"]
+        assert found["accuracies"]["top1"] == trained["accuracy"]
+    picture = tf.io.encode_png(np.zeros((20, 30, 3), "uint8"))
+    classify = tf.saved_model.load(str(folder)).signatures["classify"]
+    answer = classify(image_bytes=picture[None])
+    assert set(answer["classes"].numpy()[0]) == {b"cat", b"dog"}
 
 
 # Case -> (arguments, words of the message). FOLDER and FILE are filled in.
