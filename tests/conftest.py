@@ -1,6 +1,13 @@
 """Collects what the backend in use can run."""
 
+import os
+
+# Must stand before TensorFlow is imported, whose lines several workers would mix.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
 import keras
+
+import kmlp  # noqa: F401
 
 # Keras' first backend in the environment or its configuration; export, callbacks
 # and the training job need TensorFlow, everything else runs on any backend.
@@ -10,6 +17,7 @@ _NEEDS_TENSORFLOW = [
     "jobs",
     "serving",
     "training",
+    "test_benchmarking.py",
     "test_callbacks.py",
 ]
 

@@ -43,6 +43,13 @@ def add(commands):
     add("--rounds", type=positive, default=10, help="default: 10")
     add("--threads", type=positive, default=2, help="default: 2")
     add(
+        "--clock",
+        choices=("wall", "cpu"),
+        default="wall",
+        help="cpu, with --threads 1: seconds of the CPU, to which other work on the "
+        "machine does not add (default: wall)",
+    )
+    add(
         "--forms",
         nargs="+",
         default=["all"],
@@ -74,8 +81,9 @@ def run(options):
     from kmlp.benchmarking.report import as_data
 
     forms = benchmarking.chosen_forms(options.forms)
+    benchmarking.check_clock(options.clock, options.threads)
+    benchmarking.use_threads(options.threads)  # before any model is made
     sources = [_source(name, options) for name in options.names]
-    benchmarking.use_threads(options.threads)
     results = []
     for name, source in zip(options.names, sources):
         found = benchmarking.benchmark(
@@ -85,6 +93,7 @@ def run(options):
             batches=tuple(dict.fromkeys(options.batch)),
             rounds=options.rounds,
             threads=options.threads,
+            clock=options.clock,
             input_shape=model_arguments(options)["input_shape"],
             progress=_progress(),
         )

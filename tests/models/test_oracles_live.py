@@ -5,11 +5,10 @@ import pytest
 from cases import randomize, relative_error, run
 
 import kmlp
+from kmlp import pytorch
+from kmlp.pytorch.timm_resmlp import timm_resmlp
 
 torch = pytest.importorskip("torch")
-
-from oracles import torch_networks  # noqa: E402
-from oracles.timm_resmlp import timm_resmlp  # noqa: E402
 
 TOLERANCE = 1e-5
 
@@ -71,7 +70,7 @@ def torch_state(network, seed=0):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_equal_a_live_network(name):
     arguments, ours = NETWORKS[name]
-    network = torch_networks.build(name, **arguments).eval()
+    network = pytorch.build(name, **arguments).eval()
     model = kmlp.load_published(ours(), torch_state(network))
     shape = (2, *model.inputs[0].shape[1:])
     x = np.random.default_rng(0).normal(size=shape).astype("float32")

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from oracles.torch_parts import DropPath, rising_rates
+from kmlp.pytorch.parts import DropPath, rising_rates
 
 SHIFTS = (-2, -1, 0, 1, 2)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from oracles.torch_parts import ChannelMLP, DropPath
+from kmlp.pytorch.parts import ChannelMLP, DropPath
 
 
 class Affine(nn.Module):

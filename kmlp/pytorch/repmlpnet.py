@@ -98,10 +98,13 @@ class RepMLPNet(nn.Module):
         sharesets_nums,
         reparam_conv_k=(1, 3),
         num_class=1000,
+        patch_size=4,
         deploy=False,
     ):
         super().__init__()
-        self.conv_embedding = _conv_bn(3, channels[0], 4, relu=True, stride=4)
+        self.conv_embedding = _conv_bn(
+            3, channels[0], patch_size, relu=True, stride=patch_size
+        )
         self.stages = nn.ModuleList()
         for c, h, w, depth, s in zip(
             channels, hs, ws, num_blocks, sharesets_nums, strict=True

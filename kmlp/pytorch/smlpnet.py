@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from oracles.torch_parts import DropPath, rising_rates
+from kmlp.pytorch.parts import DropPath, rising_rates
 
 
 class Permute(nn.Module):

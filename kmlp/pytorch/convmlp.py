@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from oracles.torch_parts import ChannelMLP, DropPath, rising_rates
+from kmlp.pytorch.parts import ChannelMLP, DropPath, rising_rates
 
 
 def _conv_bn_relu(*layers):

@@ -9,16 +9,16 @@ import sys
 import numpy as np
 import pytest
 
-from oracles.timm_resmlp import timm_resmlp
+from kmlp import pytorch
+from kmlp.pytorch.timm_resmlp import timm_resmlp
 
 torch = pytest.importorskip("torch")
 flop_counter = importlib.import_module("torch.utils.flop_counter")
-torch_networks = importlib.import_module("oracles.torch_networks")
 
-REFERENCE = pathlib.Path(__file__).parents[1] / "reference"
+REFERENCE = pathlib.Path(__file__).parent / "reference"
 COUNTS = json.loads((REFERENCE / "counts.json").read_text())
 
-FAMILIES = sorted(torch_networks.FAMILIES)
+FAMILIES = sorted(pytorch.FAMILIES)
 CASES = [
     ("convmlp", "case0"),
     ("convmlp", "case1"),
@@ -93,7 +93,7 @@ def assert_close(actual, expected, tolerance=1e-5):
 def on_meta(published):
     name, overrides = COUNTED[published]
     with torch.device("meta"):
-        return torch_networks.build(name, **overrides).eval()
+        return pytorch.build(name, **overrides).eval()
 
 
 def test_every_case_of_the_reference_files_is_tested(reference):
@@ -109,7 +109,7 @@ def test_every_case_of_the_reference_files_is_tested(reference):
 @pytest.mark.parametrize(("family", "case"), CASES)
 def test_outputs_equal_the_published_ones(reference, family, case):
     arrays = reference(f"{family}_small")
-    network = torch_networks.build(family, **config_of(arrays))
+    network = pytorch.build(family, **config_of(arrays))
     load_state(network, arrays)
     actual = logits(network, arrays[f"{case}/images"])
     assert_close(actual, arrays[f"{case}/outputs"])
@@ -121,7 +121,7 @@ def test_training_outputs_equal_the_published_ones(reference, family):
     config = config_of(arrays)
     if family != "repmlpnet":
         config["drop_path_rate"] = 0.0
-    network = torch_networks.build(family, **config)
+    network = pytorch.build(family, **config)
     load_state(network, arrays).train()
     actual = logits(network, arrays["case0/images"])
     assert_close(actual, arrays["case0/outputs_training"])
@@ -129,7 +129,7 @@ def test_training_outputs_equal_the_published_ones(reference, family):
 
 def test_deploy_form_of_repmlpnet_takes_the_merged_state(reference):
     arrays = reference("repmlpnet_small")
-    network = torch_networks.build("repmlpnet", **config_of(arrays), deploy=True)
+    network = pytorch.build("repmlpnet", **config_of(arrays), deploy=True)
     load_state(network, arrays, "deploy_state/")
     actual = logits(network, arrays["case0/images"])
     assert_close(actual, arrays["case0/outputs_deploy"])
@@ -138,7 +138,7 @@ def test_deploy_form_of_repmlpnet_takes_the_merged_state(reference):
 
 def test_tiles_of_repmlpnet_are_transformed_each_on_its_own(reference):
     arrays = reference("repmlpnet_small")
-    network = load_state(torch_networks.build("repmlpnet", **config_of(arrays)), arrays)
+    network = load_state(pytorch.build("repmlpnet", **config_of(arrays)), arrays)
     block = network.stages[1][0].repmlp_block
     torch.nn.init.zeros_(block.gp.fc2.weight)  # the gate no longer sees its input
     maps = torch.randn(2, 16, 16, 24, dtype=torch.float64)
@@ -183,7 +183,7 @@ def test_timm_missing_is_an_import_error(monkeypatch):
 def test_all_counted_networks_and_all_variants_are_compared():
     assert set(COUNTED) == set(COUNTS)
     built = {name for name, overrides in COUNTED.values() if not overrides}
-    assert built == set(torch_networks.VARIANTS)
+    assert built == set(pytorch.VARIANTS)
 
 
 @pytest.mark.parametrize("published", COUNTED)
@@ -204,7 +204,7 @@ def test_parameters_and_multiply_adds_are_the_published_ones(published):
 def test_stochastic_depth_drops_whole_branches_in_training_only(reference):
     arrays = reference("convmlp_small")
     config = {**config_of(arrays), "drop_path_rate": 0.9}
-    network = load_state(torch_networks.build("convmlp", **config), arrays)
+    network = load_state(pytorch.build("convmlp", **config), arrays)
     expected = arrays["case0/outputs"]
     assert_close(logits(network, arrays["case0/images"]), expected)
     for module in network.modules():
@@ -216,4 +216,4 @@ def test_stochastic_depth_drops_whole_branches_in_training_only(reference):
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(ValueError, match="Received: 'resmlp_s13'"):
-        torch_networks.build("resmlp_s13")
+        pytorch.build("resmlp_s13")

@@ -1,26 +1,4 @@
-"""The five families in PyTorch: what ours is compared with, in value and in speed.
-
-Written from the fact sheets. Parameter names are those of the published checkpoints,
-so `load_state_dict(state, strict=True)` takes them as they are, and every operation is
-formulated the way the published code runs it (a grouped 1x1 convolution for the
-share-set FC, rolls of channel chunks for the shifts, …): timing these networks times
-the published PyTorch code. Images are NCHW, outputs are logits. Stochastic depth is
-off unless `drop_path_rate` asks for it; initial values are PyTorch's own.
-"""
-
-from oracles.torch_convmlp import ConvMLP
-from oracles.torch_msmlp import MSMLP
-from oracles.torch_repmlpnet import RepMLPNet
-from oracles.torch_resmlp import ResMLP
-from oracles.torch_smlpnet import SMLPNet
-
-FAMILIES = {
-    "repmlpnet": RepMLPNet,
-    "resmlp": ResMLP,
-    "convmlp": ConvMLP,
-    "msmlp": MSMLP,
-    "smlpnet": SMLPNet,
-}
+"""Arguments of the published variants, by our names."""
 
 
 def _repmlpnet(size, width, num_blocks, share_sets):
@@ -97,25 +75,3 @@ VARIANTS = {
     "smlpnet_s": _smlpnet(96, 3, (2, 10, 24, 2)),
     "smlpnet_b": _smlpnet(112, 3, (2, 10, 24, 2)),
 }
-
-
-def build(name, **overrides):
-    """Builds a network with fresh weights.
-
-    Args:
-        name: A variant (a key of `VARIANTS`), or a family (a key of `FAMILIES`), whose
-            arguments are then all given by `overrides`.
-        **overrides: Arguments of the family's constructor, which bears the published
-            constructor's names; they take precedence over the variant's.
-
-    Returns:
-        An `nn.Module` from (N, 3, H, W) images to (N, classes) logits.
-
-    Raises:
-        ValueError: If `name` is neither a variant nor a family.
-    """
-    if name not in VARIANTS and name not in FAMILIES:
-        known = ", ".join([*FAMILIES, *VARIANTS])
-        raise ValueError(f"name must be one of {known}. Received: {name!r}")
-    family = FAMILIES[name.partition("_")[0]]
-    return family(**{**VARIANTS.get(name, {}), **overrides})

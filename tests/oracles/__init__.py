@@ -1,1 +1,0 @@
-"""Networks written in PyTorch that the Keras ones are checked and timed against."""
