@@ -69,7 +69,7 @@ def parse(argv):
         "--learning-rate",
         type=rate,
         metavar="X",
-        help="at the start, falling to 0 (default: a tenth of the recipe's peak)",
+        help="at the start, falling to 0 (default: 0.3 of the recipe's peak)",
     )
     add("--seed", type=seed, default=0, metavar="N", help="default: 0")
     add(
@@ -89,7 +89,8 @@ def parse(argv):
         "--output",
         type=Path,
         metavar="FOLDER",
-        help="of the versions (default: saved_models/compressed/ARCHITECTURE_METHOD)",
+        help="of the versions (default: saved_models/compressed/ARCHITECTURE_METHOD "
+        "in the clone)",
     )
     prune = parser.add_argument_group("prune")
     add = prune.add_argument

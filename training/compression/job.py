@@ -2,45 +2,31 @@
 
 import dataclasses
 import json
-import shutil
-import tempfile
 import time
 from pathlib import Path
 
 import keras
 
 import kmlp
-from kmlp.analysis.sparsity import gzip_bytes, sparsity
-from kmlp.artifacts import origin
 from kmlp.atomic import check_writable, new_version
 from kmlp.compression.tfmot import import_tfmot
 from kmlp.console import Stop
 from kmlp.data import open_source
 from kmlp.edge.checkpoint import open_checkpoint
-from kmlp.edge.comparing import FLOAT32, TRAINED, compare
 from kmlp.edge.images import calibration_images, open_images
-from kmlp.edge.speed import latencies
-from kmlp.export.evidence import audited, named_failures
+from kmlp.export.evidence import named_failures
 from kmlp.export.precision import in_float32
 from training.compression.methods import METHODS
+from training.compression.publishing import RECIPE, SPEED_NOTE, publish
 from training.compression.report import table
 from training.compression.tuning import Tuning
 from training.data import load
 from training.engine.cluster import open_engine, per_replica_batch
 from training.recipes import from_json, scaled_rates
 
-OUTPUT = Path("saved_models") / "compressed"
-INT8, COMPRESSED, COMPRESSED_INT8 = "int8", "compressed", "compressed int8"
-# Form -> the name of its file in the version, of those that are published.
-FILES = {COMPRESSED: "model.float32.tflite", COMPRESSED_INT8: "model.int8.tflite"}
-RECIPE = "recipe.json"
-# What a run's images are fine-tuned with: a tenth of the rate it was trained with.
-RATE = 0.1
-SPEED_NOTE = (
-    "Zeros save room once a file is compressed. They save time only where a kernel "
-    "skips them, which the matrix products that ran here do not: equal times are to "
-    "be expected."
-)
+OUTPUT = Path(__file__).resolve().parents[2] / "saved_models" / "compressed"
+# Share of the peak rate of the run that fine-tuning begins with.
+RATE = 0.3
 
 
 def run(options):
@@ -78,14 +64,22 @@ def run(options):
         compressed = METHODS[options.method](
             kmlp.merge(model), tuning, options, engine, shown
         )
-    except ValueError as error:  # of a network that has no twin, or no such layers
+    except ValueError as error:
+        # Ours, of a network that has no twin or no such layers; others are bugs.
+        if "Received:" not in str(error):
+            raise
         raise Stop(error) from error
+    settings = {
+        "method": options.method,
+        **compressed.settings,
+        "epochs": tuning.epochs,
+        "learning_rate": tuning.learning_rate,
+        "of": str(checkpoint.path),
+    }
     with named_failures(output), new_version(output) as draft:
         report = publish(
-            draft.folder, checkpoint, model, compressed, images, shown, options
+            draft.folder, checkpoint, model, compressed, images, shown, settings
         )
-        report["epochs"] = tuning.epochs
-        report["learning_rate"] = tuning.learning_rate
         text = json.dumps(report, indent=2) + "\n"
         (draft.folder / "report.json").write_text(text)
     print(table(report))
@@ -137,101 +131,3 @@ def make_tuning(options, recipe, checkpoint, engine):
         learning_rate=options.learning_rate or RATE * peak,
         seed=options.seed,
     )
-
-
-def publish(folder, checkpoint, model, compressed, images, shown, options):
-    """Writes the version's files and measures them; the report."""
-    prepared = checkpoint.preprocessing
-    settings = {
-        "method": options.method,
-        **compressed.settings,
-        "of": str(checkpoint.path),
-    }
-    merged = kmlp.merge(model)
-    known = origin.describe(
-        compressed.model, form=origin.MERGED, preprocessing=prepared
-    )
-    known["compression"] = settings
-    with tempfile.TemporaryDirectory() as beside:
-        files = {FLOAT32: Path(beside) / "float32", INT8: Path(beside) / "int8"}
-        files |= {name: folder / file for name, file in FILES.items()}
-        archives = {
-            "before": Path(beside) / "merged.keras",
-            "after": folder / "trained.keras",
-        }
-        merged.save(archives["before"])
-        compressed.model.save(archives["after"])
-        origin.write(archives["after"], known)
-        failures = {}
-        for name, network in (
-            (FLOAT32, merged),
-            (INT8, merged),
-            (COMPRESSED, compressed.model),
-            (COMPRESSED_INT8, compressed.model),
-        ):
-            integers = name in (INT8, COMPRESSED_INT8)
-            try:
-                if network is not merged and integers and compressed.write_int8:
-                    compressed.write_int8(files[name])
-                    artifact = {"kind": "TFLite", "quantize": "int8, aware"}
-                    said = {"artifact": artifact, "audit": audited(files[name])}
-                    origin.write(files[name], {**known, **said})
-                    continue
-                kmlp.export.tflite(
-                    network,
-                    files[name],
-                    quantize="int8" if integers else None,
-                    representative_data=shown if integers else None,
-                    preprocessing=prepared,
-                )
-            except RuntimeError as error:
-                # What was fine-tuned for hours is not lost to one of its files.
-                print(f"{name}: {error}")
-                failures[name] = str(error)
-                del files[name]
-        forms, trained = measured(model, files, images)
-        for name in FILES.keys() & files.keys():
-            accuracy = {"images": images.count, "top1": forms[name]["top1"]}
-            origin.add(
-                files[name],
-                compression=settings,
-                accuracies={images.name: accuracy},
-            )
-        sizes = {when: sized(path) for when, path in archives.items()}
-    shutil.copyfile(checkpoint.path.parent / RECIPE, folder / RECIPE)
-    return {
-        "compression": settings,
-        "trained_top1": trained,
-        "images": images.count,
-        "forms": forms,
-        "failures": failures,
-        "keras": sizes,
-        "sparsity": {"before": by_kind(merged), "after": by_kind(compressed.model)},
-        "note": SPEED_NOTE,
-    }
-
-
-def measured(model, files, images):
-    """`({form: figures of its file}, top-1 of the trained model)`."""
-    figures, times = compare(model, files, images), latencies(files)
-    forms = {
-        name: {
-            **figures[name].as_json(figures[FLOAT32]),
-            **sized(path),
-            "latency_ms": times[name],
-            "fully_connected_only": kmlp.export.audit(path).fully_connected_only,
-        }
-        for name, path in files.items()
-    }
-    return forms, figures[TRAINED].top1
-
-
-def sized(path):
-    """Bytes of a file, as it is and compressed."""
-    return {"bytes": path.stat().st_size, "gzip_bytes": gzip_bytes(path)}
-
-
-def by_kind(model):
-    """The sparsity of each kind of layer, for the report."""
-    rows = sparsity(model).by_kind()
-    return {kind: dataclasses.asdict(row) for kind, row in rows.items()}

@@ -9,7 +9,7 @@ from kmlp.compression import Clustering, Pruning, QuantizationAware
 from kmlp.merging import merge
 
 # Pruning ends after this share of the steps; the rest is to recover.
-PRUNED_BY = 0.75
+PRUNED_BY = 0.6
 # How often the masks grow on the way.
 GROWTHS = 50
 
@@ -21,8 +21,8 @@ class Compressed:
     Attributes:
         model: merged Keras 3 model, in no strategy and not compiled.
         settings: of the method, for the report.
-        write_int8: function of a path that writes the method's own int8 file, or
-            `None` where quantising after training does.
+        write_int8: writes the method's own int8 file, as `kmlp.export.tflite` takes
+            path and preprocessing; `None` where quantising after training does.
     """
 
     model: keras.Model

@@ -1,0 +1,254 @@
+"""Magnitude pruning while a model is fitted."""
+
+import functools
+import types
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kmlp.analysis.linear import CHANNEL, KINDS, MIXING, linear_layers
+from kmlp.averages import average_pairs
+from kmlp.compression.masks import SCHEDULES, Schedule, block_mask, unstructured_mask
+from kmlp.compression.tfmot import import_tfmot
+
+
+class Pruning(keras.callbacks.Callback):
+    """Sets a growing share of a model's smallest weights to zero during `fit`.
+
+    After every training step, masks that tfmot's pruning computes are multiplied
+    into the kernels, and into their averages where the optimizer keeps some
+    (`use_ema=True`). So validation, checkpoints and averages see zeros where zeros
+    are. Works for any Keras 3 model of linear layers, also within the scope of a
+    `tf.distribute.MirroredStrategy`. With `steps_per_execution` above 1 the masks
+    act after each execution.
+
+    Prune the merged model (`kmlp.merge`), which can be fitted like any other: beside
+    a pruned kernel the local branches and the norms of the train form go on, and
+    merging them fills the kernel in again.
+
+    The state of the pruning is the model and the step count of its optimizer: a fit
+    that is resumed with both, by `keras.callbacks.BackupAndRestore` or by calling
+    `fit` again, goes on where it was.
+
+    Args:
+        sparsity: share of zeros at the end, in [0, 1), 0 for a layer that is left
+            alone: one for all layers; one per kind of layer, such as `{"patch
+            mixing": 0.9, "channel": 0.5}` (see `kmlp.analysis.linear.KINDS`), others
+            being left alone; or a function of a `kmlp.analysis.linear.LinearLayer`.
+            `None` with `sparsity_m_by_n`: patch mixing and channel layers.
+        end_step: optimizer step that reaches it.
+        begin_step: optimizer step of the first zeros.
+        schedule: `"polynomial"` or `"constant"` (all at `begin_step`).
+        initial_sparsity: where the polynomial begins.
+        power: of the polynomial.
+        frequency: steps between two changes of the masks.
+        sparsity_m_by_n: `(2, 4)` for two zeros in every four consecutive inputs, or
+            any `(m, n)`; the shares are m / n then, and all zeros come at
+            `begin_step`. The blocks lie along the input of a kernel, its last axis
+            in `(S, out, in)` and its first in a Dense layer's `(in, out)`: hardware
+            that skips zeros does so within the sum that makes an output, where two
+            of four products fall away for all outputs alike.
+
+    Raises:
+        ValueError: a share, step, kind or pattern that cannot be.
+        ImportError: tensorflow-model-optimization is missing.
+
+    References: Zhu and Gupta, 2017, To prune, or not to prune (the polynomial);
+    ResMLP (Touvron et al., 2021), Sect. 3.3 (the patch mixing is sparse).
+    """
+
+    def __init__(
+        self,
+        sparsity=None,
+        *,
+        end_step,
+        begin_step=0,
+        schedule="polynomial",
+        initial_sparsity=0.0,
+        power=3,
+        frequency=100,
+        sparsity_m_by_n=None,
+    ):
+        super().__init__()
+        import_tfmot()
+        _check_steps(begin_step, end_step, frequency)
+        if schedule not in SCHEDULES:
+            raise ValueError(
+                f"`schedule` must be one of {SCHEDULES}. Received: {schedule!r}"
+            )
+        _check_share("initial_sparsity", initial_sparsity)
+        if sparsity_m_by_n is not None:
+            sparsity_m_by_n = _checked_pattern(sparsity_m_by_n)
+            if sparsity is None:
+                m, n = sparsity_m_by_n
+                sparsity = {MIXING: m / n, CHANNEL: m / n}
+        if sparsity is None:
+            raise ValueError(
+                "`sparsity` is a share, shares by kind of layer or a function, and "
+                "only to be left out beside `sparsity_m_by_n`. Received: None"
+            )
+        self.sparsity = _target(sparsity)
+        self.sparsity_m_by_n = sparsity_m_by_n
+        self._schedule = {
+            "kind": "constant" if sparsity_m_by_n else schedule,
+            "initial": initial_sparsity,
+            "begin_step": begin_step,
+            "end_step": begin_step + 1 if sparsity_m_by_n else end_step,
+            "frequency": frequency,
+            "power": power,
+        }
+        self._pruned = []
+
+    def on_train_begin(self, logs=None):
+        self._pruned = []
+        with self.model.distribute_strategy.scope():
+            for linear in linear_layers(self.model):
+                if final := self._final(linear):
+                    schedule = Schedule(final=final, **self._schedule)
+                    self._pruned.append(_Pruned(linear, schedule))
+        if not self._pruned:
+            raise ValueError(
+                "Nothing is pruned: no layer of this model is given a sparsity above "
+                f"0. Received: {self.model.name!r}"
+            )
+        self._position = self._apply = None
+
+    def on_train_batch_begin(self, batch, logs=None):
+        # Not before: what restores a fit does so when training begins.
+        if self._position is None:
+            self._update(self._masked)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._apply is None:
+            # The averages are made in the first step.
+            averages = {id(weight): mean for weight, mean in average_pairs(self.model)}
+            apply = functools.partial(self._masked, averages)
+            self._apply = tf.function(apply, autograph=False)
+        self._update(self._apply)
+
+    def on_train_end(self, logs=None):
+        # The averages, where these became the weights, are masked already.
+        reached = min(pruned.reached() for pruned in self._pruned)
+        if reached < 1:
+            warnings.warn(
+                f"The fit ended at step {self._step():,} before `end_step`, and the "
+                f"sparsity is at {reached:.0%} of what was asked for.",
+                stacklevel=2,
+            )
+
+    def _step(self):
+        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+
+    def _update(self, apply):
+        """Brings the masks to the current step and applies them."""
+        position = self._pruned[0].schedule.position(self._step())
+        if position is None:
+            return
+        with self.model.distribute_strategy.scope():
+            if position != self._position:
+                for pruned in self._pruned:
+                    pruned.update(position, self.sparsity_m_by_n)
+            apply()
+        self._position = position
+
+    def _masked(self, averages=types.MappingProxyType({})):
+        for pruned in self._pruned:
+            kernel = pruned.linear.kernel
+            mask = tf.cast(pruned.mask, kernel.dtype)
+            for variable in (kernel, averages.get(id(kernel))):
+                if variable is not None:
+                    variable.assign(variable.value * mask)
+
+    def _final(self, linear):
+        final = self.sparsity(linear) or 0.0
+        _check_share(f"sparsity of {linear.name}", final)
+        if final and self.sparsity_m_by_n:
+            m, n = self.sparsity_m_by_n
+            if not np.isclose(final, m / n):
+                raise ValueError(
+                    f"With sparsity_m_by_n={self.sparsity_m_by_n} a layer's sparsity "
+                    f"is {m / n:g} or 0. Received: {final:g} for {linear.name}"
+                )
+            if linear.kernel.shape[linear.input_axis] < n:
+                return 0.0  # no whole block
+        return final
+
+
+class _Pruned:
+    """A kernel, its schedule and its mask."""
+
+    def __init__(self, linear, schedule):
+        self.linear, self.schedule = linear, schedule
+        shape = linear.kernel.shape
+        # Of a byte each: masks stay on every device.
+        self.mask = tf.Variable(tf.ones(shape, tf.int8), trainable=False)
+        self._reached = 0.0
+
+    def update(self, step, m_by_n):
+        """A mask for the schedule's sparsity in a step.
+
+        What is zero already is smallest: it stays so, and a mask comes back from the
+        weights of a fit that is resumed.
+        """
+        self._reached = sparsity = self.schedule(step)
+        weights = tf.convert_to_tensor(self.linear.kernel.value)
+        if m_by_n is None:
+            mask = unstructured_mask(weights, sparsity)
+        else:
+            mask = block_mask(weights, m_by_n, self.linear.input_axis)
+        self.mask.assign(tf.cast(mask, tf.int8))
+
+    def reached(self):
+        """Share of the final sparsity that is reached."""
+        return self._reached / self.schedule(self.schedule.end_step)
+
+
+def _target(sparsity):
+    """A function of a `LinearLayer` to its final sparsity."""
+    if callable(sparsity):
+        return sparsity
+    if isinstance(sparsity, dict):
+        unknown = set(sparsity) - set(KINDS)
+        if unknown or not sparsity:
+            raise ValueError(
+                f"`sparsity` names kinds of layers, of {KINDS}. "
+                f"Received: {sorted(map(str, unknown))}"
+            )
+        for kind, share in sparsity.items():
+            _check_share(f"sparsity of {kind}", share)
+        return lambda linear: sparsity.get(linear.kind, 0.0)
+    _check_share("sparsity", sparsity)
+    return lambda linear: sparsity
+
+
+def _check_share(name, value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"`{name}` must be a number. Received: {value!r}")
+    if not 0 <= value < 1:
+        raise ValueError(f"`{name}` must be in [0, 1). Received: {value!r}")
+
+
+def _check_steps(begin_step, end_step, frequency):
+    if not 0 <= begin_step < end_step:
+        raise ValueError(
+            "`begin_step` must be at least 0 and `end_step` above it. "
+            f"Received: begin_step={begin_step}, end_step={end_step}"
+        )
+    if frequency < 1:
+        raise ValueError(f"`frequency` must be at least 1. Received: {frequency}")
+
+
+def _checked_pattern(pattern):
+    values = tuple(pattern) if isinstance(pattern, (tuple, list)) else ()
+    if (
+        len(values) != 2
+        or any(type(value) is not int for value in values)
+        or not 0 < values[0] < values[1]
+    ):
+        raise ValueError(
+            "`sparsity_m_by_n` is (m, n), m zeros of every n, 0 < m < n. "
+            f"Received: {pattern!r}"
+        )
+    return values

@@ -1,0 +1,213 @@
+"""Quantisation-aware training of merged models, and the int8 files it gives."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kmlp.analysis.linear import MIXING
+from kmlp.artifacts import origin
+from kmlp.atomic import new_file
+from kmlp.compression.tfmot import import_tfmot
+from kmlp.compression.twin import twin
+from kmlp.export import evidence
+from kmlp.export.compact import compact
+from kmlp.export.running import load_tflite
+from kmlp.quiet import quiet
+
+_PREFIX = "quant_"  # tfmot's, of the names of its layers
+
+
+class QuantizationAware:
+    """A merged model that computes as its int8 file will.
+
+    ```python
+    aware = kmlp.compression.QuantizationAware(kmlp.merge(model), images)
+    aware.model.compile("adam", loss)  # of tf_keras
+    aware.model.fit(images, labels)
+    aware.tflite("model.tflite")
+    ```
+
+    In its `tf_keras` twin every kernel passes through fake quantisation with a scale
+    per output, and every activation through one with a range that training follows.
+    The kernels are those of the merged model: what is trained to survive rounding is
+    what the file multiplies by, and not the FC kernel and the convolutions that merge
+    into it, each rounded for itself.
+
+    Args:
+        model: `kmlp.merge(model)` of a RepMLPNet or a ResMLP, in float32.
+        images: as the model takes them, a hundred or so: the ranges begin with
+            theirs.
+
+    Attributes:
+        model: the `tf_keras.Model` to compile and fit, in float32 with fake
+            quantisation.
+
+    Raises:
+        ValueError: the model has no twin (`kmlp.compression.twin`), or images of
+            another shape.
+        ImportError: tensorflow-model-optimization is missing.
+    """
+
+    def __init__(self, model: keras.Model, images):
+        import_tfmot()
+        self._twin = twin(model)
+        self.model = self._aware(self._twin.model, round_kernels=True)
+        self._begin(self._checked(images))
+
+    def _checked(self, images):
+        images = np.asarray(images, "float32")
+        shape = tuple(self.model.inputs[0].shape[1:])
+        if images.shape[1:] != shape or not len(images):
+            raise ValueError(
+                f"`images` must hold a batch of images {shape}. "
+                f"Received: shape {images.shape}"
+            )
+        return images
+
+    def _begin(self, images):
+        """The ranges of all activations, and of the images, over some images."""
+        from kmlp.compression.quantize_configs import taken_ranges
+
+        with taken_ranges():
+            self.model(images, training=True)
+        inputs = _variables(self.model.layers[1])
+        for name, value in (("min", images.min()), ("max", images.max())):
+            (variable,) = (v for key, v in inputs.items() if key.endswith(name))
+            variable.assign(value)
+
+    def _aware(self, model, *, round_kernels):
+        """The twin with fake quantisation."""
+        import tf_keras
+
+        from kmlp.compression.legacy_layers import LAYERS
+        from kmlp.compression.quantize_configs import Config, config_of
+
+        joined = self._twin.kernels({MIXING})
+        keep = {"round_kernels": round_kernels}
+
+        def annotate(layer):
+            config = config_of(layer, joined=layer.name in joined, **keep)
+            return quantization.quantize_annotate_layer(layer, config)
+
+        quantization = import_tfmot().quantization.keras
+        with quantization.quantize_scope({**LAYERS, Config.__name__: Config}):
+            annotated = tf_keras.models.clone_model(model, clone_function=annotate)
+            annotated.set_weights(model.get_weights())
+            return quantization.quantize_apply(annotated)
+
+    def merged(self) -> keras.Model:
+        """The Keras 3 model with the trained weights, not rounded."""
+        return self._twin.back(self._weight)
+
+    def _weight(self, link):
+        return _variables(self._wrapper(link))[link.attribute]
+
+    def _wrapper(self, link):
+        return self.model.get_layer(_PREFIX + link.layer)
+
+    def tflite(
+        self,
+        path: str | os.PathLike,
+        batch_size: int = 1,
+        *,
+        preprocessing=None,
+        overwrite: bool = False,
+    ) -> Path:
+        """Writes the int8 TFLite file; float32 images in, float32 outputs.
+
+        Args:
+            path: of the file.
+            batch_size: of the file.
+            preprocessing: `kmlp.preprocessing.Preprocessing` of the images, for the
+                origin.
+            overwrite: whether an existing file is replaced, in one step at the end.
+
+        Returns:
+            The `pathlib.Path` of the file.
+
+        Raises:
+            FileExistsError: there is a file, and `overwrite` is false.
+            OSError: `path` cannot be written.
+        """
+        path = Path(path).expanduser()
+        evidence.refuse_existing(path, overwrite)
+        with evidence.named_failures(path), new_file(path) as file:
+            self._convert(file, batch_size)
+            merged = self.merged()
+            compared = evidence.compare(merged, load_tflite(file), exact=False)
+            known = origin.describe(
+                merged, form=origin.MERGED, preprocessing=preprocessing
+            )
+            said = {
+                "artifact": {"kind": "TFLite", "quantize": "int8, aware"},
+                "equality": {**compared, "with": "fine-tuned"},
+                "audit": evidence.audited(file),
+            }
+            origin.write(file, {**known, **said})
+        return path
+
+    def _convert(self, file, batch_size):
+        model = self._rounded()
+        shape = (batch_size, *model.inputs[0].shape[1:])
+        spec = tf.TensorSpec(shape, tf.float32, name="images")
+
+        @tf.function(input_signature=[spec], autograph=False)
+        def serve(images):
+            return {"output_0": model(images, training=False)}
+
+        module = tf.Module()
+        module.serve, module.weights = serve, model.variables
+        with tempfile.TemporaryDirectory() as folder, quiet():
+            signatures = {"serving_default": serve}
+            tf.saved_model.save(module, folder, signatures=signatures)
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            Path(file).write_bytes(converter.convert())
+        compact(file)
+
+    def _rounded(self):
+        """The model with its kernels on the grid of int8, and no longer rounding them.
+
+        The converter takes no fake quantisation per output of a matrix, but quantises
+        a constant one so by itself: on the same grid, as the largest weight of every
+        output lies on it.
+        """
+        rounded = self._aware(self._twin.model, round_kernels=False)
+        for layer, trained in zip(rounded.layers, self.model.layers, strict=True):
+            if not layer.name.startswith(_PREFIX):  # of the input, numbered anew
+                layer.set_weights(trained.get_weights())
+                continue
+            values = _variables(trained)
+            for name, variable in _variables(layer).items():
+                variable.assign(values[name])
+            _open_empty_range(_variables(layer))
+        for link in self._twin.links:
+            variable = _variables(rounded.get_layer(_PREFIX + link.layer))
+            value = variable[link.attribute].numpy()
+            if link.kind is not None:
+                step = np.abs(value).max(axis=0) / 127
+                step[step == 0] = 1.0
+                variable[link.attribute].assign(np.round(value / step) * step)
+            elif link.attribute == "bias" and (value == value[0]).all():
+                # Of equal values, as a norm over share-sets leaves them, the converter
+                # rounds the first and repeats it, though the others have other scales.
+                value[0] = np.nextafter(value[0], np.inf)
+                variable[link.attribute].assign(value)
+        return rounded
+
+
+def _open_empty_range(variables):
+    """Where an activation is always zero, a dead ReLU say, any range will do."""
+    for name, high in variables.items():
+        if name.endswith("max") and high.shape == ():
+            low = variables[f"{name[:-3]}min"]
+            high.assign(tf.where(high - low < 1e-12, 1.0, high))
+
+
+def _variables(layer):
+    """`{name: variable}` of a layer or of a tfmot wrapper and the layer in it."""
+    return {v.name.split("/")[-1].split(":")[0]: v for v in layer.weights}
