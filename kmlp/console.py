@@ -32,6 +32,18 @@ def some(names):
     return ", ".join(names[:NAMED]) + ", …" * (len(names) > NAMED) or "none"
 
 
+def aligned(rows, left=1):
+    """Rows of cells as text: `left` columns stand left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    )
+
+
 def exit_code(program, job, interrupted="interrupted.", errors=()):
     """Runs a command's job; its end as one line and an exit code.
 
@@ -173,3 +185,33 @@ def deviations(text):
     if not all(values):
         raise argparse.ArgumentTypeError(f"must be above 0, not {text!r}")
     return values
+
+
+def add_preparation(parser):
+    """Adds the arguments that say how images become a model's input.
+
+    Returns:
+        The names of their values.
+    """
+    group = parser.add_argument_group(
+        "preparing images (default: as the run wrote beside its weights)"
+    )
+    add = group.add_argument
+    arguments = (
+        add("--image-size", type=image_size, metavar="PIXELS", help="height and width"),
+        add("--mean", type=channels, metavar="R,G,B", help="of images in 0…1"),
+        add("--std", type=deviations, metavar="R,G,B", help="the same"),
+        add(
+            "--test-crop",
+            type=share,
+            metavar="X",
+            help="side of the centre crop for the resized image's shorter side (1)",
+        ),
+        add(
+            "--interpolation",
+            dest="test_interpolation",
+            choices=("bilinear", "bicubic"),
+            help="of the resizing (bilinear)",
+        ),
+    )
+    return tuple(argument.dest for argument in arguments)

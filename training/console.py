@@ -25,6 +25,7 @@ def _load():
 
 
 console = _load()
+aligned, add_preparation = console.aligned, console.add_preparation
 Parser, Stop = console.Parser, console.Stop
 exit_code, import_quietly = console.exit_code, console.import_quietly
 first_line, some = console.first_line, console.some

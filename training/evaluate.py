@@ -17,13 +17,10 @@ if not __package__:
 
 from training.console import (  # noqa: E402
     Parser,
-    channels,
-    deviations,
+    add_preparation,
     exit_code,
-    image_size,
     import_quietly,
     positive,
-    share,
 )
 
 
@@ -74,30 +71,7 @@ def parse(argv):
         help="what to do where an image cannot be decoded (default: stop)",
     )
     add("--json", type=Path, metavar="FILE", help="write the result there too")
-    group = parser.add_argument_group(
-        "preparing images (default: as the run did, and else as it says here)"
-    )
-    add = group.add_argument
-    add(
-        "--image-size",
-        type=image_size,
-        metavar="PIXELS",
-        help="height and width of the crop (the weights' own)",
-    )
-    add(
-        "--test-crop",
-        type=share,
-        metavar="X",
-        help="side of the centre crop for the resized image's shorter side (1)",
-    )
-    add(
-        "--interpolation",
-        dest="test_interpolation",
-        choices=("bilinear", "bicubic"),
-        help="(bilinear)",
-    )
-    add("--mean", type=channels, metavar="R,G,B", help="of images in 0…1 (none)")
-    add("--std", type=deviations, metavar="R,G,B", help="the same (none)")
+    add_preparation(parser)
     return parser.parse_args(argv)
 
 

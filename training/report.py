@@ -1,5 +1,7 @@
 """The report of a run, as a table for the terminal."""
 
+from training.console import aligned
+
 
 def table(forms):
     """The forms of a model side by side.
@@ -11,16 +13,12 @@ def table(forms):
     for title, cell in ROWS:
         cells = [cell(values) for values in forms.values()]
         rows.append((title, *(c or "" for c in cells)))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-        for row in rows
-    ]
+    lines = [aligned(rows)]
     for name, values in forms.items():
         if "operations" in values:
             counts = (f"{op} {count}" for op, count in values["operations"].items())
             lines.append(f"{name} operations: {', '.join(counts)}")
-    return "\n".join(line.rstrip() for line in lines)
+    return "\n".join(lines)
 
 
 def _of(key, style):

@@ -5,6 +5,8 @@ import math
 
 import keras
 
+from kmlp.console import aligned
+
 # Keras' own layers whose kernel is applied once per output position.
 _LINEAR = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 
@@ -48,14 +50,7 @@ class Profile:
         ]
         total = (f"{self.trainable:,}", f"{self.non_trainable:,}", f"{self.macs:,}")
         rows = [header, *rows, ("total", "", "", *total)]
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if i < 3 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths))
-            ).rstrip()
-            for row in rows
-        )
+        return aligned(rows, left=3)
 
 
 def profile(model, input_shape=None):

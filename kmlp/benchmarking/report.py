@@ -1,6 +1,7 @@
 """What a benchmark found, as text."""
 
 from kmlp.benchmarking.measuring import PEAK, PEAK_SIZE
+from kmlp.console import aligned
 
 
 def report(found):
@@ -35,14 +36,7 @@ def table(timings):
         share = "" if timing.share is None else f"{timing.share:.0%}"
         speed = f"{timing.images_per_second:.1f}"
         rows.append((timing.name, str(timing.batch), speed, share))
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    )
+    return aligned(rows)
 
 
 def as_data(found):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from kmlp.console import Stop
 from kmlp.data.decode import centre_crop, normalise
-from kmlp.data.reading import guarded
+from kmlp.data.reading import guarded, reason
 
 
 def evaluation_batches(
@@ -92,3 +92,25 @@ def finished(dataset, split):
     if not split.store.in_memory:
         options.threading.private_threadpool_size = threads(split)
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
+
+def read(batches, remedy="replace or remove it"):
+    """The batches of `evaluation_batches` as arrays.
+
+    Args:
+        batches: a `tf.data.Dataset`.
+        remedy: what to do about an image that cannot be read.
+
+    Raises:
+        Stop: an image that cannot be read or decoded.
+    """
+    try:
+        yield from batches.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        found = reason(error)
+        if found is None:
+            raise
+        place = str(found).rpartition("Received: ")[2]
+        raise Stop(
+            f"An image cannot be read or decoded: {remedy}. Received: {place}"
+        ) from error

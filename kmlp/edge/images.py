@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from kmlp.console import Stop
-from kmlp.data import evaluation_batches, open_evaluation, open_source, reason
+from kmlp.data import evaluation_batches, open_evaluation, open_source
+from kmlp.data.batches import read
 from kmlp.data.digits import NAME as DIGITS
 from kmlp.data.folders import SUFFIXES, subfolders
 from kmlp.data.images import Files, Split
@@ -196,15 +196,5 @@ def _batches(split, prepared):
     batches = evaluation_batches(
         split, prepared, image_size=prepared.image_size, batch_size=BATCH
     )
-    try:
-        for images, labels, kept in batches.as_numpy_iterator():
-            yield images[kept > 0], labels[kept > 0]
-    except tf.errors.OpError as error:
-        found = reason(error)
-        if found is None:
-            raise
-        place = str(found).rpartition("Received: ")[2]
-        raise Stop(
-            "An image cannot be read or decoded: replace or remove it. "
-            f"Received: {place}"
-        ) from error
+    for images, labels, kept in read(batches):
+        yield images[kept > 0], labels[kept > 0]

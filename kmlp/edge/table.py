@@ -1,5 +1,6 @@
 """What a person sees of an export."""
 
+from kmlp.console import aligned
 from kmlp.edge.comparing import FLOAT32, TRAINED
 from kmlp.edge.speed import THREADS
 
@@ -35,14 +36,7 @@ def table(forms, evaluated):
                 "yes" if form["fully_connected_only"] else "no",
             )
         rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    )
+    return aligned(rows)
 
 
 def losses_table(name, losses):

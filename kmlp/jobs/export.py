@@ -3,8 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kmlp.console import Stop, import_quietly, positive
-from kmlp.jobs.preparing import add_preparation, given
+from kmlp.console import Stop, add_preparation, import_quietly, positive
 
 SAVED_MODEL, TFLITE = "saved_model", "tflite"
 QUANTIZE = ("none", "float16", "dynamic", "int8")
@@ -93,7 +92,7 @@ def add(commands):
         metavar="FILE",
         help="one name per line, or a JSON list (default: the run's)",
     )
-    add_preparation(command)
+    command.set_defaults(preparation=add_preparation(command))
     command.set_defaults(job=run)
 
 
@@ -106,7 +105,7 @@ def run(options):
     checkpoint = open_checkpoint(
         options.model,
         weights=options.weights,
-        given=given(options),
+        given={name: getattr(options, name) for name in options.preparation},
         class_names=options.class_names,
     )
     if form == SAVED_MODEL:

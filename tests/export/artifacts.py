@@ -30,7 +30,7 @@ def saved_model(case, merge=True):
 def tflite(case, merge=True):
     """The path of a float32 file."""
     path = pathlib.Path(FOLDER.name, f"{case}_{merge}.tflite")
-    return kmlp.export.tflite(built(case), path, merge=merge)
+    return kmlp.export.tflite(built(case), path, merge=merge, overwrite=True)
 
 
 def expected(case, images):

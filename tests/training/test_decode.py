@@ -9,27 +9,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from serving.pictures import encoded, picture
 
 from kmlp.data import decode
 from kmlp.pytorch.timm_resmlp import timm_module
 from training.data import crops
 
 FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
-
-
-def picture(width, height, seed=0):
-    """Something smooth with edges, as photographs are, in colour."""
-    rng = np.random.default_rng(seed)
-    noise = rng.integers(0, 256, (height // 8 + 2, width // 8 + 2, 3), np.uint8)
-    image = Image.fromarray(noise).resize((width, height), Image.BICUBIC)
-    image.paste((250, 20, 90), (width // 4, height // 3, width // 2, height // 2))
-    return image
-
-
-def encoded(image, kind, **options):
-    contents = io.BytesIO()
-    image.save(contents, kind, **options)
-    return contents.getvalue()
 
 
 # Case -> (mode, format, options).

@@ -1,5 +1,7 @@
 """A compression as a table for the terminal."""
 
+from training.console import aligned
+
 FIELDS = (
     ("top-1", lambda form: f"{form['top1']:.2%}"),
     ("points lost", lambda form: f"{form['drop_points']:+.2f}"),
@@ -24,12 +26,4 @@ def table(report):
     for kind, old in before.items():
         values = (old["small"], old["zero"], after[kind]["small"], after[kind]["zero"])
         shares.append((kind, f"{old['size']:,}", *(f"{v:.1%}" for v in values)))
-    return "\n\n".join(map(_aligned, (rows, shares)))
-
-
-def _aligned(rows):
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-        for row in rows
-    )
+    return "\n\n".join(map(aligned, (rows, shares)))

@@ -8,14 +8,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
 from kmlp.artifacts.opening import open_weights
 from kmlp.data import evaluation_batches
+from kmlp.data.batches import read
 from kmlp.data.images import Files
 from kmlp.data.labelled import open_evaluation
-from kmlp.data.reading import reason
 from kmlp.data.scoring import Score
 from kmlp.data.truth import class_numbers, read_labels
 from kmlp.preprocessing import preprocessing_of
@@ -168,24 +167,15 @@ def evaluate(weights, batches, score, count):
     )
     started = first = time.perf_counter()
     warm = shown = 0
-    try:
-        with bar:
-            for images, labels, kept in batches.as_numpy_iterator():
-                real = kept > 0
-                score.add(weights.run(images)[real], labels[real])
-                shown += int(real.sum())
-                if not warm:  # compiled, and the pipeline filled
-                    first, warm = time.perf_counter(), shown
-                bar.update(int(real.sum()))
-    except tf.errors.OpError as error:
-        found = reason(error)
-        if found is None:
-            raise
-        place = str(found).rpartition("Received: ")[2]
-        raise Stop(
-            "An image cannot be read or decoded: replace or remove it, or pass "
-            f"--on-corrupt skip to evaluate on the rest. Received: {place}"
-        ) from error
+    remedy = "replace or remove it, or pass --on-corrupt skip to evaluate on the rest"
+    with bar:
+        for images, labels, kept in read(batches, remedy):
+            real = kept > 0
+            score.add(weights.run(images)[real], labels[real])
+            shown += int(real.sum())
+            if not warm:  # compiled, and the pipeline filled
+                first, warm = time.perf_counter(), shown
+            bar.update(int(real.sum()))
     if shown > warm:
         return (shown - warm) / (time.perf_counter() - first)
     return shown / (time.perf_counter() - started)
