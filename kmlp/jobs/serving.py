@@ -58,7 +58,7 @@ def ask(options: argparse.Namespace):
     else:
         import_quietly()
         client = Grpc(options.grpc, options.model, timeout=options.timeout)
-    images = {path: path.read_bytes() for path in options.images}
+    images = {path: _read(path) for path in options.images}
     refused = 0
     for path, image in images.items():
         try:
@@ -74,3 +74,13 @@ def ask(options: argparse.Namespace):
             print(f"  {score:8.4f}  {name}", flush=True)
     if refused:
         raise Stop(f"{refused} of {len(images)} images were refused.", code=1)
+
+
+def _read(path):
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Stop(
+            "`kmlp serving ask` sends files, and this one cannot be read: correct the "
+            f"path. Received: {str(path)!r} ({error.strerror})"
+        ) from error

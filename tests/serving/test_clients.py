@@ -141,7 +141,7 @@ def test_the_commands_wrong_inputs(tmp_path, capsys):
     place = f"http://127.0.0.1:{free_port()}"
     ask = ["serving", "ask", "--model", NAME]
     for argv, word in (
-        ([*ask, str(tmp_path / "none.png"), "--rest", place], "none.png"),
+        ([*ask, str(tmp_path / "none.png"), "--rest", place], "cannot be read"),
         ([*ask, str(image), "--rest", "localhost"], "'localhost'"),
         ([*ask, str(image), "--rest", place], "No TensorFlow Serving"),
     ):
