@@ -1,6 +1,7 @@
 """Compression: from a run's folder to a smaller network and what is said of it."""
 
 import dataclasses
+import importlib.util
 import json
 import re
 import subprocess
@@ -18,6 +19,11 @@ from kmlp.artifacts import origin
 from kmlp.data import open_source
 from training import compress, evaluate
 from training.recipes import recipe_for, to_json
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorflow_model_optimization") is None,
+    reason="needs tensorflow-model-optimization",
+)
 
 SCRIPT = Path(compress.__file__)
 SIZE = 16
