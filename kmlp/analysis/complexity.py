@@ -86,8 +86,8 @@ def profile(model, input_shape=None):
         )
     rows = list(_rows(model, (None, *shape), seen=set()))
     return Profile(
-        trainable=_count(model.trainable_weights),
-        non_trainable=_count(model.non_trainable_weights),
+        trainable=count_parameters(model.trainable_weights),
+        non_trainable=count_parameters(model.non_trainable_weights),
         macs=sum(row.macs for row in rows),
         layers=tuple(rows),
     )
@@ -119,8 +119,8 @@ def _rows(model, shape, seen, prefix=""):
             name=prefix + layer.name,
             kind=type(layer).__name__,
             output_shape=tuple(node.outputs[0].shape),
-            trainable=_count(layer.trainable_weights) if first else 0,
-            non_trainable=_count(layer.non_trainable_weights) if first else 0,
+            trainable=count_parameters(layer.trainable_weights) if first else 0,
+            non_trainable=count_parameters(layer.non_trainable_weights) if first else 0,
             macs=_macs(layer, shapes[0], tuple(node.outputs[0].shape)),
         )
 
@@ -142,5 +142,6 @@ def _part_macs(part):
     return _macs(part, tuple(shape), part.compute_output_shape(shape))
 
 
-def _count(variables):
+def count_parameters(variables):
+    """The number of values in variables."""
     return sum(math.prod(variable.shape) for variable in variables)

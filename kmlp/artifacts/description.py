@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from kmlp.artifacts.origin import FOLDER
+
 _NAMED = 5  # class names that are shown
 
 
@@ -30,7 +32,7 @@ def _size(path):
     """Bytes of a file, or of what a server loads of a folder."""
     files = [path]
     if path.is_dir():
-        loaded = ("variables", "assets", "assets.extra")
+        loaded = ("variables", "assets", FOLDER)
         files = [path / "saved_model.pb", path / "fingerprint.pb"]
         files += [file for name in loaded for file in (path / name).rglob("*")]
     return sum(file.stat().st_size for file in files if file.is_file())

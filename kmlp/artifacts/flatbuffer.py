@@ -7,6 +7,17 @@ _ALIGNMENT = 16
 _IDENTIFIER = b"TFL3"
 
 
+def operator_names():
+    """`{code: name}` of TFLite's operations."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    return {
+        code: name
+        for name, code in vars(schema.BuiltinOperator).items()
+        if not name.startswith("_")
+    }
+
+
 def metadata(content, name):
     """A metadata entry of a TFLite file, `None` where there is none such.
 

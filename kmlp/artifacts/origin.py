@@ -9,7 +9,6 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
-import math
 import platform
 import shutil
 import zipfile
@@ -18,7 +17,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kmlp.analysis import profile
+from kmlp.analysis.complexity import count_parameters, profile
 from kmlp.artifacts import flatbuffer
 from kmlp.artifacts.forms import KERAS, SAVED_MODEL, TFLITE, locate
 from kmlp.atomic import new_file
@@ -59,8 +58,8 @@ def describe(model, *, form, preprocessing=None, class_names=None):
         "form": form,
         "weights_sha256": weights_sha256(model),
         "parameters": {
-            "trainable": _count(model.trainable_weights),
-            "non_trainable": _count(model.non_trainable_weights),
+            "trainable": count_parameters(model.trainable_weights),
+            "non_trainable": count_parameters(model.non_trainable_weights),
         },
         **_costs(model),
         "preprocessing": None if preprocessing is None else preprocessing.as_json(),
@@ -77,14 +76,6 @@ def _costs(model):
         return {"multiply_adds": profile(model).macs}
     except (ValueError, NotImplementedError):
         return {}
-
-
-def _count(variables):
-    return sum(math.prod(variable.shape) for variable in variables)
-
-
-def _count(variables):
-    return sum(math.prod(variable.shape) for variable in variables)
 
 
 def _multiply_adds(model, preprocessing):

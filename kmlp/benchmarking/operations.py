@@ -12,7 +12,8 @@ import time
 
 import numpy as np
 
-from kmlp.artifacts.flatbuffer import packed, unpacked
+from kmlp.artifacts.flatbuffer import operator_names, packed, unpacked
+from kmlp.export.running import repeatable
 
 # Kinds that compute the same in different files, by the name they are reported under.
 _FAMILIES = {"FULLY_CONNECTED": "matrix products", "BATCH_MATMUL": "matrix products"}
@@ -62,7 +63,7 @@ def operations(files, threads, rounds=7, clock=None):
         found.append({})
         for kind in sorted(set(kinds)):
             own = [i for i, other in enumerate(kinds) if other == kind]
-            runs[index, kind] = _run(_part(model, own), threads)
+            runs[index, kind] = repeatable(_part(model, own), threads)
             found[index][kind] = (
                 len(own),
                 sum(floats[i] for i in own),
@@ -85,13 +86,7 @@ def operations(files, threads, rounds=7, clock=None):
 
 def _kinds(model):
     """The kind of each operation."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    names = {
-        code: name
-        for name, code in vars(schema.BuiltinOperator).items()
-        if not name.startswith("_")
-    }
+    names = operator_names()
     kinds = []
     for operation in model.subgraphs[0].operators:
         code = model.operatorCodes[operation.opcodeIndex]
@@ -124,22 +119,6 @@ def _part(model, chosen):
     part.signatureDefs = part.metadata = None
     size = sum(len(b.data) for b in part.buffers if b.data is not None)
     return packed(part, size)
-
-
-def _run(content, threads):
-    """A call that runs a file on random numbers."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=content, num_threads=threads)
-    interpreter.allocate_tensors()
-    random = np.random.default_rng(0)
-    for entry in interpreter.get_input_details():
-        values = random.normal(size=entry["shape"])
-        if entry["dtype"] != np.float32:
-            values = np.clip(values * 40, -128, 127)
-        interpreter.set_tensor(entry["index"], values.astype(entry["dtype"]))
-    interpreter.invoke()
-    return interpreter.invoke
 
 
 def _outside(content, threads):

@@ -4,8 +4,7 @@ import random
 import statistics
 import time
 
-import numpy as np
-
+from kmlp.export.running import repeatable
 from kmlp.quiet import quiet
 
 THREADS = (1, 2)
@@ -24,7 +23,7 @@ def latencies(files):
     """
     with quiet():  # delegates announce themselves
         calls = {
-            (name, threads): _call(path, threads)
+            (name, threads): repeatable(path, threads)
             for name, path in files.items()
             for threads in THREADS
         }
@@ -41,16 +40,3 @@ def latencies(files):
         name: {n: 1000 * statistics.median(times[name, n]) for n in THREADS}
         for name in files
     }
-
-
-def _call(path, threads):
-    """A function that runs a file once, after it ran for the first time."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(path), num_threads=threads)
-    interpreter.allocate_tensors()
-    (entry,) = interpreter.get_input_details()
-    images = np.random.default_rng(0).normal(size=entry["shape"])
-    interpreter.set_tensor(entry["index"], images.astype(entry["dtype"]))
-    interpreter.invoke()
-    return interpreter.invoke

@@ -4,6 +4,7 @@ import collections
 import os
 from pathlib import Path
 
+from kmlp.artifacts.flatbuffer import operator_names
 from kmlp.atomic import latest_version
 
 # The whitelist of "fully connected only", per kind of artifact. An operation that
@@ -171,11 +172,7 @@ def _count(nodes, outputs, functions):
 def _tflite_operations(content):
     from ai_edge_litert import schema_py_generated as schema
 
-    names = {
-        code: name
-        for name, code in vars(schema.BuiltinOperator).items()
-        if not name.startswith("_")
-    }
+    names = operator_names()
     model = schema.Model.GetRootAs(content)
     codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
     counts = collections.Counter()

@@ -43,7 +43,7 @@ def offer(model, specs, *, preprocessing=None, class_names=None, top_k=5):
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
         raise ValueError(f"`top_k` must be a positive integer. Received: top_k={top_k}")
     classes = _classes(model, specs)
-    class_names = names_of(model, specs, class_names, preprocessing)
+    class_names = _names(classes, class_names, preprocessing)
     if class_names is None and classes:
         class_names = tuple(map(str, range(classes)))
     return Offer(
@@ -62,7 +62,10 @@ def names_of(model, specs, class_names=None, preprocessing=None):
     Raises:
         ValueError: not one distinct name of one line for each class.
     """
-    classes = _classes(model, specs)
+    return _names(_classes(model, specs), class_names, preprocessing)
+
+
+def _names(classes, class_names, preprocessing):
     if class_names is None and preprocessing is not None and classes:
         class_names = preprocessing.class_names
     return None if class_names is None else _checked_names(class_names, classes)

@@ -94,6 +94,29 @@ def load_tflite(file, num_threads=None):
     )
 
 
+def repeatable(model, num_threads):
+    """A call that runs a TFLite file on random numbers, after its first run.
+
+    Args:
+        model: path of the file, or its content as bytes.
+        num_threads: of the interpreter.
+    """
+    from ai_edge_litert.interpreter import Interpreter
+
+    content = isinstance(model, bytes)
+    source = {"model_content": model} if content else {"model_path": str(model)}
+    interpreter = Interpreter(**source, num_threads=num_threads)
+    interpreter.allocate_tensors()
+    random = np.random.default_rng(0)
+    for entry in interpreter.get_input_details():
+        values = random.normal(size=entry["shape"])
+        if entry["dtype"] != np.float32:
+            values = np.clip(values * 40, -128, 127)
+        interpreter.set_tensor(entry["index"], values.astype(entry["dtype"]))
+    interpreter.invoke()
+    return interpreter.invoke
+
+
 def _shape(shape):
     """A TensorFlow shape as a tuple; `None` as a whole where the rank is free."""
     return None if shape.rank is None else tuple(shape.as_list())

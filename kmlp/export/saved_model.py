@@ -23,7 +23,7 @@ from kmlp.preprocessing import Preprocessing
 from kmlp.quiet import quiet
 
 # What a server copies beside the model: names, warm-up requests, the origin.
-EXTRA = "assets.extra"
+EXTRA = origin.FOLDER
 CLASS_NAMES = "class_names.txt"
 
 

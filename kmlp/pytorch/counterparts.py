@@ -20,16 +20,18 @@ def counterpart(model, **overrides):
         ValueError: no family of ours, or an option that the published code lacks.
     """
     family = type(model).__name__
-    if not type(model).__module__.startswith("kmlp.") or family not in _TRANSLATIONS:
+    if not type(model).__module__.startswith("kmlp.") or family not in _NAMES:
         raise ValueError(
             f"there is no published PyTorch network of this kind. Received: {family}"
         )
-    translate, translated = _TRANSLATIONS[family]
+    names, sizes = _NAMES[family], _SIZES.get(family)
     config = model.get_config()
-    _check(type(model), config, {"num_classes", "input_shape", *translated.split()})
-    return pytorch.build(
-        family.lower(), **translate(config, *config["input_shape"][:2]), **overrides
-    )
+    further = {"block_size"} if family == "RepMLPNet" else set()
+    _check(type(model), config, {"input_shape", *names.values()} | further)
+    arguments = {name: config[ours] for name, ours in names.items()}
+    if sizes is not None:
+        arguments |= sizes(config, *config["input_shape"][:2])
+    return pytorch.build(family.lower(), **arguments, **overrides)
 
 
 def _check(family, config, translated):
@@ -59,70 +61,53 @@ def _square(height, width):
     return height
 
 
-def _repmlpnet(config, height, width):
+def _block_sides(config, height, width):
     grid = config["block_size"] or [s // config["patch_size"] for s in (height, width)]
     sides = [[side // 2**i for i in range(len(config["depths"]))] for side in grid]
-    return {
-        "channels": config["widths"],
-        "hs": sides[0],
-        "ws": sides[1],
-        "num_blocks": config["depths"],
-        "sharesets_nums": config["share_sets"],
-        "reparam_conv_k": config["local_kernels"],
-        "patch_size": config["patch_size"],
-        "num_class": config["num_classes"],
-    }
+    return {"hs": sides[0], "ws": sides[1]}
 
 
-def _resmlp(config, height, width):
-    return {
-        "img_size": _square(height, width),
-        "patch_size": config["patch_size"],
-        "embed_dim": config["width"],
-        "depth": config["depth"],
-        "num_classes": config["num_classes"],
-    }
-
-
-def _convmlp(config, height, width):
-    return {
-        "blocks": config["depths"],
-        "dims": config["widths"],
-        "mlp_ratios": config["mlp_ratios"],
-        "channels": config["stem_width"],
-        "n_conv_blocks": config["conv_blocks"],
-        "num_classes": config["num_classes"],
-    }
-
-
-def _msmlp(config, height, width):
-    return {
-        "embed_dim": config["width"],
-        "depths": config["depths"],
-        "mix_size": config["regions"],
-        "num_classes": config["num_classes"],
-    }
-
-
-def _smlpnet(config, height, width):
-    return {
-        "dim": config["width"],
-        "alpha": config["mlp_ratio"],
-        "depths": config["depths"],
-        "image_size": _square(height, width),
-        "patch_size": config["patch_size"],
-        "num_classes": config["num_classes"],
-    }
-
-
-# Class -> (translation, the options that it translates).
-_TRANSLATIONS = {
-    "RepMLPNet": (
-        _repmlpnet,
-        "depths widths share_sets local_kernels patch_size block_size",
-    ),
-    "ResMLP": (_resmlp, "patch_size width depth"),
-    "ConvMLP": (_convmlp, "stem_width conv_blocks widths depths mlp_ratios"),
-    "MSMLP": (_msmlp, "width depths regions"),
-    "SMLPNet": (_smlpnet, "width depths mlp_ratio patch_size"),
+# Class -> {option of the published code: ours}.
+_NAMES = {
+    "RepMLPNet": {
+        "channels": "widths",
+        "num_blocks": "depths",
+        "sharesets_nums": "share_sets",
+        "reparam_conv_k": "local_kernels",
+        "patch_size": "patch_size",
+        "num_class": "num_classes",
+    },
+    "ResMLP": {
+        "patch_size": "patch_size",
+        "embed_dim": "width",
+        "depth": "depth",
+        "num_classes": "num_classes",
+    },
+    "ConvMLP": {
+        "blocks": "depths",
+        "dims": "widths",
+        "mlp_ratios": "mlp_ratios",
+        "channels": "stem_width",
+        "n_conv_blocks": "conv_blocks",
+        "num_classes": "num_classes",
+    },
+    "MSMLP": {
+        "embed_dim": "width",
+        "depths": "depths",
+        "mix_size": "regions",
+        "num_classes": "num_classes",
+    },
+    "SMLPNet": {
+        "dim": "width",
+        "alpha": "mlp_ratio",
+        "depths": "depths",
+        "patch_size": "patch_size",
+        "num_classes": "num_classes",
+    },
+}
+# Class -> what of the published code follows from the images' size.
+_SIZES = {
+    "RepMLPNet": _block_sides,
+    "ResMLP": lambda _, height, width: {"img_size": _square(height, width)},
+    "SMLPNet": lambda _, height, width: {"image_size": _square(height, width)},
 }

@@ -9,14 +9,15 @@ from pathlib import Path
 import kmlp
 from kmlp.analysis.sparsity import gzip_bytes, sparsity
 from kmlp.artifacts import origin
+from kmlp.artifacts.forms import CHECKPOINT
 from kmlp.edge.comparing import FLOAT32, TRAINED, compare
 from kmlp.edge.speed import latencies
 
 INT8, COMPRESSED, COMPRESSED_INT8 = "int8", "compressed", "compressed int8"
 # Form -> its file in the version; the others are made for the comparison.
 FILES = {COMPRESSED: "model.float32.tflite", COMPRESSED_INT8: "model.int8.tflite"}
-# As training names it, so that evaluation and export find it.
-CHECKPOINT, RECIPE = "trained.keras", "recipe.json"
+# As training names it, so that evaluation finds it.
+RECIPE = "recipe.json"
 SPEED_NOTE = (
     "Zeros and repeated values save room once a file is compressed. They save time "
     "only where a kernel skips them, which the matrix products that ran here do not."
