@@ -99,6 +99,79 @@ def conv_to_fc(kernel, grid):
     return keras.ops.reshape(dense, (sets, height * width, height * width))
 
 
+def resize_matrix(source, target, method="linear"):
+    """Interpolation of `source` positions at `target` ones, as a matrix.
+
+    Positions are centres of equal cells of one interval (half-pixel centres). Each
+    output is a mean of inputs under a filter as wide as the cells of the coarser of
+    the two grids: shrinking is antialiased. Rows sum to 1, so a constant stays what
+    it is; equal sizes give the identity.
+
+    Args:
+        source, target: numbers of positions.
+        method: `"linear"` (a triangle) or `"cubic"` (Keys' kernel with a = -1/2,
+            which blurs less).
+
+    Returns:
+        `(target, source)`, float64.
+
+    Reference: Keys, Cubic convolution interpolation for digital image processing,
+    1981, Eq. 15.
+    """
+    step = source / target
+    centres = (np.arange(target) + 0.5) * step
+    distances = np.abs(np.arange(source) + 0.5 - centres[:, None]) / max(step, 1.0)
+    weights = _FILTERS[method](distances)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _triangle(x):
+    return np.maximum(1 - x, 0)
+
+
+def _cubic(x):
+    near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+_FILTERS = {"linear": _triangle, "cubic": _cubic}
+
+
+def resize_kernel(kernel, source, target, method="linear"):
+    """FC kernels over a grid as FC kernels over another, `W' = Up W Down`.
+
+    A map on the `target` grid is resized to `source`, mixed there and resized back,
+    along each axis by `resize_matrix`. A kernel that keeps constants goes on keeping
+    them.
+
+    Args:
+        kernel: array `(S, h*w, h*w)`, output position before input position.
+        source, target: `(h, w)` before and after.
+        method: of `resize_matrix`.
+
+    Returns:
+        `(S, h'*w', h'*w')`.
+    """
+    up = [resize_matrix(s, t, method) for s, t in zip(source, target)]
+    down = [resize_matrix(t, s, method) for s, t in zip(source, target)]
+    resized = np.einsum(
+        "ah,bw,shwij,ic,jd->sabcd",
+        *up,
+        kernel.reshape(-1, *source, *source),
+        *down,
+        optimize=True,
+    )
+    length = target[0] * target[1]
+    return resized.reshape(-1, length, length)
+
+
+def resize_map(values, source, target, method="linear"):
+    """Values per position `(S, h*w)`, as a bias is, on another grid: `Up b`."""
+    up = [resize_matrix(s, t, method) for s, t in zip(source, target)]
+    resized = np.einsum("ah,bw,shw->sab", *up, values.reshape(-1, *source))
+    return resized.reshape(-1, target[0] * target[1])
+
+
 def _shifts(length, taps):
     """`(taps, length, length)`: tap `t` reads the input at `t - taps // 2`."""
     return np.stack([np.eye(length, k=t - taps // 2) for t in range(taps)])

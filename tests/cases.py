@@ -32,6 +32,28 @@ CASES = {
             "local_kernels": (1, 3, 5),
         },
     ),
+    # Neither patches nor halvings nor blocks divide these sizes; blocks are larger
+    # than the map along one axis of the other two families.
+    "repmlpnet_padded": (
+        kmlp.RepMLPNet,
+        {
+            "input_shape": (38, 50, 3),
+            "widths": (8, 16),
+            "depths": (1, 1),
+            "share_sets": (2, 4),
+            "block_size": (8, 8),
+        },
+    ),
+    "repmlpnet_injected": (
+        kmlp.RepMLPNet,
+        {
+            "input_shape": (16, 32, 3),
+            "widths": (8,),
+            "depths": (1,),
+            "share_sets": (4,),
+            "locality_injected": True,
+        },
+    ),
     "repmlpnet_no_gate": (
         kmlp.RepMLPNet,
         {
@@ -65,6 +87,17 @@ CASES = {
             "width": 16,
             "depth": 2,
             "block_size": (2, 4),
+            "local_kernels": (3,),
+        },
+    ),
+    "resmlp_padded": (
+        kmlp.ResMLP,
+        {
+            "input_shape": (36, 58, 3),
+            "patch_size": 8,
+            "width": 16,
+            "depth": 2,
+            "block_size": (6, 3),
             "local_kernels": (3,),
         },
     ),
@@ -133,6 +166,16 @@ CASES = {
             "depths": (1, 1),
             "block_size": (4, 8),
             "local_kernels": (1, 3),
+        },
+    ),
+    "smlpnet_padded": (
+        kmlp.SMLPNet,
+        {
+            "input_shape": (26, 42, 3),
+            "width": 8,
+            "depths": (1, 1),
+            "block_size": (8, 4),
+            "local_kernels": (3,),
         },
     ),
 }
@@ -209,54 +252,61 @@ def reference(name):
     return arrays, json.loads(str(arrays["config"]))
 
 
-def build_reference(name, input_shape):
+def build_reference(name, input_shape, num_classes=None, **overrides):
     """Our model for a reference file's published configuration."""
     _, config = reference(name)
-    classes = config.get("num_classes", config.get("num_class"))
-    return _REFERENCE_BUILDERS[name.split("_")[0]](classes, input_shape, config)
+    if num_classes is None:
+        num_classes = config.get("num_classes", config.get("num_class"))
+    family, arguments = _REFERENCE_ARGUMENTS[name.split("_")[0]]
+    return family(num_classes, input_shape, **{**arguments(config), **overrides})
 
 
-_REFERENCE_BUILDERS = {
-    "repmlpnet": lambda classes, shape, config: kmlp.RepMLPNet(
-        classes,
-        shape,
-        depths=config["num_blocks"],
-        widths=config["channels"],
-        share_sets=config["sharesets_nums"],
-        local_kernels=config["reparam_conv_k"],
-        block_size=(config["hs"][0], config["ws"][0]),
+_REFERENCE_ARGUMENTS = {
+    "repmlpnet": (
+        kmlp.RepMLPNet,
+        lambda config: {
+            "depths": config["num_blocks"],
+            "widths": config["channels"],
+            "share_sets": config["sharesets_nums"],
+            "local_kernels": config["reparam_conv_k"],
+            "block_size": (config["hs"][0], config["ws"][0]),
+        },
     ),
-    "resmlp": lambda classes, shape, config: kmlp.ResMLP(
-        classes,
-        shape,
-        patch_size=config["patch_size"],
-        width=config["embed_dim"],
-        depth=config.get("depth", config.get("num_blocks")),
+    "resmlp": (
+        kmlp.ResMLP,
+        lambda config: {
+            "patch_size": config["patch_size"],
+            "width": config["embed_dim"],
+            "depth": config.get("depth", config.get("num_blocks")),
+        },
     ),
-    "convmlp": lambda classes, shape, config: kmlp.ConvMLP(
-        classes,
-        shape,
-        stem_width=config["channels"],
-        conv_blocks=config["n_conv_blocks"],
-        widths=config["dims"],
-        depths=config["blocks"],
-        mlp_ratios=config["mlp_ratios"],
-        drop_path_rate=0.0,
+    "convmlp": (
+        kmlp.ConvMLP,
+        lambda config: {
+            "stem_width": config["channels"],
+            "conv_blocks": config["n_conv_blocks"],
+            "widths": config["dims"],
+            "depths": config["blocks"],
+            "mlp_ratios": config["mlp_ratios"],
+            "drop_path_rate": 0.0,
+        },
     ),
-    "msmlp": lambda classes, shape, config: kmlp.MSMLP(
-        classes,
-        shape,
-        width=config["embed_dim"],
-        depths=config["depths"],
-        regions=config["mix_size"],
-        drop_path_rate=0.0,
+    "msmlp": (
+        kmlp.MSMLP,
+        lambda config: {
+            "width": config["embed_dim"],
+            "depths": config["depths"],
+            "regions": config["mix_size"],
+            "drop_path_rate": 0.0,
+        },
     ),
-    "smlpnet": lambda classes, shape, config: kmlp.SMLPNet(
-        classes,
-        shape,
-        width=config["dim"],
-        depths=config["depths"],
-        mlp_ratio=config["alpha"],
-        patch_size=config["patch_size"],
+    "smlpnet": (
+        kmlp.SMLPNet,
+        lambda config: {
+            "width": config["dim"],
+            "depths": config["depths"],
+            "mlp_ratio": config["alpha"],
+            "patch_size": config["patch_size"],
+        },
     ),
 }

@@ -3,7 +3,11 @@
     python training/evaluate.py saved_models/convmlp_s/1 --data imagenet/val
 
 WEIGHTS is a run's version folder, a .keras checkpoint, a SavedModel folder or a
-.tflite file. Images are prepared as the run wrote beside its weights.
+.tflite file. Images are prepared as the run wrote beside its weights. A .keras
+checkpoint of our families is resized to another --image-size than its own:
+
+    python training/evaluate.py saved_models/resmlp_s12/1/trained.keras \\
+        --data imagenet/val --image-size 288
 """
 
 import argparse
@@ -16,6 +20,7 @@ if not __package__:
     sys.path[0] = str(ROOT)
 
 from training.console import (  # noqa: E402
+    RESOLUTIONS,
     Parser,
     add_preparation,
     exit_code,
@@ -69,6 +74,14 @@ def parse(argv):
         choices=("stop", "skip"),
         default="stop",
         help="what to do where an image cannot be decoded (default: stop)",
+    )
+    add(
+        "--resolution",
+        choices=RESOLUTIONS,
+        default=RESOLUTIONS[0],
+        help="what becomes of a .keras checkpoint's spatial kernels at another "
+        "--image-size: interpolated to the new grid (linearly or cubically), or kept "
+        f"for blocks of it (default: {RESOLUTIONS[0]})",
     )
     add("--json", type=Path, metavar="FILE", help="write the result there too")
     add_preparation(parser)

@@ -130,6 +130,8 @@ def config_of(layer, *, joined, round_kernels):
         Transpose: Config(),
         Unstack: Config(),
         Stack: Config(output=True),
+        tf_keras.layers.ZeroPadding2D: Config(),
+        tf_keras.layers.Cropping2D: Config(),
         Scale: Config(["scale"], output=True),
         Shift: Config(["shift"], output=True),
         tf_keras.layers.Add: Config(output=True),

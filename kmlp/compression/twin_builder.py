@@ -72,11 +72,8 @@ class Builder:
         _, height, width, channels = x.shape
         ph, pw = layer.patch_size
         if height % ph or width % pw:
-            raise ValueError(
-                "A twin cuts maps into whole patches. "
-                f"Received: {layer.name!r}, which pads {height}x{width} to {ph}x{pw}"
-            )
-        rows, columns = height // ph, width // pw
+            x = self._pad(x, -height % ph, -width % pw)
+        rows, columns = -(-height // ph), -(-width // pw)
         # (N, h·p, w·p, C) -> (N, h, w, p, p·C) -> (N·h·w, p·p·C)
         x = self._reshape("patches", x, -1, rows, ph, columns, pw * channels)
         x = self._transpose("order", x, 0, 1, 3, 2, 4)
@@ -91,9 +88,12 @@ class Builder:
         return self._joined(layer.partition, self._mixed(layer, x))
 
     def cross_patch(self, layer, x):
-        x = self._mixed(layer.mix, x)
+        x, partition = self._mixed(layer.mix, x), layer.mix.partition
+        if partition.padded:  # the shift is the map's, and no block's
+            x = self._joined(partition, x)
+            return self._scale_shift(x, layer.scale, layer.shift, x.shape[1:])
         x = self._scale_shift(x, layer.scale, layer.shift, x.shape[1:])
-        return self._joined(layer.mix.partition, x)
+        return self._joined(partition, x)
 
     def _mixed(self, layer, x):
         """`SetSharingLinear`, from maps to blocks `(B, hw, C)`.
@@ -102,11 +102,12 @@ class Builder:
         """
         sets, length = layer.share_sets, layer.partition.length
         height, width, channels = layer.partition.map_shape
-        h, w = layer.partition.block_size
+        (h, w), (rows, columns) = layer.partition.block_size, layer.partition.tiles
         groups = channels // sets
-        if (height, width) != (h, w):
+        x = self._pad(x, rows * h - height, columns * w - width)
+        if rows * columns > 1:
             # (N, H, W, C) -> (N·H/h·W/w, h, w, C)
-            x = self._reshape("cut", x, -1, height // h, h, width // w, w * channels)
+            x = self._reshape("cut", x, -1, rows, h, columns, w * channels)
             x = self._transpose("blocks", x, 0, 1, 3, 2, 4)
         # (B, hw, C/S, S) -> (S, B, C/S, hw)
         x = self._reshape("sets", x, -1, length, groups, sets)
@@ -136,11 +137,15 @@ class Builder:
     def _joined(self, partition, x):
         """Blocks to maps."""
         height, width, channels = partition.map_shape
-        h, w = partition.block_size
-        if (height, width) != (h, w):
-            x = self._reshape("joint", x, -1, height // h, width // w, h, w * channels)
+        (h, w), (rows, columns) = partition.block_size, partition.tiles
+        if rows * columns > 1:
+            x = self._reshape("joint", x, -1, rows, columns, h, w * channels)
             x = self._transpose("rows_joint", x, 0, 1, 3, 2, 4)
-        return self._reshape("map", x, -1, height, width, channels)
+        x = self._reshape("map", x, -1, rows * h, columns * w, channels)
+        if not partition.padded:
+            return x
+        margins = ((0, rows * h - height), (0, columns * w - width))
+        return tf_keras.layers.Cropping2D(margins, name=f"{self._name}_crop")(x)
 
     def channel_mlp(self, layer, x):
         shape = x.shape[1:]
@@ -168,6 +173,12 @@ class Builder:
 
     def multiply(self, layer, *x):
         return tf_keras.layers.Multiply(name=layer.name)(x)
+
+    def _pad(self, x, bottom, right):
+        if not bottom + right:
+            return x
+        margins = ((0, bottom), (0, right))
+        return tf_keras.layers.ZeroPadding2D(margins, name=f"{self._name}_pad")(x)
 
     def _reshape(self, part, x, *shape):
         return Reshape(shape, name=f"{self._name}_{part}")(x)

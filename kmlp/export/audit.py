@@ -22,7 +22,8 @@ GROUPS = {
             "Add AddV2 AddN BiasAdd Sub Mul RealDiv Neg Maximum Minimum Cast Mean"
         ),
         "shape": (
-            "Reshape Transpose ExpandDims Squeeze Shape StridedSlice Pack Unpack Prod"
+            "Reshape Transpose ExpandDims Squeeze Shape StridedSlice Slice Pad PadV2 "
+            "Pack Unpack Prod"
         ),
     },
     "TFLite": {
@@ -33,7 +34,8 @@ GROUPS = {
         ),
         "arithmetic": "ADD ADD_N SUB MUL DIV NEG MAXIMUM MINIMUM CAST MEAN",
         "shape": (
-            "RESHAPE TRANSPOSE EXPAND_DIMS SQUEEZE SHAPE STRIDED_SLICE PACK UNPACK"
+            "RESHAPE TRANSPOSE EXPAND_DIMS SQUEEZE SHAPE STRIDED_SLICE SLICE PAD PADV2 "
+            "PACK UNPACK"
         ),
         "quantisation": "QUANTIZE DEQUANTIZE",
     },

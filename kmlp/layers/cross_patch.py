@@ -1,6 +1,7 @@
 """ResMLP's cross-patch sublayer."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from kmlp.layers.base import Layer, assign, copy, host, initializer, pair
@@ -21,13 +22,17 @@ class CrossPatch(Layer):
     the channels: together they are not one N×N matrix. The inference form keeps
     `scale * (A x) + shift` with `scale = gamma * alpha` per channel and
     `shift = gamma * (beta * A 1 + b)` per position and channel, the local
-    branches having gone into `A`. The residual addition is the caller's.
+    branches having gone into `A`. The padding of a map that the blocks do not tile
+    is zero behind the norm and carries no `beta`: the ones of `A 1` stand where the
+    map is, and `shift` then covers the map instead of a block. The residual addition
+    is the caller's.
 
     Args:
         norm: `"affine"` (Aff), `"batch"`, `"layer"` or `None`.
         norm_affine: whether a layer norm has its learned scale and shift.
         layer_scale: initial value of gamma, or `None`.
         block_size: `(h, w)` of the patch grid the kernel covers; `None`: the map.
+            Maps that the blocks do not tile are padded and cropped.
         local_kernels: sizes of local branches beside the FC.
         folded: the inference form: `scale` and `shift` instead of norm, bias
             and gamma.
@@ -95,14 +100,15 @@ class CrossPatch(Layer):
         if self.normalize is not None:
             self.normalize.build(input_shape)
         self.mix.build(input_shape)
-        block = self.mix.partition.block_size
+        partition = self.mix.partition
+        cover = partition.map_shape[:2] if partition.padded else partition.block_size
         self.gamma = self.scale = self.shift = None
         if self.folded:
             self.scale = self.add_weight(
                 name="scale", shape=(channels,), initializer="ones"
             )
             self.shift = self.add_weight(
-                name="shift", shape=(*block, channels), initializer="zeros"
+                name="shift", shape=(*cover, channels), initializer="zeros"
             )
         elif self.layer_scale is not None:
             self.gamma = self.add_weight(
@@ -119,7 +125,7 @@ class CrossPatch(Layer):
         return x if self.gamma is None else x * self.gamma
 
     def _add_shift(self, x):
-        h, w = self.mix.partition.block_size
+        h, w = self.shift.shape[:2]
         _, height, width, channels = x.shape
         if (height, width) == (h, w):
             return x + self.shift
@@ -138,8 +144,8 @@ class CrossPatch(Layer):
         kernel, bias = self.mix.equivalent_kernel(host)
         gamma = 1.0 if self.gamma is None else host(self.gamma)
         alpha, beta = affine_terms(self.normalize) or (1.0, 0.0)
-        # A constant map passes the kernel as its row sums.
-        shift = gamma * (beta * kernel[0].sum(axis=1)[:, None] + bias[0][:, None])
+        ones, bias = self._constant(kernel[0], bias[0])
+        shift = gamma * (beta * ones[..., None] + bias[..., None])
         twin = copy(
             self,
             **remaining_norm(self.norm),
@@ -148,7 +154,26 @@ class CrossPatch(Layer):
             folded=True,
         )
         assign(twin.mix, kernel=kernel)
-        # One column where no term depends on the channel.
-        shift = shift.reshape(*self.mix.partition.block_size, -1)
         assign(twin, scale=gamma * alpha, shift=shift)
         return twin
+
+    def _constant(self, kernel, bias):
+        """What FC and bias make of a map of ones and of zeros, where they differ."""
+        partition = self.mix.partition
+        block = partition.block_size
+        bias = bias.reshape(block)
+        if not partition.padded:
+            return kernel.sum(axis=1).reshape(block), bias
+        (rows, columns), (h, w) = partition.tiles, block
+        height, width, _ = partition.map_shape
+        ones = np.zeros((rows * h, columns * w))
+        ones[:height, :width] = 1
+        # (H, W) -> (H/h, h, W/w, w), and back
+        ones = np.einsum(
+            "abij,risj->rasb",
+            kernel.reshape(*block, *block),
+            ones.reshape(rows, h, columns, w),
+            optimize=True,
+        )
+        maps = ones.reshape(rows * h, columns * w), np.tile(bias, partition.tiles)
+        return tuple(m[:height, :width] for m in maps)

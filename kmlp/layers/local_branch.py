@@ -21,6 +21,9 @@ class LocalBranch(Layer):
         share_sets: number S of kernels; divides the channels.
         epsilon: of the BatchNorm.
 
+    Called with `valid`, a function of the convolution's output, the norm sees what
+    it returns: of padded blocks the positions of the map.
+
     Shapes: `(B, h, w, C)` in, `(B, h*w, C/S, S)` out.
 
     Reference: RepMLPNet Sect. 4.2, Fig. 1 (Local Perceptron).
@@ -54,7 +57,7 @@ class LocalBranch(Layer):
         groups = channels // self.share_sets
         self.normalize.build((None, height * width, groups, self.share_sets))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs, valid=None, training=None):
         _, height, width, channels = inputs.shape
         groups = channels // self.share_sets
         kernel = ops.tile(self.kernel, (1, 1, groups))
@@ -65,6 +68,8 @@ class LocalBranch(Layer):
                 inputs, kernel[..., None], padding="same", data_format="channels_last"
             )
         outputs = ops.reshape(outputs, (-1, height * width, groups, self.share_sets))
+        if valid is not None:
+            outputs = valid(outputs)
         return self.normalize(outputs, training=training)
 
     def compute_output_shape(self, input_shape):

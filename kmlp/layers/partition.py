@@ -6,6 +6,9 @@ from keras import ops
 class Partition:
     """Non-overlapping blocks of a map, each treated as one sample.
 
+    A map that the blocks do not tile is padded with zeros at the bottom and right,
+    and what becomes of the padding is cropped.
+
     Args:
         input_shape: `(N, H, W, C)`, sizes known.
         block_size: `(h, w)`, or `None` for the whole map.
@@ -14,8 +17,13 @@ class Partition:
             channels are treated alike.
         name: of the layer, for its messages.
 
+    Attributes:
+        length: positions of a block.
+        tiles: `(rows, columns)` of blocks.
+        padded: whether the blocks reach beyond the map.
+
     Raises:
-        ValueError: unknown sizes, or blocks that do not divide the map.
+        ValueError: unknown sizes.
 
     Reference: RepMLPNet Sect. 5.3.
     """
@@ -29,36 +37,58 @@ class Partition:
                 f"Received: input_shape={tuple(input_shape)}"
             )
         self.block_size = h, w = tuple(block_size or (height, width))
-        if height % h or width % w:
-            raise ValueError(
-                f"{name}: block_size must divide the map ({height}, {width}). "
-                f"Received: block_size={self.block_size}"
-            )
         self.length = h * w
         self.map_shape = (height, width, channels)
-        self._columns = columns_as_channels and w == 1 and h == height and width > 1
+        self.tiles = rows, columns = -(-height // h), -(-width // w)
+        self._tiled_shape = (rows * h, columns * w, channels)
+        self.padded = self._tiled_shape != self.map_shape
+        self._columns = columns_as_channels and w == 1 and rows == 1 and width > 1
         block_channels = width * channels if self._columns else channels
         self.block_shape = (None, h, w, block_channels)
 
     def split(self, inputs):
         """`(N, H, W, C)` to `(B, h, w, C)`, blocks row by row within a sample."""
-        height, width, channels = self.map_shape
-        h, w = self.block_size
-        if (height, width) == (h, w):
+        inputs = self._pad(inputs)
+        (rows, columns), (h, w) = self.tiles, self.block_size
+        channels = self.map_shape[-1]
+        if rows == columns == 1:
             return inputs
-        if self._columns or w == width:
+        if self._columns or columns == 1:
             return ops.reshape(inputs, (-1, *self.block_shape[1:]))
         # (N, H, W, C) -> (N, H/h, h, W/w, w, C) -> (N·H/h·W/w, h, w, C)
-        x = ops.reshape(inputs, (-1, height // h, h, width // w, w * channels))
+        x = ops.reshape(inputs, (-1, rows, h, columns, w * channels))
         x = ops.transpose(x, (0, 1, 3, 2, 4))
         return ops.reshape(x, (-1, h, w, channels))
 
-    def join(self, blocks):
-        """Blocks, flattened in any way, to maps `(N, H, W, C)`."""
+    def valid(self, outputs):
+        """Blocks `(B, h·w, C/S, S)` less what became of the padding.
+
+        Norms that take statistics see the positions of the map alone, which then
+        count as one block, `(N, H·W, C/S, S)`.
+        """
+        if not self.padded:
+            return outputs
         height, width, channels = self.map_shape
-        h, w = self.block_size
-        if self._columns or w == width:
-            return ops.reshape(blocks, (-1, height, width, channels))
-        x = ops.reshape(blocks, (-1, height // h, width // w, h, w * channels))
+        sets = outputs.shape[-1]
+        x = self._joined(outputs)[:, :height, :width]
+        return ops.reshape(x, (-1, height * width, channels // sets, sets))
+
+    def join(self, outputs):
+        """What `valid` left of the blocks to maps `(N, H, W, C)`."""
+        if self.padded:
+            return ops.reshape(outputs, (-1, *self.map_shape))
+        return self._joined(outputs)
+
+    def _pad(self, inputs):
+        if not self.padded:
+            return inputs
+        missing = [t - m for t, m in zip(self._tiled_shape, self.map_shape)]
+        return ops.pad(inputs, [[0, 0], *([0, size] for size in missing)])
+
+    def _joined(self, blocks):
+        (rows, columns), (h, w) = self.tiles, self.block_size
+        if self._columns or columns == 1:
+            return ops.reshape(blocks, (-1, *self._tiled_shape))
+        x = ops.reshape(blocks, (-1, rows, columns, h, w * self.map_shape[-1]))
         x = ops.transpose(x, (0, 1, 3, 2, 4))
-        return ops.reshape(x, (-1, height, width, channels))
+        return ops.reshape(x, (-1, *self._tiled_shape))

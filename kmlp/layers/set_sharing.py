@@ -1,5 +1,7 @@
 """Set-sharing fully connected layers over positions, with Locality Injection."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -24,7 +26,9 @@ class SetSharingLinear(Layer):
 
     Args:
         share_sets: number S of kernels; divides the channels.
-        block_size: `(h, w)` of a block, dividing the map; `None`: the map.
+        block_size: `(h, w)` of a block; `None`: the map. A map that the blocks do
+            not tile is padded with zeros at the bottom and right and cropped again;
+            the norms' statistics leave the padding out.
         local_kernels: sizes of the parallel depthwise convolutions, odd integers
             or pairs.
         use_bias: a bias per share-set and position.
@@ -37,7 +41,7 @@ class SetSharingLinear(Layer):
     position first.
 
     Raises:
-        ValueError: share-sets do not divide the channels, or blocks the map.
+        ValueError: share-sets do not divide the channels, or unknown sizes.
 
     References: RepMLPNet Sect. 3 and 4.1 (set-sharing linear mapping); ResMLP
     Eq. 2; sMLPNet Sect. 3.3.
@@ -125,11 +129,12 @@ class SetSharingLinear(Layer):
 
     def call(self, inputs, training=None):
         blocks = self.partition.split(inputs)  # (B, h, w, C)
-        outputs = self._fully_connected(blocks)  # (B, hw, C/S, S)
+        valid = self.partition.valid
+        outputs = valid(self._fully_connected(blocks))  # (B, hw, C/S, S)
         if self.normalize is not None:
             outputs = self.normalize(outputs, training=training)
         for branch in self.branches:
-            outputs = outputs + branch(blocks, training=training)
+            outputs = outputs + branch(blocks, valid=valid, training=training)
         return self.partition.join(outputs)
 
     def _fully_connected(self, blocks):
@@ -184,10 +189,30 @@ class SetSharingLinear(Layer):
         return sum(kernels[1:], kernels[0]), sum(bias for _, bias in folded)
 
     def multiply_adds(self, input_shape):
-        _, height, width, channels = input_shape
-        fully_connected = height * width * channels * self.partition.length
-        local = sum(branch.multiply_adds(input_shape) for branch in self.branches)
+        batch, *size, channels = input_shape
+        # What runs are whole blocks, padding included.
+        size = [-(-s // b) * b for s, b in zip(size, self.partition.block_size)]
+        fully_connected = math.prod(size) * channels * self.partition.length
+        shape = (batch, *size, channels)
+        local = sum(branch.multiply_adds(shape) for branch in self.branches)
         return fully_connected + local
+
+    def resize_from(self, source, method="linear"):
+        """Takes the FC kernel and bias of a layer alike for another grid.
+
+        They are interpolated from its block to this one's; equal blocks take equal
+        weights. Norm and branches, which know no positions, are not touched.
+
+        Args:
+            source: a built `SetSharingLinear` with as many share-sets.
+            method: `"linear"` or `"cubic"`, as in `kmlp.algebra.resize_matrix`.
+        """
+        kernel, bias = host(source.kernel), host(source.bias)
+        grids = source.partition.block_size, self.partition.block_size
+        if grids[0] != grids[1]:
+            kernel = algebra.resize_kernel(kernel, *grids, method)
+            bias = None if bias is None else algebra.resize_map(bias, *grids, method)
+        assign(self, kernel=kernel, bias=bias)
 
     def merged(self):
         """Locality Injection: the same layer without norm and branches."""

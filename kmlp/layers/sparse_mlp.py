@@ -16,7 +16,8 @@ class SparseMLP(Layer):
     the two-dimensional ones.
 
     Args:
-        block_size: `(h, w)` of the map the FCs cover; `None`: the map.
+        block_size: `(h, w)` of the map the FCs cover; `None`: the map. Each axis of
+            a map that the blocks do not tile is padded and cropped for its FC.
         local_kernels: odd sizes of one-dimensional local branches.
         kernel_initializer: of the fusing Dense.
         epsilon: of the local branches' norms.

@@ -3,6 +3,7 @@
 import keras
 
 from kmlp.layers import ClassifierHead
+from kmlp.layers.base import pair
 
 
 class VisionMLP(keras.Model):
@@ -19,12 +20,19 @@ class VisionMLP(keras.Model):
             of its stride.
         head: arguments of the `ClassifierHead` that the family fixes.
         config: arguments of the family alone.
-        num_classes, include_top, drop_path_rate, head_activation, name, dtype: as
-            in every family.
+        num_classes: classes of the head; 0: norm and pooling without a classifier.
+        include_top, drop_path_rate, head_activation, name, dtype: as in every family.
 
     Attributes:
         pyramid_outputs: `pyramid`.
+        preprocessing: `kmlp.preprocessing.Preprocessing` of the images that the
+            weights want, or `None`.
+        weights_source: where the weights come from, a dictionary that JSON can hold,
+            or `None`.
     """
+
+    preprocessing = None
+    weights_source = None
 
     def __init__(
         self,
@@ -63,6 +71,35 @@ class VisionMLP(keras.Model):
         for key, value in config.items():
             setattr(self, key, value)
         self._config = {**config, "input_shape": tuple(inputs.shape[1:])}
+
+    @property
+    def class_names(self):
+        """Names in the order of the outputs, `None` where nobody knows them."""
+        return None if self.preprocessing is None else self.preprocessing.class_names
+
+    def save_preset(self, folder, *, preprocessing=None, class_names=None):
+        """Saves weights, configuration, preprocessing and class names in a folder.
+
+        `kmlp.create_model(weights=folder)` brings all of it back.
+
+        Args:
+            folder: made where it is missing; a preset in it is replaced.
+            preprocessing: `kmlp.preprocessing.Preprocessing`; `None`: the model's.
+            class_names: in the order of the outputs; `None`: the model's.
+
+        Returns:
+            The `pathlib.Path` of the folder.
+
+        Raises:
+            ValueError: names or preprocessing do not fit the model.
+            OSError: the folder cannot be written.
+        """
+        # The one method that reaches upwards: people look for it on the model.
+        from kmlp.pretrained.presets import save_preset
+
+        return save_preset(
+            self, folder, preprocessing=preprocessing, class_names=class_names
+        )
 
     def get_config(self):
         policy = keras.dtype_policies.serialize(self.dtype_policy)
@@ -125,33 +162,41 @@ def image_input(input_shape, *, fixed, multiple=None):
 
 
 def partitioned_input(input_shape, patch_size, block_size, stages):
-    """The input of a hierarchy with spatial kernels, and each stage's block.
+    """The input of a network with spatial kernels, and each stage's block.
 
     Args:
-        input_shape: `(H, W, C)`.
+        input_shape: `(H, W, C)`, known; without `block_size` multiples of what the
+            last stage makes one token of, with it any sizes.
         patch_size: of the first embedding; later ones halve the map.
         block_size: `(h, w)` of the first-stage tokens that a kernel covers, or
-            `None` for all of them.
+            `None` for all of them. Blocks that do not cover the image are halved
+            exactly, so that the stages' blocks lie in one another.
         stages: number of stages.
 
     Returns:
-        The input tensor, and `(h, w)` per stage.
+        The input tensor, `(h, w)` per stage, and the embeddings' padding.
 
     Raises:
         ValueError: sizes that do not fit.
     """
     halvings = 2 ** (stages - 1)
-    if block_size is not None and any(size % halvings for size in block_size):
+    multiple = None if block_size is not None else [patch_size * halvings] * 2
+    inputs = image_input(input_shape, fixed=True, multiple=multiple)
+    grid = token_grid(input_shape, patch_size)
+    block = grid if block_size is None else pair(block_size, "block_size")
+    if any(b % halvings and b < g for b, g in zip(block, grid)):
         raise ValueError(
             f"`block_size` is halved {stages - 1} times and must be a multiple of "
-            f"{halvings}. Received: block_size={tuple(block_size)}"
+            f"{halvings} where it does not cover the grid of {grid[0]}x{grid[1]} "
+            f"tokens. Received: block_size={tuple(block_size)}"
         )
-    unit = block_size or (halvings, halvings)
-    inputs = image_input(
-        input_shape, fixed=True, multiple=[patch_size * size for size in unit]
-    )
-    grid = block_size or [size // patch_size for size in inputs.shape[1:3]]
-    return inputs, [tuple(size // 2**i for size in grid) for i in range(stages)]
+    blocks = [tuple(-(-size // 2**i) for size in block) for i in range(stages)]
+    return inputs, blocks, "valid" if block_size is None else "same"
+
+
+def token_grid(input_shape, patch_size):
+    """`(h, w)` of the tokens of an image, the last ones padded."""
+    return tuple(-(-size // patch_size) for size in input_shape[:2])
 
 
 def check_stages(**per_stage):

@@ -38,7 +38,7 @@ class ConvMLP(VisionMLP):
     """ConvMLP (defaults: ConvMLP-S).
 
     Args:
-        num_classes: classes of the head.
+        num_classes: classes of the head; 0: pooled features without a classifier.
         input_shape: `(H, W, C)`; any sizes, `None` for unknown ones.
         stem_width: channels of tokenizer and convolution stage.
         conv_blocks: residual blocks of the convolution stage.

@@ -32,7 +32,7 @@ class MSMLP(VisionMLP):
     """MS-MLP (defaults: MS-MLP-T).
 
     Args:
-        num_classes: classes of the head.
+        num_classes: classes of the head; 0: pooled features without a classifier.
         input_shape: `(H, W, C)`; any sizes, `None` for unknown ones. Maps that a
             patch does not divide are padded with zeros at the bottom and right.
         width: channels of the first stage; they double from stage to stage.

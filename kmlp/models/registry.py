@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import inspect
 
 from kmlp.models import convmlp, msmlp, repmlpnet, resmlp, smlpnet
 
@@ -41,6 +42,23 @@ def variant(name):
         known = " or ".join(near) if near else f"one of {', '.join(sorted(VARIANTS))}"
         raise ValueError(f"Unknown architecture: choose {known}. Received: {name!r}")
     return VARIANTS[name]
+
+
+def check_options(family, names):
+    """Raises `ValueError` where a name is no argument of a family; it has the nearest.
+
+    Args:
+        family: the class.
+        names: of arguments.
+    """
+    known = inspect.signature(family).parameters
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=2) or sorted(known)
+            raise ValueError(
+                f"{family.__name__} has no such option; choose {' or '.join(near)}. "
+                f"Received: {name!r}"
+            )
 
 
 def create_model(name, num_classes=None, input_shape=None, **overrides):

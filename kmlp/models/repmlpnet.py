@@ -63,8 +63,9 @@ class RepMLPNet(VisionMLP):
     """RepMLPNet (defaults: RepMLPNet-T224).
 
     Args:
-        num_classes: classes of the head.
-        input_shape: `(H, W, C)`; the token grid must be tiled by the blocks.
+        num_classes: classes of the head; 0: pooled features without a classifier.
+        input_shape: `(H, W, C)`; known sizes, any with `block_size`, else multiples
+            of the patch and of every halving.
         depths: blocks per stage.
         widths: channels per stage.
         share_sets: share-sets per stage; each divides its width.
@@ -72,10 +73,15 @@ class RepMLPNet(VisionMLP):
         patch_size: of the stem.
         block_size: `(h, w)` of the first-stage token grid that the FC kernels
             cover, halved from stage to stage; `None`: the grid of `input_shape`.
-            Larger inputs are partitioned.
+            Other inputs are partitioned; what the blocks do not tile is padded with
+            zeros, of which gate, pyramid and head see nothing.
         gate_reduction: channels per hidden unit of the Global Perceptron.
         global_perceptron: whether there is a Global Perceptron.
         mlp_ratio: hidden channels per channel in the FFN.
+        locality_injected: the form after Locality Injection, in which merged
+            checkpoints circulate: FC kernels with a bias, neither norm nor Local
+            Perceptron beside them (`local_kernels` is of no effect); the FFN keeps
+            its norms. `kmlp.merge` goes further.
         include_top: whether the head is included; else the output is the last
             stage's map.
         drop_path_rate: stochastic depth at the last block.
@@ -102,6 +108,7 @@ class RepMLPNet(VisionMLP):
         gate_reduction=4,
         global_perceptron=True,
         mlp_ratio=4,
+        locality_injected=False,
         include_top=True,
         drop_path_rate=0.0,
         head_activation=None,
@@ -109,7 +116,7 @@ class RepMLPNet(VisionMLP):
         dtype=None,
     ):
         check_stages(depths=depths, widths=widths, share_sets=share_sets)
-        inputs, blocks = partitioned_input(
+        inputs, blocks, padding = partitioned_input(
             input_shape, patch_size, block_size, len(depths)
         )
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
@@ -122,6 +129,7 @@ class RepMLPNet(VisionMLP):
                 use_bias=False,
                 norm="batch",
                 activation="relu",
+                padding=padding,
                 kernel_initializer=INITIALIZER,
                 name="stem" if stage == 0 else f"embed{stage - 1}",
                 dtype=dtype,
@@ -132,6 +140,7 @@ class RepMLPNet(VisionMLP):
                     share_sets=share_sets[stage],
                     block_size=blocks[stage],
                     local_kernels=local_kernels,
+                    locality_injected=locality_injected,
                     gate_reduction=gate_reduction if global_perceptron else None,
                     mlp_ratio=mlp_ratio,
                     drop_path_rate=next(rates),
@@ -157,10 +166,11 @@ class RepMLPNet(VisionMLP):
                 "share_sets": tuple(share_sets),
                 "local_kernels": tuple(local_kernels),
                 "patch_size": patch_size,
-                "block_size": None if block_size is None else tuple(block_size),
+                "block_size": None if block_size is None else blocks[0],
                 "gate_reduction": gate_reduction,
                 "global_perceptron": global_perceptron,
                 "mlp_ratio": mlp_ratio,
+                "locality_injected": locality_injected,
             },
         )
 
@@ -171,6 +181,7 @@ def repmlp_unit(
     share_sets,
     block_size,
     local_kernels,
+    locality_injected,
     gate_reduction,
     mlp_ratio,
     drop_path_rate,
@@ -187,9 +198,9 @@ def repmlp_unit(
     y = SetSharingLinear(
         share_sets,
         block_size=block_size,
-        local_kernels=local_kernels,
-        use_bias=False,
-        norm="batch",
+        local_kernels=() if locality_injected else local_kernels,
+        use_bias=locality_injected,
+        norm=None if locality_injected else "batch",
         name=f"{name}_channel_perceptron",
         dtype=dtype,
     )(h)

@@ -12,7 +12,7 @@ from kmlp.layers import (
     PatchEmbed,
     drop_path,
 )
-from kmlp.models.base import VisionMLP, image_input
+from kmlp.models.base import VisionMLP, partitioned_input
 
 INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 
@@ -36,8 +36,9 @@ class ResMLP(VisionMLP):
     """ResMLP (defaults: ResMLP-S12).
 
     Args:
-        num_classes: classes of the head.
-        input_shape: `(H, W, C)`, multiples of the patch.
+        num_classes: classes of the head; 0: pooled features without a classifier.
+        input_shape: `(H, W, C)`; known sizes, any with `block_size`, else multiples
+            of the patch.
         patch_size: of the patch embedding.
         width: channels.
         depth: blocks.
@@ -46,7 +47,8 @@ class ResMLP(VisionMLP):
         local_kernels: sizes of local branches parallel to the patch-mixing FC;
             they merge into it.
         block_size: `(h, w)` of the patch grid that the FC covers; `None`: the
-            grid of `input_shape`. Larger inputs are partitioned.
+            grid of `input_shape`. Other inputs are partitioned; what the blocks do
+            not tile is padded with zeros.
         norm: `"affine"` (Aff), `"layer"` or `"batch"`.
         include_top: whether the head is included; else the output is the map.
         drop_path_rate: stochastic depth, the same at every block.
@@ -78,14 +80,13 @@ class ResMLP(VisionMLP):
         name="resmlp",
         dtype=None,
     ):
-        inputs = image_input(
-            input_shape,
-            fixed=True,
-            multiple=[patch_size * size for size in block_size or (1, 1)],
+        inputs, (grid,), padding = partitioned_input(
+            input_shape, patch_size, block_size, 1
         )
         x = PatchEmbed(
             width,
             patch_size,
+            padding=padding,
             kernel_initializer=INITIALIZER,
             name="patch_embed",
             dtype=dtype,
@@ -133,7 +134,7 @@ class ResMLP(VisionMLP):
                 "mlp_ratio": mlp_ratio,
                 "layer_scale": layer_scale,
                 "local_kernels": tuple(local_kernels),
-                "block_size": None if block_size is None else tuple(block_size),
+                "block_size": None if block_size is None else grid,
                 "norm": norm,
             },
         )

@@ -35,15 +35,17 @@ class SMLPNet(VisionMLP):
     """sMLPNet (defaults: sMLPNet-T; `mlp_ratio=2` is the paper's T*).
 
     Args:
-        num_classes: classes of the head.
-        input_shape: `(H, W, C)`; the token grid must be tiled by the blocks.
+        num_classes: classes of the head; 0: pooled features without a classifier.
+        input_shape: `(H, W, C)`; known sizes, any with `block_size`, else multiples
+            of the patch and of every halving.
         width: channels of the first stage; they double from stage to stage.
         depths: blocks per stage.
         mlp_ratio: hidden channels per channel in the FFN.
         patch_size: of the patch embedding.
         block_size: `(h, w)` of the first-stage token grid that the axis FCs
             cover, halved from stage to stage; `None`: the grid of `input_shape`.
-            Larger inputs are partitioned into strips.
+            Other inputs are partitioned into strips, the last ones padded with
+            zeros.
         local_kernels: sizes of one-dimensional local branches beside the axis
             FCs; they merge into them.
         include_top: whether the head is included; else the output is the last
@@ -75,7 +77,7 @@ class SMLPNet(VisionMLP):
         name="smlpnet",
         dtype=None,
     ):
-        inputs, blocks = partitioned_input(
+        inputs, blocks, padding = partitioned_input(
             input_shape, patch_size, block_size, len(depths)
         )
         rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
@@ -86,6 +88,7 @@ class SMLPNet(VisionMLP):
                 width * 2**stage,
                 patch_size if stage == 0 else 2,
                 use_bias=False,
+                padding=padding,
                 kernel_initializer=CONV_INITIALIZER,
                 name="patch_embed" if stage == 0 else f"downsample{stage - 1}",
                 dtype=dtype,
@@ -118,7 +121,7 @@ class SMLPNet(VisionMLP):
                 "depths": tuple(depths),
                 "mlp_ratio": mlp_ratio,
                 "patch_size": patch_size,
-                "block_size": None if block_size is None else tuple(block_size),
+                "block_size": None if block_size is None else blocks[0],
                 "local_kernels": tuple(local_kernels),
             },
         )

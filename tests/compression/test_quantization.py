@@ -32,7 +32,13 @@ def fitted(aware, images, rate=1e-3, epochs=1):
 
 
 @pytest.mark.parametrize(
-    "case", ["repmlpnet_partitioned", "resmlp_local", "resmlp_partitioned"]
+    "case",
+    [
+        "repmlpnet_padded",
+        "resmlp_local",
+        "resmlp_partitioned",
+        "resmlp_padded",
+    ],
 )
 def test_the_file_is_what_was_trained(case, tmp_path):
     model, aware = aware_of(case)

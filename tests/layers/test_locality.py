@@ -107,7 +107,6 @@ def test_statistics_run_over_samples_groups_and_positions():
     ("arguments", "shape", "words"),
     [
         ({"share_sets": 3}, (None, 4, 6, 8), "share_sets=3"),
-        ({"block_size": (3, 3)}, (None, 4, 6, 8), r"block_size=\(3, 3\)"),
         ({}, (None, None, 6, 8), "known height and width"),
         ({"local_kernels": (4,)}, (None, 4, 6, 8), "odd"),
         ({"norm": "layer"}, (None, 4, 6, 8), "norm='layer'"),

@@ -195,8 +195,8 @@ def test_blocks_are_independent_but_for_what_pools(case):
             ["block_size", "multiple of 8", "(12, 16)"],
         ),
         (
-            lambda: kmlp.RepMLPNet(5, (96, 96, 3), block_size=(16, 16)),
-            ["64 or 128", "(96, 96, 3)"],
+            lambda: kmlp.SMLPNet(5, (None, 96, 3), block_size=(16, 16)),
+            ["known height", "(None, 96, 3)"],
         ),
         (lambda: kmlp.RepMLPNet(5, local_kernels=(2,)), ["odd", "(2, 2)"]),
         (lambda: kmlp.RepMLPNet(5, gate_reduction=1000), ["reduction=1000"]),

@@ -226,3 +226,17 @@ def test_loading_names_what_it_cannot_load():
     unpublished = kmlp.ResMLP(10, (32, 32, 3), depth=1, width=8, local_kernels=(3,))
     with pytest.raises(ValueError, match="never published"):
         kmlp.load_published(unpublished, {})
+
+
+@pytest.mark.parametrize("name", [name for name in COUNTS if "deploy" in name])
+def test_counts_after_locality_injection_equal_the_published_ones(name):
+    counts = COUNTS[name]
+    ours = {theirs: ours for ours, theirs in PUBLISHED_NAMES.items()}
+    with keras.StatelessScope():
+        model = kmlp.create_model(
+            ours[name.removesuffix(" deploy")], locality_injected=True
+        )
+        profile = kmlp.profile(model)
+    assert profile.trainable == counts["trainable"]
+    assert profile.non_trainable == counts["non_trainable"]
+    assert profile.macs == counts["macs"]

@@ -17,6 +17,7 @@ import kmlp
 from kmlp.artifacts.forms import KERAS, SAVED_MODEL, TFLITE
 from kmlp.data.scoring import Score
 from kmlp.data.truth import class_numbers, read_labels
+from kmlp.weights.resizing import RESOLUTIONS
 from training import evaluate
 from training.console import Stop
 
@@ -171,6 +172,81 @@ def test_newest_version(artifacts, tmp_path, capfd):
     data = write_classes(tmp_path / "data")
     result = evaluated(capfd, tmp_path, tmp_path / "arch", "--data", data)
     assert result["weights"] == str(tmp_path / "arch/10/trained.keras")
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A network with a grid, one without, and the former as a SavedModel."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    small = {"patch_size": 4, "width": 8, "depth": 1}
+    model = kmlp.ResMLP(CLASSES, (16, 16, 3), **small)
+    model.save(folder / "grid.keras")
+    kmlp.export.saved_model(model, folder / "saved")
+    arguments = {"stem_width": 8, "conv_blocks": 0, "widths": (8,), "depths": (1,)}
+    convmlp = kmlp.ConvMLP(CLASSES, (16, 16, 3), mlp_ratios=(1,), **arguments)
+    convmlp.save(folder / "free.keras")
+    write_classes(folder / "data")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "resolution", "words"),
+    [
+        ("grid", 24, None, "spatial kernels interpolated"),
+        ("grid", 23, "interpolate_cubic", "spatial kernels interpolated cubically"),
+        ("grid", 23, "partition", "maps cut into blocks of the trained grid"),
+        ("free", 23, "partition", "its weights fit any size"),
+        ("grid", 16, "partition", None),
+    ],
+)
+def test_checkpoints_are_resized(
+    name, size, resolution, words, checkpoints, tmp_path, capfd
+):
+    path = checkpoints / f"{name}.keras"
+    model = keras.models.load_model(path)
+    given = () if resolution is None else ("--resolution", resolution)
+    file = tmp_path / "result.json"
+    flags = ("--data", checkpoints / "data", "--image-size", size, *given, *FLAGS)
+    code, output, error = run(capfd, path, *flags, "--json", file)
+    assert (code, error) == (0, "")
+    if words is None:
+        assert "resized" not in output
+    else:
+        assert output.startswith(f"resized from 16x16: {words}\n")
+    result = json.loads(file.read_text())
+    assert result["image_size"] == size
+    if size == 16:
+        assert "resized_from" not in result
+        return
+    assert result["resized_from"] == 16
+    way = (resolution or "interpolate") if name == "grid" else None
+    assert result["resolution"] == way
+    twin = kmlp.resize(model, (size, size, 3), way or "interpolate")
+    twin.save(tmp_path / "twin.keras")
+    flags = ("--data", checkpoints / "data", *FLAGS)
+    expected = evaluated(capfd, tmp_path, tmp_path / "twin.keras", *flags)
+    assert [result[k] for k in ("top1", "top5")] == [
+        expected[k] for k in ("top1", "top5")
+    ]
+
+
+def test_the_command_knows_the_librarys_ways():
+    assert tuple(RESOLUTIONS) == evaluate.RESOLUTIONS
+
+
+@pytest.mark.parametrize(
+    ("path", "arguments", "words"),
+    [
+        ("saved", ("--image-size", 24), r"pass a \.keras checkpoint.*--image-size 24"),
+        ("grid.keras", ("--image-size", 24, "--resolution", "crop"), "--resolution"),
+    ],
+)
+def test_what_is_not_resized(path, arguments, words, checkpoints, capfd):
+    flags = ("--data", checkpoints / "data", *arguments, *FLAGS)
+    code, _, error = run(capfd, checkpoints / path, *flags)
+    assert code == 2
+    assert re.search(words, error)
+    assert len(error.splitlines()) == 1
 
 
 # ReaL: image -> (answer, right classes). Of six with a class, three are right at

@@ -10,16 +10,28 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from kmlp.artifacts.opening import open_weights
+from kmlp.artifacts.forms import KERAS, locate
+from kmlp.artifacts.opening import as_weights, open_weights
 from kmlp.data import evaluation_batches
 from kmlp.data.batches import read
 from kmlp.data.images import Files
 from kmlp.data.labelled import open_evaluation
 from kmlp.data.scoring import Score
 from kmlp.data.truth import class_numbers, read_labels
+from kmlp.models.base import VisionMLP
 from kmlp.preprocessing import preprocessing_of
+from kmlp.pretrained.loading import load_checkpoint
+from kmlp.weights import resize
 from training.console import Stop
 from training.recipes import Recipe
+
+# What becomes of a network at another size, by `resolution`.
+WAYS = {
+    None: "its weights fit any size",
+    "interpolate": "spatial kernels interpolated",
+    "interpolate_cubic": "spatial kernels interpolated cubically",
+    "partition": "maps cut into blocks of the trained grid",
+}
 
 
 def run(options):
@@ -30,7 +42,7 @@ def run(options):
     """
     if options.json is not None:
         check_writable(options.json)
-    weights = open_weights(options.weights)
+    weights, resized = opened(options)
     prepared, size = preprocessing(options, weights)
     source = open_evaluation(
         options.data,
@@ -73,8 +85,32 @@ def run(options):
             "test_interpolation": prepared.test_interpolation,
             "mean": prepared.mean,
             "std": prepared.std,
+            **resized,
         }
         write(options.json, result)
+
+
+def opened(options):
+    """The weights, at another size where that is asked for and can be.
+
+    Returns:
+        `Weights`, and what the result says of a network that was resized.
+    """
+    path, form = locate(options.weights)
+    size = options.image_size
+    if form != KERAS or size is None:
+        return open_weights(path), {}
+    model = load_checkpoint(path)
+    own = model.input_shape[1] if isinstance(model, VisionMLP) else None
+    if own in (None, size):
+        return as_weights(model, path), {}
+    try:
+        model = resize(model, (size, size, model.input_shape[-1]), options.resolution)
+    except ValueError as error:
+        raise Stop(str(error)) from error
+    resolution = options.resolution if hasattr(model, "block_size") else None
+    print(f"resized from {own}x{own}: {WAYS[resolution]}", flush=True)
+    return as_weights(model, path), {"resized_from": own, "resolution": resolution}
 
 
 def check_writable(path):
@@ -127,7 +163,9 @@ def preprocessing(options, weights):
     if weights.image_size not in (None, size):
         raise Stop(
             f"The weights take images of {weights.image_size}x{weights.image_size}: "
-            f"leave --image-size out. Received: --image-size {size}"
+            "leave --image-size out, or pass a .keras checkpoint of a family of ours, "
+            f"which can be resized. Received: --image-size {size}, "
+            f"{str(weights.path)!r}"
         )
     return chosen, size
 
