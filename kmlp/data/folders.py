@@ -7,11 +7,10 @@ import numpy as np
 
 from kmlp.console import Stop, some
 from kmlp.data.images import Files, Source, Split
+from kmlp.statistics import IMAGENET
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 VALIDATION_NAMES = ("val", "validation", "test")
-# ImageNet's, with which published weights were trained.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LAYOUT = "--data takes a folder with train/CLASS/* and val/CLASS/* or test/CLASS/*"
 
 
@@ -108,4 +107,5 @@ def _split(folder, names, on_corrupt):
         paths += found
         labels += [label] * len(found)
     store = Files(np.array(paths), np.array(labels, "int32"))
-    return Split(str(folder), store, MEAN, STD, on_corrupt)
+    # ImageNet's statistics, with which published weights were trained.
+    return Split(str(folder), store, *IMAGENET, on_corrupt)

@@ -5,6 +5,7 @@ import difflib
 
 import tensorflow_datasets as tfds
 
+from kmlp import statistics
 from kmlp.console import Stop
 from kmlp.data.images import Source, Split
 from kmlp.data.records import Records
@@ -26,20 +27,19 @@ class Known:
     std: tuple[float, ...] | None = None
 
 
-_IMAGENET = Known(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+_IMAGENET = Known(**statistics.IMAGENET._asdict())
 KNOWN = {
     "imagenet2012": _IMAGENET,
     "imagenet_v2": _IMAGENET,
     "i_naturalist2018": _IMAGENET,
     "cars196": _IMAGENET,
-    "cifar10": Known(mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
-    "cifar100": Known(mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761)),
+    "cifar10": Known(**statistics.CIFAR10._asdict()),
+    "cifar100": Known(**statistics.CIFAR100._asdict()),
     # The transfer results in the papers are of networks trained on both.
     "oxford_flowers102": Known(
         train="train+validation",
         validation="test",
-        mean=(0.4353, 0.3773, 0.2872),
-        std=(0.2966, 0.2455, 0.2698),
+        **statistics.FLOWERS102._asdict(),
     ),
 }
 # What has to be fetched by hand: the files and where they are.

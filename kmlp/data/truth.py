@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from kmlp.console import Stop, some
+from kmlp.weights.catalogue.labels import spellings
 
 # ImageNet-ReaL numbers the validation images as their files do, from 1.
 NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.", re.IGNORECASE)
@@ -34,8 +35,8 @@ def class_numbers(data_names, output_names, outputs):
             "classes: choose those that belong together. "
             f"Received: {some(data_names)}"
         )
-    if output_names is not None and set(output_names) == set(data_names):
-        places = {name: place for place, name in enumerate(output_names)}
+    places = _places(output_names)
+    if set(data_names) <= places.keys():
         return [places[name] for name in data_names]
     if _are_numbers(data_names):
         return [int(name) for name in data_names]
@@ -88,6 +89,15 @@ def read_labels(path, files, data_names, outputs):
     return truth
 
 
+def _places(names):
+    """`{name: output}`, with all names that the classes go by."""
+    return {
+        name: place
+        for known in (spellings(names) if names else ())
+        for place, name in enumerate(known)
+    }
+
+
 def _by_number(path, written, files):
     well_formed = all(
         isinstance(classes, list) and all(type(c) is int and c >= 0 for c in classes)
@@ -112,7 +122,7 @@ def _by_number(path, written, files):
 
 
 def _by_name(path, text, files, names):
-    places = {name: place for place, name in enumerate(names or ())}
+    places = _places(names)
     labels = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

@@ -1,0 +1,90 @@
+"""Published checkpoints by name."""
+
+import difflib
+import fnmatch
+
+from kmlp.models.registry import list_models, variant
+from kmlp.weights.catalogue.publications import IMAGENET_TOP1, WEIGHTS, PublishedWeights
+
+__all__ = [
+    "WEIGHTS",
+    "PublishedWeights",
+    "list_unpublished",
+    "list_weights",
+    "published_weights",
+]
+
+DEFAULT = "default"
+
+
+def list_weights(pattern="*"):
+    """Names of the published weights that match a shell pattern, sorted.
+
+    Args:
+        pattern: of names, such as `"resmlp_*"` or `"*.fb_dino"`, or of architectures
+            alone.
+    """
+    patterns = (pattern, f"{pattern}.*")
+    return sorted({n for p in patterns for n in fnmatch.filter(WEIGHTS, p)})
+
+
+def list_unpublished(pattern="*"):
+    """Names of the architectures that match and have no published weights, sorted.
+
+    Args:
+        pattern: as of `list_weights`.
+    """
+    published = {entry.architecture for entry in WEIGHTS.values()}
+    return [n for n in list_models(pattern.partition(".")[0]) if n not in published]
+
+
+def published_weights(architecture, tag=DEFAULT):
+    """What is known of a published checkpoint.
+
+    Args:
+        architecture: of `kmlp.list_models()`.
+        tag: such as `"fb_in1k"`, also behind the architecture's name and a dot;
+            `"default"`: the best reported top-1 on ImageNet-1k, the authors' file
+            where a conversion has the same.
+
+    Returns:
+        `PublishedWeights`.
+
+    Raises:
+        ValueError: an unknown architecture or tag, or one that nothing was published
+            for; the message has the nearest tags, or the recipe.
+    """
+    variant(architecture)
+    received = f"Received: {architecture!r}, weights={tag!r}"
+    entries = {e.tag: e for e in WEIGHTS.values() if e.architecture == architecture}
+    if not entries:
+        raise ValueError(f"{_unpublished(architecture)} {received}")
+    tag = str(tag).removeprefix(f"{architecture}.")
+    if tag == DEFAULT:
+        rated = [e for e in entries.values() if e.metric == IMAGENET_TOP1]
+        return max(rated, key=lambda entry: entry.top1)
+    if tag in WEIGHTS:
+        raise ValueError(
+            f"These weights are of {WEIGHTS[tag].architecture}: name that "
+            f"architecture, or one of its own: {', '.join(entries)}. {received}"
+        )
+    if tag not in entries:
+        near = difflib.get_close_matches(tag, entries, n=len(entries), cutoff=0)
+        raise ValueError(
+            f"No such weights of {architecture}: choose {', '.join(near)}, or "
+            f"{DEFAULT}. {received}"
+        )
+    return entries[tag]
+
+
+def _unpublished(architecture):
+    """What to do where there are no weights."""
+    of_cifar = architecture.endswith("_cifar")
+    family = architecture.partition("_")[0]
+    recipe = "cifar100_locality" if of_cifar else f"{family}_imagenet"
+    data = "tfds:cifar100" if of_cifar else "tfds:imagenet2012"
+    return (
+        f"No weights of {architecture} were published: train it, `python "
+        f"training/train.py --arch {architecture} --data {data}` (the paper's recipe, "
+        f"{recipe}), and pass the run's folder."
+    )
