@@ -22,6 +22,11 @@ import keras
 a, b = (keras.ops.convert_to_numpy(m(x)) for m in (model, merged))
 assert abs(a - b).max() <= 1e-5 * abs(a).max()
 assert kmlp.profile(model).macs > 0
+for way in ("interpolate", "partition"):
+    resized = kmlp.resize(model, (44, 28, 3), way)
+    x = np.ones((2, 44, 28, 3), "float32")
+    a, b = (keras.ops.convert_to_numpy(m(x)) for m in (resized, kmlp.merge(resized)))
+    assert abs(a - b).max() <= 1e-5 * abs(a).max()
 print("ran on", keras.backend.backend())
 """
 

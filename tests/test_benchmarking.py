@@ -304,6 +304,11 @@ def test_options_beyond_the_published_code_are_refused(case, received):
         counterpart(cases.build(case))
 
 
+def test_blocks_that_do_not_tile_the_image_are_refused():
+    with pytest.raises(ValueError, match=r"whole blocks.*38x50, block_size=\(8, 8\)"):
+        counterpart(cases.build("repmlpnet_padded"))
+
+
 def test_kmlp_and_its_pytorch_package_import_without_pytorch():
     code = (
         "import sys\n"

@@ -8,12 +8,14 @@ from kmlp import pytorch
 _INDIFFERENT = {"drop_path_rate", "layer_scale", "name", "trainable", "dtype"}
 
 
-def counterpart(model, **overrides):
+def counterpart(model, *, num_classes=None, **overrides):
     """A PyTorch network of a model's configuration, with fresh weights.
 
     Args:
-        model: of one of the five families, in its train form.
-        **overrides: of the PyTorch constructor, such as `deploy=True` of RepMLPNet.
+        model: of one of the five families, not merged.
+        num_classes: of the classifier; `None`: the model's.
+        **overrides: of the PyTorch constructor, such as `deploy=True` of RepMLPNet;
+            they take precedence over what follows from the model.
 
     Raises:
         ImportError: PyTorch is not installed.
@@ -26,12 +28,14 @@ def counterpart(model, **overrides):
         )
     names, sizes = _NAMES[family], _SIZES.get(family)
     config = model.get_config()
+    if num_classes is not None:
+        config["num_classes"] = num_classes
     further = {"block_size"} if family == "RepMLPNet" else set()
     _check(type(model), config, {"input_shape", *names.values()} | further)
     arguments = {name: config[ours] for name, ours in names.items()}
     if sizes is not None:
         arguments |= sizes(config, *config["input_shape"][:2])
-    return pytorch.build(family.lower(), **arguments, **overrides)
+    return pytorch.build(family.lower(), **{**arguments, **overrides})
 
 
 def _check(family, config, translated):
@@ -63,6 +67,13 @@ def _square(height, width):
 
 def _block_sides(config, height, width):
     grid = config["block_size"] or [s // config["patch_size"] for s in (height, width)]
+    halvings = 2 ** (len(config["depths"]) - 1)
+    for size, side in zip((height, width), grid):
+        if size % (config["patch_size"] * side) or side % halvings:
+            raise ValueError(
+                "the published network takes images of whole blocks, which halve "
+                f"exactly. Received: {height}x{width}, block_size={tuple(grid)}"
+            )
     sides = [[side // 2**i for i in range(len(config["depths"]))] for side in grid]
     return {"hs": sides[0], "ws": sides[1]}
 
@@ -76,6 +87,7 @@ _NAMES = {
         "reparam_conv_k": "local_kernels",
         "patch_size": "patch_size",
         "num_class": "num_classes",
+        "deploy": "locality_injected",
     },
     "ResMLP": {
         "patch_size": "patch_size",

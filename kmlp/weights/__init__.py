@@ -1,6 +1,16 @@
 """Weights of published checkpoints: reading, naming, loading."""
 
+from kmlp.weights.catalogue import list_weights, published_weights
 from kmlp.weights.published import load_published
 from kmlp.weights.readers import read_state
+from kmlp.weights.recognition import recognise
+from kmlp.weights.resizing import resize
 
-__all__ = ["load_published", "read_state"]
+__all__ = [
+    "list_weights",
+    "load_published",
+    "published_weights",
+    "read_state",
+    "recognise",
+    "resize",
+]

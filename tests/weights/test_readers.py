@@ -9,14 +9,16 @@ import sys
 import zipfile
 from pathlib import Path
 
+import h5py
+import keras
 import numpy as np
 import pytest
 
-from kmlp.weights.readers import read_state
+from kmlp.weights.readers import form_of, forms, read_checkpoint, read_state
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 TORCH_FORMS = ("zip", "legacy")
-FORMS = (*TORCH_FORMS, "npz", "safetensors")
+FORMS = (*TORCH_FORMS, "npz", "safetensors", "h5")
 
 
 @pytest.fixture
@@ -36,6 +38,10 @@ def save_state(state, path, form):
     if form == "npz":
         with open(path, "wb") as file:
             np.savez(file, **state)
+    elif form == "h5":
+        with h5py.File(path, "w") as file:
+            for name, array in state.items():
+                file[name] = array
     elif form == "safetensors":
         pytest.importorskip("safetensors.numpy").save_file(state, path)
     else:
@@ -298,13 +304,122 @@ def test_no_tensors(torch, tmp_path):
     path = save_torch(torch.nn.Linear(2, 2), tmp_path / "a.pth", "legacy")
     with pytest.raises(ValueError, match=r"pickled torch\.nn\.modules\.linear\.Linear"):
         read_state(path)
-    for form in ("npz", "safetensors"):
+    for form in ("npz", "safetensors", "h5"):
         path = save_state({}, tmp_path / "empty", form)
         with pytest.raises(ValueError, match="Received: "):
             read_state(path)
     np.savez(tmp_path / "text.npz", config=np.array("{}"))
     with pytest.raises(ValueError, match=r"must hold tensors.*Received: "):
         read_state(tmp_path / "text.npz")
+
+
+@pytest.mark.parametrize(
+    ("form", "label"),
+    [
+        ("zip", forms.TORCH),
+        ("legacy", forms.TORCH_LEGACY),
+        ("npz", forms.NPZ),
+        ("safetensors", forms.SAFETENSORS),
+        ("h5", forms.HDF5),
+    ],
+)
+def test_a_checkpoint_says_what_it_is(tmp_path, form, label):
+    path = save_state(example_state(), tmp_path / "a", form)
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.form, checkpoint.key) == (label, "")
+    assert form_of(path) == label
+    if form in TORCH_FORMS:
+        torch = pytest.importorskip("torch")
+        tree = {"model": {"state_dict": tensors(torch)}}
+        assert read_checkpoint(save_torch(tree, path, form)).key == "model/state_dict"
+
+
+# HDF5
+
+
+def write_groups(path, tree, link=None):
+    """Groups and data sets as mappings nest; `link(file)` adds to them."""
+    with h5py.File(path, "w") as file:
+
+        def write(group, node):
+            for name, value in node.items():
+                if isinstance(value, dict):
+                    write(group.create_group(name), value)
+                else:
+                    group[name] = value
+
+        write(file, tree)
+        if link is not None:
+            link(file)
+    return path
+
+
+def test_groups_of_hdf5_are_parts_of_names(tmp_path):
+    state = example_state()
+    nested = {
+        "head": {"weight": state["head.weight"], "bias": state["head.bias"]},
+        "norm": {"num_batches_tracked": state["norm.num_batches_tracked"]},
+    }
+    path = write_groups(tmp_path / "a.h5", nested)
+    assert_same(dict(sorted(read_state(path).items())), dict(sorted(state.items())))
+    path = write_groups(path, {"model": nested, "epoch": "3", "model_ema": {"a": 1.0}})
+    assert read_checkpoint(path).key == "model"
+    assert read_state(path).keys() == state.keys()
+    assert read_state(path, "model_ema").keys() == {"a"}
+    assert read_state(path, "model/head").keys() == {"weight", "bias"}
+    with pytest.raises(ValueError, match=r"'model/head'.*Received: key='teacher'$"):
+        read_state(path, "teacher")
+    write_groups(path, {"weight": state["head.weight"].astype(">f2"), "note": "text"})
+    assert_same(read_state(path), {"weight": state["head.weight"].astype("float16")})
+    with pytest.raises(ValueError, match="must hold tensors"):
+        read_state(write_groups(path, {"note": "text"}))
+
+
+def test_hdf5_reads_no_other_file(tmp_path):
+    other = write_groups(tmp_path / "other.h5", {"secret": np.ones(3)})
+    raw = tmp_path / "raw"
+    raw.write_bytes(bytes(24))
+
+    def links(file):
+        file["outside"] = h5py.ExternalLink(str(other), "secret")
+        file["soft"] = h5py.SoftLink("/a")
+        file["loop"] = h5py.SoftLink("/")
+        file["group/again"] = file["/"]
+
+    path = write_groups(tmp_path / "a.h5", {"a": np.zeros(2)}, links)
+    assert read_state(path).keys() == {"a"}
+
+    def external(file):
+        file.create_dataset("b", (3,), "f8", external=[(str(raw), 0, 24)])
+
+    def virtual(file):
+        layout = h5py.VirtualLayout((3,), "f8")
+        layout[:] = h5py.VirtualSource(str(other), "secret", (3,))
+        file.create_virtual_dataset("b", layout)
+
+    for link in (external, virtual):
+        write_groups(path, {"a": np.zeros(2)}, link)
+        with pytest.raises(ValueError, match=r"lies in another file.*Received: "):
+            read_state(path)
+
+
+def test_files_of_keras_are_told_apart(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model.save_weights(tmp_path / "a.weights.h5")
+    model.save(tmp_path / "a.keras")
+    write_groups(
+        tmp_path / "2.h5",
+        {"dense": {"dense": {"kernel:0": np.zeros((3, 2))}}},
+        lambda file: file.attrs.update(layer_names=[b"dense"]),
+    )
+    for name, form, words in (
+        ("a.weights.h5", forms.KERAS_WEIGHTS, r"load_weights\(\)"),
+        ("2.h5", forms.KERAS_WEIGHTS, r"load_weights\(\)"),
+        ("a.keras", forms.KERAS, "create_model"),
+    ):
+        assert form_of(tmp_path / name) == form
+        with pytest.raises(ValueError, match=rf"{words}.*PyTorch.*Received: .*{name}$"):
+            read_state(tmp_path / name)
 
 
 # Hostile files
@@ -549,3 +664,5 @@ def test_objects_in_npz_are_refused(tmp_path):
 def test_missing_file_is_told_as_such(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_state(tmp_path / "nothing.pth")
+    with pytest.raises(IsADirectoryError, match=r"name a file\. Received: "):
+        read_state(tmp_path)

@@ -1,0 +1,62 @@
+"""How published arrays become ours: PyTorch's layouts, parameter by parameter."""
+
+import numpy as np
+
+
+def _dense(array, shape):
+    # (out, in) or a 1×1 convolution (out, in, 1, 1)
+    return array.reshape(array.shape[:2]).T
+
+
+def _conv(array, shape):
+    return array.transpose(2, 3, 1, 0)  # (out, in, kh, kw) -> (kh, kw, in, out)
+
+
+def _patch(array, shape):
+    # (out, in, p, p) -> (p·p·in, out)
+    return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+
+
+def _depthwise(array, shape):
+    return array.transpose(2, 3, 0, 1)  # (C, 1, kh, kw) -> (kh, kw, C, 1)
+
+
+def _local(array, shape):
+    return array[:, 0].transpose(1, 2, 0)  # (S, 1, kh, kw) -> (kh, kw, S)
+
+
+def _same(array, shape):
+    # A spatial kernel (S·out, in, 1, 1) is (S, out, in); timm has Aff as (1, 1, C).
+    return array.reshape(shape)
+
+
+_VECTOR = ("bias", _same)
+
+# Kind of module -> {our variable: (published parameter, function (array, shape))}.
+KINDS = {
+    "dense": {"kernel": ("weight", _dense), "bias": _VECTOR},
+    "conv": {"kernel": ("weight", _conv), "bias": _VECTOR},
+    "patch": {"kernel": ("weight", _patch), "bias": _VECTOR},
+    "depthwise": {"kernel": ("weight", _depthwise), "bias": _VECTOR},
+    "local": {"kernel": ("weight", _local)},
+    "positions": {"kernel": ("weight", _same), "bias": _VECTOR},
+    "norm": {
+        "gamma": ("weight", _same),
+        "beta": _VECTOR,
+        "moving_mean": ("running_mean", _same),
+        "moving_variance": ("running_var", _same),
+    },
+    "affine": {"alpha": ("alpha", _same), "beta": ("beta", _same)},
+    # A parameter of the published block itself.
+    "parameter": {"gamma": ("", _same)},
+}
+
+
+def converted(array, variable, convert):
+    """An array in our layout, or `None` where it does not have the shape."""
+    array = np.asarray(array)
+    try:
+        array = convert(array, tuple(variable.shape))
+    except (ValueError, IndexError):
+        return None
+    return array if array.shape == tuple(variable.shape) else None

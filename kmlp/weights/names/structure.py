@@ -1,0 +1,166 @@
+"""A family's arguments read from the shapes of its published arrays.
+
+The functions take `{path of our variable: shape}`, paths as `Scheme.ours` gives them
+and shapes in PyTorch's layouts, output channels first.
+"""
+
+import itertools
+import math
+
+import keras
+
+from kmlp.models import MSMLP, ConvMLP, RepMLPNet, ResMLP, SMLPNet
+
+
+def structure(family, shapes):
+    """The arguments of a family that shapes tell.
+
+    Args:
+        family: the class.
+        shapes: `{path: shape}`.
+
+    Returns:
+        `{argument: value}`, or `None` where the shapes make no such network.
+    """
+    try:
+        found = _READERS[family](shapes)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):
+        return None
+    numbers = [n for n in keras.tree.flatten(found) if not isinstance(n, bool)]
+    if not all(numbers):
+        return None
+    head = shapes.get("head/dense/kernel")
+    found["num_classes"] = head[0] if head else 0
+    if not any(path.startswith("head/") for path in shapes):
+        found["include_top"] = False
+    return found
+
+
+def _count(shapes, template):
+    """How many of a numbered kind there are, `{}` being the number."""
+    numbers = itertools.takewhile(
+        lambda n: template.format(n) in shapes, itertools.count()
+    )
+    return sum(1 for _ in numbers)
+
+
+def _ratio(shape):
+    """Hidden channels per channel of a Dense (hidden, channels)."""
+    ratio = shape[0] / shape[1]
+    return int(ratio) if ratio.is_integer() else ratio
+
+
+def _square(length, patch_size, channels):
+    """`input_shape` of a grid of so many tokens, nothing where it is no square."""
+    side = math.isqrt(length)
+    if side * side != length:
+        return {}
+    return {"input_shape": (side * patch_size, side * patch_size, channels)}
+
+
+def _repmlpnet(shapes):
+    stem = shapes["stem/dense/kernel"]
+    stages = 1 + _count(shapes, "embed{}/dense/kernel")
+    embeds = [shapes[f"embed{e}/dense/kernel"] for e in range(stages - 1)]
+    units = [f"stage{s}_block0" for s in range(stages)]
+    # (S·hw, hw, 1, 1) per stage
+    kernels = [shapes[f"{unit}_channel_perceptron/kernel"] for unit in units]
+    injected = "stage0_block0_channel_perceptron/bias" in shapes
+    gate = shapes.get("stage0_block0_global_perceptron/fc1/kernel")
+    sizes = {
+        path.rpartition("local_")[2].partition("x")[0]
+        for path in shapes
+        if "/local_" in path
+    }
+    width = stem[0]
+    return {
+        "depths": tuple(
+            _count(shapes, f"stage{s}_block{{}}_ffn/fc1/kernel") for s in range(stages)
+        ),
+        "widths": (width, *(embed[0] for embed in embeds)),
+        "share_sets": tuple(kernel[0] // kernel[1] for kernel in kernels),
+        # Injected kernels do not tell what lies in them.
+        **({} if injected else {"local_kernels": tuple(sorted(map(int, sizes)))}),
+        "patch_size": stem[2],
+        **({"gate_reduction": width // gate[0]} if gate else {}),
+        "global_perceptron": gate is not None,
+        "mlp_ratio": _ratio(shapes["stage0_block0_ffn/fc1/kernel"]),
+        "locality_injected": injected,
+        **_square(kernels[0][1], stem[2], stem[1]),
+    }
+
+
+def _resmlp(shapes):
+    stem = shapes["patch_embed/dense/kernel"]
+    mix = shapes["block0_cross_patch/mix/kernel"]
+    return {
+        "patch_size": stem[2],
+        "width": stem[0],
+        "depth": _count(shapes, "block{}_cross_patch/mix/kernel"),
+        "mlp_ratio": _ratio(shapes["block0_cross_channel/fc1/kernel"]),
+        **_square(mix[0], stem[2], stem[1]),
+    }
+
+
+def _convmlp(shapes):
+    stages = _count(shapes, "stage{}_block0_mlp1/fc1/kernel")
+    first = [shapes[f"stage{s}_block0_mlp1/fc1/kernel"] for s in range(stages)]
+    return {
+        "stem_width": shapes["tokenizer_conv2/conv/kernel"][0],
+        "conv_blocks": _count(shapes, "conv_block{}_conv0/conv/kernel"),
+        "widths": tuple(shape[1] for shape in first),
+        "depths": tuple(
+            _count(shapes, f"stage{s}_block{{}}_mlp1/fc1/kernel") for s in range(stages)
+        ),
+        "mlp_ratios": tuple(map(_ratio, first)),
+    }
+
+
+def _msmlp(shapes):
+    stem = shapes["patch_embed/dense/kernel"]
+    stages = _count(shapes, "stage{}_block0_mlp/fc1/kernel")
+
+    def regions(stage):
+        path = f"stage{stage}_block0_mix_shift/horizontal_{{}}/kernel"
+        groups = range(_count(shapes, path))
+        return tuple(shapes[path.format(group)][2] for group in groups)
+
+    return {
+        "width": stem[0],
+        "depths": tuple(
+            _count(shapes, f"stage{s}_block{{}}_mlp/fc1/kernel") for s in range(stages)
+        ),
+        "regions": tuple(map(regions, range(stages))),
+        "mlp_ratio": _ratio(shapes["stage0_block0_mlp/fc1/kernel"]),
+        "patch_size": stem[2],
+    }
+
+
+def _smlpnet(shapes):
+    embeds = [
+        shapes[f"embed{e}/dense/kernel"]
+        for e in range(_count(shapes, "embed{}/dense/kernel"))
+    ]
+    units = range(_count(shapes, "unit{}_sparse_mlp/fuse/kernel"))
+    widths = [shapes[f"unit{u}_sparse_mlp/fuse/kernel"][0] for u in units]
+    _, channels, patch_size, _ = embeds[0]
+    sides = [
+        shapes[f"unit0_sparse_mlp/mix_{axis}/kernel"][0] * patch_size
+        for axis in ("height", "width")
+    ]
+    return {
+        "width": embeds[0][0],
+        "depths": tuple(widths.count(embed[0]) for embed in embeds),
+        "mlp_ratio": _ratio(shapes["unit0_ffn/fc1/kernel"]),
+        "patch_size": patch_size,
+        "input_shape": (*sides, channels),
+    }
+
+
+_READERS = {
+    RepMLPNet: _repmlpnet,
+    ResMLP: _resmlp,
+    ConvMLP: _convmlp,
+    MSMLP: _msmlp,
+    SMLPNet: _smlpnet,
+}

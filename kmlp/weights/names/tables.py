@@ -1,0 +1,188 @@
+"""Names of published parameters beside ours, as tables.
+
+A table's row `(our layer, published module, kind)` holds for all numbers in place of
+its fields `{…}`; kinds are those of `kmlp.weights.names.layouts`. A family can have
+several naming schemes.
+"""
+
+from kmlp.models import MSMLP, ConvMLP, RepMLPNet, ResMLP, SMLPNet
+from kmlp.weights.names.scheme import Scheme
+
+_UNIT = "stage{s}_block{b}"
+
+
+def repmlpnet(depths=None):
+    """RepMLPNet's authors' names, before and after Locality Injection."""
+    return _repmlpnet(
+        stem=("conv_embedding.conv", "conv_embedding.bn"),
+        embed="embeds.{e}",
+        block="stages.{s}.{b}",
+        gate="gp.fc{n}",
+        norm="prebn",
+        head=("head_norm", "head"),
+    )
+
+
+def repmlpnet_mmpretrain(depths=None):
+    """mmpretrain's names of RepMLPNet; its predecessor mmcls has them since 0.22."""
+    return _repmlpnet_mm("patch_embed.projection", "patch_embed.norm")
+
+
+def repmlpnet_mmcls(depths=None):
+    """What mmcls' own converter of the authors' files writes."""
+    return _repmlpnet_mm("path_embed.conv", "path_embed.bn")
+
+
+def _repmlpnet_mm(*stem):
+    return _repmlpnet(
+        stem=[f"backbone.{module}" for module in stem],
+        embed="backbone.downsample_layers.{e}",
+        block="backbone.stages.{s}.{b}",
+        gate="gp.conv{n}.conv",
+        norm="norm",
+        head=("backbone.final_norm", "head.fc"),
+    )
+
+
+def _repmlpnet(*, stem, embed, block, gate, norm, head):
+    perceptron = f"{_UNIT}_channel_perceptron"
+    inner = f"{block}.repmlp_block"
+    return [
+        ("stem/dense", stem[0], "patch"),
+        ("stem/norm", stem[1], "norm"),
+        ("embed{e}/dense", f"{embed}.conv", "patch"),
+        ("embed{e}/norm", f"{embed}.bn", "norm"),
+        (f"{_UNIT}_norm", f"{block}.{norm}1", "norm"),
+        (f"{_UNIT}_global_perceptron/fc{{n}}", f"{inner}.{gate}", "dense"),
+        (perceptron, f"{inner}.fc3", "positions"),
+        (f"{perceptron}/norm", f"{inner}.fc3_bn", "norm"),
+        (f"{perceptron}/local_{{k}}x{{k}}", f"{inner}.repconv{{k}}.conv", "local"),
+        (f"{perceptron}/local_{{k}}x{{k}}/norm", f"{inner}.repconv{{k}}.bn", "norm"),
+        (f"{_UNIT}_ffn/norm", f"{block}.{norm}2", "norm"),
+        (f"{_UNIT}_ffn/fc{{n}}", f"{block}.ffn_block.ffn_fc{{n}}.conv", "dense"),
+        (f"{_UNIT}_ffn/norm{{n}}", f"{block}.ffn_block.ffn_fc{{n}}.bn", "norm"),
+        ("head/norm", head[0], "norm"),
+        ("head/dense", head[1], "dense"),
+    ]
+
+
+def resmlp(depths=None):
+    """ResMLP's authors' names."""
+    return _resmlp("patch_embed", "attn", "gamma_", "mlp")
+
+
+def resmlp_timm(depths=None):
+    """timm's names of ResMLP."""
+    return _resmlp("stem", "linear_tokens", "ls", "mlp_channels")
+
+
+def _resmlp(stem, mixing, scale, mlp):
+    block = "blocks.{b}"
+    patches, channels = "block{b}_cross_patch", "block{b}_cross_channel"
+    return [
+        ("patch_embed/dense", f"{stem}.proj", "patch"),
+        (f"{patches}/norm", f"{block}.norm1", "affine"),
+        (f"{patches}/mix", f"{block}.{mixing}", "positions"),
+        (patches, f"{block}.{scale}1", "parameter"),
+        (f"{channels}/norm", f"{block}.norm2", "affine"),
+        (f"{channels}/fc{{n}}", f"{block}.{mlp}.fc{{n}}", "dense"),
+        (channels, f"{block}.{scale}2", "parameter"),
+        ("head/norm", "norm", "affine"),
+        ("head/dense", "head", "dense"),
+    ]
+
+
+def convmlp(depths=None):
+    """ConvMLP's authors' names."""
+    block = "stages.{s}.blocks.{b}"
+    # Their sequences count convolution, norm and ReLU.
+    sequences = [
+        (f"{ours}{index}/{part}", f"{theirs}.{3 * index + offset}", kind)
+        for ours, theirs in (
+            ("tokenizer_conv", "tokenizer.block"),
+            ("conv_block{b}_conv", "conv_stages.conv_blocks.{b}"),
+        )
+        for index in range(3)
+        for offset, (part, kind) in enumerate((("conv", "conv"), ("norm", "norm")))
+    ]
+    return [
+        *sequences,
+        ("conv_downsample/conv", "conv_stages.downsample", "conv"),
+        (f"{_UNIT}_mlp{{m}}/norm", f"{block}.norm{{m}}", "norm"),
+        (f"{_UNIT}_mlp{{m}}/fc{{n}}", f"{block}.channel_mlp{{m}}.fc{{n}}", "dense"),
+        (f"{_UNIT}_connect/norm", f"{block}.connect_norm", "norm"),
+        (f"{_UNIT}_connect/conv", f"{block}.connect", "depthwise"),
+        (
+            "stage{s}_downsample/conv",
+            "stages.{s}.downsample_mlp.downsample",
+            "conv",
+        ),
+        ("head/norm", "norm", "norm"),
+        ("head/dense", "head", "dense"),
+    ]
+
+
+def msmlp(depths=None):
+    """MS-MLP's authors' names."""
+    block, mix = "layers.{s}.blocks.{b}", f"{_UNIT}_mix_shift"
+    return [
+        ("patch_embed/dense", "patch_embed.proj", "patch"),
+        ("patch_embed/norm", "patch_embed.norm", "norm"),
+        ("downsample{s}/dense", "layers.{s}.downsample.proj", "patch"),
+        ("downsample{s}/norm", "layers.{s}.downsample.norm", "norm"),
+        (f"{mix}/horizontal_{{g}}", f"{block}.dwconv_lr.{{g}}", "depthwise"),
+        (f"{mix}/vertical_{{g}}", f"{block}.dwconv_td.{{g}}", "depthwise"),
+        (f"{_UNIT}_mlp/norm", f"{block}.norm", "norm"),
+        (f"{_UNIT}_mlp/fc{{n}}", f"{block}.pwconv{{n}}", "dense"),
+        (f"{_UNIT}_mlp", f"{block}.gamma", "parameter"),
+        ("head/norm", "norm", "norm"),
+        ("head/dense", "head", "dense"),
+    ]
+
+
+def smlpnet(depths=None):
+    """sMLPNet's authors' names.
+
+    They count embeddings and blocks through all stages; without `depths` so do the
+    rows, which then know `embed{e}` and `unit{u}` in place of our layers.
+    """
+    if depths is None:
+        embeds, units = [("embed{e}", "{e}")], [("unit{u}", "{u}")]
+    else:
+        stages = range(len(depths))
+        embeds = [(f"downsample{i - 1}" if i else "patch_embed", i) for i in stages]
+        blocks = [(stage, block) for stage in stages for block in range(depths[stage])]
+        units = [(f"stage{s}_block{b}", i) for i, (s, b) in enumerate(blocks)]
+    rows = [(f"{o}/dense", f"to_patch_embedding.{i}.0", "patch") for o, i in embeds]
+    for unit, index in units:
+        token, channel = f"token_mix.{index}", f"channel_mix.{index}"
+        rows += [
+            (f"{unit}_norm/norm", f"{token}.0.conv_merge.BN", "norm"),
+            (f"{unit}_depthwise/conv", f"{token}.0.conv_merge.Conv", "depthwise"),
+            (f"{unit}_depthwise/norm", f"{token}.1.BN", "norm"),
+            # Their proj_h mixes along the width, proh_w along the height.
+            (f"{unit}_sparse_mlp/mix_width", f"{token}.1.proj_h", "positions"),
+            (f"{unit}_sparse_mlp/mix_height", f"{token}.1.proh_w", "positions"),
+            (f"{unit}_sparse_mlp/fuse", f"{token}.1.fuse", "dense"),
+            (f"{unit}_ffn/norm", f"{channel}.1", "norm"),
+            (f"{unit}_ffn/fc1", f"{channel}.2.net.0", "dense"),
+            (f"{unit}_ffn/fc2", f"{channel}.2.net.3", "dense"),
+        ]
+    return [
+        *rows,
+        ("head/norm", "batch_norm", "norm"),
+        ("head/dense", "mlp_head.0", "dense"),
+    ]
+
+
+SCHEMES = {
+    RepMLPNet: (
+        Scheme("published", repmlpnet),
+        Scheme("mmpretrain", repmlpnet_mmpretrain),
+        Scheme("mmcls", repmlpnet_mmcls),
+    ),
+    ResMLP: (Scheme("published", resmlp), Scheme("timm", resmlp_timm)),
+    ConvMLP: (Scheme("published", convmlp),),
+    MSMLP: (Scheme("published", msmlp),),
+    SMLPNet: (Scheme("published", smlpnet),),
+}
