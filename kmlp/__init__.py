@@ -11,7 +11,7 @@ from kmlp.version import __version__
 
 # Keras loads its backend now, and TensorFlow's libraries announce themselves.
 with quiet():
-    from kmlp import analysis, layers, models, weights
+    from kmlp import analysis, layers, models, pretrained, weights
     from kmlp.analysis import profile
     from kmlp.merging import merge
     from kmlp.models import (
@@ -20,10 +20,10 @@ with quiet():
         RepMLPNet,
         ResMLP,
         SMLPNet,
-        create_model,
         list_models,
     )
-    from kmlp.weights import load_published
+    from kmlp.pretrained import create_model
+    from kmlp.weights import list_weights, load_published, resize
 
 # Imported on first use: TensorFlow stays out of what runs without it.
 _LAZY = {
@@ -42,10 +42,13 @@ __all__ = [
     "create_model",
     "layers",
     "list_models",
+    "list_weights",
     "load_published",
     "merge",
     "models",
+    "pretrained",
     "profile",
+    "resize",
     "weights",
 ]
 

@@ -4,10 +4,19 @@ import os
 import sys
 
 from kmlp.console import Parser, exit_code
-from kmlp.jobs import architectures, audit, benchmark, export, info, serving
+from kmlp.jobs import (
+    architectures,
+    audit,
+    benchmark,
+    convert,
+    export,
+    info,
+    predict,
+    serving,
+)
 from kmlp.version import __version__
 
-JOBS = (architectures, info, benchmark, export, audit, serving)
+JOBS = (architectures, info, convert, predict, benchmark, export, audit, serving)
 # What a wrong input raises in the library; everything else is a fault of ours.
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 
@@ -22,7 +31,7 @@ def main(argv=None):
 
 def _parser():
     parser = Parser(
-        prog="kmlp", description="Vision MLPs in Keras: look up, measure, export."
+        prog="kmlp", description="Vision MLPs in Keras: look up, load, measure, export."
     )
     parser.add_argument("--version", action="version", version=f"kmlp {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)

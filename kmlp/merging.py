@@ -17,7 +17,8 @@ def merge(model):
 
     Returns:
         A new model with the same inputs, outputs, layer names and dtype policy;
-        `pyramid_outputs` is kept where the model has it.
+        `pyramid_outputs`, `preprocessing` and `class_names` are kept where the
+        model has them.
 
     Raises:
         ValueError: the model is not built.

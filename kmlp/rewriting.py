@@ -18,7 +18,8 @@ def rewrite(layer, replace):
             replaced where a part has a replacement of its own.
 
     Returns:
-        The new model or layer; `pyramid_outputs` of a model is kept.
+        The new model or layer; `pyramid_outputs` of a model is kept, and what it
+        knows of its images, classes and weights.
     """
     if not isinstance(layer, keras.Layer):
         return layer  # a bare operation of a graph, such as x + y
@@ -35,7 +36,7 @@ def rewrite(layer, replace):
 def _rewrite_graph(model, replace):
     pyramid = getattr(model, "pyramid_outputs", None)
     if not pyramid:
-        return _clone(model, replace)
+        return _marked(_clone(model, replace), model)
     # The pyramid's tensors are further outputs while the graph is rebuilt.
     outputs = {"outputs": model.outputs, "pyramid": dict(pyramid)}
     twin = _clone(keras.Model(model.inputs, outputs, name=model.name), replace)
@@ -46,7 +47,15 @@ def _rewrite_graph(model, replace):
         name=model.name,
     )
     rewritten.pyramid_outputs = twin.output["pyramid"]
-    return rewritten
+    return _marked(rewritten, model)
+
+
+def _marked(twin, model):
+    """The twin with what a model knows of its images, its classes and its weights."""
+    for name in ("preprocessing", "class_names", "weights_source", "num_classes"):
+        if hasattr(model, name):
+            setattr(twin, name, getattr(model, name))
+    return twin
 
 
 def _clone(model, replace):

@@ -60,6 +60,21 @@ def _weights(origin):
     return digest and f"sha256 {digest}"
 
 
+def _source(origin):
+    entries = origin.get("source") or {}
+    names = ("name", "file", "address", "licence")
+    return ", ".join(str(entries[n]) for n in names if entries.get(n))
+
+
+def _begun(origin):
+    entries = origin.get("initial_weights")
+    if not entries:
+        return None
+    frozen = origin.get("frozen") or ()
+    kept = f"; kept as they were: {', '.join(frozen)}" if frozen else ""
+    return f"{entries['name']}, sha256 {entries['sha256']}{kept}"
+
+
 def _images(origin):
     p = origin.get("preprocessing")
     if not p or not p.get("image_size"):
@@ -129,6 +144,8 @@ _ROWS = (
     ("architecture", _architecture),
     ("configuration", _configuration),
     ("weights", _weights),
+    ("loaded from", _source),
+    ("started from", _begun),
     ("images", _images),
     ("classes", _classes),
     ("artifact", _made_as),

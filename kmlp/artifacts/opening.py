@@ -57,10 +57,27 @@ def open_weights(path):
     return Weights(path, form, run, *_checked(path, shape, outputs))
 
 
+def as_weights(model, path):
+    """A Keras model as `Weights`.
+
+    Args:
+        model: a functional model, built.
+        path: where it was found.
+
+    Raises:
+        Stop: no images in and classes out.
+    """
+    run, shape, outputs = _run_keras(model)
+    return Weights(Path(path), KERAS, run, *_checked(path, shape, outputs))
+
+
 def _keras(path):
     import kmlp  # noqa: F401, its layers are found by name
 
-    model = keras.saving.load_model(path, compile=False)
+    return _run_keras(keras.saving.load_model(path, compile=False))
+
+
+def _run_keras(model):
     inputs, outputs = (keras.tree.flatten(t) for t in (model.inputs, model.outputs))
     shapes = [tuple(t.shape) for t in outputs]
     if len(inputs) != 1:

@@ -39,7 +39,8 @@ def describe(model, *, form, preprocessing=None, class_names=None):
     Args:
         model: the trained `keras.Model`, built.
         form: what of it is written, `TRAIN_FORM` or `MERGED`.
-        preprocessing: `kmlp.preprocessing.Preprocessing`, or `None`.
+        preprocessing: `kmlp.preprocessing.Preprocessing`; `None`: the model's own, if
+            it has one.
         class_names: in the order of the outputs; `None`: those of `preprocessing`.
 
     Returns:
@@ -48,8 +49,11 @@ def describe(model, *, form, preprocessing=None, class_names=None):
         counted.
     """
     ours = isinstance(model, VisionMLP)
+    if preprocessing is None:
+        preprocessing = getattr(model, "preprocessing", None)
     if class_names is None and preprocessing is not None:
         class_names = preprocessing.class_names
+    source = getattr(model, "weights_source", None)
     found = {
         "format": FORMAT,
         "architecture": model.name,
@@ -62,6 +66,7 @@ def describe(model, *, form, preprocessing=None, class_names=None):
             "non_trainable": count_parameters(model.non_trainable_weights),
         },
         **_costs(model),
+        **({} if source is None else {"source": source}),
         "preprocessing": None if preprocessing is None else preprocessing.as_json(),
         "class_names": None if class_names is None else list(class_names),
         "versions": versions(),
@@ -76,19 +81,6 @@ def _costs(model):
         return {"multiply_adds": profile(model).macs}
     except (ValueError, NotImplementedError):
         return {}
-
-
-def _multiply_adds(model, preprocessing):
-    """Per image; `None` where the images' size or the model's graph is unknown."""
-    shape = None
-    if getattr(model, "inputs", None) and preprocessing is not None:
-        size = preprocessing.image_size
-        own = tuple(model.inputs[0].shape[1:])
-        shape = (size, size, *own[2:]) if None in own and size else None
-    try:
-        return profile(model, shape).macs
-    except ValueError:
-        return None
 
 
 def weights_sha256(model):

@@ -9,7 +9,7 @@ import keras
 from kmlp.artifacts.forms import locate_checkpoint, newest
 from kmlp.console import Stop, first_line
 from kmlp.preprocessing import FILES, Preprocessing, preprocessing_of
-from kmlp.quiet import quiet
+from kmlp.pretrained.loading import load_checkpoint
 
 # Of images whose run left them open, as training has them.
 DEFAULTS = {"test_crop": 1.0, "test_interpolation": "bilinear"}
@@ -54,7 +54,7 @@ def open_checkpoint(path, *, weights="trained", given=None, class_names=None):
             number than the outputs.
     """
     path = _located(Path(path).expanduser(), weights)
-    model = _loaded(path)
+    model = load_checkpoint(path)
     prepared = preprocessing_of(path)
     values = {n: v for n, v in (given or {}).items() if v is not None}
     if class_names is not None:
@@ -83,27 +83,6 @@ def _located(path, weights):
             f"Received: {str(path)!r}"
         )
     return locate_checkpoint(best)
-
-
-def _loaded(path):
-    import kmlp  # noqa: F401, its layers are found by name
-
-    try:
-        with quiet():  # the backend looks for devices
-            return keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        unknown = "locate class" in str(error)
-        remedy = (
-            "it has layers that neither Keras nor kmlp knows: import them, and call "
-            "kmlp.export from Python"
-            if unknown
-            else "it is damaged, or was written by another version of Keras: save the "
-            "model again"
-        )
-        raise Stop(
-            f"This checkpoint cannot be read; {remedy}. "
-            f"Received: {str(path)!r} ({first_line(error)[:200]})"
-        ) from error
 
 
 def _image_size(model):

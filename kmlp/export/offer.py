@@ -28,8 +28,8 @@ def offer(model, specs, *, preprocessing=None, class_names=None, top_k=5):
     Args:
         model: a built `keras.Model`.
         specs: of its inputs.
-        preprocessing: `kmlp.preprocessing.Preprocessing`, or `None`; one in which
-            nothing is known of the images counts as `None`.
+        preprocessing: `kmlp.preprocessing.Preprocessing`, or `None` for the model's
+            own; one in which nothing is known of the images counts as none.
         class_names: in the order of the outputs; `None`: those of `preprocessing`,
             or else the numbers of the classes.
         top_k: how many classes `classify` names, at most.
@@ -42,6 +42,8 @@ def offer(model, specs, *, preprocessing=None, class_names=None, top_k=5):
     """
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
         raise ValueError(f"`top_k` must be a positive integer. Received: top_k={top_k}")
+    if preprocessing is None:
+        preprocessing = _own(model)
     classes = _classes(model, specs)
     class_names = _names(classes, class_names, preprocessing)
     if class_names is None and classes:
@@ -65,6 +67,14 @@ def names_of(model, specs, class_names=None, preprocessing=None):
     return _names(_classes(model, specs), class_names, preprocessing)
 
 
+def _own(model):
+    """What a model knows of its images, at least the names of its classes."""
+    own = getattr(model, "preprocessing", None)
+    if own is None or own.complete:
+        return own
+    return Preprocessing(class_names=own.class_names)
+
+
 def _names(classes, class_names, preprocessing):
     if class_names is None and preprocessing is not None and classes:
         class_names = preprocessing.class_names
@@ -73,6 +83,8 @@ def _names(classes, class_names, preprocessing):
 
 def _classes(model, specs):
     """Number of classes of a model of one output `(N, classes)`, else `None`."""
+    if getattr(model, "num_classes", None) == 0:
+        return None  # features
     if getattr(model, "outputs", None):
         outputs = model.outputs
     else:

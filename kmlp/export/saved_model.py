@@ -65,7 +65,7 @@ def saved_model(
             above the highest there.
         merge: whether the model's inference form (`kmlp.merge`) is written.
         preprocessing: how images become the model's input, from
-            `kmlp.preprocessing.preprocessing_of`.
+            `kmlp.preprocessing.preprocessing_of`; `None`: what the model itself knows.
         class_names: one per class, in the order of the outputs; `None`: those of
             `preprocessing`, or else the numbers of the classes.
         top_k: how many classes `classify` answers with, at most.

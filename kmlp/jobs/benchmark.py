@@ -1,16 +1,17 @@
 """`kmlp benchmark`: images per second of a network in every form."""
 
-import argparse
-import ast
-import difflib
-import inspect
 import json
 import os
 import sys
 from pathlib import Path
 
 from kmlp.console import Stop, import_quietly, positive
-from kmlp.jobs.naming import add_architecture, model_arguments
+from kmlp.jobs.naming import (
+    add_architecture,
+    add_settings,
+    check_json,
+    model_arguments,
+)
 from kmlp.quiet import quiet
 
 
@@ -31,14 +32,7 @@ def add(commands):
         help="see `kmlp list`; or a .keras checkpoint or a run's folder",
     )
     add_architecture(command)
-    add(
-        "--set",
-        nargs="+",
-        type=setting,
-        default=[],
-        metavar="OPTION=VALUE",
-        help="further arguments of an architecture, such as local_kernels=1,3",
-    )
+    add_settings(command)
     add("--batch", type=positive, nargs="+", default=[1, 8], help="default: 1 8")
     add("--rounds", type=positive, default=10, help="default: 10")
     add("--threads", type=positive, default=2, help="default: 2")
@@ -62,20 +56,9 @@ def add(commands):
     command.set_defaults(job=run)
 
 
-def setting(text):
-    """An option's name and value."""
-    name, equals, value = text.partition("=")
-    if not (equals and name.isidentifier() and value):
-        raise argparse.ArgumentTypeError(f"must be OPTION=VALUE, not {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
-
-
 def run(options):
     """Measures and prints."""
-    _check_json(options.json)
+    check_json(options.json)
     import_quietly(settle=False)
     from kmlp import benchmarking
     from kmlp.benchmarking.report import as_data
@@ -103,17 +86,6 @@ def run(options):
             options.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def _check_json(path):
-    """Raises `Stop` where the figures could not be written at the end."""
-    if path is None:
-        return
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
-        raise Stop(
-            "--json takes the path of a file in an existing folder that is writable. "
-            f"Received: {str(path)!r}"
-        )
-
-
 def _source(name, options):
     """A function that makes a name's model; what is wrong with the name shows now.
 
@@ -124,9 +96,13 @@ def _source(name, options):
 
     import kmlp
     from kmlp.artifacts.forms import locate_checkpoint
+    from kmlp.models.registry import check_options, variant
+    from kmlp.pretrained.loading import load_checkpoint
 
     if not (os.sep in name or name.endswith(".keras") or os.path.exists(name)):
-        further = {**_settings(name, options), **model_arguments(options)}
+        given = dict(options.set)
+        check_options(variant(name)[0], given)
+        further = {**given, **model_arguments(options)}
         with quiet(), keras.StatelessScope():  # shapes only, no weights are drawn
             kmlp.create_model(name, **further)
         return lambda: kmlp.create_model(name, **further)
@@ -135,28 +111,7 @@ def _source(name, options):
         raise Stop(f"{flag} goes with the name of an architecture. Received: {name!r}")
     path = locate_checkpoint(name)
 
-    def load():
-        with quiet():  # the backend looks for devices
-            model = keras.saving.load_model(path, compile=False)
-        return _fitting(model, options, name)
-
-    return load
-
-
-def _settings(name, options):
-    """What `--set` gives, if the architecture has such options."""
-    from kmlp.models.registry import variant
-
-    family, _ = variant(name)
-    known = inspect.signature(family).parameters
-    for option, _ in options.set:
-        if option not in known:
-            near = difflib.get_close_matches(option, known, n=2) or sorted(known)
-            raise Stop(
-                f"--set: {name} has no such option; choose {' or '.join(near)}. "
-                f"Received: {option!r}"
-            )
-    return dict(options.set)
+    return lambda: _fitting(load_checkpoint(path), options, name)
 
 
 def _fitting(model, options, name):

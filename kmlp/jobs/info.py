@@ -93,14 +93,11 @@ def _artifact(options):
 
 def _opened(path):
     """What a checkpoint without an origin shows when it is opened."""
-    import keras
-
-    import kmlp  # noqa: F401, its layers are found by name
     from kmlp.artifacts import origin
     from kmlp.preprocessing import preprocessing_of
+    from kmlp.pretrained.loading import load_checkpoint
 
-    with quiet():
-        model = keras.saving.load_model(path, compile=False)
+    model = load_checkpoint(path)
     found = origin.describe(
         model, form=origin.TRAIN_FORM, preprocessing=preprocessing_of(path)
     )

@@ -1,4 +1,10 @@
-"""Architectures as they are named on the command line."""
+"""Arguments that several jobs share: architectures, their options, JSON files."""
+
+import argparse
+import ast
+import os
+
+from kmlp.console import Stop
 
 
 def add_architecture(command):
@@ -11,6 +17,40 @@ def add_architecture(command):
         metavar="N",
         help="one size, or height and width",
     )
+
+
+def add_settings(command):
+    """Adds `--set`, further arguments of an architecture."""
+    command.add_argument(
+        "--set",
+        nargs="+",
+        type=setting,
+        default=[],
+        metavar="OPTION=VALUE",
+        help="further arguments of an architecture, such as local_kernels=1,3",
+    )
+
+
+def setting(text):
+    """An option's name and value."""
+    name, equals, value = text.partition("=")
+    if not (equals and name.isidentifier() and value):
+        raise argparse.ArgumentTypeError(f"must be OPTION=VALUE, not {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def check_json(path):
+    """Raises `Stop` where `--json` could not be written at the end."""
+    if path is None:
+        return
+    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+        raise Stop(
+            "--json takes the path of a file in an existing folder that is writable. "
+            f"Received: {str(path)!r}"
+        )
 
 
 def model_arguments(options):

@@ -1,0 +1,105 @@
+"""`create_model`: an architecture with the weights that were asked for."""
+
+from kmlp import models
+from kmlp.console import Stop
+from kmlp.models.base import VisionMLP
+from kmlp.models.registry import variant
+from kmlp.pretrained import checkpoints, published
+from kmlp.pretrained.found import Found, find
+from kmlp.weights.resizing import resize
+
+
+def create_model(
+    name=None,
+    num_classes=None,
+    input_shape=None,
+    *,
+    weights=None,
+    resolution="interpolate",
+    **overrides,
+):
+    """Builds an architecture by name, or a preset, with the weights asked for.
+
+    ```python
+    kmlp.create_model("resmlp_s12")  # fresh
+    kmlp.create_model("resmlp_s12", weights="fb_distilled_in1k")  # published
+    kmlp.create_model("resmlp_s12", 10, (288, 288, 3), weights="default")
+    kmlp.create_model(weights="saved_models/convmlp_s")  # a run's, all of it
+    ```
+
+    Args:
+        name: one of `list_models()`, also with a tag, `"resmlp_s12.fb_in1k"`; `None`:
+            the one that `weights` hold.
+        num_classes: classes of the head; `None`: those of the weights, or else the
+            variant's own, mostly 1000. Another number than the weights' makes a new
+            head, and a line says so; 0: features without a classifier.
+        input_shape: `(H, W, C)`; `None`: the weights' own, or the variant's.
+        weights: `None` for fresh ones; `"default"` or a tag of `list_weights()`,
+            fetched once into Keras' cache; the path of a published file (`.pth`,
+            `.safetensors`, `.npz`, `.h5`); of a `.keras` or `.weights.h5` file; or of
+            a folder of a run or of `save_preset`.
+        resolution: where `input_shape` is not the weights' own, `"interpolate"` for
+            spatial kernels of the new grid, or `"partition"` for the trained grid on
+            blocks of the new one.
+        **overrides: further arguments of the family's class.
+
+    Returns:
+        A functional `keras.Model` named after the architecture. With weights it has
+        their `preprocessing`, `class_names` and `weights_source`, as far as known.
+
+    Raises:
+        ValueError: an unknown name or tag, a file that is damaged or of another
+            architecture (the message names the one that it seems to be), or arguments
+            that do not fit the weights.
+        OSError: the weights cannot be fetched or read.
+    """
+    if isinstance(name, str) and "." in name:
+        name, tag = name.split(".", 1)
+        if weights is not None:
+            raise ValueError(
+                "Weights are named once: by the tag behind the name or by `weights`. "
+                f"Received: name={name + '.' + tag!r}, weights={weights!r}"
+            )
+        weights = tag
+    if name is None and weights is None:
+        raise ValueError(
+            "create_model() needs a name of list_models(), or `weights` that hold one. "
+            "Received: neither"
+        )
+    if name is not None:
+        variant(name)  # a name that is wrong is said before anything is fetched
+    if weights is None:
+        return models.create_model(name, num_classes, input_shape, **overrides)
+    try:
+        found = find(name, weights)
+        return _with_weights(found, num_classes, input_shape, resolution, overrides)
+    except Stop as error:
+        raise ValueError(str(error)) from error
+
+
+def _with_weights(found: Found, num_classes, input_shape, resolution, overrides):
+    source = published if found.is_published else checkpoints
+    model, own_classes = source.load(found, num_classes, input_shape, overrides)
+    if not isinstance(model, VisionMLP):
+        return model
+    if input_shape is not None and _other_size(model, input_shape):
+        model = resize(model, input_shape, resolution)
+    _say_of_head(model, own_classes)
+    return model
+
+
+def _other_size(model, input_shape):
+    return tuple(model.inputs[0].shape[1:]) != tuple(input_shape)
+
+
+def _say_of_head(model, own_classes):
+    """One line where the head was not among the weights."""
+    if not (model.include_top and model.num_classes):
+        return
+    if own_classes != model.num_classes:
+        theirs = f"the weights' is for {own_classes:,}" if own_classes else "none came"
+        print(
+            f"{model.name}: the head is new, for {model.num_classes:,} classes "
+            f"({theirs}); everything else is loaded.",
+            flush=True,
+        )

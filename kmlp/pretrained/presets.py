@@ -1,0 +1,66 @@
+"""Presets of one's own: a folder with all that a model needs to be itself again."""
+
+import dataclasses
+from pathlib import Path
+
+from kmlp.artifacts import origin
+from kmlp.artifacts.forms import CHECKPOINT
+from kmlp.atomic import new_file
+from kmlp.models.base import VisionMLP
+from kmlp.preprocessing import Preprocessing
+
+
+def save_preset(model, folder, *, preprocessing=None, class_names=None):
+    """Saves a model of ours as `folder/trained.keras`, which carries its origin.
+
+    Args:
+        model: of one of the families, in its train form.
+        folder: made where it is missing; a preset in it is replaced in one step.
+        preprocessing: `kmlp.preprocessing.Preprocessing`; `None`: the model's.
+        class_names: in the order of the outputs; `None`: those of `preprocessing`.
+
+    Returns:
+        The `pathlib.Path` of the folder.
+
+    Raises:
+        ValueError: no model of ours, or names or preprocessing that do not fit it.
+        OSError: the folder cannot be written; what was there is kept.
+    """
+    if not isinstance(model, VisionMLP):
+        raise ValueError(
+            "A preset holds a model of one of the families in its train form; save "
+            f"others by model.save(). Received: {type(model).__name__}"
+        )
+    if preprocessing is None:
+        preprocessing = model.preprocessing
+    if class_names is not None:
+        preprocessing = dataclasses.replace(
+            preprocessing or Preprocessing(), class_names=tuple(class_names)
+        )
+    if preprocessing is not None:
+        _check(model, preprocessing)
+    described = origin.describe(
+        model, form=origin.TRAIN_FORM, preprocessing=preprocessing
+    )
+    path = Path(folder).expanduser() / CHECKPOINT
+    with new_file(path) as draft:
+        model.save(draft)
+        origin.write(draft, described)
+    return path.parent
+
+
+def _check(model, preprocessing):
+    names = preprocessing.class_names
+    outputs = model.num_classes if model.include_top else 0
+    if names is not None and outputs and len(names) != outputs:
+        raise ValueError(
+            f"`class_names` must name each of the model's {outputs} classes. "
+            f"Received: {len(names)} class names"
+        )
+    sizes = set(model.inputs[0].shape[1:3]) - {None}
+    if preprocessing.image_size is not None and sizes - {preprocessing.image_size}:
+        height, width = model.inputs[0].shape[1:3]
+        raise ValueError(
+            f"`preprocessing` must make images of the model's {height}x{width} pixels. "
+            f"Received: image_size={preprocessing.image_size}"
+        )
