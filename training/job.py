@@ -6,22 +6,20 @@ import time
 
 import keras
 
+from kmlp.analysis.complexity import count_parameters
 from kmlp.atomic import check_writable
 from kmlp.data import reason
+from training.choices import chosen_data, chosen_recipe
 from training.console import Stop
 from training.distillation import Objective, open_teacher
 from training.ending import estimate, finish
 from training.engine.base import Options, WorkerLost
 from training.engine.cluster import open_engine
+from training.freezing import freeze
+from training.initial import settle
 from training.optimization import make_optimizer, make_schedule
 from training.recipes import describe, scaled_rates
-from training.resolved import (
-    chosen_recipe,
-    identity,
-    network,
-    resolve_job,
-    written,
-)
+from training.resolved import identity, network, resolve_job, written
 from training.runs.checkpoints import Checkpoints
 from training.runs.folder import CHECKPOINTS, RunFolder
 from training.runs.loop import Loop, Plan
@@ -66,6 +64,8 @@ def run(options):
     """
     started = time.monotonic()
     # What is mistyped is said before anything is read or waited for.
+    settle(options)
+    options.data = chosen_data(options)
     chosen_recipe(options)
     try:
         if options.output.exists():
@@ -101,6 +101,9 @@ def prepare(job):
     schedule = make_schedule(recipe, job.steps_per_epoch)
     with job.engine.scope():
         model = network(job, options.precision)
+        if job.initial is not None:
+            job.initial.fill(model, job.engine)
+            freeze(model, job.frozen)
         teacher = None
         if recipe.teacher is not None:
             teacher = open_teacher(
@@ -137,8 +140,14 @@ def announce(job, base):
     peak, _, final = scaled_rates(job.recipe)
     source, recipe = job.source, job.recipe
     print(describe(recipe, base))
+    if job.initial is not None:
+        print(job.initial.text)
+    model = job.engine.model
+    if job.frozen:
+        trained = count_parameters(model.trainable_weights)
+        print(f"Frozen: {' '.join(job.frozen)}; {trained:,} parameters are trained")
     print(
-        f"{job.options.arch}, {job.engine.model.count_params():,} parameters, on "
+        f"{job.options.arch}, {model.count_params():,} parameters, on "
         f"{source.name}: {source.train.count:,} images to train, "
         f"{source.validation.count:,} to validate, {len(source.class_names)} classes, "
         f"{recipe.image_size}x{recipe.image_size}"

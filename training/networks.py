@@ -50,11 +50,7 @@ def build(
         Stop: an unknown name, or arguments that do not fit the architecture.
     """
     arguments = {**recipe.model, **(overrides or {})}
-    try:
-        family, _ = variant(arch)
-    except ValueError as error:
-        raise Stop(error) from error
-    known = inspect.signature(family).parameters
+    known = _known(arch)
     if local_kernels is not None:
         if "local_kernels" not in known:
             raise Stop(
@@ -63,7 +59,7 @@ def build(
                 + ",".join(map(str, local_kernels))
             )
         arguments["local_kernels"] = tuple(local_kernels)
-    _check(arch, arguments, set(known) - {"self"})
+    check(arch, arguments)
     if recipe.drop_path is not None:
         arguments["drop_path_rate"] = recipe.drop_path
     try:
@@ -80,8 +76,22 @@ def build(
         ) from error
 
 
-def _check(arch, arguments, known):
-    """The names of further arguments."""
+def _known(arch):
+    """Names of the arguments of an architecture's class."""
+    try:
+        family, _ = variant(arch)
+    except ValueError as error:
+        raise Stop(error) from error
+    return set(inspect.signature(family).parameters) - {"self"}
+
+
+def check(arch, arguments):
+    """Checks the names of further arguments of an architecture's class.
+
+    Raises:
+        Stop: one that follows from elsewhere, or that the class does not have.
+    """
+    known = _known(arch)
     for name, value in arguments.items():
         received = f"Received: model.{name}={value!r}"
         if name in RESERVED:

@@ -14,6 +14,8 @@ from kmlp.atomic import new_version
 from training.console import Stop
 
 TRAINED, MERGED, SAVED_MODEL, TFLITE = "trained", "merged", "SavedModel", "TFLite"
+# Where training began, and what of the network kept what it began with.
+BEGUN = ("initial_weights", "frozen")
 
 
 def publish(model, batches, folder, *, preprocessing, details, keep=(), best=None):
@@ -21,8 +23,8 @@ def publish(model, batches, folder, *, preprocessing, details, keep=(), best=Non
 
     The version holds the SavedModel, `model.tflite`, `trained.keras` (the train
     form), `report.json` and what the run wrote; it appears as a whole or not at all.
-    Each of the first three carries its origin (`kmlp.artifacts.origin`). Without
-    TensorFlow as Keras' backend nothing is exported.
+    Each of the first three carries its origin (`kmlp.artifacts.origin`), with the
+    details of `BEGUN`. Without TensorFlow as Keras' backend nothing is exported.
 
     Args:
         model: the trained model, in float32 and never compiled.
@@ -42,18 +44,21 @@ def publish(model, batches, folder, *, preprocessing, details, keep=(), best=Non
     exports = keras.backend.backend() == "tensorflow"
     with _failures(exports), new_version(folder) as draft:
         report = {**details, "forms": {}}
+        begun = {name: details[name] for name in BEGUN if details.get(name)}
         if exports:
-            report["forms"] = _export(model, batches, draft.folder, preprocessing)
+            report["forms"] = _export(
+                model, batches, draft.folder, preprocessing, begun
+            )
         for path in keep:
             copy = shutil.copytree if path.is_dir() else shutil.copy2
             copy(path, draft.folder / path.name)
         trained = draft.folder / CHECKPOINT
-        _save(model, trained, preprocessing, report["forms"].get(TRAINED))
+        _save(model, trained, preprocessing, begun, report["forms"].get(TRAINED))
         if exports:
             report["forms"][TRAINED]["bytes"] = _size(trained)
         if best is not None:
             # The comparison was with the other weights, or with these as that file.
-            _save(best, draft.folder / "best.keras", preprocessing, None)
+            _save(best, draft.folder / "best.keras", preprocessing, begun, None)
         (draft.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return draft.path, report
 
@@ -74,14 +79,14 @@ def _failures(exports):
         ) from error
 
 
-def _save(model, path, preprocessing, form):
+def _save(model, path, preprocessing, begun, form):
     """A checkpoint that carries its origin."""
     model.save(path)
     described = origin.describe(
         model, form=origin.TRAIN_FORM, preprocessing=preprocessing
     )
     accuracies = None if form is None else _accuracies(form)
-    origin.write(path, {**described, "accuracies": accuracies})
+    origin.write(path, {**described, **begun, "accuracies": accuracies})
 
 
 def _accuracies(form, trained=None):
@@ -90,7 +95,7 @@ def _accuracies(form, trained=None):
     return {"images": form["images"], "top1": form["accuracy"], **of_trained}
 
 
-def _export(model, batches, folder, preprocessing):
+def _export(model, batches, folder, preprocessing, begun):
     """Writes the artifacts; the figures of every form."""
     from kmlp.export.evidence import audited
     from kmlp.export.running import load_saved_model, load_tflite, run_model
@@ -135,7 +140,7 @@ def _export(model, batches, folder, preprocessing):
             "audit": audit,
             "accuracies": _accuracies(forms[name], forms[TRAINED]),
         }
-        origin.write(path, {**described, **entries})
+        origin.write(path, {**described, **begun, **entries})
     return forms
 
 

@@ -6,20 +6,15 @@ import json
 
 from kmlp.data import evaluation_batches, open_source
 from training.augmentation.policies import parse
+from training.choices import chosen_recipe
 from training.console import Stop
 from training.data import load, steps_per_epoch, training_batches
 from training.engine.cluster import per_replica_batch
+from training.freezing import chosen
+from training.initial import initial_weights, open_initial
 from training.networks import build
-from training.recipes import (
-    LARGEST_SMALL,
-    override,
-    recipe_for,
-    resolve,
-    to_json,
-    with_epochs,
-)
+from training.recipes import resolve, to_json, with_epochs
 
-SMALL = "small_images"
 # A rehearsal: epochs, steps of each, and images per device and micro-batch.
 REHEARSED_EPOCHS, REHEARSED_STEPS, REHEARSED_BATCH = 2, 4, 8
 
@@ -35,6 +30,8 @@ class Job:
         engine: on the devices.
         steps_per_epoch, epochs: the latter with cool-down.
         batch_size: of one replica.
+        initial: `Initial`, the weights that training begins with; `None`: fresh ones.
+        frozen: names of the parts that keep them.
     """
 
     options: object
@@ -44,6 +41,8 @@ class Job:
     steps_per_epoch: int
     epochs: int
     batch_size: int
+    initial: object = None
+    frozen: tuple = ()
 
     def training_data(self, step):
         """A function that makes this worker's data set from `step` on."""
@@ -83,35 +82,6 @@ class Job:
         return batches
 
 
-def chosen_recipe(options, source=None):
-    """The recipe with what the command line changes, and as it was before."""
-    base = recipe_for(
-        options.arch,
-        name=options.recipe,
-        embedded=options.data is None,
-        small_images=source is not None and source.small,
-    )
-    recipe = base
-    if options.epochs is not None:
-        recipe = with_epochs(recipe, options.epochs)
-    flags = {
-        "batch_size": options.batch_size,
-        "learning_rate": options.learning_rate,
-        "image_size": options.image_size,
-        "teacher": options.teacher,
-    }
-    changes = [f"{name}={value}" for name, value in flags.items() if value is not None]
-    if options.teacher and recipe.distillation == "none":
-        changes.append("distillation=hard")
-    changes += [change for group in options.set for change in group]
-    recipe = override(recipe, changes)
-    if recipe.name == SMALL and recipe.image_size > LARGEST_SMALL:
-        # Patches for small images would make many thousand tokens of large ones.
-        own = {k: v for k, v in recipe.model.items() if base.model.get(k) != v}
-        recipe = dataclasses.replace(recipe, model=own)
-    return recipe, base
-
-
 def resolve_job(options, engine):
     """The `Job` of the options, and the recipe before it was changed.
 
@@ -130,7 +100,14 @@ def resolve_job(options, engine):
             f"The data have {classes} classes: leave --num-classes out or correct it. "
             f"Received: --num-classes {options.num_classes}"
         )
-    recipe, base = chosen_recipe(options, source)
+    begun = None
+    if options.weights is not None:
+        begun = open_initial(options, chosen_recipe(options)[0].model)
+    recipe, base = chosen_recipe(options, source, begun)
+    start, frozen = None, ()
+    if begun is not None:
+        start = initial_weights(begun, options, recipe.image_size, source.class_names)
+        frozen = () if options.freeze is None else chosen(options.freeze, begun)
     if options.rehearse:
         batch = REHEARSED_BATCH * engine.replicas * recipe.accumulate
         recipe = dataclasses.replace(
@@ -143,9 +120,8 @@ def resolve_job(options, engine):
     )
     source = load(source, recipe)
     images = source.train.count
-    recipe = resolve(
-        recipe, images=images, flip=source.flip, mean=source.mean, std=source.std
-    )
+    mean, std = _statistics(source, begun)
+    recipe = resolve(recipe, images=images, flip=source.flip, mean=mean, std=std)
     steps = steps_per_epoch(images, recipe.batch_size)
     job = Job(
         options=options,
@@ -155,8 +131,18 @@ def resolve_job(options, engine):
         steps_per_epoch=min(steps, REHEARSED_STEPS) if options.rehearse else steps,
         epochs=recipe.epochs + recipe.cooldown_epochs,
         batch_size=batch_size,
+        initial=start,
+        frozen=frozen,
     )
     return job, base
+
+
+def _statistics(source, begun):
+    """`(mean, std)` for a recipe without: the initial weights', or the data's."""
+    known = None if begun is None else begun.preprocessing
+    if known is not None and known.mean is not None and known.std is not None:
+        return known.mean, known.std
+    return source.mean, source.std
 
 
 def network(job, precision):
@@ -168,11 +154,15 @@ def network(job, precision):
         job.recipe,
         local_kernels=job.options.local_kernels,
         dtype=precision,
+        overrides=None if job.initial is None else job.initial.arguments,
     )
 
 
 def identity(job):
     """What decides the result of a run; another number of devices does not."""
+    begun = {}
+    if job.initial is not None:
+        begun = {"initial_weights": job.initial.identity, "frozen": list(job.frozen)}
     return {
         "architecture": job.options.arch,
         "model": serialized(job.engine.model),
@@ -182,6 +172,7 @@ def identity(job):
         "class_names": list(job.source.class_names),
         "seed": job.options.seed,
         "precision": job.options.precision,
+        **begun,
     }
 
 
@@ -192,8 +183,12 @@ def serialized(model):
 
 def written(job):
     """`recipe.json`: the recipe as it was resolved, and what it ran on."""
+    begun = {}
+    if job.initial is not None:
+        begun = {"initial_weights": job.initial.described, "frozen": list(job.frozen)}
     return {
         "architecture": job.options.arch,
+        **begun,
         "recipe": to_json(job.recipe),
         "seed": job.options.seed,
         "precision": job.options.precision,

@@ -1,12 +1,14 @@
 """Trains an architecture on images, merges it, exports it and reports.
 
     python training/train.py --arch convmlp_s
+    python training/train.py --weights saved_models/convmlp_s --data flowers
 
-trains on scikit-learn's handwritten digits in a few minutes on a laptop. With --data
-the architecture's published recipe is used, on one device, several, or several
-hosts. A run that was stopped, however, goes on with the same command. The result lies
-in saved_models/ARCH/VERSION: a SavedModel with model.tflite, trained.keras, the
-best weights, history.csv, recipe.json and report.json.
+The first trains on scikit-learn's handwritten digits in a few minutes on a laptop; with
+--data the architecture's published recipe is used, on one device, several, or several
+hosts. The second fine-tunes what a run has learned, on other images. A run that was
+stopped, however, goes on with the same command. The result lies in
+saved_models/ARCH/VERSION: a SavedModel with model.tflite, trained.keras, the best
+weights, history.csv, recipe.json and report.json.
 """
 
 import argparse
@@ -20,6 +22,7 @@ if not __package__:
     sys.path[0] = str(ROOT)
 
 from training.console import (  # noqa: E402
+    RESOLUTIONS,
     Parser,
     exit_code,
     image_size,
@@ -64,19 +67,47 @@ def parse(argv):
     _where(parser.add_argument_group("on which devices"))
     _run(parser.add_argument_group("the run"))
     options = parser.parse_args(argv)
-    if not options.recipes and options.arch is None:
-        parser.error("the following arguments are required: --arch")
+    if not options.recipes and options.arch is None and options.weights is None:
+        parser.error("the following arguments are required: --arch or --weights")
+    tagged = options.arch is not None and "." in options.arch
+    for name in ("resolution", "freeze"):
+        if getattr(options, name) is not None and not (options.weights or tagged):
+            parser.error(f"--{name} goes with --weights")
     return options
 
 
 def _what(group):
     add = group.add_argument
-    add("--arch", help="architecture by name, such as convmlp_s")
+    add(
+        "--arch",
+        metavar="NAME[.TAG]",
+        help="architecture by name, such as convmlp_s (default: that of --weights)",
+    )
+    add(
+        "--weights",
+        metavar="FILE|FOLDER|TAG",
+        help="where training begins: a published .pth, .safetensors or .npz file, a "
+        ".keras file, a run's folder, or a tag of --arch such as default; classes "
+        "that are not theirs get a new head",
+    )
+    add(
+        "--resolution",
+        choices=RESOLUTIONS,
+        help="what becomes of the weights' spatial kernels at another image size "
+        "(default: interpolate)",
+    )
+    add(
+        "--freeze",
+        metavar="N|PART,PART|all",
+        help="keep stem and first N stages (blocks of ResMLP) as they are; parts by "
+        "name, such as stem,stage0; or all but the classifier",
+    )
     add(
         "--data",
-        metavar="FOLDER|tfds:NAME",
-        help="train/CLASS/* and val/CLASS/* or test/CLASS/*, JPEG or PNG, or a data "
-        "set of TensorFlow Datasets (default: scikit-learn's handwritten digits)",
+        metavar="FOLDER|tfds:NAME|digits",
+        help="train/CLASS/* and val/CLASS/* or test/CLASS/*, JPEG or PNG; or a data "
+        "set of TensorFlow Datasets (default: that of a fine-tuning recipe, or else "
+        "scikit-learn's handwritten digits)",
     )
     add("--data-dir", type=Path, metavar="FOLDER", help="where tfds: sets lie")
     add("--download", action="store_true", help="let tfds: fetch what is missing")
@@ -96,7 +127,12 @@ def _what(group):
 
 def _how(group):
     add = group.add_argument
-    add("--recipe", metavar="NAME", help="default: the one that goes with --arch")
+    add(
+        "--recipe",
+        metavar="NAME",
+        help="default: the one that goes with --arch; with --weights the data's "
+        "fine-tuning, or finetune",
+    )
     add("--recipes", action="store_true", help="list the recipes and end")
     add(
         "--set",

@@ -16,6 +16,8 @@ import pytest
 import kmlp
 from kmlp.analysis.linear import linear_layers
 from kmlp.artifacts import origin
+from kmlp.artifacts.description import describe
+from kmlp.artifacts.forms import TFLITE
 from kmlp.data import open_source
 from training import compress, evaluate
 from training.recipes import recipe_for, to_json
@@ -145,8 +147,10 @@ def test_pruning_publishes_what_it_says(resmlp, tmp_path, capfd):
         assert said["form"] == "merged"
         if name != "trained.keras":
             form = "compressed int8" if "int8" in name else "compressed"
-            (accuracy,) = said["accuracies"].values()
-            assert accuracy == {"images": 90, "top1": forms[form]["top1"]}
+            found = said["accuracies"]
+            assert (found["images"], found["top1"]) == (90, forms[form]["top1"])
+            shown = describe(version / name, TFLITE, said)
+            assert f"{forms[form]['top1']:.2%} of 90 images" in shown
     result = tmp_path / "result.json"
     arguments = [str(version), "--data", "digits", "--json", str(result)]
     assert evaluate.main(arguments) == 0

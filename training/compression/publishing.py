@@ -69,8 +69,8 @@ def publish(folder, checkpoint, model, compressed, images, shown, settings):
                 failures[name] = str(error)
         forms, trained = measured(model, files, images)
         for name in FILES.keys() & files.keys():
-            accuracy = {"images": images.count, "top1": forms[name]["top1"]}
-            accuracies = {images.name: accuracy}
+            top1 = forms[name]["top1"]
+            accuracies = {"data": images.name, "images": images.count, "top1": top1}
             origin.add(files[name], compression=settings, accuracies=accuracies)
         sizes = {when: sized(path) for when, path in archives.items()}
     shutil.copyfile(checkpoint.path.parent / RECIPE, folder / RECIPE)

@@ -15,6 +15,7 @@ from keras import ops
 
 from training.console import Stop
 from training.engine.naming import (
+    frozen,
     is_float,
     mismatch,
     optimizer_names,
@@ -98,7 +99,8 @@ class Engine:
         """Takes what is trained, and how.
 
         Args:
-            model: a built `keras.Model` that gives logits.
+            model: a built `keras.Model` that gives logits; the weights of layers whose
+                `trainable` is false stay as they are, BatchNorm's statistics too.
             optimizer: of Keras, with a schedule of its own iterations as its
                 learning rate; without clipping, EMA or accumulation of its own.
             objective: `objective(logits, targets, teacher_logits=None) -> (N,)`, the
@@ -115,10 +117,11 @@ class Engine:
             if not optimizer.built:
                 optimizer.build(model.trainable_variables)
             if options.ema is not None:
+                still = frozen(model)  # rounding would move their average
                 self.averages = {
                     name: keras.Variable(weight, trainable=False, dtype=weight.dtype)
                     for name, weight in weight_names(model).items()
-                    if is_float(weight)
+                    if is_float(weight) and id(weight) not in still
                 }
             if options.precision == "float16":
                 self.loss_scale = replicated(FIRST_LOSS_SCALE, "float32")

@@ -9,7 +9,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from training.engine.naming import is_float
+from training.engine.naming import frozen, is_float
 from training.engine.rules import seed_states, training_sums
 
 
@@ -24,7 +24,8 @@ class Network:
 
     Attributes:
         trainable: weights that are learned.
-        statistics: the other float weights, which a forward pass moves.
+        statistics: the other float weights; the first `moving` of them move in a
+            forward pass, the others are frozen.
         generators: states of seed generators.
     """
 
@@ -32,7 +33,10 @@ class Network:
         self.model, self.objective = model, objective
         self.accumulate = accumulate
         self.trainable = model.trainable_weights
-        self.statistics = [w for w in model.non_trainable_weights if is_float(w)]
+        others = [w for w in model.non_trainable_weights if is_float(w)]
+        still = frozen(model)
+        self.statistics = sorted(others, key=lambda weight: id(weight) in still)
+        self.moving = sum(id(weight) not in still for weight in others)
         self.generators = seed_states(model)
         self.norms = batch_norms(model) if synchronized else []
 
@@ -117,11 +121,11 @@ class Network:
 
 
 def batch_norms(model):
-    """All BatchNormalization layers of a model, within other layers too."""
+    """All BatchNormalization layers that learn, within other layers too."""
     return [
         layer
         for layer in model._flatten_layers()
-        if isinstance(layer, keras.layers.BatchNormalization)
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     ]
 
 

@@ -16,6 +16,15 @@ def weight_names(model):
     return dict(zip(_stable([v.path for v in weights]), weights))
 
 
+def frozen(model):
+    """Ids of the weights that nothing in training moves: those of frozen layers.
+
+    Other weights that are not trainable, such as BatchNorm's statistics, move.
+    """
+    layers = [layer for layer in model._flatten_layers() if not layer.trainable]
+    return {id(weight) for layer in layers for weight in layer.weights}
+
+
 def optimizer_names(optimizer, model):
     """`{name: variable}` of an optimizer's state.
 

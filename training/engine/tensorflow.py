@@ -190,6 +190,7 @@ class TensorFlowEngine(Engine):
             targets,
             taught,
         )
+        statistics = statistics[: self._network.moving]
         sums /= global_batch
         if self.replicas > 1:
             means = [s / self.replicas for s in statistics]

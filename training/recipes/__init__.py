@@ -1,7 +1,9 @@
 """Recipes as data: the papers' settings, changed by field, resolved for a run."""
 
 from training.recipes.catalogue import (
+    FINETUNE,
     LARGEST_SMALL,
+    data_for,
     list_recipes,
     recipe_for,
     table,
@@ -12,8 +14,10 @@ from training.recipes.recipe import Recipe
 from training.recipes.resolution import resolve, scaled_rates, with_epochs
 
 __all__ = [
+    "FINETUNE",
     "LARGEST_SMALL",
     "Recipe",
+    "data_for",
     "describe",
     "from_json",
     "list_recipes",

@@ -5,6 +5,7 @@ Where a paper and its published configuration differ, the paper counts and the r
 """
 
 import difflib
+import re
 
 from training.console import Stop
 from training.recipes import imagenet, transfer
@@ -16,6 +17,9 @@ CATALOGUE = {
     entry.recipe.name: entry for entry in (*imagenet.ENTRIES, *transfer.ENTRIES)
 }
 
+FINETUNE = transfer.OWN
+FOLDER = "FOLDER"  # of an entry whose images have no name
+
 # Family's class -> the recipe that its architectures imply.
 IMPLIED = {
     "RepMLPNet": "repmlpnet_imagenet",
@@ -26,16 +30,27 @@ IMPLIED = {
 }
 
 
-def recipe_for(arch, *, name=None, small_images=False, embedded=False):
+def recipe_for(
+    arch,
+    *,
+    name=None,
+    small_images=False,
+    embedded=False,
+    pretrained=False,
+    data=None,
+):
     """The recipe of an architecture, by name or implied.
 
     Args:
         arch: of `kmlp.list_models()`.
         name: of `list_recipes()`; `None`: the embedded digits and small images imply
             `small_images` (but `cifar100_locality` for small images and the networks
-            made for CIFAR), other images the recipe of the family's paper.
+            made for CIFAR), other images the recipe of the family's paper. Where
+            training begins with weights, the data's own fine-tuning, or `finetune`.
         small_images: whether images are of at most `LARGEST_SMALL` pixels.
         embedded: whether they are the embedded digits.
+        pretrained: whether training begins with weights.
+        data: as `--data` takes it.
 
     Raises:
         Stop: an unknown architecture or recipe; the message names the nearest.
@@ -47,7 +62,9 @@ def recipe_for(arch, *, name=None, small_images=False, embedded=False):
         family, _ = variant(arch)
     except ValueError as error:
         raise Stop(error) from error
-    if name is None:
+    if name is None and pretrained:
+        name = _fine_tuning(data)
+    elif name is None:
         name = IMPLIED[family.__name__]
         if embedded or small_images:
             locality = arch.endswith("_cifar") and not embedded
@@ -57,6 +74,34 @@ def recipe_for(arch, *, name=None, small_images=False, embedded=False):
         known = " or ".join(near) if near else f"one of {', '.join(CATALOGUE)}"
         raise Stop(f"Unknown recipe: choose {known}. Received: {name!r}")
     return CATALOGUE[name].of(arch)
+
+
+def data_for(name):
+    """The data that a fine-tuning recipe is for; `None`: any, or another recipe's.
+
+    Raises:
+        Stop: they have to be named.
+    """
+    if name is None or not name.startswith(FINETUNE) or name not in CATALOGUE:
+        return None
+    data = CATALOGUE[name].data
+    if data == FOLDER:
+        raise Stop(
+            "TensorFlow Datasets does not have the images of this recipe: pass --data "
+            f"FOLDER. Received: --recipe {name}"
+        )
+    return data or None
+
+
+def _fine_tuning(data):
+    """The recipe that fine-tunes on data by their name, in any configuration."""
+    name = re.split(r"[:/]", (data or "").removeprefix("tfds:"))[0]
+    fits = [
+        recipe
+        for recipe, entry in CATALOGUE.items()
+        if recipe.startswith(FINETUNE) and entry.data == f"tfds:{name}"
+    ]
+    return fits[0] if fits else FINETUNE
 
 
 def list_recipes():

@@ -4,6 +4,8 @@ from training.recipes.entry import Entry
 from training.recipes.imagenet import DEIT
 from training.recipes.recipe import Recipe
 
+# The recipe for weights and data that no paper names.
+OWN = "finetune"
 # ConvMLP's fine-tuning; other papers that fine-tune leave theirs unstated.
 FINETUNE = {
     **DEIT,
@@ -150,6 +152,15 @@ ENTRIES = (
             **FINETUNE,
         ),
         "FOLDER",
+    ),
+    Entry(
+        Recipe(
+            name=OWN,
+            reproduces="ConvMLP's fine-tuning, for weights and images of one's own",
+            notes="The published batch of one device. Image size, mean and deviation "
+            "are those of the weights.",
+            **FINETUNE | {"batch_size": 128, "flip": None, "mean": None, "std": None},
+        ),
     ),
     Entry(
         Recipe(
