@@ -179,6 +179,8 @@ CASES = {
         },
     ),
 }
+# A case of each family.
+FAMILIES = ("repmlpnet", "resmlp", "convmlp", "msmlp", "smlpnet")
 # The families that are fully connected only once merged.
 FULLY_CONNECTED = [
     name

@@ -1,9 +1,11 @@
 """The shared checks: every family is the same well-behaved Keras citizen."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
-from cases import CASES, build, images, relative_error, run
+from cases import CASES, FAMILIES, build, images, relative_error, run
 
 import kmlp
 
@@ -60,8 +62,14 @@ def test_low_precision_stays_close_to_float32(case):
         assert relative_error(actual, expected) <= tolerance, policy
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "policy"),
+    [
+        *((case, "float32") for case in CASES),
+        # Precision is the layers', which a case of each family has.
+        *itertools.product(FAMILIES, ("mixed_bfloat16", "mixed_float16")),
+    ],
+)
 def test_one_training_step(case, policy):
     model = build(case, dtype=policy, drop_path_rate=0.1)
     model.compile(

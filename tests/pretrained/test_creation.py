@@ -8,7 +8,7 @@ import threading
 import keras
 import numpy as np
 import pytest
-from cases import REFERENCE, build_reference, reference, relative_error, run
+from cases import FAMILIES, REFERENCE, build_reference, reference, relative_error, run
 
 import kmlp
 from kmlp import pytorch
@@ -162,9 +162,6 @@ def test_a_file_that_was_fetched_by_hand(published, tmp_path):
         ValueError, match=r"seem to be of resmlp_s12 .*not of convmlp_s"
     ):
         kmlp.create_model("convmlp_s", weights=renamed)
-
-
-FAMILIES = ("repmlpnet", "resmlp", "convmlp", "msmlp", "smlpnet")
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -285,11 +285,23 @@ def stopped(dataset):
 
 
 GONE = "No such file or directory"
+# The further kinds of damage differ in their message alone.
+SLOW_DAMAGES = [
+    pytest.param(reason, marks=pytest.mark.long) for reason in list(DAMAGES)[1:]
+]
 
 
 @pytest.mark.parametrize(
     ("reason", "crop"),
-    [*((reason, "resized") for reason in (*DAMAGES, GONE)), ("damaged JPEG", "shift")],
+    [
+        ("damaged JPEG", "resized"),
+        ("damaged JPEG", "shift"),
+        (GONE, "resized"),
+        *(
+            pytest.param(reason, "resized", marks=pytest.mark.long)
+            for reason in list(DAMAGES)[1:]
+        ),
+    ],
 )
 def test_image_that_is_lost_while_training(reason, crop, tmp_path, capsys):
     """Met in the middle of a run, as nothing was read before."""
@@ -324,7 +336,7 @@ def test_image_that_is_lost_while_training(reason, crop, tmp_path, capsys):
         np.testing.assert_array_equal(images, others)
 
 
-@pytest.mark.parametrize("reason", DAMAGES)
+@pytest.mark.parametrize("reason", ["damaged JPEG", *SLOW_DAMAGES])
 def test_image_that_is_lost_while_evaluating(reason, tmp_path):
     folder = write_folder(tmp_path / "images")
     path = damage(folder / "val/cat", reason)
