@@ -99,7 +99,7 @@ def conv_to_fc(kernel, grid):
     return keras.ops.reshape(dense, (sets, height * width, height * width))
 
 
-def resize_matrix(source, target, method="linear"):
+def resize_matrix(source, target, method="linear", step=None):
     """Interpolation of `source` positions at `target` ones, as a matrix.
 
     Positions are centres of equal cells of one interval (half-pixel centres). Each
@@ -111,6 +111,9 @@ def resize_matrix(source, target, method="linear"):
         source, target: numbers of positions.
         method: `"linear"` (a triangle) or `"cubic"` (Keys' kernel with a = -1/2,
             which blurs less).
+        step: cells of the source that one of the target covers; `None`:
+            `source / target`. It is another where the last cell of either reaches
+            beyond the interval.
 
     Returns:
         `(target, source)`, float64.
@@ -118,7 +121,9 @@ def resize_matrix(source, target, method="linear"):
     Reference: Keys, Cubic convolution interpolation for digital image processing,
     1981, Eq. 15.
     """
-    step = source / target
+    if source == target:
+        return np.eye(source)
+    step = source / target if step is None else step
     centres = (np.arange(target) + 0.5) * step
     distances = np.abs(np.arange(source) + 0.5 - centres[:, None]) / max(step, 1.0)
     weights = _FILTERS[method](distances)
@@ -137,7 +142,7 @@ def _cubic(x):
 _FILTERS = {"linear": _triangle, "cubic": _cubic}
 
 
-def resize_kernel(kernel, source, target, method="linear"):
+def resize_kernel(kernel, source, target, method="linear", steps=(None, None)):
     """FC kernels over a grid as FC kernels over another, `W' = Up W Down`.
 
     A map on the `target` grid is resized to `source`, mixed there and resized back,
@@ -147,13 +152,13 @@ def resize_kernel(kernel, source, target, method="linear"):
     Args:
         kernel: array `(S, h*w, h*w)`, output position before input position.
         source, target: `(h, w)` before and after.
-        method: of `resize_matrix`.
+        method, steps: of `resize_matrix`, the latter along each axis.
 
     Returns:
         `(S, h'*w', h'*w')`.
     """
-    up = [resize_matrix(s, t, method) for s, t in zip(source, target)]
-    down = [resize_matrix(t, s, method) for s, t in zip(source, target)]
+    up = _resize_matrices(source, target, method, steps)
+    down = _resize_matrices(target, source, method, [s and 1 / s for s in steps])
     resized = np.einsum(
         "ah,bw,shwij,ic,jd->sabcd",
         *up,
@@ -165,11 +170,16 @@ def resize_kernel(kernel, source, target, method="linear"):
     return resized.reshape(-1, length, length)
 
 
-def resize_map(values, source, target, method="linear"):
+def resize_map(values, source, target, method="linear", steps=(None, None)):
     """Values per position `(S, h*w)`, as a bias is, on another grid: `Up b`."""
-    up = [resize_matrix(s, t, method) for s, t in zip(source, target)]
+    up = _resize_matrices(source, target, method, steps)
     resized = np.einsum("ah,bw,shw->sab", *up, values.reshape(-1, *source))
     return resized.reshape(-1, target[0] * target[1])
+
+
+def _resize_matrices(source, target, method, steps):
+    axes = zip(source, target, steps)
+    return [resize_matrix(s, t, method, step) for s, t, step in axes]
 
 
 def _shifts(length, taps):

@@ -197,7 +197,7 @@ class SetSharingLinear(Layer):
         local = sum(branch.multiply_adds(shape) for branch in self.branches)
         return fully_connected + local
 
-    def resize_from(self, source, method="linear"):
+    def resize_from(self, source, method="linear", steps=(None, None)):
         """Takes the FC kernel and bias of a layer alike for another grid.
 
         They are interpolated from its block to this one's; equal blocks take equal
@@ -205,13 +205,14 @@ class SetSharingLinear(Layer):
 
         Args:
             source: a built `SetSharingLinear` with as many share-sets.
-            method: `"linear"` or `"cubic"`, as in `kmlp.algebra.resize_matrix`.
+            method, steps: as in `kmlp.algebra.resize_kernel`.
         """
         kernel, bias = host(source.kernel), host(source.bias)
         grids = source.partition.block_size, self.partition.block_size
         if grids[0] != grids[1]:
-            kernel = algebra.resize_kernel(kernel, *grids, method)
-            bias = None if bias is None else algebra.resize_map(bias, *grids, method)
+            way = (*grids, method, steps)
+            kernel = algebra.resize_kernel(kernel, *way)
+            bias = None if bias is None else algebra.resize_map(bias, *way)
         assign(self, kernel=kernel, bias=bias)
 
     def merged(self):

@@ -64,7 +64,11 @@ def resize(model, input_shape, resolution="interpolate"):
     if "block_size" in config:
         config["block_size"] = _block(model, config["input_shape"], resolution)
     twin = type(model).from_config(config)
-    _transfer(model, twin, RESOLUTIONS[resolution])
+    way = {}
+    if "block_size" in config:
+        steps = [own / new for own, new in zip(_extent(model), _extent(twin))]
+        way = {"method": RESOLUTIONS[resolution], "steps": steps}
+    _transfer(model, twin, **way)
     _describe(model, twin)
     return twin
 
@@ -93,23 +97,31 @@ def _block(model, input_shape, resolution):
     return None if divides else grid
 
 
-def _transfer(source, target, method):
+def _extent(model):
+    """Pixels that the kernels cover: of the image, or of a block of whole patches."""
+    size, patch = model.input_shape[1:3], model.patch_size
+    grid = token_grid(size, patch)
+    block = model.block_size or grid
+    return [s if b == g else b * patch for s, g, b in zip(size, grid, block)]
+
+
+def _transfer(source, target, **way):
     """Weights and frozen state, layer by layer.
 
-    A layer whose weights know positions has a method `resize_from(layer, method)`,
-    which takes those of a layer alike for another grid; its parts are walked like any
+    A layer whose weights know positions has a method `resize_from(layer, **way)`, which
+    takes those of a layer alike for another grid; its parts are walked like any
     layer's.
     """
     target.trainable = source.trainable
     if hasattr(target, "resize_from"):
-        target.resize_from(source, method)
+        target.resize_from(source, **way)
     else:
         for kind in ("_trainable_variables", "_non_trainable_variables"):
             variables = getattr(target, kind), getattr(source, kind)
             for new, old in zip(*variables, strict=True):
                 new.assign(old)
     for old, new in zip(source._layers, target._layers, strict=True):
-        _transfer(old, new, method)
+        _transfer(old, new, **way)
 
 
 def _describe(source, target):

@@ -58,6 +58,23 @@ def test_matrices_are_pytorchs_antialiased_resize(source, target, method):
 
 
 @pytest.mark.parametrize("method", ["linear", "cubic"])
+@pytest.mark.parametrize("pixels", [(32, 37), (37, 32), (32, 33), (37, 75), (33, 8)])
+def test_a_ramp_over_the_image_stays_the_ramp(pixels, method):
+    """Where the last cell of 4 pixels reaches beyond the image, others keep places."""
+    cells = [-(-size // 4) for size in pixels]
+    # The ramp's value at a cell's centre is where that is, as a share of the image.
+    own, new = ((np.arange(n) + 0.5) * 4 / size for n, size in zip(cells, pixels))
+    matrix = algebra.resize_matrix(*cells, method, pixels[0] / pixels[1])
+    assert np.abs(matrix.sum(axis=1) - 1).max() < 1e-12
+    # As far from both ends as the filter is wide.
+    reach = 4 * max(pixels[0] / pixels[1], 1) * {"linear": 1, "cubic": 2}[method]
+    inside = (new * pixels[0] > reach) & (new * pixels[0] < 4 * cells[0] - reach)
+    close = {True: 1e-12, False: 0.03}[pixels[0] < pixels[1]]  # antialiasing wobbles
+    assert np.abs(matrix @ own - new)[inside].max(initial=0) < close
+    assert inside.sum() > 3 or pixels[1] == 8
+
+
+@pytest.mark.parametrize("method", ["linear", "cubic"])
 @pytest.mark.parametrize(
     ("source", "target"), [((3, 4), (5, 7)), ((6, 4), (4, 6)), ((1, 5), (1, 8))]
 )
@@ -123,6 +140,7 @@ def test_an_equal_size_gives_equal_weights(case, way):
 def test_only_what_knows_positions_changes(case, way, size):
     model = build(case)
     before = values(model)
+    trained = model.input_shape[1:3] if case != "smlpnet_local" else (16, 32)
     twin = kmlp.resize(model, (*size, 3), way)
     outputs = run(twin, images(twin))
     assert outputs.shape == (2, 10)
@@ -138,11 +156,13 @@ def test_only_what_knows_positions_changes(case, way, size):
             continue
         assert new.partition.tiles[0] == 1 or grids[1][0] == 1
         assert not new.partition.padded
-        method = RESOLUTIONS[way]
-        expected = algebra.resize_kernel(host(old.kernel), *grids, method)
+        # Of the image's sizes, not of the grids': a last patch may reach beyond.
+        steps = [o / n for o, n in zip(trained, size)]
+        how = (*grids, RESOLUTIONS[way], steps)
+        expected = algebra.resize_kernel(host(old.kernel), *how)
         assert relative_error(host(new.kernel), expected) < 1e-6
         if old.bias is not None:
-            expected = algebra.resize_map(host(old.bias), *grids, method)
+            expected = algebra.resize_map(host(old.bias), *how)
             assert relative_error(host(new.bias), expected) < 1e-6
     after = values(twin)
     assert after.keys() == before.keys()
