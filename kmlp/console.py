@@ -5,6 +5,8 @@ import os
 import sys
 
 SMALLEST_IMAGE = 8
+# What `kmlp.resize` offers, known before Keras is imported.
+RESOLUTIONS = ("interpolate", "interpolate_cubic", "partition")
 NAMED = 3  # how many of many a message names
 
 

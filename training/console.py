@@ -32,6 +32,5 @@ first_line, some = console.first_line, console.some
 image_size, minutes, positive = console.image_size, console.minutes, console.positive
 rate, seed, sizes = console.rate, console.seed, console.sizes
 step_range, NAMED = console.step_range, console.NAMED
-# Of kmlp.weights.resizing, which whoever asks for help does not wait for.
-RESOLUTIONS = ("interpolate", "interpolate_cubic", "partition")
+RESOLUTIONS = console.RESOLUTIONS
 channels, deviations, share = console.channels, console.deviations, console.share

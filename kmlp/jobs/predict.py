@@ -4,7 +4,13 @@ import json
 import sys
 from pathlib import Path
 
-from kmlp.console import Stop, add_preparation, import_quietly, positive
+from kmlp.console import (
+    RESOLUTIONS,
+    Stop,
+    add_preparation,
+    import_quietly,
+    positive,
+)
 
 
 def add(commands):
@@ -30,8 +36,8 @@ def add(commands):
     add("--json", type=Path, metavar="FILE", help="the result as JSON too")
     add(
         "--resolution",
-        choices=("interpolate", "partition"),
-        default="interpolate",
+        choices=RESOLUTIONS,
+        default=RESOLUTIONS[0],
         help="what becomes of spatial kernels at another --image-size",
     )
     names = add_preparation(command)

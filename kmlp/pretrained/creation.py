@@ -38,9 +38,9 @@ def create_model(
             fetched once into Keras' cache; the path of a published file (`.pth`,
             `.safetensors`, `.npz`, `.h5`); of a `.keras` or `.weights.h5` file; or of
             a folder of a run or of `save_preset`.
-        resolution: where `input_shape` is not the weights' own, `"interpolate"` for
-            spatial kernels of the new grid, or `"partition"` for the trained grid on
-            blocks of the new one.
+        resolution: where `input_shape` is not the weights' own, `"interpolate"` or
+            `"interpolate_cubic"` for spatial kernels of the new grid, or `"partition"`
+            for the trained grid on blocks of the new one, as in `kmlp.resize`.
         **overrides: further arguments of the family's class.
 
     Returns:
