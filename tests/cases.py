@@ -44,16 +44,6 @@ CASES = {
             "block_size": (8, 8),
         },
     ),
-    "repmlpnet_injected": (
-        kmlp.RepMLPNet,
-        {
-            "input_shape": (16, 32, 3),
-            "widths": (8,),
-            "depths": (1,),
-            "share_sets": (4,),
-            "locality_injected": True,
-        },
-    ),
     "repmlpnet_no_gate": (
         kmlp.RepMLPNet,
         {

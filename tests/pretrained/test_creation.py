@@ -200,6 +200,10 @@ def test_the_merged_form_of_repmlpnet(tmp_path):
     outputs = run(model, x)
     assert relative_error(outputs, recorded["case0/outputs_deploy"]) <= TOLERANCE
     assert relative_error(run(kmlp.merge(model), x), outputs) <= TOLERANCE
+    model.save_preset(tmp_path)
+    again = kmlp.create_model(weights=tmp_path)
+    assert again.get_config() == model.get_config()
+    assert (run(again, x) == outputs).all()
 
 
 def test_no_network(monkeypatch, tmp_path):
