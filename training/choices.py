@@ -5,13 +5,12 @@ import dataclasses
 from training.recipes import (
     FINETUNE,
     LARGEST_SMALL,
+    SMALL,
     data_for,
     override,
     recipe_for,
     with_epochs,
 )
-
-SMALL = "small_images"
 
 
 def chosen_data(options):
@@ -33,20 +32,26 @@ def chosen_recipe(options, source=None, begun=None):
         begun: the network with the weights that training begins with, once loaded.
     """
     pretrained = options.weights is not None
+    own = None if begun is None else _own_size(begun)
+    seen = options.image_size or own
+    small = source is not None and source.small
+    if pretrained:
+        # Weights have a size of images, whatever the data's. Until it is known the
+        # recipe counts whose fields contradict nothing.
+        small = begun is None or (seen is not None and seen <= LARGEST_SMALL)
     base = recipe_for(
         options.arch,
         name=options.recipe,
         embedded=options.data is None,
-        small_images=source is not None and source.small,
+        small_images=small,
         pretrained=pretrained,
         data=options.data,
     )
     if pretrained:
         # A recipe's arguments are for fresh networks.
         base = dataclasses.replace(base, model={})
-    if begun is not None and base.name == FINETUNE:
-        size = begun.inputs[0].shape[1] or base.image_size
-        base = dataclasses.replace(base, image_size=size)
+    if own is not None and base.name in (FINETUNE, SMALL):
+        base = dataclasses.replace(base, image_size=own)
     recipe = base
     if options.epochs is not None:
         recipe = with_epochs(recipe, options.epochs)
@@ -68,3 +73,9 @@ def chosen_recipe(options, source=None, begun=None):
     if begun is not None and recipe.drop_path is None:
         recipe = dataclasses.replace(recipe, drop_path=begun.drop_path_rate)
     return recipe, base
+
+
+def _own_size(model):
+    """Height and width of the images that weights were trained on, if known."""
+    known = model.preprocessing
+    return model.inputs[0].shape[1] or (known and known.image_size)

@@ -131,7 +131,7 @@ def _how(group):
         "--recipe",
         metavar="NAME",
         help="default: the one that goes with --arch; with --weights the data's "
-        "fine-tuning, or finetune",
+        "fine-tuning, or finetune, or small_images for networks that see such",
     )
     add("--recipes", action="store_true", help="list the recipes and end")
     add(

@@ -6,6 +6,7 @@ import numpy as np
 import kmlp
 from training.distillation.objective import Objective
 from training.engine.base import Options
+from training.freezing import freeze
 
 CLASSES, GLOBAL_BATCH, STEPS = 6, 8, 20
 TINY = {
@@ -69,12 +70,22 @@ TINY = {
 }
 
 
-def prepared(engine, case, *, optimizer="adamw", teacher=None, policy=None, **options):
+def prepared(
+    engine,
+    case,
+    *,
+    optimizer="adamw",
+    teacher=None,
+    policy=None,
+    frozen=(),
+    **options,
+):
     """The engine itself, ready to train a network of `TINY`."""
     family, arguments = TINY[case]
     keras.utils.set_random_seed(0)
     with engine.scope():
         model = family(CLASSES, **arguments, dtype=policy)
+        freeze(model, frozen)
         if optimizer == "sgd":
             chosen = keras.optimizers.SGD(0.1)
         else:

@@ -122,6 +122,14 @@ def overflowing(engine):
     return results | named("bfloat16", run(engine, case, 2))
 
 
+def frozen(engine):
+    """The state around two steps in which the first block learns nothing."""
+    prepared(engine, "batch_norm", ema=0.9, frozen=("block0",))
+    before = named("before", engine.state())
+    run(engine, "batch_norm", 2)
+    return before | named("after", engine.state())
+
+
 class Teacher:
     """A network that answers, as `training.distillation` hands it over."""
 

@@ -108,7 +108,8 @@ def runs(references, tmp_path_factory):
     for case, reference in references.items():
         np.savez(runs.folder / f"{case}.npz", **reference.begun)
     runs.start("families", "replicas", "step_by_step", "queued", "misused")
-    runs.start("families", "replicas", "accumulated", "overflowing", devices=2)
+    jobs = ("families", "replicas", "accumulated", "overflowing", "frozen")
+    runs.start(*jobs, devices=2)
     return runs
 
 
@@ -154,6 +155,19 @@ def assert_same(actual, expected):
 
 def without(results, *names):
     return {name: value for name, value in results.items() if name not in names}
+
+
+def test_frozen_weights_stay_as_they_are(runs):
+    results = runs.result("frozen", devices=2)
+    before, after = part(results, "before/"), part(results, "after/")
+    moved = {n for n in before if not np.array_equal(before[n], after[n])}
+    frozen = "model/block0_"
+    # A bias before a norm may stay by itself.
+    learned = {n for n in before if n.startswith("model/") and "bias" not in n}
+    assert {n for n in learned if not n.startswith(frozen)} <= moved
+    assert any(n.startswith(frozen) and "moving" in n for n in before)
+    assert not any(n.startswith(frozen) for n in moved)
+    assert not any(n.startswith(("ema/block0_", "optimizer/block0_")) for n in before)
 
 
 # Against TensorFlow's engine.

@@ -3,6 +3,7 @@
 from training.recipes.catalogue import (
     FINETUNE,
     LARGEST_SMALL,
+    SMALL,
     data_for,
     list_recipes,
     recipe_for,
@@ -16,6 +17,7 @@ from training.recipes.resolution import resolve, scaled_rates, with_epochs
 __all__ = [
     "FINETUNE",
     "LARGEST_SMALL",
+    "SMALL",
     "Recipe",
     "data_for",
     "describe",

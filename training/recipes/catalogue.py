@@ -17,7 +17,7 @@ CATALOGUE = {
     entry.recipe.name: entry for entry in (*imagenet.ENTRIES, *transfer.ENTRIES)
 }
 
-FINETUNE = transfer.OWN
+FINETUNE, SMALL = transfer.FINETUNE_OWN, transfer.SMALL
 FOLDER = "FOLDER"  # of an entry whose images have no name
 
 # Family's class -> the recipe that its architectures imply.
@@ -46,7 +46,8 @@ def recipe_for(
         name: of `list_recipes()`; `None`: the embedded digits and small images imply
             `small_images` (but `cifar100_locality` for small images and the networks
             made for CIFAR), other images the recipe of the family's paper. Where
-            training begins with weights, the data's own fine-tuning, or `finetune`.
+            training begins with weights, it is the data's own fine-tuning, or
+            `small_images` or `finetune` by what the network sees.
         small_images: whether images are of at most `LARGEST_SMALL` pixels.
         embedded: whether they are the embedded digits.
         pretrained: whether training begins with weights.
@@ -63,12 +64,13 @@ def recipe_for(
     except ValueError as error:
         raise Stop(error) from error
     if name is None and pretrained:
-        name = _fine_tuning(data)
+        # Strong augmentation takes more from small images than it gives.
+        name = _fine_tuning(data) or (SMALL if small_images else FINETUNE)
     elif name is None:
         name = IMPLIED[family.__name__]
         if embedded or small_images:
             locality = arch.endswith("_cifar") and not embedded
-            name = "cifar100_locality" if locality else "small_images"
+            name = "cifar100_locality" if locality else SMALL
     if name not in CATALOGUE:
         near = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.4)
         known = " or ".join(near) if near else f"one of {', '.join(CATALOGUE)}"
@@ -94,14 +96,15 @@ def data_for(name):
 
 
 def _fine_tuning(data):
-    """The recipe that fine-tunes on data by their name, in any configuration."""
+    """The recipe that fine-tunes on data of this name, or `None`."""
+    # Whatever the configuration and version.
     name = re.split(r"[:/]", (data or "").removeprefix("tfds:"))[0]
     fits = [
         recipe
         for recipe, entry in CATALOGUE.items()
         if recipe.startswith(FINETUNE) and entry.data == f"tfds:{name}"
     ]
-    return fits[0] if fits else FINETUNE
+    return fits[0] if fits else None
 
 
 def list_recipes():

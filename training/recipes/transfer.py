@@ -4,8 +4,8 @@ from training.recipes.entry import Entry
 from training.recipes.imagenet import DEIT
 from training.recipes.recipe import Recipe
 
-# The recipe for weights and data that no paper names.
-OWN = "finetune"
+# The recipes for weights and data that no paper names.
+FINETUNE_OWN, SMALL = "finetune", "small_images"
 # ConvMLP's fine-tuning; other papers that fine-tune leave theirs unstated.
 FINETUNE = {
     **DEIT,
@@ -155,7 +155,7 @@ ENTRIES = (
     ),
     Entry(
         Recipe(
-            name=OWN,
+            name=FINETUNE_OWN,
             reproduces="ConvMLP's fine-tuning, for weights and images of one's own",
             notes="The published batch of one device. Image size, mean and deviation "
             "are those of the weights.",
@@ -164,7 +164,7 @@ ENTRIES = (
     ),
     Entry(
         Recipe(
-            name="small_images",
+            name=SMALL,
             reproduces="no paper: minutes on a laptop, for images of up to 64 pixels",
             images_shown=300_000,
             batch_size=64,
