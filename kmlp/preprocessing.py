@@ -41,6 +41,16 @@ class Preprocessing:
         """Whether nothing is left open that an image needs."""
         return None not in [getattr(self, name) for name in NEEDED]
 
+    def for_size(self, height, width):
+        """The same for a model of another size; only squares are ever prepared.
+
+        Args:
+            height, width: of the model's images; `None`: any.
+        """
+        if height is None:
+            return self
+        return dataclasses.replace(self, image_size=height if height == width else None)
+
     def as_json(self):
         """What an origin says of it; class names stand there by themselves."""
         return {name: getattr(self, name) for name in NEEDED}

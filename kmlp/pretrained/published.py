@@ -82,17 +82,17 @@ def preprocessing(entry, model, own_classes):
     """What the catalogue says of the images, with names where the head is theirs."""
     if entry is None:
         return None
-    size = model.inputs[0].shape[1]
     kept = model.include_top and model.num_classes == own_classes == entry.num_classes
-    return Preprocessing(
+    known = Preprocessing(
         mean=entry.mean,
         std=entry.std,
-        image_size=entry.image_size if size is None else size,
+        image_size=entry.image_size,
         test_crop=entry.test_crop,
         test_interpolation=entry.test_interpolation,
         class_names=class_names(entry.labels) if kept else None,
         found=(entry.name,),
     )
+    return known.for_size(*model.inputs[0].shape[1:3])
 
 
 def source(found):

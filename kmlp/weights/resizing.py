@@ -1,7 +1,5 @@
 """Trained models for images of other sizes."""
 
-import dataclasses
-
 from kmlp.models.base import VisionMLP, token_grid
 
 # Word -> method of interpolation, where kernels have to be.
@@ -128,6 +126,6 @@ def _describe(source, target):
     """What a model knows of its images and its origin, beside its configuration."""
     height, width = target.input_shape[1:3]
     known = source.preprocessing
-    if known is not None and height is not None and height == width:
-        known = dataclasses.replace(known, image_size=height)
+    if known is not None:
+        known = known.for_size(height, width)
     target.preprocessing, target.weights_source = known, source.weights_source

@@ -114,6 +114,9 @@ def test_another_size(resolution, tmp_path):
     assert twin.dtype_policy.name == "mixed_bfloat16"
     assert twin.inputs[0].shape == (None, 64, 64, 3)
     assert twin.preprocessing.image_size == 64
+    oblong = kmlp.create_model(input_shape=(32, 64, 3), weights=tmp_path)
+    assert oblong.preprocessing.image_size is None  # only squares are ever prepared
+    assert oblong.class_names == NAMES
     expected = kmlp.resize(model, (64, 64, 3), resolution)
     for path, value in arrays(expected).items():
         if not path.startswith("head/dense/"):
