@@ -11,6 +11,7 @@ from kmlp.console import (
     import_quietly,
     positive,
 )
+from kmlp.jobs.naming import check_json
 
 
 def add(commands):
@@ -46,6 +47,7 @@ def add(commands):
 
 def run(options):
     """Prints the classes; an image that cannot be read ends with code 1."""
+    check_json(options.json)
     import_quietly()
     from kmlp.data.reading import named
     from kmlp.prediction import images_of, open_classifier, predict
