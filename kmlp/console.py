@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 
 SMALLEST_IMAGE = 8
 # What `kmlp.resize` offers, known before Keras is imported.
@@ -87,6 +88,27 @@ def import_quietly(settle=True):
         if settle:
             tf.config.list_logical_devices()
     tf.get_logger().setLevel("ERROR")
+
+
+def progress_bar(total, unit, *, shown=True, **options):
+    """A bar on a terminal, nothing elsewhere.
+
+    Args:
+        total: how many there are; `None`: unknown.
+        unit: what they are.
+        shown: whether there is a bar at all.
+        **options: further ones of `tqdm`, such as `desc` and `initial`.
+    """
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        unit=unit,
+        disable=not (shown and sys.stderr.isatty()),
+        leave=False,
+        dynamic_ncols=True,
+        **options,
+    )
 
 
 class Parser(argparse.ArgumentParser):
@@ -187,6 +209,19 @@ def deviations(text):
     if not all(values):
         raise argparse.ArgumentTypeError(f"must be above 0, not {text!r}")
     return values
+
+
+def add_reading(parser):
+    """Adds the arguments that say how `--data` are found and read."""
+    add = parser.add_argument
+    add("--data-dir", type=Path, metavar="FOLDER", help="where tfds: sets lie")
+    add("--download", action="store_true", help="let tfds: fetch what is missing")
+    add(
+        "--on-corrupt",
+        choices=("stop", "skip"),
+        default="stop",
+        help="what to do where an image cannot be decoded (default: stop)",
+    )
 
 
 def add_preparation(parser):

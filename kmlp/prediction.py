@@ -16,12 +16,10 @@ from kmlp.artifacts.forms import KERAS, locate
 from kmlp.artifacts.opening import Weights, as_weights, open_weights
 from kmlp.console import Stop
 from kmlp.data.decode import centre_crop, normalise
-from kmlp.data.folders import SUFFIXES
+from kmlp.data.folders import SUFFIXES, nested_images
 from kmlp.data.headers import checked
 from kmlp.preprocessing import NEEDED, Preprocessing, preprocessing_of
 
-# As training and evaluation have them where a run left them open.
-DEFAULTS = {"test_crop": 1.0, "test_interpolation": "bilinear"}
 FLAGS = {"image_size": "--image-size", "mean": "--mean", "std": "--std"}
 
 
@@ -85,15 +83,14 @@ def open_classifier(weights, *, arch=None, given=None, resolution="interpolate")
         known = model.preprocessing or Preprocessing()
         activation = getattr(model, "head_activation", None)
         opened = as_weights(kmlp.merge(model), weights)
-    prepared = dataclasses.replace(known, **given)
-    defaults = {n: getattr(prepared, n) or v for n, v in DEFAULTS.items()}
+    prepared = known.completed(given)
     size = opened.image_size or prepared.image_size
     if size != (given.get("image_size") or size):
         raise Stop(
             f"This artifact takes images of {size}x{size}: leave --image-size out, or "
             f"pass the .keras checkpoint. Received: --image-size {given['image_size']}"
         )
-    prepared = dataclasses.replace(prepared, **defaults, image_size=size)
+    prepared = dataclasses.replace(prepared, image_size=size)
     if missing := [FLAGS[n] for n in NEEDED if getattr(prepared, n) is None]:
         raise Stop(
             "Nothing says how images are prepared for these weights: pass "
@@ -155,9 +152,7 @@ def images_of(arguments):
     for argument in map(str, arguments):
         path = Path(argument).expanduser()
         if path.is_dir():
-            files = sorted(
-                str(p) for p in path.rglob("*") if p.name.lower().endswith(SUFFIXES)
-            )
+            files = nested_images(path)
             if not files:
                 raise Stop(
                     f"A folder without images ({', '.join(SUFFIXES)}): choose one that "
@@ -166,7 +161,7 @@ def images_of(arguments):
         elif path.exists():
             files = [str(path)]
         else:
-            files = sorted(f for f in glob.glob(str(path), recursive=True))
+            files = sorted(glob.glob(str(path), recursive=True))
             files = [f for f in files if not os.path.isdir(f)]
             if not files:
                 raise Stop(

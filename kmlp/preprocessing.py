@@ -10,6 +10,8 @@ from kmlp.console import Stop
 
 # The later overrides the former: a report has what training really used.
 FILES = ("recipe.json", "report.json")
+# What stands where a run left it open, as training has it.
+DEFAULTS = {"test_crop": 1.0, "test_interpolation": "bilinear"}
 NEEDED = ("image_size", "mean", "std", "test_crop", "test_interpolation")
 
 
@@ -40,6 +42,19 @@ class Preprocessing:
     def complete(self):
         """Whether nothing is left open that an image needs."""
         return None not in [getattr(self, name) for name in NEEDED]
+
+    def completed(self, given):
+        """With values that override it, and defaults where neither knows.
+
+        Nothing stands for the size, mean and deviation.
+
+        Args:
+            given: `{name: value}`, `None` for what is not given.
+        """
+        values = {name: value for name, value in given.items() if value is not None}
+        known = dataclasses.replace(self, **values)
+        defaults = {n: getattr(known, n) or value for n, value in DEFAULTS.items()}
+        return dataclasses.replace(known, **defaults)
 
     def for_size(self, height, width):
         """The same for a model of another size; only squares are ever prepared.

@@ -25,7 +25,8 @@ def _load():
 
 
 console = _load()
-aligned, add_preparation = console.aligned, console.add_preparation
+aligned, progress_bar = console.aligned, console.progress_bar
+add_preparation, add_reading = console.add_preparation, console.add_reading
 Parser, Stop = console.Parser, console.Stop
 exit_code, import_quietly = console.exit_code, console.import_quietly
 first_line, some = console.first_line, console.some

@@ -23,6 +23,7 @@ from training.console import (  # noqa: E402
     RESOLUTIONS,
     Parser,
     add_preparation,
+    add_reading,
     exit_code,
     import_quietly,
     positive,
@@ -59,8 +60,7 @@ def parse(argv):
         "--labels a folder of images; a data set of TensorFlow Datasets; or the "
         "embedded digits",
     )
-    add("--data-dir", type=Path, metavar="FOLDER", help="where tfds: sets lie")
-    add("--download", action="store_true", help="let tfds: fetch what is missing")
+    add_reading(parser)
     add(
         "--labels",
         type=Path,
@@ -69,12 +69,6 @@ def parse(argv):
         "place of class folders",
     )
     add("--batch-size", type=positive, default=64, metavar="N", help="default: 64")
-    add(
-        "--on-corrupt",
-        choices=("stop", "skip"),
-        default="stop",
-        help="what to do where an image cannot be decoded (default: stop)",
-    )
     add(
         "--resolution",
         choices=RESOLUTIONS,

@@ -14,12 +14,12 @@ from kmlp.models.registry import list_models
 from kmlp.pretrained import create_model
 from kmlp.pretrained.found import KERAS, KERAS_WEIGHTS, find
 from kmlp.weights import read_state, recognise, resize
+from kmlp.weights.matching import CLASSIFIER
 from training.console import Stop, first_line
 from training.engine.naming import weight_names
 from training.evaluation.job import WAYS
 from training.networks import RESERVED, check
 
-CLASSIFIER = "head/dense/"
 INTERPOLATE = "interpolate"
 
 

@@ -23,6 +23,7 @@ from training.console import (  # noqa: E402
     RESOLUTIONS,
     Parser,
     add_preparation,
+    add_reading,
     exit_code,
     import_quietly,
     positive,
@@ -60,8 +61,7 @@ def parse(argv):
         help="train/CLASS/* and val/CLASS/* or test/CLASS/*; a data set of TensorFlow "
         "Datasets; or the embedded digits",
     )
-    add("--data-dir", type=Path, metavar="FOLDER", help="where tfds: sets lie")
-    add("--download", action="store_true", help="let tfds: fetch what is missing")
+    add_reading(parser)
     add(
         "--method",
         required=True,
@@ -86,12 +86,6 @@ def parse(argv):
     )
     add("--batch-size", type=positive, default=64, metavar="N", help="default: 64")
     add("--seed", type=seed, default=0, metavar="N", help="which tenth (default: 0)")
-    add(
-        "--on-corrupt",
-        choices=("stop", "skip"),
-        default="stop",
-        help="what to do where an image cannot be decoded (default: stop)",
-    )
     add("--json", type=Path, metavar="FILE", help="write the result there too")
     add(
         "--resolution",

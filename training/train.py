@@ -24,6 +24,7 @@ if not __package__:
 from training.console import (  # noqa: E402
     RESOLUTIONS,
     Parser,
+    add_reading,
     exit_code,
     image_size,
     import_quietly,
@@ -109,19 +110,12 @@ def _what(group):
         "set of TensorFlow Datasets (default: that of a fine-tuning recipe, or else "
         "scikit-learn's handwritten digits)",
     )
-    add("--data-dir", type=Path, metavar="FOLDER", help="where tfds: sets lie")
-    add("--download", action="store_true", help="let tfds: fetch what is missing")
+    add_reading(group)
     add(
         "--num-classes",
         type=positive,
         metavar="N",
         help="stop where the data have another number of classes",
-    )
-    add(
-        "--on-corrupt",
-        choices=("stop", "skip"),
-        default="stop",
-        help="what to do where images cannot be decoded (default: stop)",
     )
 
 

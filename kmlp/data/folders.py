@@ -94,6 +94,13 @@ def image_paths(folder):
         return sorted(e.path for e in entries if e.name.lower().endswith(SUFFIXES))
 
 
+def nested_images(folder):
+    """Paths of the images in a `pathlib` folder and in the folders within, sorted."""
+    return sorted(
+        str(path) for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES)
+    )
+
+
 def _split(folder, names, on_corrupt):
     paths, labels = [], []
     for label, name in enumerate(names):

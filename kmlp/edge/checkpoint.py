@@ -11,8 +11,6 @@ from kmlp.console import Stop, first_line
 from kmlp.preprocessing import FILES, Preprocessing, preprocessing_of
 from kmlp.pretrained.loading import load_checkpoint
 
-# Of images whose run left them open, as training has them.
-DEFAULTS = {"test_crop": 1.0, "test_interpolation": "bilinear"}
 GIVEN = ("image_size", "mean", "std", "test_crop", "test_interpolation")
 
 
@@ -55,22 +53,19 @@ def open_checkpoint(path, *, weights="trained", given=None, class_names=None):
     """
     path = _located(Path(path).expanduser(), weights)
     model = load_checkpoint(path)
-    prepared = preprocessing_of(path)
-    values = {n: v for n, v in (given or {}).items() if v is not None}
+    given = dict(given or {})
     if class_names is not None:
-        values["class_names"] = _names(Path(class_names).expanduser())
-    prepared = dataclasses.replace(prepared, **values)
+        given["class_names"] = _names(Path(class_names).expanduser())
+    prepared = preprocessing_of(path).completed(given)
     size = _image_size(model)
-    if size is not None and values.get("image_size") not in (None, size):
+    if size is not None and given.get("image_size") not in (None, size):
         raise Stop(
             f"The weights take images of {size}x{size}: leave --image-size out. "
-            f"Received: --image-size {values['image_size']}"
+            f"Received: --image-size {given['image_size']}"
         )
-    values = {n: getattr(prepared, n) or value for n, value in DEFAULTS.items()}
-    values["image_size"] = size or prepared.image_size
-    return Checkpoint(
-        path, model, dataclasses.replace(prepared, **values), _trained_on(path)
-    )
+    size = size or prepared.image_size
+    prepared = dataclasses.replace(prepared, image_size=size)
+    return Checkpoint(path, model, prepared, _trained_on(path))
 
 
 def _located(path, weights):

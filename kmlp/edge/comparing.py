@@ -3,12 +3,11 @@
 import dataclasses
 import math
 import os
-import sys
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
+from kmlp.console import progress_bar
 from kmlp.export.running import load_tflite
 
 TRAINED, FLOAT32 = "trained", "float32"
@@ -82,25 +81,13 @@ def compare(model, files, images):
     for name, path in files.items():
         runs[name] = _first_output(load_tflite(path, num_threads=os.cpu_count()))
     figures = {name: Figures() for name in runs}
-    with progress(images.count, "img", "evaluating") as bar:
+    with progress_bar(images.count, "img", desc="evaluating") as bar:
         for batch, right in images.batches():
             outputs = {n: np.asarray(run(batch), "float32") for n, run in runs.items()}
             for name, form in figures.items():
                 form.add(outputs[name], outputs[FLOAT32], right)
             bar.update(len(batch))
     return figures
-
-
-def progress(total, unit, description):
-    """A bar on a terminal, nothing elsewhere."""
-    return tqdm(
-        total=total,
-        unit=unit,
-        desc=description,
-        disable=not sys.stderr.isatty(),
-        leave=False,
-        dynamic_ncols=True,
-    )
 
 
 def _first_output(runner):

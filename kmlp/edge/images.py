@@ -9,7 +9,7 @@ from kmlp.console import Stop
 from kmlp.data import evaluation_batches, open_evaluation, open_source
 from kmlp.data.batches import read
 from kmlp.data.digits import NAME as DIGITS
-from kmlp.data.folders import SUFFIXES, subfolders
+from kmlp.data.folders import SUFFIXES, nested_images, subfolders
 from kmlp.data.images import Files, Split
 from kmlp.data.opening import PREFIX
 from kmlp.data.subset import some_of
@@ -179,9 +179,7 @@ def _folder(folder):
             f"--representative takes a folder of images; this {what}. "
             f"Received: {str(folder)!r}"
         )
-    paths = sorted(
-        str(path) for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES)
-    )
+    paths = nested_images(folder)
     if not paths:
         raise Stop(
             f"--representative needs images ({', '.join(SUFFIXES)}), and this folder "

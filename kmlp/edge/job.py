@@ -8,8 +8,8 @@ from pathlib import Path
 import kmlp
 from kmlp.artifacts import origin
 from kmlp.atomic import check_writable, new_file
-from kmlp.console import Stop
-from kmlp.edge.comparing import FLOAT32, TRAINED, compare, progress
+from kmlp.console import Stop, progress_bar
+from kmlp.edge.comparing import FLOAT32, TRAINED, compare
 from kmlp.edge.images import calibration_images, open_images
 from kmlp.edge.layers import layer_losses
 from kmlp.edge.speed import latencies
@@ -133,7 +133,7 @@ def _written(checkpoint, folder, targets, shown, options):
     """`{quantisation: path}` of unpublished files, float32's always among them."""
     names = tuple(dict.fromkeys(("none", *targets)))
     files = {}
-    with progress(len(names), "file", "converting") as bar:
+    with progress_bar(len(names), "file", desc="converting") as bar:
         for name in names:
             files[name] = kmlp.export.tflite(
                 checkpoint.model,

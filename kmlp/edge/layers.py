@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kmlp.edge.comparing import progress
+from kmlp.console import progress_bar
 from kmlp.layers import SetSharingLinear
 
 IMAGES = 32
@@ -71,7 +71,7 @@ def layer_losses(model, images, quantize):
         images = tf.constant(_affordable(run, images, len(layers)))
         expected = _outputs(run(images))
         found = []
-        with progress(len(layers), "layer", "looking for the loss") as bar:
+        with progress_bar(len(layers), "layer", desc="looking for the loss") as bar:
             for number, layer in enumerate(layers):
                 which.assign(number)
                 with _rounded_kernels(layer, quantize):

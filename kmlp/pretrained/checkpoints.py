@@ -9,8 +9,7 @@ from kmlp.models.base import VisionMLP
 from kmlp.models.registry import variant
 from kmlp.pretrained.found import KERAS_WEIGHTS
 from kmlp.pretrained.loading import load_checkpoint
-
-HEAD, CLASSIFIER = "head/", "head/dense/"
+from kmlp.weights.matching import CLASSIFIER, HEAD
 
 
 def load(found, num_classes, input_shape, overrides):

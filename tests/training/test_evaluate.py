@@ -1,5 +1,6 @@
 """Evaluation: labels of every kind, weights in every form, counted by hand."""
 
+import functools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import run_main
 
 import kmlp
 from kmlp.artifacts.forms import KERAS, SAVED_MODEL, TFLITE
@@ -95,16 +97,7 @@ def write_run(artifact, folder, **written):
     return folder
 
 
-def run(capfd, *arguments):
-    """`(exit code, standard output, the job's lines on standard error)`."""
-    try:
-        code = evaluate.main([str(argument) for argument in arguments])
-    except SystemExit as stopped:  # argparse
-        code = stopped.code
-    output, error = capfd.readouterr()
-    # TensorFlow was imported before the job could quieten it.
-    lines = [line for line in error.splitlines() if not re.match(r"[IWE]\d{4} ", line)]
-    return code, output, "\n".join(lines).strip()
+run = functools.partial(run_main, evaluate.main)
 
 
 def evaluated(capfd, tmp_path, *arguments):

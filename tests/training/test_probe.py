@@ -1,5 +1,6 @@
 """Probing: votes and penalties by hand, the command on a network of our own."""
 
+import functools
 import json
 import math
 import re
@@ -7,6 +8,7 @@ import re
 import keras
 import numpy as np
 import pytest
+from commands import run_main
 from image_folders import truncate, write_folder
 from sklearn.linear_model import LogisticRegression
 
@@ -126,16 +128,7 @@ def preset(network, tmp_path_factory):
     return network.save_preset(tmp_path_factory.mktemp("preset") / "mine")
 
 
-def run(capfd, *arguments):
-    """`(exit code, standard output, the job's lines on standard error)`."""
-    try:
-        code = probe.main([str(argument) for argument in arguments])
-    except SystemExit as stopped:  # argparse
-        code = stopped.code
-    output, error = capfd.readouterr()
-    # TensorFlow was imported before the job could quieten it.
-    lines = [line for line in error.splitlines() if not re.match(r"[IWE]\d{4} ", line)]
-    return code, output, "\n".join(lines).strip()
+run = functools.partial(run_main, probe.main)
 
 
 def probed(capfd, tmp_path, *arguments):

@@ -1,11 +1,11 @@
 """The job as a person runs it."""
 
+import functools
 import importlib
 import inspect
 import json
 import os
 import pathlib
-import re
 import signal
 import subprocess
 import sys
@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import run_main
 from image_folders import truncate, write_folder
 
 import kmlp
@@ -43,16 +44,7 @@ def images(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("data"), count=5)
 
 
-def run(capfd, *arguments):
-    """`(exit code, standard output, the job's lines on standard error)`."""
-    try:
-        code = train.main([str(argument) for argument in arguments])
-    except SystemExit as stopped:  # argparse
-        code = stopped.code
-    output, error = capfd.readouterr()
-    # TensorFlow was imported before the job could quieten it.
-    lines = [line for line in error.splitlines() if not re.match(r"[IWE]\d{4} ", line)]
-    return code, output, "\n".join(lines).strip()
+run = functools.partial(run_main, train.main)
 
 
 def test_folder_to_artifacts(images, tmp_path, capfd):

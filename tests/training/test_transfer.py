@@ -2,8 +2,8 @@
 
 import argparse
 import dataclasses
+import functools
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from commands import run_main
 from image_folders import numbered_source, write_folder
 
 import kmlp
@@ -237,16 +238,7 @@ def animals(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("data"), count=5)
 
 
-def run(capfd, *arguments):
-    """`(exit code, standard output, the job's lines on standard error)`."""
-    try:
-        code = train.main([str(argument) for argument in arguments])
-    except SystemExit as stopped:  # argparse
-        code = stopped.code
-    output, error = capfd.readouterr()
-    # TensorFlow was imported before the job could quieten it.
-    lines = [line for line in error.splitlines() if not re.match(r"[IWE]\d{4} ", line)]
-    return code, output, "\n".join(lines).strip()
+run = functools.partial(run_main, train.main)
 
 
 def arrays(folder):

@@ -3,12 +3,10 @@
 import dataclasses
 import json
 import math
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from kmlp.artifacts.forms import KERAS, locate
 from kmlp.artifacts.opening import as_weights, open_weights
@@ -22,9 +20,10 @@ from kmlp.models.base import VisionMLP
 from kmlp.preprocessing import preprocessing_of
 from kmlp.pretrained.loading import load_checkpoint
 from kmlp.weights import resize
-from training.console import Stop
-from training.recipes import Recipe
+from training.console import Stop, progress_bar
 
+# What of the preparation the command line may give, beside the size.
+GIVEN = ("mean", "std", "test_crop", "test_interpolation")
 # What becomes of a network at another size, by `resolution`.
 WAYS = {
     None: "its weights fit any size",
@@ -139,14 +138,8 @@ def preprocessing(options, weights):
     What the command line leaves open is what the run wrote beside its weights, and
     else a recipe's default; nothing stands for mean and deviation.
     """
-    chosen = preprocessing_of(Path(weights.path))
-    for name in ("mean", "std", "test_crop", "test_interpolation"):
-        given = getattr(options, name)
-        if given is None:
-            given = getattr(chosen, name)
-        if given is None:
-            given = getattr(Recipe, name)
-        chosen = dataclasses.replace(chosen, **{name: given})
+    given = {name: getattr(options, name) for name in GIVEN}
+    chosen = preprocessing_of(Path(weights.path)).completed(given)
     missing = [f"--{name}" for name in ("mean", "std") if not getattr(chosen, name)]
     if missing:
         raise Stop(
@@ -195,14 +188,7 @@ def labelled(options, weights, source, prepared):
 
 def evaluate(weights, batches, score, count):
     """Goes through the batches; images per second after the first batch."""
-    bar = tqdm(
-        total=count,
-        unit="img",
-        unit_scale=True,
-        disable=not sys.stderr.isatty(),
-        leave=False,
-        dynamic_ncols=True,
-    )
+    bar = progress_bar(count, "img", unit_scale=True)
     started = first = time.perf_counter()
     warm = shown = 0
     remedy = "replace or remove it, or pass --on-corrupt skip to evaluate on the rest"

@@ -2,17 +2,15 @@
 
 import dataclasses
 import json
-import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from kmlp.atomic import new_file
 from kmlp.data import evaluation_batches
 from kmlp.data.batches import read
-from training.console import Stop, first_line
+from training.console import Stop, first_line, progress_bar
 
 REMEDY = "replace or remove it, or pass --on-corrupt skip to go on with the rest"
 _ARRAYS = ("train", "train_labels", "validation", "validation_labels")
@@ -99,15 +97,7 @@ def computed(run, split, prepared, *, batch_size, title):
     batches = evaluation_batches(
         split, prepared, image_size=prepared.image_size, batch_size=batch_size
     )
-    bar = tqdm(
-        total=split.count,
-        desc=title,
-        unit="img",
-        unit_scale=True,
-        disable=not sys.stderr.isatty(),
-        leave=False,
-        dynamic_ncols=True,
-    )
+    bar = progress_bar(split.count, "img", desc=title, unit_scale=True)
     found, labels, count = None, np.empty(split.count, "int32"), 0
     with bar:
         for images, classes, kept in read(batches, REMEDY):

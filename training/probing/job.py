@@ -14,10 +14,9 @@ from kmlp.models.base import VisionMLP
 from kmlp.preprocessing import Preprocessing
 from kmlp.pretrained import create_model
 from training.console import Stop
-from training.evaluation.job import check_writable, write
+from training.evaluation.job import GIVEN, check_writable, write
 from training.probing import linear, neighbours
 from training.probing.features import Features, computed, features
-from training.recipes import Recipe
 
 KNN = "knn"
 
@@ -133,14 +132,8 @@ def preparation(options, model):
             f"Received: weights for {height}x{width}"
         )
     size = height or options.image_size or known.image_size
-    known = dataclasses.replace(known, image_size=size)
-    for name in ("mean", "std", "test_crop", "test_interpolation"):
-        given = getattr(options, name)
-        if given is None:
-            given = getattr(known, name)
-        if given is None:
-            given = getattr(Recipe, name)
-        known = dataclasses.replace(known, **{name: given})
+    given = {name: getattr(options, name) for name in GIVEN}
+    known = dataclasses.replace(known.completed(given), image_size=size)
     missing = [f"--{name}" for name in ("mean", "std") if not getattr(known, name)]
     if size is None:
         missing.append("--image-size")

@@ -2,13 +2,12 @@
 
 import csv
 import importlib.util
-import sys
 import time
 
 import numpy as np
-from tqdm import tqdm
 
 from kmlp.atomic import new_file
+from training.console import progress_bar
 
 HISTORY, STEPS, BOARD = "history.csv", "steps.csv", "tensorboard"
 SHOWN_IMAGES = 16
@@ -71,15 +70,12 @@ class Monitor:
         """Opens the progress bar of an epoch, `done` steps into it."""
         if self.folder is None:
             return
-        self._bar = tqdm(
-            total=self.steps_per_epoch * self.batch_size,
+        self._bar = progress_bar(
+            self.steps_per_epoch * self.batch_size,
+            "img",
             initial=done * self.batch_size,
             desc=f"Epoch {number}/{self.epochs}",
-            unit="img",
             unit_scale=True,
-            disable=not sys.stderr.isatty(),
-            leave=False,
-            dynamic_ncols=True,
         )
 
     def steps(self, step, values):

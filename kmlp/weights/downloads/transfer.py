@@ -7,8 +7,8 @@ import time
 from urllib.parse import urlsplit
 
 import requests
-from tqdm import tqdm
 
+from kmlp.console import progress_bar
 from kmlp.version import __version__
 
 PAUSES = (1, 3, 10)  # seconds, before going on where a connection broke off
@@ -213,15 +213,8 @@ def _say(entry, part):
 
 def _bar(entry, come, length, progress):
     """A bar on a terminal, nothing elsewhere."""
-    return tqdm(
-        total=length,
-        initial=come,
-        desc=entry.name,
-        unit="B",
-        unit_scale=True,
-        disable=not (progress and sys.stderr.isatty()),
-        leave=False,
-        dynamic_ncols=True,
+    return progress_bar(
+        length, "B", shown=progress, initial=come, desc=entry.name, unit_scale=True
     )
 
 
