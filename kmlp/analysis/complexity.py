@@ -121,7 +121,11 @@ def _rows(model, shape, seen, prefix=""):
             output_shape=tuple(node.outputs[0].shape),
             trainable=count_parameters(layer.trainable_weights) if first else 0,
             non_trainable=count_parameters(layer.non_trainable_weights) if first else 0,
-            macs=_macs(layer, shapes[0], tuple(node.outputs[0].shape)),
+            macs=_macs(
+                layer,
+                shapes if len(shapes) > 1 else shapes[0],
+                tuple(node.outputs[0].shape),
+            ),
         )
 
 

@@ -4,6 +4,7 @@ from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.conv_norm import ConvNorm, NormDepthwiseConv
 from kmlp.layers.cross_patch import CrossPatch
 from kmlp.layers.drop_path import drop_path, drop_path_rates
+from kmlp.layers.feature_pyramid import FeaturePyramid
 from kmlp.layers.global_perceptron import GlobalPerceptron
 from kmlp.layers.head import ClassifierHead
 from kmlp.layers.local_branch import LocalBranch
@@ -20,6 +21,7 @@ __all__ = [
     "ClassifierHead",
     "ConvNorm",
     "CrossPatch",
+    "FeaturePyramid",
     "GlobalPerceptron",
     "LocalBranch",
     "MixShift",

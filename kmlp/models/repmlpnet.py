@@ -9,6 +9,7 @@ import keras
 from kmlp.layers import (
     BatchNorm,
     ChannelMLP,
+    ConvNorm,
     GlobalPerceptron,
     PatchEmbed,
     SetSharingLinear,
@@ -17,6 +18,8 @@ from kmlp.layers import (
 )
 from kmlp.models.base import VisionMLP, check_stages, partitioned_input
 
+# What stands between stages, and the size of its kernel.
+DOWNSAMPLINGS = {"patch": 2, "conv3": 3, "conv5": 5}
 # PyTorch's default for convolutions, with which the published networks start.
 INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
@@ -78,6 +81,10 @@ class RepMLPNet(VisionMLP):
         gate_reduction: channels per hidden unit of the Global Perceptron.
         global_perceptron: whether there is a Global Perceptron.
         mlp_ratio: hidden channels per channel in the FFN.
+        downsample: between stages, `"patch"`: 2×2 embeddings; `"conv3"`, `"conv5"`: a
+            1×1 convolution to the next width, then a depthwise 3×3 or 5×5 one of
+            stride 2, by which blocks learn of one another: for dense prediction. The
+            latter two stay convolutions when merged.
         locality_injected: the form after Locality Injection, in which merged
             checkpoints circulate: FC kernels with a bias, neither norm nor Local
             Perceptron beside them (`local_kernels` is of no effect); the FFN keeps
@@ -89,9 +96,9 @@ class RepMLPNet(VisionMLP):
         name, dtype: of the model; every layer follows the dtype policy.
 
     Raises:
-        ValueError: sizes, stages or share-sets that do not fit.
+        ValueError: sizes, stages, share-sets or a downsampling that do not fit.
 
-    Reference: Sect. 4, Table 1.
+    Reference: Sect. 4, Table 1; Sect. 5.3 and Appendix B for dense prediction.
     """
 
     def __init__(
@@ -108,6 +115,7 @@ class RepMLPNet(VisionMLP):
         gate_reduction=4,
         global_perceptron=True,
         mlp_ratio=4,
+        downsample="patch",
         locality_injected=False,
         include_top=True,
         drop_path_rate=0.0,
@@ -116,6 +124,11 @@ class RepMLPNet(VisionMLP):
         dtype=None,
     ):
         check_stages(depths=depths, widths=widths, share_sets=share_sets)
+        if downsample not in DOWNSAMPLINGS:
+            raise ValueError(
+                f"`downsample` must be one of {', '.join(DOWNSAMPLINGS)}. "
+                f"Received: downsample={downsample!r}"
+            )
         inputs, blocks, padding = partitioned_input(
             input_shape, patch_size, block_size, len(depths)
         )
@@ -123,17 +136,26 @@ class RepMLPNet(VisionMLP):
         pyramid = {}
         x = inputs
         for stage, depth in enumerate(depths):
-            x = PatchEmbed(
-                widths[stage],
-                patch_size if stage == 0 else 2,
-                use_bias=False,
-                norm="batch",
-                activation="relu",
-                padding=padding,
-                kernel_initializer=INITIALIZER,
-                name="stem" if stage == 0 else f"embed{stage - 1}",
-                dtype=dtype,
-            )(x)
+            if stage == 0 or downsample == "patch":
+                x = PatchEmbed(
+                    widths[stage],
+                    patch_size if stage == 0 else 2,
+                    use_bias=False,
+                    norm="batch",
+                    activation="relu",
+                    padding=padding,
+                    kernel_initializer=INITIALIZER,
+                    name="stem" if stage == 0 else f"embed{stage - 1}",
+                    dtype=dtype,
+                )(x)
+            else:
+                x = communicating_embedding(
+                    x,
+                    widths[stage],
+                    DOWNSAMPLINGS[downsample],
+                    name=f"embed{stage - 1}",
+                    dtype=dtype,
+                )
             for block in range(depth):
                 x = repmlp_unit(
                     x,
@@ -170,9 +192,36 @@ class RepMLPNet(VisionMLP):
                 "gate_reduction": gate_reduction,
                 "global_perceptron": global_perceptron,
                 "mlp_ratio": mlp_ratio,
+                "downsample": downsample,
                 "locality_injected": locality_injected,
             },
         )
+
+
+def communicating_embedding(x, width, kernel_size, *, name, dtype):
+    """An embedding of half the size whose outputs see across the edges of blocks.
+
+    A k×k convolution of stride 2 decomposed into a 1×1 one that widens and a depthwise
+    one (Appendix B, Fig. 5).
+    """
+    x = ConvNorm(
+        width,
+        1,
+        norm=None,
+        kernel_initializer=INITIALIZER,
+        name=f"{name}_expand",
+        dtype=dtype,
+    )(x)
+    return ConvNorm(
+        None,
+        kernel_size,
+        strides=2,
+        depthwise=True,
+        activation="relu",
+        kernel_initializer=INITIALIZER,
+        name=f"{name}_reduce",
+        dtype=dtype,
+    )(x)
 
 
 def repmlp_unit(

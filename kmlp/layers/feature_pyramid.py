@@ -1,0 +1,139 @@
+"""Maps of several scales brought together: the feature pyramid and its resizing."""
+
+import keras
+from keras import ops
+
+from kmlp.layers.base import Layer
+from kmlp.layers.conv_norm import ConvNorm
+
+EXTRAS = ("input", "output", "pool")
+
+
+def upsample_nearest(maps, like):
+    """Maps `(N, h, w, C)` at the height and width of `like`, by the nearest position.
+
+    Row i takes row `floor(i h / H)`, as PyTorch's interpolation does; the half-pixel
+    rule of Keras' resizing takes others where H is no multiple of h.
+    """
+    for axis in (1, 2):
+        size, target = ops.shape(maps)[axis], ops.shape(like)[axis]
+        places = ops.floor_divide(ops.arange(target, dtype="int32") * size, target)
+        maps = ops.take(maps, places, axis=axis)
+    return maps
+
+
+def resize_bilinear(maps, size):
+    """Maps `(N, h, w, C)` at `size`, bilinear with half-pixel centres.
+
+    As PyTorch's `interpolate(…, align_corners=False)`; computed in float32.
+    """
+    if tuple(maps.shape[1:3]) == tuple(size):
+        return maps
+    return ops.image.resize(
+        maps, size, interpolation="bilinear", data_format="channels_last"
+    )
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class FeaturePyramid(Layer):
+    """Feature pyramid network: every level sees what the coarser ones know.
+
+    Each map goes through a 1×1 convolution; from the coarsest on, a map is enlarged by
+    its nearest positions to the next finer one's exact size and added; a 3×3
+    convolution smooths each sum. Convolutions have biases and neither norm nor
+    activation.
+
+    Args:
+        filters: channels of every level.
+        extra: levels beyond the coarsest.
+        extra_from: `"input"`: a 3×3 convolution of stride 2 on the coarsest map that
+            came in, further ones on the level before (RetinaNet); `"output"`: the
+            first on the coarsest level that goes out; `"pool"`: every second
+            position of the level before, without weights (Mask R-CNN).
+
+    Shapes: a list of `(N, H_i, W_i, C_i)`, finest first, to a list of
+    `(N, H_i, W_i, filters)` with `extra` more, each of half the size, rounded up.
+
+    Reference: Lin et al., Feature Pyramid Networks for Object Detection, 2017.
+    """
+
+    arguments = ("filters", "extra", "extra_from")
+
+    def __init__(self, filters=256, *, extra=0, extra_from="input", **kwargs):
+        super().__init__(**kwargs)
+        if extra_from not in EXTRAS:
+            raise ValueError(
+                f"`extra_from` must be one of {', '.join(EXTRAS)}. "
+                f"Received: extra_from={extra_from!r}"
+            )
+        self.filters = filters
+        self.extra = extra
+        self.extra_from = extra_from
+
+    def build(self, input_shape):
+        def conv(kernel_size, name, shape, strides=1):
+            layer = ConvNorm(
+                self.filters,
+                kernel_size,
+                strides=strides,
+                use_bias=True,
+                norm=None,
+                name=name,
+                dtype=self.dtype_policy,
+            )
+            layer.build(shape)
+            return layer
+
+        between = (None, None, None, self.filters)
+        self.lateral = [
+            conv(1, f"lateral{i}", tuple(s)) for i, s in enumerate(input_shape)
+        ]
+        self.smooth = [
+            conv(3, f"smooth{i}", between) for i in range(len(self.lateral))
+        ]
+        self.further = []
+        if self.extra_from != "pool":
+            first = input_shape[-1] if self.extra_from == "input" else between
+            shapes = [tuple(first), *[between] * self.extra][: self.extra]
+            self.further = [
+                conv(3, f"extra{i}", s, strides=2) for i, s in enumerate(shapes)
+            ]
+
+    def call(self, inputs):
+        maps = [lateral(x) for lateral, x in zip(self.lateral, inputs)]
+        for i in reversed(range(len(maps) - 1)):
+            maps[i] = maps[i] + upsample_nearest(maps[i + 1], maps[i])
+        maps = [smooth(x) for smooth, x in zip(self.smooth, maps)]
+        if self.extra_from == "pool":
+            for _ in range(self.extra):
+                maps.append(maps[-1][:, ::2, ::2])
+            return maps
+        x = inputs[-1] if self.extra_from == "input" else maps[-1]
+        for conv in self.further:
+            x = conv(x)
+            maps.append(x)
+        return maps
+
+    def compute_output_shape(self, input_shape):
+        shapes = [(*shape[:3], self.filters) for shape in input_shape]
+        for _ in range(self.extra):
+            batch, *size, _ = shapes[-1]
+            size = [None if s is None else -(-s // 2) for s in size]
+            shapes.append((batch, *size, self.filters))
+        return shapes
+
+    def multiply_adds(self, input_shape):
+        """Of one image; takes the shapes of all maps."""
+        shapes = self.compute_output_shape(input_shape)
+        count = sum(
+            conv.multiply_adds(shape)
+            for conv, shape in zip(self.lateral, input_shape)
+        )
+        count += sum(
+            conv.multiply_adds(shape) for conv, shape in zip(self.smooth, shapes)
+        )
+        before = len(input_shape) - 1
+        for i, conv in enumerate(self.further):
+            first = input_shape[-1] if self.extra_from == "input" else shapes[before]
+            count += conv.multiply_adds(first if i == 0 else shapes[before + i])
+        return count

@@ -1,0 +1,170 @@
+"""What detectors and segmenters share: a backbone's pyramid and two graphs."""
+
+import keras
+from keras import ops
+
+# Classes of backbones whose taps the published networks normalise, by name, so that
+# transformers of other libraries may join.
+NORMED_TAPS = ("MSMLP", "MSMLPHybrid", "SwinTransformer", "FocalTransformer")
+LEVELS = ("P2", "P3", "P4", "P5")
+
+
+class DenseModel(keras.Model):
+    """A functional model that answers for places in an image, and how it learns.
+
+    Called with `training=False` it is its inference graph, whose outputs are
+    predictions: what is saved, merged and exported. Called with `training=True` it
+    gives the raw outputs that `losses_of` compares with targets.
+
+    A subclass builds both graphs over the same layers and hands them over.
+
+    Args:
+        inputs: the image tensor.
+        outputs: of the inference graph.
+        raw: a structure of tensors, what training needs of the same layers.
+        backbone: as the constructor took it.
+        pyramid: the nested model of its taps, from `pyramid_of`.
+        config: the constructor's other arguments; they become attributes.
+        parts: `{name: layer}` that only training or `losses_of` call.
+        name, dtype: of the model.
+
+    Attributes:
+        backbone: the nested model `images -> {"P2": map, …}`.
+        preprocessing: `kmlp.preprocessing.Preprocessing` of the images, or `None`.
+    """
+
+    preprocessing = None
+    weights_source = None
+    task = None
+
+    def __init__(
+        self,
+        inputs,
+        outputs,
+        *,
+        raw,
+        backbone,
+        pyramid,
+        config,
+        name,
+        dtype,
+        parts=None,
+    ):
+        super().__init__(inputs=inputs, outputs=outputs, name=name)
+        self.dtype_policy = keras.dtype_policies.get(dtype)
+        # What does not reach the outputs is kept too: counted, saved and trained.
+        for part, layer in (parts or {}).items():
+            setattr(self, part, layer)
+        self._raw = keras.Model(inputs, raw, name=f"{name}_raw")
+        self.backbone = pyramid
+        self._backbone_config = keras.saving.serialize_keras_object(backbone)
+        for key, value in config.items():
+            setattr(self, key, value)
+        self._config = dict(config)
+
+    @property
+    def class_names(self):
+        """Names in the order of the classes, `None` where nobody knows them."""
+        return None if self.preprocessing is None else self.preprocessing.class_names
+
+    def call(self, inputs, training=None, mask=None):
+        if training:
+            return self._raw(inputs, training=True)
+        return super().call(inputs, training=training, mask=mask)
+
+    def losses_of(self, outputs, targets, training=True):
+        """Losses of images, each as float32 `(N,)`; their sum is what is minimised.
+
+        Args:
+            outputs: of `model(images, training=True)`.
+            targets: as the class documents them.
+            training: whether layers that are called here learn.
+        """
+        raise NotImplementedError
+
+    def compute_loss(
+        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
+    ):
+        """The loss of `fit`: the mean over images of all losses."""
+        if not training:
+            # `evaluate` calls the inference graph; losses need the other one.
+            y_pred = self._raw(x, training=False)
+        losses = self.losses_of(y_pred, y, training=training).values()
+        losses = ops.sum(ops.stack(list(losses)), axis=0)
+        if sample_weight is not None:
+            losses = losses * ops.cast(sample_weight, losses.dtype)
+        return ops.mean(losses)
+
+    def get_config(self):
+        return {
+            "backbone": self._backbone_config,
+            **self._config,
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        trainable = config.pop("trainable", True)
+        for key in ("backbone", "dtype"):
+            if isinstance(config.get(key), dict):
+                config[key] = keras.saving.deserialize_keras_object(
+                    config[key], custom_objects=custom_objects
+                )
+        model = cls(**config)
+        model.trainable = trainable
+        return model
+
+
+def pyramid_of(backbone, levels=LEVELS, *, norm="auto", dtype=None):
+    """A backbone's taps as a model to build upon.
+
+    Args:
+        backbone: a functional model with `pyramid_outputs`, of kmlp or another
+            library; its classifier stays outside.
+        levels: keys of the taps wanted.
+        norm: `"layer"`: a layer norm on every tap, which belongs to the dense model;
+            `None`: none; `"auto"`: as the published networks of the family have it.
+        dtype: of the norms.
+
+    Returns:
+        the nested model of the taps, an input tensor, and the list of maps, finest
+        first, with their norms.
+
+    Raises:
+        ValueError: no pyramid, or levels that it does not have.
+    """
+    taps = getattr(backbone, "pyramid_outputs", None)
+    if not taps:
+        raise ValueError(
+            "A backbone is a functional model with `pyramid_outputs`, such as "
+            "kmlp.create_model('convmlp_s', include_top=False). "
+            f"Received: {backbone!r}"
+        )
+    if missing := [level for level in levels if level not in taps]:
+        raise ValueError(
+            f"This takes a hierarchical backbone with {', '.join(levels)}; "
+            f"{', '.join(missing)} are missing: choose a family of four stages. "
+            f"Received: {backbone.name!r} with {', '.join(taps)}"
+        )
+    if norm == "auto":
+        norm = "layer" if type(backbone).__name__ in NORMED_TAPS else None
+    if norm not in ("layer", None):
+        raise ValueError(
+            f"`tap_norm` must be 'auto', 'layer' or None. Received: tap_norm={norm!r}"
+        )
+    wanted = {level: taps[level] for level in levels}
+    pyramid = keras.Model(backbone.inputs[0], wanted, name=backbone.name)
+    pyramid.pyramid_outputs = wanted
+    inputs = keras.Input(backbone.inputs[0].shape[1:], name="images")
+    maps = list(pyramid(inputs).values())
+    if norm:
+        maps = [
+            keras.layers.LayerNormalization(
+                epsilon=1e-5, name=f"tap_norm_{level.lower()}", dtype=dtype
+            )(x)
+            for level, x in zip(levels, maps)
+        ]
+    return pyramid, inputs, maps
