@@ -42,7 +42,7 @@ def publish(model, batches, folder, *, preprocessing, details, keep=(), best=Non
         Stop: a form disagrees with the trained model, or cannot be written.
     """
     exports = keras.backend.backend() == "tensorflow"
-    with _failures(exports), new_version(folder) as draft:
+    with failures(exports), new_version(folder) as draft:
         report = {**details, "forms": {}}
         begun = {name: details[name] for name in BEGUN if details.get(name)}
         if exports:
@@ -55,7 +55,7 @@ def publish(model, batches, folder, *, preprocessing, details, keep=(), best=Non
         trained = draft.folder / CHECKPOINT
         _save(model, trained, preprocessing, begun, report["forms"].get(TRAINED))
         if exports:
-            report["forms"][TRAINED]["bytes"] = _size(trained)
+            report["forms"][TRAINED]["bytes"] = size_of(trained)
         if best is not None:
             # The comparison was with the other weights, or with these as that file.
             _save(best, draft.folder / "best.keras", preprocessing, begun, None)
@@ -64,7 +64,7 @@ def publish(model, batches, folder, *, preprocessing, details, keep=(), best=Non
 
 
 @contextlib.contextmanager
-def _failures(exports):
+def failures(exports):
     """What cannot be written ends the job with one line."""
     errors = (OSError,)
     if exports:
@@ -106,7 +106,7 @@ def _export(model, batches, folder, preprocessing, begun):
     merged = inference_form(model)
     tflite = folder / "model.tflite"
     write_saved_model(merged, folder, preprocessing=preprocessing)
-    saved_model_bytes = _size(folder)
+    saved_model_bytes = size_of(folder)
     write_tflite(merged, tflite, **check_options(model))
     forms = compare(
         {
@@ -131,7 +131,7 @@ def _export(model, batches, folder, preprocessing, begun):
     for name, path in ((SAVED_MODEL, folder), (TFLITE, tflite)):
         audit = audited(path)
         forms[name] |= {
-            "bytes": _size(path) if name == TFLITE else saved_model_bytes,
+            "bytes": size_of(path) if name == TFLITE else saved_model_bytes,
             **audit,
         }
         entries = {
@@ -154,6 +154,7 @@ def _equality(values):
     }
 
 
-def _size(path):
+def size_of(path):
+    """Bytes of a file, or of all files of a folder."""
     files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
     return sum(file.stat().st_size for file in files)

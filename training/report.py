@@ -3,16 +3,19 @@
 from training.console import aligned
 
 
-def table(forms):
+def table(forms, first=()):
     """The forms of a model side by side.
 
     Args:
         forms: `{name: values}` from `training.publishing.publish`.
+        first: further rows that stand above the others, `(title, function of a form's
+            values to text or None)`.
     """
     rows = [("", *forms)]
-    for title, cell in ROWS:
-        cells = [cell(values) for values in forms.values()]
-        rows.append((title, *(c or "" for c in cells)))
+    for title, cell in (*first, *ROWS):
+        cells = [cell(values) or "" for values in forms.values()]
+        if any(cells):
+            rows.append((title, *cells))
     lines = [aligned(rows)]
     for name, values in forms.items():
         if "operations" in values:

@@ -44,6 +44,11 @@ class Job:
     initial: object = None
     frozen: tuple = ()
 
+    @property
+    def averaged(self):
+        """Whether the averaged weights are validated and kept as best."""
+        return self.recipe.evaluate == "ema"
+
     def training_data(self, step):
         """A function that makes this worker's data set from `step` on."""
         return functools.partial(

@@ -12,7 +12,6 @@ weights, history.csv, recipe.json and report.json.
 """
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -28,13 +27,12 @@ from training.console import (  # noqa: E402
     exit_code,
     image_size,
     import_quietly,
-    minutes,
     positive,
     rate,
     seed,
     sizes,
-    step_range,
 )
+from training.options import add_devices, add_run, leave  # noqa: E402
 
 
 def main(argv=None):
@@ -48,9 +46,10 @@ def main(argv=None):
             print(table())
             return
         import_quietly(settle=False)
-        from training.job import run_or_return
+        from training.job import run
+        from training.runs.training import run_or_return
 
-        run_or_return(options)
+        run_or_return(run, options)
 
     interrupted = "interrupted; the same command goes on from what is kept."
     return exit_code("train.py", job, interrupted)
@@ -65,8 +64,8 @@ def parse(argv):
     )
     _what(parser.add_argument_group("what to train"))
     _how(parser.add_argument_group("how: the recipe, and what differs from it"))
-    _where(parser.add_argument_group("on which devices"))
-    _run(parser.add_argument_group("the run"))
+    add_devices(parser.add_argument_group("on which devices"))
+    add_run(parser.add_argument_group("the run"))
     options = parser.parse_args(argv)
     if not options.recipes and options.arch is None and options.weights is None:
         parser.error("the following arguments are required: --arch or --weights")
@@ -164,92 +163,6 @@ def _how(group):
         metavar="N",
         help="of weights, order and augmentation (default: 0)",
     )
-
-
-def _where(group):
-    add = group.add_argument
-    add(
-        "--strategy",
-        choices=("auto", "single", "mirrored", "multi_worker", "tpu"),
-        default="auto",
-        help="several hosts are told by TF_CONFIG (default: what there is)",
-    )
-    add(
-        "--devices",
-        type=positive,
-        metavar="N",
-        help="devices of this host; without GPUs, so many parts of its CPU",
-    )
-    add(
-        "--precision",
-        choices=("float32", "bfloat16", "float16"),
-        default="float32",
-        help="of activations; weights stay float32 (default: float32)",
-    )
-    add("--xla", action="store_true", help="compile the step")
-    add("--steps-per-execution", type=positive, default=1, metavar="N")
-
-
-def _run(group):
-    add = group.add_argument
-    add(
-        "--output",
-        type=Path,
-        metavar="FOLDER",
-        default=ROOT / "saved_models",
-        help="folder of the results (default: saved_models in the clone)",
-    )
-    add("--fresh", action="store_true", help="do not go on with a run that stopped")
-    add(
-        "--rehearse",
-        action="store_true",
-        help="a few steps of everything, at a batch of 8 per device, and an estimate "
-        "of the whole run",
-    )
-    add(
-        "--checkpoint-minutes",
-        type=minutes,
-        default=5.0,
-        metavar="X",
-        help="between two checkpoints (default: 5)",
-    )
-    add("--checkpoint-steps", type=positive, metavar="N", help="the same in steps")
-    add(
-        "--log-steps",
-        type=positive,
-        default=50,
-        metavar="N",
-        help="between two points of the curves (default: 50)",
-    )
-    add(
-        "--profile",
-        type=step_range,
-        metavar="FIRST,LAST",
-        help="steps to profile for TensorBoard",
-    )
-    add(
-        "--publish",
-        choices=("last", "best"),
-        default="last",
-        help="which weights are merged and exported (default: last)",
-    )
-    add(
-        "--compare-images",
-        type=positive,
-        default=10_000,
-        metavar="N",
-        help="validation images that every exported form must agree on "
-        "(default: 10000)",
-    )
-
-
-def leave(code):
-    """Ends the process; of several, one that failed does not wait for the others."""
-    if code and os.environ.get("TF_CONFIG"):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,13 @@ from engine_cases import (
     STEPS,
     TINY,
     batches,
+    few_images,
     images,
+    inferred,
+    place_batches,
+    place_validation,
     prepared,
+    prepared_places,
     validation,
 )
 
@@ -59,7 +64,8 @@ def run(engine, case, steps, bad=()):
 
 def evaluated(engine, case):
     """What the engine measures on the validation batches."""
-    return engine.evaluate(lambda: dataset(lambda: validation(engine, case)))
+    data = dataset(lambda: validation(engine, case))
+    return engine.task.validate(engine, lambda: data)
 
 
 def named(prefix, values):
@@ -200,6 +206,36 @@ def resumed(engine):
         results |= named(f"{case}/loss", run(engine, case, 4))
         results |= named(case, engine.state())
     return results
+
+
+def trees(engine):
+    """Targets and outputs that are trees, in training, evaluation and inference."""
+    results = {}
+    for parts in (1, 2):
+        options = {"accumulate": parts, "sync_batchnorm": True}
+        prepared_places(engine, **options)
+        data = dataset(lambda: place_batches(engine))
+        values = engine.train(engine.feed(lambda data=data: data), 5)
+        results |= named(parts, values) | named(f"{parts}/state", engine.state())
+    return results | asked(engine)
+
+
+def asked(engine):
+    """What a fresh network of places answers."""
+    prepared_places(engine)
+    data = dataset(lambda: place_validation(engine))
+    results = named("evaluated", engine.task.validate(engine, lambda: data))
+    number = {"number": tf.TensorSpec((None,), tf.int32)}
+    data = tf.data.Dataset.from_generator(
+        lambda: few_images(engine),
+        output_signature=(tf.TensorSpec((None, 8, 8, 3)), number),
+    )
+    return results | named("inferred", inferred(engine, lambda: data))
+
+
+def trees_alone(engine):
+    """The same on one device."""
+    return trees(one_device())
 
 
 def together(engine):

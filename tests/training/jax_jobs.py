@@ -10,15 +10,33 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
-from engine_cases import CLASSES, STEPS, TINY, batches, images, prepared, validation
+from engine_cases import (
+    CLASSES,
+    STEPS,
+    TINY,
+    batches,
+    few_images,
+    images,
+    inferred,
+    place_batches,
+    place_validation,
+    prepared,
+    prepared_places,
+    validation,
+)
 
 from training.console import Stop
 from training.engine.base import WorkerLost
-from training.engine.jax import JaxEngine, join, prepare_devices
+from training.engine.jax import JaxEngine
+from training.engine.jax_processes import join, prepare_devices
+from training.optimization import make_dense_schedule
+from training.recipes import dense_recipes
 
 FAMILIES = [name for name in TINY if name != "batch_norm"]
 FOLDER = Path(sys.argv[1])
+PER_EPOCH, EDGES = 7392, (0, 1, 499, 500, 59_135, 59_136, 79_999, 159_999, 270_000)
 RESUMED = 7  # the step from which a run is taken up
 
 
@@ -28,7 +46,7 @@ def run(engine, case, steps, bad=()):
 
 
 def evaluated(engine, case):
-    return engine.evaluate(lambda: validation(engine, case))
+    return engine.task.validate(engine, lambda: validation(engine, case))
 
 
 def named(prefix, results):
@@ -169,6 +187,33 @@ def together(engine):
         "any": [engine.any(engine.worker == 1), engine.any(False)],
         "broadcast": engine.broadcast(own),
     }
+
+
+def trees(engine):
+    """Targets and outputs that are trees, in training, evaluation and inference."""
+    results = {}
+    for parts in (1, 2):
+        prepared_places(engine, accumulate=parts)
+        values = engine.train(engine.feed(lambda: place_batches(engine)), 5)
+        results |= named(parts, values) | named(f"{parts}/state", engine.state())
+    return results | asked(engine)
+
+
+def rates(engine):
+    """Rates of the dense recipes, compiled."""
+    return {
+        name: jax.jit(make_dense_schedule(recipe, PER_EPOCH))(np.int32(EDGES))
+        for name, recipe in dense_recipes().items()
+    }
+
+
+def asked(engine):
+    """What a fresh network of places answers, and its weights."""
+    prepared_places(engine)
+    results = named("weights", dict(enumerate(engine.model.get_weights())))
+    found = engine.task.validate(engine, lambda: place_validation(engine))
+    results |= named("evaluated", found)
+    return results | named("inferred", inferred(engine, lambda: few_images(engine)))
 
 
 def parting(engine):

@@ -19,20 +19,34 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from engine_cases import GLOBAL_BATCH, STEPS, TINY, batches, images, prepared
+from engine_cases import (
+    GLOBAL_BATCH,
+    STEPS,
+    TINY,
+    batches,
+    images,
+    one_image,
+    place_batch,
+    place_batches,
+    place_model,
+    prepared,
+    prepared_places,
+)
 from engine_cases import validation as validation_of
 
+from training.classification import evaluation_sums
 from training.console import Stop
 from training.engine import cluster
 from training.engine.base import Options
 from training.engine.naming import optimizer_names, weight_names
-from training.engine.rules import _scramble, evaluation_sums, next_loss_scale, seeds
+from training.engine.rules import _scramble, next_loss_scale, seeds
 from training.engine.tensorflow import TensorFlowEngine, share
 
 WORKER = Path(__file__).with_name("engine_worker.py")
 FAMILIES = [name for name in TINY if name != "batch_norm"]
 RESUMED = ("convmlp", "repmlpnet", "resmlp", "batch_norm")  # as in engine_worker.py
 DEVICES = ("alone", "families", "replicas", "overflowing", "accumulated", "compiled")
+TREES = ("trees", "trees_alone")
 
 
 class Runs:
@@ -88,8 +102,8 @@ def free_addresses(count):
 @pytest.fixture(scope="module", autouse=True)
 def runs(tmp_path_factory):
     runs = Runs(tmp_path_factory.mktemp("engine"))
-    runs.start(*DEVICES, strategy="mirrored", devices=2)
-    runs.pair("together", "families")
+    runs.start(*TREES, *DEVICES, strategy="mirrored", devices=2)
+    runs.pair("asked", "together", "families")
     runs.start("whole", strategy="single", index=0)
     runs.start("resumed", strategy="single", index=1)
     yield runs
@@ -236,7 +250,8 @@ def test_step_without_a_finite_gradient_changes_nothing(engine):
 
 def test_evaluation_counts_rows_with_weight(engine):
     prepared(engine, "resmlp")
-    measured = engine.evaluate(lambda: dataset(lambda: validation_of(engine, "resmlp")))
+    data = dataset(lambda: validation_of(engine, "resmlp"))
+    measured = engine.task.validate(engine, lambda: data)
     rows = [rows for rows in validation_of(engine, "resmlp") if rows[2].all()]
     logits = engine.model.predict(np.concatenate([r[0] for r in rows]), verbose=0)
     labels = np.concatenate([r[1] for r in rows])
@@ -465,7 +480,88 @@ def test_compiled_replicas(runs):
     assert "sync_batchnorm=false" in str(results["message"])
 
 
+def test_trees_of_targets_and_outputs(runs):
+    whole, halves = [range(8)], [range(4), range(4, 8)]
+    for job, micro_batches in {
+        "trees_alone": {"1": whole, "2": halves},
+        # Replicas share their statistics: their first halves, and their second ones.
+        "trees": {"1": whole, "2": [(0, 1, 4, 5), (2, 3, 6, 7)]},
+    }.items():
+        results = runs.result(job, "mirrored")
+        for parts, rows in micro_batches.items():
+            values = part(results, parts)
+            assert values["finite"].all()
+            missed = first_missed(rows)
+            assert values["place_loss"][0] == pytest.approx(missed.mean(), rel=1e-5)
+            assert values["found"][0] == pytest.approx((missed < 6).mean())
+            # Statistics of a layer that only the losses call.
+            moving = [name for name in values if name.endswith("moving_mean")]
+            assert len(moving) == 2
+            assert all(np.abs(values[name]).max() > 0 for name in moving)
+        assert_answers(results)
+
+
+def test_losses_of_trees_by_hand(engine):
+    prepared_places(engine)
+    data = dataset(lambda: place_batches(engine))
+    values = engine.train(engine.feed(lambda: data), 1)
+    missed = first_missed([range(8)])
+    assert values["place_loss"][0] == pytest.approx(missed.mean(), rel=1e-5)
+    assert 0 < values["found"][0] < 1
+    assert values["found"][0] == pytest.approx((missed < 6).mean())
+    drawn = values["loss"][0] / np.mean(missed * place_batch(0)[1]["known"]) - 1
+    assert 0 < drawn < 1
+
+
+def first_missed(micro_batches):
+    """What a fresh network misses places by, in batches of these rows."""
+    keras.utils.set_random_seed(0)
+    model, (images, targets) = place_model(), place_batch(0)
+    missed = np.zeros(GLOBAL_BATCH)
+    for rows in micro_batches:
+        rows = list(rows)
+        features = model(images[rows], training=True)["features"]
+        places = np.asarray(model.late(features, training=True))
+        missed[rows] = np.square(places - targets["places"][rows]).sum(-1)
+    return missed
+
+
+def test_without_a_batch_there_is_no_evaluation(engine):
+    prepared(engine, "resmlp")
+    data = dataset(lambda: validation_of(engine, "resmlp"))
+    with pytest.raises(Stop, match=r"nothing to validate on\. Received"):
+        engine.evaluate(lambda: data.take(0))
+
+
+def assert_answers(results):
+    """Those of the network itself, each image's once."""
+    keras.utils.set_random_seed(0)
+    model = place_model()
+    images = np.concatenate([place_batch(step)[0] for step in (100, 101)])
+    places = [place_batch(step)[1]["places"] for step in (100, 101)]
+    maps = np.asarray(model(images)["maps"][0]).mean((1, 2, 3))
+    expected = (maps + np.concatenate(places)[:, 0]).mean()
+    assert results["evaluated/count"] == 2 * GLOBAL_BATCH
+    assert results["evaluated/found"] == pytest.approx(expected, abs=1e-6)
+    order = np.argsort(results["inferred/numbers"])
+    assert results["inferred/numbers"][order].tolist() == list(range(23))
+    np.testing.assert_allclose(
+        results["inferred/features"][order],
+        np.asarray(model(one_image(np.arange(23)))["features"]),
+        rtol=0,
+        atol=1e-6,
+    )
+
+
 # Several processes.
+
+
+def test_processes_infer_their_share_and_tell_each_other(runs):
+    results = [runs.result("asked", "multi_worker", index) for index in (0, 1)]
+    for own in results:
+        assert_answers(own)
+        assert own["inferred/empty"] == 5
+    assert [len(own["inferred/own"]) for own in results] == [12, 11]
 
 
 def test_processes_agree(runs):

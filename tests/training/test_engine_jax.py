@@ -11,11 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from engine_cases import STEPS, TINY, batches, images, prepared, validation
+from engine_cases import (
+    GLOBAL_BATCH,
+    STEPS,
+    TINY,
+    batches,
+    images,
+    one_image,
+    place_batch,
+    place_model,
+    prepared,
+    validation,
+)
 
 from training.console import Stop
 from training.engine.meeting import meet
 from training.engine.tensorflow import TensorFlowEngine
+from training.optimization import make_dense_schedule
+from training.recipes import dense_recipes
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
@@ -107,8 +120,9 @@ def runs(references, tmp_path_factory):
     runs = Runs(tmp_path_factory.mktemp("jax"))
     for case, reference in references.items():
         np.savez(runs.folder / f"{case}.npz", **reference.begun)
-    runs.start("families", "replicas", "step_by_step", "queued", "misused")
-    jobs = ("families", "replicas", "accumulated", "overflowing", "frozen")
+    jobs = ("families", "replicas", "step_by_step", "queued", "misused", "trees")
+    runs.start(*jobs, "rates")
+    jobs = ("families", "replicas", "accumulated", "overflowing", "frozen", "trees")
     runs.start(*jobs, devices=2)
     return runs
 
@@ -119,7 +133,7 @@ def later(runs):
     for key in list(runs.started):
         runs.ended(*key)
     runs.start("resumed", "accumulated", "clipped", "overflowing", "taught")
-    runs.start("replicas", "together", "parting", processes=2)
+    runs.start("replicas", "together", "asked", "parting", processes=2)
     for index in (0, 1):
         runs.ended("replicas", 2, 1, index)
     runs.start("lost", processes=2)
@@ -246,6 +260,57 @@ def assert_shared(runs, processes, devices):
     losses = one["loss"]
     assert np.std(losses) > 1e-3
     assert_close(without(two, "description"), without(one, "description"))
+
+
+def test_trees_of_targets_and_outputs(runs):
+    one, two = (runs.result("trees", devices=devices) for devices in (1, 2))
+    for parts in ("1/", "2/"):
+        values = part(two, parts)
+        assert {"loss", "place_loss", "found"} < values.keys()
+        moving = [name for name in values if name.endswith("moving_mean")]
+        assert len(moving) == 2
+        assert all(np.abs(values[name]).max() > 0 for name in moving)
+    # Draws too are those of the global batch.
+    assert_close(part(two, "1/"), part(one, "1/"))
+    assert_answers(one)
+    assert_answers(two)
+
+
+def test_rates_of_dense_recipes(runs):
+    results = runs.result("rates")
+    steps = np.int32([0, 1, 499, 500, 59_135, 59_136, 79_999, 159_999, 270_000])
+    for name, recipe in dense_recipes().items():
+        expected = np.asarray(make_dense_schedule(recipe, 7392)(steps))
+        np.testing.assert_allclose(results[name], expected, rtol=1e-6, atol=1e-14)
+
+
+def test_processes_infer_their_share_and_tell_each_other(later):
+    results = [later.result("asked", 2, 1, index) for index in (0, 1)]
+    for own in results:
+        assert_answers(own)
+        assert own["inferred/empty"] == 5
+    assert [len(own["inferred/own"]) for own in results] == [12, 11]
+
+
+def assert_answers(results):
+    """Those of the network itself on TensorFlow, each image's once."""
+    model = place_model()
+    weights = part(results, "weights/")
+    model.set_weights([weights[name] for name in sorted(weights, key=int)])
+    images = np.concatenate([place_batch(step)[0] for step in (100, 101)])
+    places = [place_batch(step)[1]["places"] for step in (100, 101)]
+    maps = np.asarray(model(images)["maps"][0]).mean((1, 2, 3))
+    expected = (maps + np.concatenate(places)[:, 0]).mean()
+    assert results["evaluated/count"] == 2 * GLOBAL_BATCH
+    assert results["evaluated/found"] == pytest.approx(expected, abs=1e-5)
+    order = np.argsort(results["inferred/numbers"])
+    assert results["inferred/numbers"][order].tolist() == list(range(23))
+    np.testing.assert_allclose(
+        results["inferred/features"][order],
+        np.asarray(model(one_image(np.arange(23)))["features"]),
+        rtol=0,
+        atol=1e-5,
+    )
 
 
 def test_processes_agree(later):

@@ -11,6 +11,7 @@ import kmlp
 from kmlp import pytorch
 from kmlp.pytorch.timm_resmlp import timm_module
 from training.optimization import (
+    SGD,
     AdamW,
     Lamb,
     WarmupCosine,
@@ -18,7 +19,7 @@ from training.optimization import (
     make_optimizer,
     make_schedule,
 )
-from training.recipes import recipe_for, resolve
+from training.recipes import dense_recipe_for, recipe_for, resolve
 
 torch = pytest.importorskip("torch")
 
@@ -192,6 +193,29 @@ def test_optimizers_equal_pytorch(name, decayed):
         assert relative_error(ours, theirs) <= 1e-6
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.875])
+@pytest.mark.parametrize("decayed", DECAYED.values(), ids=DECAYED)
+def test_gradient_descent_equals_pytorch(decayed, momentum):
+    # The rate drops on the way: what the momentum holds drops with it.
+    rates = keras.optimizers.schedules.PiecewiseConstantDecay([9], [RATE, RATE / 8])
+    optimizer = SGD(rates, momentum=momentum, weight_decay=0.25)
+
+    class Dropping(torch.optim.SGD):
+        taken = 0
+
+        def step(self):
+            super().step()
+            self.taken += 1
+            for group in self.param_groups:
+                group["lr"] = RATE if self.taken <= 9 else RATE / 8
+
+    def oracle(groups):
+        return Dropping(groups, lr=RATE, momentum=momentum, weight_decay=0.25)
+
+    for ours, theirs in zip(*runs(optimizer, oracle, decayed)):
+        assert relative_error(ours, theirs) <= 1e-6
+
+
 def test_trust_ratio_by_hand():
     # One step from w = (3, 4) along gradient (1, 1): Adam's direction is (1, 1), with
     # decay 0.1 it is (1.3, 1.4); LAMB makes it as long as w.
@@ -250,6 +274,27 @@ def test_only_kernels_decay(case):
         names[decays(variable)].add(variable.path.rpartition("/")[2])
     assert names[True] == {"kernel"}
     assert names[False] <= {"bias", "beta", "gamma", "alpha"}
+
+
+def test_the_optimizer_of_a_dense_recipe():
+    model = build("resmlp_local")
+    recipe = dense_recipe_for("repmlpnet_d256", "segmentation", data="cityscapes:x")
+    optimizer = make_optimizer(recipe, model, 0.5)
+    assert (type(optimizer), optimizer.momentum) == (SGD, 0.9)
+    before = {v.path: np.asarray(v) for v in model.trainable_variables}
+    zeros = [keras.ops.zeros(v.shape) for v in model.trainable_variables]
+    for _ in range(2):
+        optimizer.apply(zeros, model.trainable_variables)
+    for variable in model.trainable_variables:
+        # w - rate d w, then the momentum's 0.9 d w and the new decay on top.
+        factor = (1 - 0.00025) - 0.5 * (0.9 * 0.0005 + 0.0005 * (1 - 0.00025))
+        expected = before[variable.path] * (factor if decays(variable) else 1)
+        np.testing.assert_allclose(np.asarray(variable), expected, rtol=1e-6)
+    twin = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert twin.get_config() == optimizer.get_config()
+    recipe = dense_recipe_for("msmlp_t", "segmentation", data="ade20k:x")
+    optimizer = make_optimizer(recipe, model, 0.5)
+    assert (type(optimizer), optimizer.weight_decay) == (AdamW, 0.01)
 
 
 @pytest.mark.parametrize("name", ["resmlp_imagenet", "msmlp_imagenet"])

@@ -9,6 +9,7 @@ import signal
 import numpy as np
 import pytest
 
+from training.classification import Classification
 from training.console import Stop
 from training.runs.checkpoints import KEPT, Checkpoint, Checkpoints
 from training.runs.folder import RunFolder
@@ -16,6 +17,13 @@ from training.runs.loop import Loop, Plan
 from training.runs.monitor import Monitor
 
 EPOCHS, STEPS = 3, 10
+
+
+class Task(Classification):
+    """Classification whose results the engine knows."""
+
+    def validate(self, engine, make_dataset):
+        return engine.evaluate(make_dataset)
 
 
 class Engine:
@@ -26,7 +34,7 @@ class Engine:
     def __init__(self, at=None):
         self.at = at or {}
         self.weight, self.step = np.float64(0.1), 0
-        self.model = self
+        self.model, self.task = self, Task(None)
 
     def feed(self, make):
         return iter(make())
@@ -114,6 +122,44 @@ def outcome(folder, history, engine):
 def uninterrupted(tmp_path_factory):
     folder, engine = tmp_path_factory.mktemp("whole"), Engine()
     return outcome(folder, loop(folder, engine).run(), engine)
+
+
+class Found(Task):
+    """Another task: no loss of an evaluation, and scores below 0."""
+
+    measures = ("loss", "box_loss")
+    score = "AP"
+
+    def validate(self, engine, make_dataset):
+        scores = {10: -7.0, 20: -2.5, 30: -3.0}
+        return {"AP": scores[engine.step], "AP50": 0.25, "count": 4}
+
+
+class Finder(Engine):
+    """The engine under it."""
+
+    def train(self, batches, steps):
+        values = super().train(batches, steps)
+        del values["accuracy"]
+        return {"loss": values.pop("loss"), "box_loss": np.full(steps, 0.5), **values}
+
+
+def test_measures_and_results_are_the_tasks(tmp_path, capsys):
+    weights = {}
+    note = {20: lambda loss: weights.setdefault(20, loss)}
+    engine = Finder(note)
+    engine.task = Found(None)
+    history = loop(tmp_path, engine).run()
+    names = ["epoch", "step", "loss", "box_loss", "val_AP", "val_AP50"]
+    assert [*history[1]] == [*names, "seconds", "images_per_second"]
+    assert [row["val_AP"] for row in history] == [-7, -2.5, -3]
+    assert history[2]["box_loss"] == 0.5
+    assert (tmp_path / "best.weights.h5").read_text() == repr(weights[20])
+    shown = capsys.readouterr().out
+    assert ", box_loss 0.5000, val_AP -2.5000, val_AP50 25.00%, " in shown
+    with open(tmp_path / "steps.csv", newline="") as file:
+        header = next(csv.reader(file))
+    assert header == ["step", "loss", "box_loss", "gradient_norm", "learning_rate"]
 
 
 def power_cut(loss):

@@ -20,6 +20,7 @@ from kmlp.artifacts import origin
 from kmlp.preprocessing import Preprocessing
 from training import train
 from training.choices import chosen_data, chosen_recipe
+from training.classification import Classification
 from training.console import Stop
 from training.distillation.objective import Objective
 from training.engine.base import Options
@@ -180,7 +181,7 @@ def test_frozen_weights_stay_as_they_are(case, accumulate):
     engine.prepare(
         model,
         keras.optimizers.AdamW(0.01, weight_decay=0.1),
-        Objective("none"),
+        Classification(Objective("none")),
         Options(ema=0.9, accumulate=accumulate),
     )
     before = engine.state()

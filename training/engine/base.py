@@ -95,21 +95,20 @@ class Engine:
         """Context in which model, optimizer and teacher are made."""
         return contextlib.nullcontext()
 
-    def prepare(self, model, optimizer, objective, options, teacher=None):
+    def prepare(self, model, optimizer, task, options, teacher=None):
         """Takes what is trained, and how.
 
         Args:
-            model: a built `keras.Model` that gives logits; the weights of layers whose
-                `trainable` is false stay as they are, BatchNorm's statistics too.
+            model: a built `keras.Model`; the weights of layers whose `trainable` is
+                false stay as they are, BatchNorm's statistics too.
             optimizer: of Keras, with a schedule of its own iterations as its
                 learning rate; without clipping, EMA or accumulation of its own.
-            objective: `objective(logits, targets, teacher_logits=None) -> (N,)`, the
-                float32 loss of every sample, in `keras.ops`.
+            task: `Task`, what the model is to learn.
             options: `Options`.
-            teacher: `teacher(images) -> logits`, or `None`.
+            teacher: `teacher(images)`, whose answer the task is given, or `None`.
         """
         self.model, self.optimizer = model, optimizer
-        self.objective, self.options, self.teacher = objective, options, teacher
+        self.task, self.options, self.teacher = task, options, teacher
         self.step = 0
         self.averages = {}  # name without prefix -> the moving average of a weight
         self.loss_scale = self.loss_scale_steps = None
@@ -132,7 +131,8 @@ class Engine:
 
         Args:
             make_dataset: `() -> tf.data.Dataset` of this process's batches of one
-                replica each, `(images, targets)`; its replicas take them in turn.
+                replica each, `(images, targets)`, where targets may be a tree of
+                tensors; its replicas take them in turn.
         """
         raise NotImplementedError
 
@@ -140,9 +140,9 @@ class Engine:
         """Takes steps.
 
         Returns:
-            `{"loss", "gradient_norm", "accuracy", "finite"}`, each a NumPy array of
-            `steps` values over the global batch; the norm is that before clipping,
-            `finite` says whether the step had an effect.
+            the task's measures by name, `"gradient_norm"` and `"finite"`, each a NumPy
+            array of `steps` values over the global batch; the norm is that before
+            clipping, `finite` says whether the step had an effect.
 
         Raises:
             WorkerLost: another process is gone.
@@ -150,15 +150,43 @@ class Engine:
         raise NotImplementedError
 
     def evaluate(self, make_dataset):
-        """Measures the model as it stands.
+        """Sums over the model as it stands, of which the task makes results.
 
         Args:
-            make_dataset: `() -> tf.data.Dataset` of this process's batches
-                `(images, labels, weights)`; rows of weight 0 do not count.
+            make_dataset: `() -> tf.data.Dataset` of this process's batches as
+                `Task.evaluation` takes them, weights last; as many in all processes.
 
         Returns:
-            `{"loss", "top1", "top5", "count"}` over all processes; cross-entropy and
-            shares in 0…1.
+            the task's sums over all batches of all processes, float64.
+
+        Raises:
+            Stop: there are no batches.
+        """
+        raise NotImplementedError
+
+    def infer(self, make_dataset):
+        """Yields what the model as it stands answers to this process's batches.
+
+        Other processes take no part, and may have another number of batches.
+
+        Args:
+            make_dataset: `() -> tf.data.Dataset` of batches, tuples whose first entry
+                the model is called on and whose others may be trees; the last batch
+                may be smaller than the first.
+
+        Yields:
+            `(batch, outputs)`, trees of NumPy arrays, in the order of the batches.
+        """
+        raise NotImplementedError
+
+    def gather(self, data):
+        """What every process has to say, in their order; all must call.
+
+        Args:
+            data: bytes of any length.
+
+        Returns:
+            a list of bytes, alike on all processes.
         """
         raise NotImplementedError
 

@@ -275,7 +275,8 @@ def _tpu(tf):
 
 
 def _jax_engine(strategy, devices, cluster):
-    from training.engine.jax import JaxEngine, join, prepare_devices
+    from training.engine.jax import JaxEngine
+    from training.engine.jax_processes import join, prepare_devices
 
     _leave_gpus_to_jax()
     if strategy == "single":

@@ -1,4 +1,4 @@
-"""What a replica computes without touching a variable: gradients and logits.
+"""What a replica computes without touching a variable: gradients and answers.
 
 Everything is a function of the weights' values, so XLA can compile it on any number
 of replicas, and a step that comes to nothing has changed nothing.
@@ -10,15 +10,15 @@ import keras
 import tensorflow as tf
 
 from training.engine.naming import frozen, is_float
-from training.engine.rules import seed_states, training_sums
+from training.engine.rules import seed_states
 
 
 class Network:
     """A model's forward and backward passes as pure functions.
 
     Args:
-        model: a built `keras.Model` that gives logits.
-        objective: as `Engine.prepare` takes it.
+        model: a built `keras.Model`.
+        task: as `Engine.prepare` takes it.
         accumulate: micro-batches of a batch.
         synchronized: BatchNorm's statistics are taken over all replicas.
 
@@ -29,8 +29,8 @@ class Network:
         generators: states of seed generators.
     """
 
-    def __init__(self, model, objective, accumulate, synchronized):
-        self.model, self.objective = model, objective
+    def __init__(self, model, task, accumulate, synchronized):
+        self.model, self.task = model, task
         self.accumulate = accumulate
         self.trainable = model.trainable_weights
         others = [w for w in model.non_trainable_weights if is_float(w)]
@@ -47,11 +47,19 @@ class Network:
             for variables in (self.trainable, self.statistics)
         )
 
-    def logits(self, weights, statistics, images):
-        """The model's answer in inference."""
-        mapping = [*zip(self.trainable, weights), *zip(self.statistics, statistics)]
-        with keras.StatelessScope(state_mapping=mapping):
+    def answers(self, weights, statistics, images):
+        """What the model gives in inference."""
+        with self._scope(weights, statistics):
             return self.model(images, training=False)
+
+    def evaluated(self, weights, statistics, *batch):
+        """The task's sums over a batch of its evaluation."""
+        with self._scope(weights, statistics):
+            return self.task.evaluation(self.model, *batch)
+
+    def _scope(self, weights, statistics):
+        mapping = [*zip(self.trainable, weights), *zip(self.statistics, statistics)]
+        return keras.StatelessScope(state_mapping=mapping)
 
     def gradients(
         self, weights, statistics, factor, streams, images, targets, taught=None
@@ -62,27 +70,31 @@ class Network:
             weights, statistics: as `values` gives them.
             factor: of the loss.
             streams: `(accumulate, generators, 2)`, states of the seed generators.
-            images, targets: of this replica.
-            taught: a teacher's logits, or `None`.
+            images, targets: of this replica, trees.
+            taught: a teacher's answer, or `None`.
 
         Returns:
             gradients of the losses' sum times `factor`; the statistics after the last
-            micro-batch; `training_sums`.
+            micro-batch; the task's sums.
         """
         batch = [x for x in (images, targets, taught) if x is not None]
         if self.accumulate == 1:
             return self._micro_batch(weights, statistics, factor, streams[0], *batch)
         # (accumulate·b, …) -> (accumulate, b, …)
-        batch = [tf.reshape(x, (self.accumulate, -1, *x.shape[1:])) for x in batch]
+        batch = tf.nest.map_structure(
+            lambda x: tf.reshape(x, (self.accumulate, -1, *x.shape[1:])), batch
+        )
 
         def body(i, gradients, statistics, sums):
+            part = tf.nest.map_structure(lambda x: x[i], batch)
             more, statistics, own = self._micro_batch(
-                weights, statistics, factor, streams[i], *[x[i] for x in batch]
+                weights, statistics, factor, streams[i], *part
             )
             gradients = [a + b for a, b in zip(gradients, more)]
             return i + 1, gradients, statistics, sums + own
 
-        state = (0, [tf.zeros_like(w) for w in weights], statistics, tf.zeros(2))
+        sums = tf.zeros(len(self.task.measures))
+        state = (0, [tf.zeros_like(w) for w in weights], statistics, sums)
         if self.norms:
             # Replicas cannot meet within a loop. One after the other saves memory.
             for _ in range(self.accumulate):
@@ -109,15 +121,13 @@ class Network:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
             with keras.StatelessScope(state_mapping=mapping) as scope:
-                logits = self.model(images, training=True)
-            logits = tf.cast(logits, tf.float32)
-            losses = self.objective(logits, targets, taught)
+                losses, sums = self.task.training(self.model, images, targets, taught)
             loss = tf.reduce_sum(losses) * factor
         gradients = tape.gradient(
             loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         statistics = [scope.get_current_value(v) for v in self.statistics]
-        return gradients, statistics, training_sums(losses, logits, targets)
+        return gradients, statistics, sums
 
 
 def batch_norms(model):

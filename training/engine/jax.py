@@ -13,6 +13,7 @@ may wait in the devices' queue before Python waits for the oldest; the program i
 of a single step, so results do not depend on it.
 """
 
+import collections
 import contextlib
 import itertools
 
@@ -25,58 +26,13 @@ from jax.experimental import multihost_utils
 from training.console import Stop
 from training.engine import rules
 from training.engine.base import Engine, WorkerLost
-from training.engine.meeting import cut_at_exec, meet
+from training.engine.meeting import cut_at_exec
 from training.engine.naming import weight_names
+from training.engine.trees import cut, filled, measurements, rows, total
 
-SILENCE = 60  # seconds after which a process is given up
 PART = 2**24  # bytes that are broadcast at a time
 # In the message of what fails where another process is gone.
 LOST = ("gloo", "nccl", "peer", "socket", "connection", "unavailable", "deadline")
-
-
-def prepare_devices(count):
-    """Splits the CPU into logical devices; before anything else asks JAX for one.
-
-    Args:
-        count: devices of this process.
-
-    Raises:
-        Stop: JAX has made its devices already.
-    """
-    try:
-        jax.config.update("jax_num_cpu_devices", count)
-    except RuntimeError as error:
-        raise Stop(
-            "The number of logical CPU devices is chosen before JAX is used. "
-            f"Received: {count}"
-        ) from error
-
-
-def join(addresses, index):
-    """Connects the processes of a job; before anything else asks JAX for a device.
-
-    Where one of them dies, the others raise `WorkerLost` if their devices notice, as
-    CPUs do; JAX itself ends them, with SIGABRT, at once if it was the first and else
-    after `SILENCE`. All leave together by `JaxEngine.close`; a process that ends
-    otherwise must do so by `os._exit`, or it waits for the others as long.
-
-    Args:
-        addresses: `["host:port", …]`, alike on all processes; they meet at the first.
-        index: of this process.
-
-    Raises:
-        Stop: the others do not come.
-    """
-    meet(addresses, index)
-    # Its handler would replace the one that saves the run at SIGTERM.
-    jax.config.update("jax_enable_preemption_service", False)
-    jax.distributed.initialize(
-        addresses[0],
-        num_processes=len(addresses),
-        process_id=index,
-        heartbeat_timeout_seconds=SILENCE,
-        shutdown_timeout_seconds=SILENCE,
-    )
 
 
 class JaxEngine(Engine):
@@ -107,6 +63,10 @@ class JaxEngine(Engine):
         self._split = jax.sharding.NamedSharding(mesh, spec(axis))
         self._micro_split = jax.sharding.NamedSharding(mesh, spec(None, axis))
         self._devices = list(mesh.local_devices)
+        # Processes infer on their own, since they may have more or fewer batches.
+        own = jax.sharding.Mesh(np.array(self._devices), [axis])
+        self._own_copied = jax.sharding.NamedSharding(own, spec())
+        self._own_split = jax.sharding.NamedSharding(own, spec(axis))
         self.replicas, self.local_replicas = mesh.size, len(self._devices)
         self.workers, self.worker = jax.process_count(), jax.process_index()
         self.chief = self.worker == 0
@@ -123,8 +83,8 @@ class JaxEngine(Engine):
         with self.distribution.scope(), self._lost_workers():
             yield
 
-    def prepare(self, model, optimizer, objective, options, teacher=None):
-        super().prepare(model, optimizer, objective, options, teacher)
+    def prepare(self, model, optimizer, task, options, teacher=None):
+        super().prepare(model, optimizer, task, options, teacher)
         self._held = list(self.variables().values())
         self._trainable = model.trainable_weights
         self._statistics = model.non_trainable_weights
@@ -144,6 +104,7 @@ class JaxEngine(Engine):
             self._take_step, donate_argnums=0, out_shardings=self._copied
         )
         self._measure = jax.jit(self._evaluate, out_shardings=self._copied)
+        self._infer = jax.jit(self._answer, out_shardings=self._own_split)
 
     def feed(self, make_dataset):
         return self._batches(make_dataset())
@@ -174,22 +135,57 @@ class JaxEngine(Engine):
             for variable, value in zip(self._held, values):
                 if not value.is_deleted():  # as after a step that failed
                     variable.assign(value)
-        return {
-            "loss": measured[:, 0],
-            "accuracy": measured[:, 1],
-            "gradient_norm": measured[:, 2],
-            "finite": measured[:, 3] > 0,
-        }
+        return measurements(self.task, measured)
 
     def evaluate(self, make_dataset):
-        values = _read([*self._trainable, *self._statistics])
-        measured = []
         with self._lost_workers():
-            for batch in self._batches(make_dataset(), pads=True):
-                measured.append(self._measure(values, batch))
-                self._wait(measured)
-            measured = [np.asarray(sums, "float64") for sums in measured]
-        return rules.evaluation_result(np.sum([np.zeros(4), *measured], axis=0))
+            return total(self._batch_sums(make_dataset()))
+
+    def _batch_sums(self, dataset):
+        values = _read([*self._trainable, *self._statistics])
+        queued = collections.deque()
+        for batch in self._batches(dataset, pads=True):
+            queued.append(self._measure(values, batch))
+            if len(queued) > self.options.steps_per_execution:
+                yield queued.popleft()
+        yield from queued
+
+    def infer(self, make_dataset):
+        values = [
+            jax.make_array_from_single_device_arrays(
+                value.shape,
+                self._own_copied,
+                [shard.data for shard in value.addressable_shards],
+            )
+            for value in _read([*self._trainable, *self._statistics])
+        ]
+        size = None
+        for group in self._alike(make_dataset()):
+            size = size or rows(group[0])
+            inputs = [filled(batch[0], size) for batch in group]
+            inputs += inputs[:1] * (self.local_replicas - len(group))
+            answers = self._infer(values, self._joined(inputs, self._own_split))
+            answers = jax.tree.map(np.asarray, answers)
+            for index, batch in enumerate(group):
+                yield batch, cut(answers, rows(batch), index * size)
+
+    def gather(self, data):
+        if self.workers == 1:
+            return [data]
+        with self._lost_workers():
+            size = np.array(len(data), "int32")
+            sizes = multihost_utils.process_allgather(size).tolist()
+            # In parts of one size, since JAX compiles for every size.
+            count = -(-max(sizes) // PART)
+            sent = np.frombuffer(data + bytes(count * PART - len(data)), "uint8")
+            parts = [
+                multihost_utils.process_allgather(part)
+                for part in sent.reshape(count, PART)
+            ]
+        return [
+            b"".join(part[worker].tobytes() for part in parts)[:size]
+            for worker, size in enumerate(sizes)
+        ]
 
     def any(self, flag):
         if self.workers == 1:
@@ -242,20 +238,36 @@ class JaxEngine(Engine):
             pads: whether a last batch that not all devices have gets rows of weight
                 0; else it is left out.
         """
-        numpy = getattr(dataset, "as_numpy_iterator", dataset.__iter__)()
-        while parts := list(itertools.islice(numpy, self.local_replicas)):
+        for parts in self._groups(dataset):
             missing = self.local_replicas - len(parts)
             if missing and not pads:
                 return
-            images, *others, last = parts[0]
-            parts += [(images, *others, np.zeros_like(last))] * missing
-            yield tuple(self._joined(arrays) for arrays in zip(*parts))
+            *inputs, last = parts[0]
+            parts += [(*inputs, np.zeros_like(last))] * missing
+            yield self._joined(parts, self._split)
 
-    def _joined(self, arrays):
-        """One array over all devices from an array for each of this process's."""
-        shape = (len(arrays[0]) * self.replicas, *np.shape(arrays[0])[1:])
-        placed = [jax.device_put(a, d) for a, d in zip(arrays, self._devices)]
-        return jax.make_array_from_single_device_arrays(shape, self._split, placed)
+    def _groups(self, dataset):
+        """Lists of batches for the devices of this process, the last one short."""
+        numpy = getattr(dataset, "as_numpy_iterator", dataset.__iter__)()
+        while group := list(itertools.islice(numpy, self.local_replicas)):
+            yield group
+
+    def _alike(self, dataset):
+        """The same of images of one size each: where sizes change, batches alone."""
+        for group in self._groups(dataset):
+            sizes = {jax.tree.leaves(batch[0])[0].shape[1:] for batch in group}
+            yield from [group] if len(sizes) == 1 else [[batch] for batch in group]
+
+    def _joined(self, batches, sharding):
+        """One tree over all devices from a tree for each of this process's."""
+        devices = len(sharding.device_set)
+
+        def join(*arrays):
+            shape = (len(arrays[0]) * devices, *np.shape(arrays[0])[1:])
+            placed = [jax.device_put(a, d) for a, d in zip(arrays, self._devices)]
+            return jax.make_array_from_single_device_arrays(shape, sharding, placed)
+
+        return jax.tree.map(join, *batches)
 
     def _wait(self, queued):
         """Waits until no more than `steps_per_execution` results are to come."""
@@ -265,7 +277,7 @@ class JaxEngine(Engine):
     # One step, as it is traced.
 
     def _take_step(self, values, batch, states, taught):
-        """New values of the held variables, and loss, accuracy, norm, finite.
+        """New values of the held variables, and the measures, norm, finite.
 
         Args:
             values: of the held variables.
@@ -274,11 +286,12 @@ class JaxEngine(Engine):
             taught: values of the teacher's variables.
         """
         old = _by_variable(self._held, values)
+        size = rows(batch)
         scale = 1.0 if self.loss_scale is None else old[id(self.loss_scale)]
         weights = [old[id(v)] for v in self._trainable]
         statistics = [old[id(v)] for v in self._statistics]
         gradients, statistics, sums = self._micro_batches(
-            weights, statistics, scale / len(batch[0]), states, batch, taught
+            weights, statistics, scale / size, states, batch, taught
         )
         gradients = [g / scale for g in gradients]
         norm = rules.global_norm(gradients)
@@ -301,12 +314,12 @@ class JaxEngine(Engine):
             pair = [self.loss_scale, self.loss_scale_steps]
             scales = rules.next_loss_scale(*[old[id(v)] for v in pair], finite)
             new |= _by_variable(pair, scales)
-        measured = jnp.stack([*sums / len(batch[0]), norm, finite.astype("float32")])
+        measured = jnp.stack([*sums / size, norm, finite.astype("float32")])
         return [new[id(v)] for v in self._held], measured
 
     def _micro_batches(self, weights, statistics, factor, states, batch, taught):
         """Gradients of the losses' sum times `factor`, the statistics after the last
-        micro-batch, and `rules.training_sums`."""
+        micro-batch, and the task's sums."""
         count = self.options.accumulate
         if count == 1:
             return self._micro_batch(
@@ -322,15 +335,16 @@ class JaxEngine(Engine):
         def add(carry, part):
             gradients, statistics, sums = carry
             more, statistics, own = self._micro_batch(
-                weights, statistics, factor, part[0], part[1:], taught
+                weights, statistics, factor, *part, taught
             )
             gradients = [a + b for a, b in zip(gradients, more)]
             return (gradients, statistics, sums + own), None
 
-        start = ([jnp.zeros_like(w) for w in weights], statistics, jnp.zeros(2))
+        sums = jnp.zeros(len(self.task.measures))
+        start = ([jnp.zeros_like(w) for w in weights], statistics, sums)
         # Within a loop, XLA's convolutions on CPUs take ten times as long.
         unroll = self._devices[0].platform == "cpu"
-        parts = (states, *map(split, batch))
+        parts = (states, jax.tree.map(split, batch))
         return jax.lax.scan(add, start, parts, unroll=unroll)[0]
 
     def _micro_batch(self, weights, statistics, factor, states, batch, taught):
@@ -348,22 +362,24 @@ class JaxEngine(Engine):
                 *zip(self._generators, states),
             ]
             with keras.StatelessScope(state_mapping=mapping) as scope:
-                logits = self.model(images, training=True)
-            logits = logits.astype("float32")
-            losses = self.objective(logits, targets, answers)
+                losses, sums = self.task.training(self.model, images, targets, answers)
             left = [scope.get_current_value(v) for v in self._statistics]
-            sums = rules.training_sums(losses, logits, targets)
-            return sums[0] * factor, (left, sums)
+            return jnp.sum(losses) * factor, (left, sums)
 
         gradients, (statistics, sums) = jax.grad(loss, has_aux=True)(weights)
         return gradients, statistics, sums
 
     def _evaluate(self, values, batch):
-        images, labels, weights = batch
+        with self._inference(values):
+            return self.task.evaluation(self.model, *batch)
+
+    def _answer(self, values, images):
+        with self._inference(values):
+            return self.model(images, training=False)
+
+    def _inference(self, values):
         variables = [*self._trainable, *self._statistics]
-        with keras.StatelessScope(state_mapping=[*zip(variables, values)]):
-            logits = self.model(images, training=False)
-        return rules.evaluation_sums(logits, labels, weights)
+        return keras.StatelessScope(state_mapping=[*zip(variables, values)])
 
     @contextlib.contextmanager
     def _lost_workers(self):

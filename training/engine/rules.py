@@ -1,6 +1,5 @@
 """The rules of a step that all engines follow, and their random seeds."""
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -45,53 +44,6 @@ def next_loss_scale(scale, steps, finite):
         ops.clip(scale * ops.cast(change, "float32"), *LOSS_SCALES),
         ops.where(kept, steps + 1, ops.zeros_like(steps)),
     )
-
-
-def training_sums(losses, logits, targets):
-    """`(2,)` float32: the sum of losses, and how many classes were guessed right."""
-    right = ops.equal(ops.argmax(logits, axis=-1), ops.argmax(targets, axis=-1))
-    return ops.stack([ops.sum(losses), ops.sum(ops.cast(right, "float32"))])
-
-
-def evaluation_sums(logits, labels, weights):
-    """`(4,)` float32: sums of cross-entropy, top-1, top-5 and weights over a batch.
-
-    Args:
-        logits: `(N, classes)`; of equal logits the first class is ranked first, and a
-            row with NaN is wrong.
-        labels: `(N,)` integers.
-        weights: `(N,)`, 0 for rows that do not count.
-    """
-    logits = ops.cast(logits, "float32")
-    weights = ops.cast(weights, "float32")
-    labels = ops.cast(labels, "int32")
-    losses = keras.losses.sparse_categorical_crossentropy(
-        labels, logits, from_logits=True
-    )
-    own = ops.take_along_axis(logits, labels[:, None], axis=-1)
-    before = ops.arange(logits.shape[-1], dtype="int32")[None] < labels[:, None]
-    ahead = ops.logical_or(logits > own, ops.logical_and(logits == own, before))
-    rank = ops.sum(ops.cast(ahead, "int32"), axis=-1)
-    sound = ops.logical_not(ops.any(ops.isnan(logits), axis=-1))
-    right = [ops.cast(ops.logical_and(rank < k, sound), "float32") for k in (1, 5)]
-    # Padded rows may hold anything, NaN too.
-    counts = weights > 0
-    sums = [
-        ops.sum(ops.where(counts, values * weights, 0.0)) for values in (losses, *right)
-    ]
-    return ops.stack([*sums, ops.sum(weights)])
-
-
-def evaluation_result(sums):
-    """The result of `Engine.evaluate` from the sums of all batches, float64."""
-    loss, top1, top5, count = (float(value) for value in sums)
-    share = max(count, 1.0)
-    return {
-        "loss": loss / share,
-        "top1": top1 / share,
-        "top5": top5 / share,
-        "count": count,
-    }
 
 
 def seed_states(model):

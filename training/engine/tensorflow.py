@@ -6,6 +6,7 @@ own copies of the variables from equal numbers, so that they stay equal.
 """
 
 import contextlib
+import itertools
 
 import keras
 import numpy as np
@@ -17,13 +18,12 @@ from training.engine.gradients import Network, synchronized
 from training.engine.naming import weight_names
 from training.engine.rules import (
     clip_by_global_norm,
-    evaluation_result,
-    evaluation_sums,
     global_norm,
     next_average,
     next_loss_scale,
     seeds,
 )
+from training.engine.trees import cut, filled, measurements, rows, total
 
 # What collective operations raise when a peer is gone.
 _LOST = (
@@ -59,18 +59,18 @@ class TensorFlowEngine(Engine):
         with self._lost_workers(), self.strategy.scope():
             yield
 
-    def prepare(self, model, optimizer, objective, options, teacher=None):
+    def prepare(self, model, optimizer, task, options, teacher=None):
         """As in `Engine`.
 
         Raises:
             Stop: XLA together with synchronized BatchNorm on several replicas.
         """
-        super().prepare(model, optimizer, objective, options, teacher)
+        super().prepare(model, optimizer, task, options, teacher)
         weights = weight_names(model)
         self._averages = [(v, weights[name]) for name, v in self.averages.items()]
         self._network = network = Network(
             model,
-            objective,
+            task,
             options.accumulate,
             options.sync_batchnorm and self.replicas > 1,
         )
@@ -84,9 +84,11 @@ class TensorFlowEngine(Engine):
                 f"sync_batchnorm on {self.replicas} replicas"
             )
         self._step = self._replica_step
-        self._gradients, self._logits = network.gradients, network.logits
+        self._gradients = network.gradients
+        self._evaluated, self._answers = network.evaluated, network.answers
         if compiled:
-            self._logits = tf.function(network.logits, jit_compile=True)
+            self._evaluated = tf.function(network.evaluated, jit_compile=True)
+            self._answers = tf.function(network.answers, jit_compile=True)
             if self.replicas == 1:
                 self._step = tf.function(self._replica_step, jit_compile=True)
             else:
@@ -94,6 +96,7 @@ class TensorFlowEngine(Engine):
                 self._gradients = tf.function(network.gradients, jit_compile=True)
         self._execute = tf.function(self._steps)
         self._measure = tf.function(self._evaluation_step)
+        self._infer = tf.function(self._inference_step)
 
     # Training.
 
@@ -132,18 +135,14 @@ class TensorFlowEngine(Engine):
                 results.append((values, count))
             # Only now, so that a GPU need not wait for Python between executions.
             values = np.concatenate([v.numpy()[:count] for v, count in results])
-        return {
-            "loss": values[:, 0],
-            "accuracy": values[:, 1],
-            "gradient_norm": values[:, 2],
-            "finite": values[:, 3] > 0,
-        }
+        return measurements(self.task, values)
 
     def _steps(self, iterator, streams, count):
-        """`count` steps without Python between them; `(steps_per_execution, 4)`."""
+        """`count` steps without Python between them; a row of values for each."""
         # A loop for a single step too: the same graph, so the same bits.
         size = self.options.steps_per_execution
-        values = tf.TensorArray(tf.float32, size, element_shape=(4,))
+        width = len(self.task.measures) + 2
+        values = tf.TensorArray(tf.float32, size, element_shape=(width,))
         _, values = tf.while_loop(
             lambda i, _: i < count,
             lambda i, values: (
@@ -156,12 +155,12 @@ class TensorFlowEngine(Engine):
         return values.stack()
 
     def _global_step(self, iterator, streams):
-        """One step on all replicas; loss, accuracy, gradient norm, finite."""
+        """One step on all replicas; the measures, gradient norm, finite."""
         with synchronized(self._network.norms):
             values = self.strategy.run(self._step, args=(*iterator.get_next(), streams))
         # Every replica has the same.
         values = self.strategy.experimental_local_results(values)[0]
-        finite = values[3] > 0
+        finite = values[-1] > 0
         iterations = self.optimizer.iterations
         iterations.assign_add(tf.cast(finite, iterations.dtype))
         if self.loss_scale is not None:
@@ -175,7 +174,7 @@ class TensorFlowEngine(Engine):
     def _replica_step(self, images, targets, streams):
         """A replica's part of a step, from its batch to its updated copies."""
         context = tf.distribute.get_replica_context()
-        global_batch = images.shape[0] * self.replicas
+        global_batch = tf.nest.flatten(images)[0].shape[0] * self.replicas
         shape = (self.replicas, self.options.accumulate, *streams.shape[1:])
         streams = tf.reshape(streams, shape)[context.replica_id_in_sync_group]
         scale = 1.0 if self.loss_scale is None else self.loss_scale.value
@@ -229,41 +228,66 @@ class TensorFlowEngine(Engine):
     # Evaluation.
 
     def evaluate(self, make_dataset):
-        total = np.zeros(4)
         with self._lost_workers():
-            local = []
-            for batch in make_dataset():
-                local.append(batch)
-                if len(local) == self.local_replicas:
-                    total += self._measured(local)
-                    local = []
-            if local:
-                images, labels, weights = local[0]
-                empty = (images, labels, tf.zeros_like(weights))
-                local += [empty] * (self.local_replicas - len(local))
-                total += self._measured(local)
+            sums = total(self._batch_sums(make_dataset()))
             if self.workers > 1:
-                (total,) = self._sum([total])
-        return evaluation_result(total)
+                (sums,) = self._sum([sums])
+        return sums
 
-    def _measured(self, batches):
-        """Sums over a batch for each replica of this process."""
-        batch = batches[0]
-        if self.replicas > 1:
-            first = self.worker * self.local_replicas
-            batch = self.strategy.experimental_distribute_values_from_function(
-                lambda context: batches[context.replica_id_in_sync_group - first]
-            )
-        sums = [values.numpy() for values in self._measure(batch)]
-        return np.sum(sums, axis=0, dtype=np.float64)
+    def _batch_sums(self, dataset):
+        for group in self._groups(dataset):
+            *inputs, weights = group[0]
+            empty = (*inputs, tf.zeros_like(weights))
+            group += [empty] * (self.local_replicas - len(group))
+            yield from (own.numpy() for own in self._measure(self._spread(group)))
+
+    def infer(self, make_dataset):
+        size = None
+        for group in self._groups(make_dataset()):
+            group = tf.nest.map_structure(lambda tensor: tensor.numpy(), group)
+            size = size or rows(group[0])
+            inputs = [filled((batch[0],), size) for batch in group]
+            inputs += inputs[:1] * (self.local_replicas - len(group))
+            inputs = tf.nest.map_structure(tf.constant, inputs)
+            with self._lost_workers():
+                answers = self._infer(self._spread(inputs))
+            for batch, answer in zip(group, answers):
+                answer = tf.nest.map_structure(lambda tensor: tensor.numpy(), answer)
+                yield batch, cut(answer, rows(batch))
+
+    def _groups(self, dataset):
+        """Lists of batches for the replicas of this process, the last one short."""
+        batches = iter(dataset)
+        while group := list(itertools.islice(batches, self.local_replicas)):
+            yield group
+
+    def _spread(self, values):
+        """A value for each replica of this process, as `strategy.run` takes them."""
+        if self.replicas == 1:
+            return values[0]
+        first = self.worker * self.local_replicas
+        return self.strategy.experimental_distribute_values_from_function(
+            lambda context: values[context.replica_id_in_sync_group - first]
+        )
 
     def _evaluation_step(self, batch):
-        def replica(images, labels, weights):
-            logits = self._logits(*self._network.values(), images)
-            return evaluation_sums(logits, labels, weights)
+        def replica(*batch):
+            return self._evaluated(*self._network.values(), *batch)
 
         sums = self.strategy.run(replica, args=batch)
         return self.strategy.experimental_local_results(sums)
+
+    def _inference_step(self, inputs):
+        def replica(images):
+            return self._answers(*self._network.values(), images)
+
+        answers = self.strategy.run(replica, args=inputs)
+        return tuple(
+            tf.nest.map_structure(
+                lambda x, i=i: self.strategy.experimental_local_results(x)[i], answers
+            )
+            for i in range(self.local_replicas)
+        )
 
     # Between processes.
 
@@ -279,6 +303,23 @@ class TensorFlowEngine(Engine):
             return arrays
         with self._lost_workers():
             return self._sum([a if self.chief else np.zeros_like(a) for a in arrays])
+
+    def gather(self, data):
+        if self.workers == 1:
+            return [data]
+        with self._lost_workers():
+            sizes = np.zeros(self.workers, "int64")
+            sizes[self.worker] = len(data)
+            (sizes,) = self._sum([sizes])
+            gathered = []
+            for worker, size in enumerate(sizes):
+                # Collectives take no bytes: four of them make an integer.
+                sent = np.zeros(-(-int(size) // 4), "int32")
+                if worker == self.worker:
+                    sent = np.frombuffer(data + bytes(-len(data) % 4), "int32")
+                (received,) = self._sum([sent])
+                gathered.append(received.tobytes()[:size])
+        return gathered
 
     def _sum(self, arrays):
         """Sums of arrays over processes, in one collective per dtype."""

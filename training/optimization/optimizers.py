@@ -1,8 +1,9 @@
-"""AdamW and LAMB as the papers' trainers compute them.
+"""AdamW, LAMB and SGD as the papers' trainers compute them.
 
 Keras' AdamW adds epsilon before the bias correction, where layer scales of 1e-6 feel
 it, and its LAMB decays outside the trust ratio and adapts biases too. Both compute
-`1 - beta^t` in float32 with five digits at the start. These do not.
+`1 - beta^t` in float32 with five digits at the start. Its SGD decays beside the
+momentum and keeps the rate within it. These do not.
 """
 
 import math
@@ -85,7 +86,33 @@ class Lamb(_DecayingAdam):
         return ops.where(both, weight / ops.where(both, step, 1.0), 1.0)
 
 
-OPTIMIZERS = {"adamw": AdamW, "lamb": Lamb}
+@keras.saving.register_keras_serializable("kmlp")
+class SGD(keras.optimizers.SGD):
+    """Gradient descent with momentum, whose weight decay is part of the gradient.
+
+    With `g` the gradient and decay times the weight: `v = momentum v + g`, and the
+    weight moves by `-rate v`, so that a new rate counts at once.
+
+    Args:
+        learning_rate, momentum: as in `keras.optimizers.SGD`.
+        weight_decay: coupled, as in `torch.optim.SGD`.
+    """
+
+    def _apply_weight_decay(self, variables):
+        pass
+
+    def update_step(self, gradient, variable, learning_rate):
+        change = ops.cast(gradient, variable.dtype)
+        if self.weight_decay and self._use_weight_decay(variable):
+            change = change + self.weight_decay * variable
+        if self.momentum:
+            velocity = self.momentums[self._get_variable_index(variable)]
+            change = self.momentum * velocity + change
+            self.assign(velocity, change)
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * change)
+
+
+OPTIMIZERS = {"adamw": AdamW, "lamb": Lamb, "sgd": SGD}
 
 
 def decays(variable):
@@ -101,16 +128,17 @@ def make_optimizer(recipe, model, schedule):
     """The recipe's optimizer for a model; clipping, average and loss scale are not its.
 
     Args:
-        recipe: a `Recipe`.
+        recipe: a `Recipe` or `DenseRecipe`.
         model: whose trainable variables are to be optimized.
         schedule: learning rate, a `LearningRateSchedule` or a float.
     """
+    own = ("beta_1", "beta_2", "epsilon")
+    if recipe.optimizer == "sgd":
+        own = ("momentum",)
     optimizer = OPTIMIZERS[recipe.optimizer](
         learning_rate=schedule,
-        beta_1=recipe.beta_1,
-        beta_2=recipe.beta_2,
-        epsilon=recipe.epsilon,
         weight_decay=recipe.weight_decay,
+        **{field: getattr(recipe, field) for field in own},
         name=recipe.optimizer,
     )
     optimizer.exclude_from_weight_decay(

@@ -53,7 +53,7 @@ class Loop:
     """Trains to the end of a plan, from wherever the last checkpoint stands.
 
     Args:
-        engine: prepared, with fresh weights.
+        engine: prepared, with fresh weights and its task.
         plan: the `Plan`.
         training_data: function of a first step to a function that makes a worker's
             data set.
@@ -85,8 +85,8 @@ class Loop:
         self.folder = folder
         self.explain = explain
         self.history = []
-        self.best = -1.0
-        self._sums = _no_sums()
+        self.best = -math.inf
+        self._sums = self._no_sums()
         self._seconds = 0.0
         self._skipped = 0
         self._saved = None
@@ -208,33 +208,33 @@ class Loop:
             self._skipped = 0 if good else self._skipped + 1
             if not good and (not self.plan.skips or self._skipped > MOST_SKIPPED_STEPS):
                 raise self._diverged(step - len(finite) + index + 1)
-        losses = np.asarray(values["loss"], "float64")[finite]
-        self._sums["loss"] = _added(self._sums["loss"], losses)
-        accuracies = np.asarray(values["accuracy"], "float64")[finite]
-        self._sums["accuracy"] = _added(self._sums["accuracy"], accuracies)
-        self._sums["steps"] += len(losses)
+        for name in self.engine.task.measures:
+            measured = np.asarray(values[name], "float64")[finite]
+            self._sums[name] = _added(self._sums[name], measured)
+        self._sums["steps"] += int(finite.sum())
+
+    def _no_sums(self):
+        return {name: 0.0 for name in self.engine.task.measures} | {"steps": 0}
 
     def _validate(self, epoch):
         engine, sums = self.engine, self._sums
         count = max(sums["steps"], 1)
         weights = engine.averaged() if self.plan.averaged else contextlib.nullcontext()
         with weights:
-            results = engine.evaluate(self.validation_data)
-            if not math.isfinite(results["loss"]) and not self.plan.averaged:
+            results = engine.task.validate(engine, self.validation_data)
+            lost = not math.isfinite(results.get("loss", 0.0))
+            if lost and not self.plan.averaged:
                 raise self._diverged(engine.step)
-            if results["top1"] > self.best:
-                self.best = results["top1"]
+            if results[engine.task.score] > self.best:
+                self.best = results[engine.task.score]
                 if engine.chief:
                     self._write_best()
         self.history.append(
             {
                 "epoch": epoch,
                 "step": engine.step,
-                "loss": sums["loss"] / count,
-                "accuracy": sums["accuracy"] / count,
-                "val_loss": results["loss"],
-                "val_top1": results["top1"],
-                "val_top5": results["top5"],
+                **{name: sums[name] / count for name in engine.task.measures},
+                **{f"val_{k}": v for k, v in results.items() if k != "count"},
                 "seconds": round(self._seconds, 3),
                 "images_per_second": round(
                     self.plan.steps_per_epoch
@@ -244,7 +244,7 @@ class Loop:
                 ),
             }
         )
-        self._sums, self._seconds = _no_sums(), 0.0
+        self._sums, self._seconds = self._no_sums(), 0.0
         self.monitor.epoch_end(self.history)
 
     def _write_best(self):
@@ -330,10 +330,6 @@ def _signals():
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
-
-
-def _no_sums():
-    return {"loss": 0.0, "accuracy": 0.0, "steps": 0}
 
 
 def _added(total, values):

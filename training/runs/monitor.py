@@ -97,9 +97,7 @@ class Monitor:
             index = at - (step - count) - 1
             row = {
                 "step": at,
-                "loss": float(values["loss"][index]),
-                "accuracy": float(values["accuracy"][index]),
-                "gradient_norm": float(values["gradient_norm"][index]),
+                **{k: float(v[index]) for k, v in values.items() if k != "finite"},
                 "learning_rate": float(self.rate_at(at - 1)),
             }
             rows.append(row)
@@ -118,11 +116,14 @@ class Monitor:
         self._scalars("epoch", row["step"], row)
         if self._board is not None:
             self._board.flush()
+        figures = [
+            f"{name} {_shown(name, value)}"
+            for name, value in row.items()
+            if name not in ("epoch", "step", "seconds", "images_per_second")
+        ]
+        figures += [f"{row['images_per_second']:,.0f} images/s", self._left(row)]
         print(
-            f"Epoch {row['epoch']}/{self.epochs}: loss {row['loss']:.4f}, "
-            f"accuracy {row['accuracy']:.2%}, val_loss {row['val_loss']:.4f}, "
-            f"val_top1 {row['val_top1']:.2%}, val_top5 {row['val_top5']:.2%}, "
-            f"{row['images_per_second']:,.0f} images/s, {self._left(row)}",
+            f"Epoch {row['epoch']}/{self.epochs}: {', '.join(figures)}",
             flush=True,
         )
 
@@ -166,6 +167,12 @@ class Monitor:
             for name, value in values.items():
                 if name not in ("step", "epoch"):
                     tf.summary.scalar(f"{group}/{name}", value, step=step)
+
+
+def _shown(name, value):
+    """A figure as `Task` has them: a loss as a number, another as a percentage."""
+    loss = name.endswith("loss") or not 0 <= value <= 1
+    return f"{value:.4f}" if loss else f"{value:.2%}"
 
 
 def _read(path):
