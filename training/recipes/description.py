@@ -4,21 +4,12 @@ import dataclasses
 import textwrap
 
 from training.console import Stop
-from training.recipes.recipe import HINTS, Recipe, show
+from training.recipes.fields import show
+from training.recipes.recipe import Recipe
 
 WIDTH = 88
-_GROUPS = {
-    "length": "epochs cooldown_epochs batch_size accumulate",
-    "optimizer": "optimizer weight_decay beta_1 beta_2 epsilon clip_norm",
-    "rate": "learning_rate final_rate warmup_epochs warmup_rate cosine_from "
-    "schedule_by rate_batch scale_all",
-    "regularisation": "label_smoothing drop_path ema evaluate sync_batchnorm",
-    "images": "image_size crop crop_scale crop_ratio interpolation flip policy erasing "
-    "repeats mixup cutmix mix_probability switch_probability mean std",
-    "test": "test_crop test_interpolation",
-    "distillation": "distillation teacher distillation_alpha temperature",
-}
-GROUPS = {group: tuple(fields.split()) for group, fields in _GROUPS.items()}
+# Whose arguments a field holds, where it holds none.
+OWN = {"model": "the architecture's own", "head_arguments": "the head's own"}
 
 
 def describe(recipe, base=None):
@@ -36,23 +27,26 @@ def describe(recipe, base=None):
             recipe.notes, WIDTH, initial_indent="  ", subsequent_indent="  "
         )
     changed = []
-    for group, fields in GROUPS.items():
+    for group, fields in recipe.GROUPS.items():
         lines.append(f"  {group}")
         cells = []
-        for field in fields:
+        for field in fields.split():
             value = show(getattr(recipe, field))
             before = value if base is None else show(getattr(base, field))
             if value != before:
                 changed.append(f"{field} {before}")
             cells.append(f"{field:<19}{value}{'' if value == before else ' *'}")
         lines += _columns(cells)
-    if recipe.model or (base and base.model):
-        lines.append("  model")
-        entries = [f"{name:<19}{show(value)}" for name, value in recipe.model.items()]
-        lines += _columns(entries or ["the architecture's own"])
-        if base and base.model != recipe.model:
-            before = " ".join(f"{k}={show(v)}" for k, v in base.model.items())
-            changed.append(f"model {before or 'none'}")
+    for field, own in OWN.items():
+        entries = getattr(recipe, field, {})
+        before = entries if base is None else getattr(base, field, {})
+        if entries or before:
+            lines.append(f"  {field.replace('_', ' ')}")
+            cells = [f"{name:<19}{show(value)}" for name, value in entries.items()]
+            lines += _columns(cells or [own])
+        if entries != before:
+            before = " ".join(f"{k}={show(v)}" for k, v in before.items())
+            changed.append(f"{field} {before or 'none'}")
     if changed:
         lines.append(f"  * changed; the recipe has {', '.join(changed)}")
     return "\n".join(lines)
@@ -81,19 +75,22 @@ def to_json(recipe):
     return _listed(dataclasses.asdict(recipe))
 
 
-def from_json(fields):
+def from_json(fields, kind=Recipe):
     """The recipe that `to_json` gave.
+
+    Args:
+        kind: `Recipe` or `DenseRecipe`.
 
     Raises:
         Stop: fields that are missing or unknown, or values that do not fit.
     """
-    differ = sorted(set(fields) ^ set(HINTS))
+    differ = sorted(set(fields) ^ set(kind.hints()))
     if differ:
         raise Stop(
             "This is not a recipe of this version: fields are missing or unknown. "
             f"Received: {', '.join(differ)}"
         )
-    return Recipe(**{name: _tupled(value) for name, value in fields.items()})
+    return kind(**{name: _tupled(value) for name, value in fields.items()})
 
 
 def _listed(value):

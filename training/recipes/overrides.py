@@ -7,7 +7,7 @@ import types
 import typing
 
 from training.console import Stop
-from training.recipes.recipe import DESCRIPTIVE, HINTS, MISFIT, allowed, conform
+from training.recipes.fields import MISFIT, conform, is_sequence
 
 _WORDS = {"none": None, "true": True, "false": False}
 
@@ -16,6 +16,7 @@ def override(recipe, settings):
     """The recipe with fields set from text.
 
     Args:
+        recipe: `Recipe` or `DenseRecipe`.
         settings: such as `["epochs=10", "crop_scale=0.5,1", "clip_norm=none",
             "model.layer_scale=0.1"]`; of a field set twice the last counts.
 
@@ -23,20 +24,20 @@ def override(recipe, settings):
         Stop: no `FIELD=VALUE`, an unknown field (the nearest is named), a value of
             the wrong type or out of range, or fields that contradict each other.
     """
-    changes = {}
+    changes, hints = {}, recipe.hints()
     for setting in settings:
         field, equals, text = (part.strip() for part in setting.partition("="))
         if not equals:
             raise Stop(f"A field is set by FIELD=VALUE. Received: {setting}")
         field, dot, entry = field.partition(".")
-        _check_settable(field, setting)
-        if dot and HINTS[field] is dict:
+        _check_settable(recipe, field, setting)
+        if dot and hints[field] is dict:
             entries = changes.setdefault(field, dict(getattr(recipe, field)))
             entries[entry] = _literal(text)
             continue
-        value = MISFIT if dot else parse(text, HINTS[field])
+        value = MISFIT if dot else parse(text, hints[field])
         if value is MISFIT:
-            raise Stop(f"{field} must be {allowed(field)}. Received: {setting}")
+            raise Stop(f"{field} must be {recipe.allowed(field)}. Received: {setting}")
         changes[field] = value
     return dataclasses.replace(recipe, **changes)
 
@@ -52,7 +53,11 @@ def parse(text, hint):
         return conform(text, hint)
     if hint is dict:
         return {} if text.lower() == "none" else MISFIT
+    if is_sequence(hint) and text.lower() == "none":
+        return ()
     value = _literal(text)
+    if is_sequence(hint) and isinstance(value, (int, float)):
+        value = (value,)
     if hint is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     return MISFIT if value is None else conform(value, hint)
@@ -69,11 +74,11 @@ def _literal(text):
     return tuple(value) if isinstance(value, list) else value
 
 
-def _check_settable(field, setting):
-    if field in DESCRIPTIVE:
+def _check_settable(recipe, field, setting):
+    if field in recipe.DESCRIPTIVE:
         raise Stop(f"{field} describes the recipe and is not set. Received: {setting}")
-    if field not in HINTS:
-        settable = [name for name in HINTS if name not in DESCRIPTIVE]
+    if field not in recipe.hints():
+        settable = [n for n in recipe.hints() if n not in recipe.DESCRIPTIVE]
         near = difflib.get_close_matches(field, settable, n=1, cutoff=0.5)
         choose = near[0] if near else f"one of {', '.join(settable)}"
         raise Stop(f"Unknown field of a recipe: choose {choose}. Received: {setting}")

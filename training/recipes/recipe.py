@@ -1,19 +1,68 @@
 """A training recipe: everything that a paper says, or leaves open, about training."""
 
 import dataclasses
-import math
 import types
-import typing
 from typing import Literal
 
 from training.console import Stop
+from training.recipes.fields import Fields, Pair, Triple, show
 
-Pair = tuple[float, float]
-Triple = tuple[float, float, float]
+# What says which recipe it is, not how it trains.
+DESCRIPTIVE = ("name", "reproduces", "top1", "notes")
+# Fields, what they must be as words behind the type, and as a condition.
+RANGES = (
+    (
+        "epochs images_shown batch_size accumulate rate_batch image_size repeats",
+        "of at least 1",
+        lambda value: value >= 1,
+    ),
+    (
+        "learning_rate epsilon clip_norm temperature",
+        "above 0",
+        lambda value: value > 0,
+    ),
+    (
+        "cooldown_epochs weight_decay final_rate warmup_epochs warmup_rate mixup "
+        "cutmix",
+        "of at least 0",
+        lambda value: value >= 0,
+    ),
+    (
+        "beta_1 beta_2 label_smoothing drop_path ema",
+        "in [0, 1)",
+        lambda value: 0 <= value < 1,
+    ),
+    (
+        "flip erasing mix_probability switch_probability distillation_alpha",
+        "in [0, 1]",
+        lambda value: 0 <= value <= 1,
+    ),
+    ("test_crop", "in (0, 1]", lambda value: 0 < value <= 1),
+    (
+        "crop_scale",
+        "in (0, 1], low and high",
+        lambda pair: 0 < pair[0] <= pair[1] <= 1,
+    ),
+    ("crop_ratio", "above 0, low and high", lambda pair: 0 < pair[0] <= pair[1]),
+    ("mean", "in [0, 1]", lambda triple: all(0 <= value <= 1 for value in triple)),
+    ("std", "above 0", lambda triple: min(triple) > 0),
+)
+# How a recipe is shown.
+GROUPS = {
+    "length": "epochs cooldown_epochs batch_size accumulate",
+    "optimizer": "optimizer weight_decay beta_1 beta_2 epsilon clip_norm",
+    "rate": "learning_rate final_rate warmup_epochs warmup_rate cosine_from "
+    "schedule_by rate_batch scale_all",
+    "regularisation": "label_smoothing drop_path ema evaluate sync_batchnorm",
+    "images": "image_size crop crop_scale crop_ratio interpolation flip policy erasing "
+    "repeats mixup cutmix mix_probability switch_probability mean std",
+    "test": "test_crop test_interpolation",
+    "distillation": "distillation teacher distillation_alpha temperature",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Fields):
     """How a network is trained and tested.
 
     Attributes:
@@ -138,153 +187,20 @@ class Recipe:
 
     model: dict = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self):
-        for field, hint in HINTS.items():
-            value = conform(getattr(self, field), hint)
-            if value is MISFIT:
-                raise Stop(
-                    f"{field} must be {allowed(field)}. "
-                    f"Received: {field}={getattr(self, field)!r}"
-                )
-            object.__setattr__(self, field, value)
-            if value is not None and not _in_range(field, value):
-                raise Stop(
-                    f"{field} must be {allowed(field)}. Received: {field}={show(value)}"
-                )
-        _check_together(self)
+    DESCRIPTIVE = DESCRIPTIVE
+    RANGES = RANGES
+    GROUPS = types.MappingProxyType(GROUPS)
 
-
-HINTS = typing.get_type_hints(Recipe)
-# What says which recipe it is, not how it trains.
-DESCRIPTIVE = ("name", "reproduces", "top1", "notes")
-MISFIT = object()
-
-# Fields, what they must be as words behind the type, and as a condition.
-_RANGES = (
-    (
-        "epochs images_shown batch_size accumulate rate_batch image_size repeats",
-        "of at least 1",
-        lambda value: value >= 1,
-    ),
-    (
-        "learning_rate epsilon clip_norm temperature",
-        "above 0",
-        lambda value: value > 0,
-    ),
-    (
-        "cooldown_epochs weight_decay final_rate warmup_epochs warmup_rate mixup "
-        "cutmix",
-        "of at least 0",
-        lambda value: value >= 0,
-    ),
-    (
-        "beta_1 beta_2 label_smoothing drop_path ema",
-        "in [0, 1)",
-        lambda value: 0 <= value < 1,
-    ),
-    (
-        "flip erasing mix_probability switch_probability distillation_alpha",
-        "in [0, 1]",
-        lambda value: 0 <= value <= 1,
-    ),
-    ("test_crop", "in (0, 1]", lambda value: 0 < value <= 1),
-    (
-        "crop_scale",
-        "in (0, 1], low and high",
-        lambda pair: 0 < pair[0] <= pair[1] <= 1,
-    ),
-    ("crop_ratio", "above 0, low and high", lambda pair: 0 < pair[0] <= pair[1]),
-    ("mean", "in [0, 1]", lambda triple: all(0 <= value <= 1 for value in triple)),
-    ("std", "above 0", lambda triple: min(triple) > 0),
-)
-_RANGE_OF = {
-    field: (words, holds)
-    for fields, words, holds in _RANGES
-    for field in fields.split()
-}
-
-
-def conform(value, hint):
-    """A value as its field's type, or `MISFIT`; integers serve as numbers."""
-    if isinstance(hint, types.UnionType):
-        kinds = typing.get_args(hint)
-        if value is None:
-            return None if type(None) in kinds else MISFIT
-        return conform(value, kinds[0])
-    if typing.get_origin(hint) is Literal:
-        fits = any(value == choice for choice in typing.get_args(hint))
-        return value if fits else MISFIT
-    if typing.get_origin(hint) is tuple:
-        kinds = typing.get_args(hint)
-        if not isinstance(value, (tuple, list)) or len(value) != len(kinds):
-            return MISFIT
-        values = tuple(conform(*pair) for pair in zip(value, kinds))
-        return MISFIT if MISFIT in values else values
-    if hint is float:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return float(value) if number and math.isfinite(value) else MISFIT
-    if hint is int and isinstance(value, bool):
-        return MISFIT
-    return value if isinstance(value, hint) else MISFIT
-
-
-def allowed(field):
-    """What a field may hold, in words."""
-    hint = HINTS[field]
-    optional = isinstance(hint, types.UnionType)
-    if optional:
-        hint = typing.get_args(hint)[0]
-    if typing.get_origin(hint) is Literal:
-        return " or ".join(typing.get_args(hint))
-    if typing.get_origin(hint) is tuple:
-        words = f"{len(typing.get_args(hint))} numbers with commas between them"
-    else:
-        words = {
-            int: "an integer",
-            float: "a number",
-            bool: "true or false",
-            str: "a text",
-            dict: f"given by entry, {field}.NAME=VALUE",
-        }[hint]
-    if field in _RANGE_OF:
-        words = f"{words} {_RANGE_OF[field][0]}"
-    return f"{words}, or none" if optional else words
-
-
-def show(value):
-    """A value as it is written on the command line."""
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, (tuple, list)):
-        return ",".join(map(show, value))
-    return str(value)
-
-
-def _in_range(field, value):
-    return field not in _RANGE_OF or _RANGE_OF[field][1](value)
-
-
-def _check_together(recipe):
-    """Values that contradict each other."""
-    if (recipe.mean is None) != (recipe.std is None):
-        raise Stop(
-            "mean and std are given together, or neither. Received: "
-            f"mean={show(recipe.mean)}, std={show(recipe.std)}"
-        )
-    if recipe.evaluate == "ema" and recipe.ema is None:
-        raise Stop(
-            "evaluate=ema needs a decay, such as ema=0.9999. Received: evaluate=ema, "
-            "ema=none"
-        )
-    if recipe.epochs and (recipe.warmup_epochs or 0) > recipe.epochs:
-        raise Stop(
-            "The warm-up is longer than the schedule: lower warmup_epochs. Received: "
-            f"warmup_epochs={show(recipe.warmup_epochs)}, epochs={recipe.epochs}"
-        )
-    if recipe.batch_size % recipe.accumulate:
-        raise Stop(
-            "accumulate must divide batch_size. Received: "
-            f"accumulate={recipe.accumulate}, batch_size={recipe.batch_size}"
-        )
+    def _check_together(self):
+        self._check_common()
+        if self.evaluate == "ema" and self.ema is None:
+            raise Stop(
+                "evaluate=ema needs a decay, such as ema=0.9999. Received: "
+                "evaluate=ema, ema=none"
+            )
+        if self.epochs and (self.warmup_epochs or 0) > self.epochs:
+            raise Stop(
+                "The warm-up is longer than the schedule: lower warmup_epochs. "
+                f"Received: warmup_epochs={show(self.warmup_epochs)}, "
+                f"epochs={self.epochs}"
+            )
