@@ -1,10 +1,16 @@
 """Images by name or folder, and the batches that a model is tested on."""
 
-from kmlp.data.batches import evaluation_batches
-from kmlp.data.images import Source, Split
-from kmlp.data.labelled import open_evaluation
-from kmlp.data.opening import open_source
-from kmlp.data.reading import reason
+import importlib
+
+# Imported on first use: `kmlp.data.dense` needs no TensorFlow.
+_PLACES = {
+    "Source": "images",
+    "Split": "images",
+    "evaluation_batches": "batches",
+    "open_evaluation": "labelled",
+    "open_source": "opening",
+    "reason": "reading",
+}
 
 __all__ = [
     "Source",
@@ -14,3 +20,10 @@ __all__ = [
     "open_source",
     "reason",
 ]
+
+
+def __getattr__(name):
+    if name in _PLACES:
+        module = importlib.import_module(f"kmlp.data.{_PLACES[name]}")
+        return getattr(module, name)
+    raise AttributeError(f"module 'kmlp.data' has no attribute {name!r}")

@@ -16,6 +16,8 @@ from kmlp.console import NAMED, Stop
 # How many images after one that cannot be decoded are tried in its place.
 SUBSTITUTES = 3
 _MARK = "cannot be decoded:"
+# How TensorFlow tells of a `Stop` that a function of NumPy's raised.
+_STOPPED = re.compile(rf"^{Stop.__module__}\.{Stop.__name__}: (.*)$", re.MULTILINE)
 _SIGNATURES = {b"\xff\xd8\xff": "damaged JPEG", b"\x89PNG": "damaged PNG"}
 _PNG_END = b"IEND\xaeB`\x82"
 # How messages of TensorFlow, of Python and of `guarded` name a file.
@@ -144,6 +146,8 @@ def reason(error):
         error: any exception, of the data set's iterator or what ran it.
     """
     text = str(error)
+    if stopped := _STOPPED.search(text):
+        return Stop(stopped[1], code=1)
     found = [match[1] for match in (re.search(p, text) for p in _NAMING) if match]
     if found:
         return Stop(

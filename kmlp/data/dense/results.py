@@ -1,0 +1,109 @@
+"""Detections as COCO's files of results have them."""
+
+import numpy as np
+
+from kmlp.console import Stop
+from kmlp.data.dense import instances
+
+THRESHOLD = 0.5
+_PARTS = {"scores", "classes", "masks"}
+
+
+def to_picture(detections, shape, size):
+    """The detections of one picture in its own pixels, without the empty places.
+
+    Args:
+        detections: `{"boxes": (D, 4), "scores": (D,), "classes": (D,)}` and perhaps
+            `"masks": (D, S, S)`, in the pixels of the network's input; class -1 is an
+            empty place. Whatever else it holds is not looked at.
+        shape: height and width that the picture had there, without padding.
+        size: its own height and width.
+
+    Returns:
+        The same of K detections, boxes cut at the picture's edges, and as they were in
+        `whole_boxes`, over which `paste` lays masks. What lies outside altogether is
+        left out.
+
+    Raises:
+        Stop: a box or score is not finite.
+    """
+    scale = np.tile(np.array(size[::-1], float) / shape[::-1], 2)
+    boxes = np.asarray(detections["boxes"], float) * scale
+    boxes = np.clip(boxes, 0, np.tile(size[::-1], 2))
+    there = np.asarray(detections["classes"]) >= 0
+    figures = np.column_stack([boxes, detections["scores"]])[there]
+    if not np.isfinite(figures).all():
+        raise Stop(
+            "The weights give detections that are not finite: they are damaged, or "
+            "trained to divergence. "
+            f"Received: {figures[~np.isfinite(figures).all(1)][0].tolist()}",
+            code=1,
+        )
+    there &= np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
+    kept = {
+        name: np.asarray(detections[name])[there] for name in _PARTS & {*detections}
+    }
+    # Masks belong to whole boxes, not to what the picture's edges leave of them.
+    whole = np.asarray(detections["boxes"], float)[there] * scale
+    return {**kept, "boxes": boxes[there], "whole_boxes": whole}
+
+
+def paste(mask, box, size):
+    """A mask over its box, in the picture.
+
+    Bilinear at the pixels' centres, zero beyond the mask, cut at a half, as the
+    reference framework pastes.
+
+    Args:
+        mask: `(S, S)` probabilities.
+        box: x1, y1, x2, y2 in pixels of the picture.
+        size: its height and width.
+
+    Returns:
+        `(H, W)` uint8, 1 inside.
+    """
+    mask = np.asarray(mask, float)
+    ranges, weights = [], []
+    for low, high, length, cells in zip(box[1::-1], box[:1:-1], size, mask.shape):
+        # No pixel centre beyond the box comes to a half.
+        first = int(np.clip(np.floor(low), 0, length))
+        last = int(np.clip(np.ceil(high), first, length))
+        ranges.append(slice(first, last))
+        centres = np.arange(first, last) + 0.5
+        places = (centres - low) / max(high - low, 1e-9) * cells - 0.5
+        distance = np.abs(places[:, None] - np.arange(cells))
+        weights.append(np.maximum(1 - distance, 0))
+    whole = np.zeros(size, np.uint8, order="F")  # as run lengths are counted
+    # (h, S) (S, S) (S, w) -> (h, w)
+    whole[ranges[0], ranges[1]] = weights[0] @ mask @ weights[1].T >= THRESHOLD
+    return whole
+
+
+def coco_results(detections, *, image_id, size, category_ids, shape=None):
+    """The detections of one picture as entries of a file of results.
+
+    Args:
+        detections: as in `to_picture`.
+        image_id: of the picture.
+        size: its height and width.
+        category_ids: what the file calls the classes.
+        shape: height and width that it had as the network's input, without padding;
+            `None`: its own.
+
+    Returns:
+        A list of dicts, with a `"segmentation"` where there are masks.
+    """
+    found = to_picture(detections, size if shape is None else shape, size)
+    entries = []
+    for k, (x1, y1, x2, y2) in enumerate(found["boxes"].tolist()):
+        entry = {
+            "image_id": image_id,
+            "category_id": category_ids[int(found["classes"][k])],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": float(found["scores"][k]),
+        }
+        if "masks" in found:
+            pasted = paste(found["masks"][k], found["whole_boxes"][k], size)
+            entry["segmentation"] = instances.encoded(pasted)
+        entries.append(entry)
+    return entries

@@ -1,0 +1,151 @@
+"""COCO's average precision, and the intersection over union of class maps."""
+
+import contextlib
+import io
+
+import numpy as np
+
+from kmlp.console import Stop
+from kmlp.data.dense import instances
+from kmlp.data.dense.source import VOID
+
+# Places in what pycocotools sums up.
+_PLACES = {
+    "AP": 0,
+    "AP50": 1,
+    "AP75": 2,
+    "AP_small": 3,
+    "AP_medium": 4,
+    "AP_large": 5,
+    "AR": 8,
+}
+
+
+def truth(split, source, indices=None):
+    """What is to be found in pictures, as a file of COCO's annotations.
+
+    Args:
+        split: of `source`.
+        source: `DenseSource` of detection.
+        indices: which pictures; `None`: all.
+    """
+    indices = range(split.count) if indices is None else indices
+    images, annotations = [], []
+    for index in map(int, indices):
+        number = split.image_id(index)
+        height, width = split.image_size(index)
+        images.append({"id": number, "height": height, "width": width})
+        # From 1: pycocotools takes 0 for no object at all.
+        for item in split.truth(index):
+            identity = {"id": len(annotations) + 1, "image_id": number}
+            annotations.append({**item, **identity})
+    categories = [
+        {"id": number, "name": name}
+        for number, name in zip(source.category_ids, source.class_names)
+    ]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def average_precision(truth, results, *, masks=False):
+    """COCO's scores of boxes, and of masks.
+
+    Args:
+        truth: as `truth` gives it.
+        results: entries of a file of results.
+        masks: whether masks are scored too.
+
+    Returns:
+        `{"AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR"}` in 0…1, and
+        the same with `mask_` before it; without those of which there is no object.
+
+    Raises:
+        Stop: nothing is to be found, or pycocotools is not installed.
+    """
+    instances.library()
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    if not any(not item["iscrowd"] for item in truth["annotations"]):
+        raise Stop("There is no object in the pictures: nothing was scored.")
+    scores = {}
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = _indexed(COCO(), truth)
+        for kind in ("bbox", "segm")[: 1 + masks]:
+            found = _indexed(COCO(), {**truth, "annotations": _areas(results, kind)})
+            evaluation = COCOeval(reference, found, kind)
+            evaluation.evaluate()
+            evaluation.accumulate()
+            evaluation.summarize()
+            prefix = "mask_" if kind == "segm" else ""
+            for name, place in _PLACES.items():
+                if evaluation.stats[place] >= 0:
+                    scores[prefix + name] = float(evaluation.stats[place])
+    return scores
+
+
+def _indexed(coco, content):
+    coco.dataset = content
+    coco.createIndex()
+    return coco
+
+
+def _areas(results, kind):
+    """Results with numbers and with the areas by which COCO sorts them."""
+    numbered = []
+    for number, item in enumerate(results, 1):
+        if kind == "bbox":
+            area = item["bbox"][2] * item["bbox"][3]
+        else:
+            area = float(instances.library().area(item["segmentation"]))
+        numbered.append({**item, "id": number, "area": area, "iscrowd": 0})
+    return numbered
+
+
+def confusion(truth, predicted, classes, void=VOID):
+    """How often each class was taken for each.
+
+    Args:
+        truth: integers of any shape, 0…classes - 1, or `void`.
+        predicted: of the same shape, 0…classes - 1.
+        classes: their number.
+        void: what does not count.
+
+    Returns:
+        `(classes, classes)` int64, rows the truth.
+    """
+    truth, predicted = np.ravel(truth), np.ravel(predicted)
+    counted = truth != void
+    pairs = truth[counted].astype("int64") * classes + predicted[counted]
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+def intersection_over_union(matrix):
+    """The scores of class maps.
+
+    Args:
+        matrix: `(classes, classes)`, of `confusion`; a sum over pictures.
+
+    Returns:
+        `{"mIoU", "accuracy", "mean_accuracy", "IoU"}` in 0…1: the mean over the classes
+        that are seen or predicted, the share of pixels that are right, its mean over
+        the classes that are seen, and one number for each class, `None` where it is
+        neither seen nor predicted.
+
+    Raises:
+        Stop: no pixel has a class.
+    """
+    matrix = np.asarray(matrix, float)
+    right = np.diagonal(matrix)
+    seen, predicted = matrix.sum(1), matrix.sum(0)
+    if not seen.sum():
+        raise Stop("No pixel of the pictures has a class: nothing was scored.")
+    union = seen + predicted - right
+    shares = right[union > 0] / union[union > 0]
+    each = np.full(len(matrix), np.nan)
+    each[union > 0] = shares
+    return {
+        "mIoU": float(shares.mean()),
+        "accuracy": float(right.sum() / seen.sum()),
+        "mean_accuracy": float(np.mean(right[seen > 0] / seen[seen > 0])),
+        "IoU": [None if np.isnan(share) else float(share) for share in each],
+    }

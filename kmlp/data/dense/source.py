@@ -1,0 +1,124 @@
+"""What every data set of objects or class maps looks like."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+# The number in a class map of what belongs to no class.
+VOID = 255
+
+
+class Unreadable(Exception):
+    """An image or its annotation that cannot be used, though others may be.
+
+    Args:
+        place: the file.
+        why: a few words.
+    """
+
+    def __init__(self, place, why):
+        super().__init__(f"{place} ({why})")
+        self.place, self.why = place, why
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """What there is to find in an image.
+
+    Attributes:
+        boxes: `(K, 4)` float32, x1, y1, x2, y2 in pixels of the image.
+        classes: `(K,)` int32.
+        size: height and width of the image.
+        draw: function of k to the visible part of object k, `(H, W)`, true or 1
+            inside.
+    """
+
+    boxes: np.ndarray
+    classes: np.ndarray
+    size: tuple[int, int]
+    draw: Callable
+
+    def __len__(self):
+        return len(self.classes)
+
+    def masks(self):
+        """`(K, H, W)` bool."""
+        drawn = [self.draw(index) for index in range(len(self))]
+        return np.array(drawn, bool).reshape(len(self), *self.size)
+
+
+class DenseSplit:
+    """Pictures of training or validation, and what is to be seen in them.
+
+    Everything is a function of the index alone and may be asked by many threads.
+
+    Attributes:
+        name: of the data set and the split.
+        count: number of pictures.
+        size: height and width where all pictures are known to share them, or `None`.
+        in_memory: whether pictures are at hand without a file.
+        on_corrupt: `"stop"` or `"skip"` where a picture cannot be read.
+    """
+
+    name = ""
+    count = 0
+    size = None
+    in_memory = False
+    on_corrupt = "stop"
+
+    def image(self, index):
+        """`(H, W, 3)` uint8.
+
+        Raises:
+            Unreadable: the file is damaged.
+            OSError: it is gone.
+        """
+        raise NotImplementedError
+
+    def annotation(self, index):
+        """Of a detection data set `Objects`, of a segmentation data set `(H, W)` uint8.
+
+        Raises:
+            Unreadable: the annotation is damaged or not of the image's size.
+            OSError: it is gone.
+        """
+        raise NotImplementedError
+
+    def image_size(self, index):
+        """Height and width, without decoding the picture."""
+        return self.size
+
+    def place(self, index):
+        """Where a picture lies, for people."""
+        raise NotImplementedError
+
+    def image_id(self, index):
+        """What COCO's files of results call the picture."""
+        return index + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseSource:
+    """A data set of two splits.
+
+    Attributes:
+        name: for the person and the report.
+        task: `"detection"` or `"segmentation"`.
+        class_names: in the order of the class numbers.
+        train: `DenseSplit`.
+        validation: `DenseSplit`.
+        palette: `(classes, 3)` uint8, a colour for each class.
+        category_ids: of a detection data set, what COCO's files of results call the
+            classes.
+        notes: what was left out, a line each.
+    """
+
+    name: str
+    task: str
+    class_names: tuple[str, ...]
+    train: DenseSplit
+    validation: DenseSplit
+    palette: np.ndarray
+    category_ids: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,232 @@
+"""COCO's layout: polygons and run lengths, crowds, what is left out and refused."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from dense_folders import (
+    SIZE,
+    coco_content,
+    rectangle,
+    run_lengths,
+    write_coco,
+    write_picture,
+)
+from pycocotools import mask as rle
+
+from kmlp.console import Stop
+from kmlp.data.dense import Unreadable, open_dense, scoring
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_coco(tmp_path / "data")
+
+
+def test_objects_of_a_picture(folder):
+    source = open_dense(f"coco:{folder}", "detection")
+    assert source.class_names == ("car", "brush")  # by their ids, 3 and 90
+    assert source.category_ids == (3, 90)
+    first = source.validation.annotation(0)  # without the crowd
+    np.testing.assert_array_equal(first.boxes, [[4, 6, 24, 16], [30, 20, 40, 44]])
+    np.testing.assert_array_equal(first.classes, [1, 0])
+    expected = np.zeros((2, *SIZE), bool)
+    expected[0, 6:16, 4:24] = expected[1, 20:44, 30:40] = True
+    np.testing.assert_array_equal(first.masks(), expected)
+    ring = source.validation.annotation(1).masks()[0]
+    assert ring.sum() == 32**2 - 16**2
+    assert ring[10, 10]
+    assert not ring[20, 20]
+    assert len(source.validation.annotation(2)) == 0
+    cut = source.validation.annotation(3)
+    np.testing.assert_array_equal(cut.boxes, [[0, 10, 10, 30]])
+    assert source.validation.image(0).shape == (*SIZE, 3)
+
+
+def test_pictures_without_objects_are_validated_on_but_not_trained_on(folder):
+    source = open_dense(f"coco:{folder}", "detection")
+    ids = [source.train.image_id(index) for index in range(source.train.count)]
+    assert ids == [1, 2, 4]
+    assert source.validation.count == 5
+    assert len(source.notes) == 3
+    assert "2 objects have no area within the image" in source.notes[0]
+    assert "2 of 5 images are not trained on" in source.notes[2]
+
+
+def test_scoring_sees_everything_with_ids_from_one(folder):
+    source = open_dense(f"coco:{folder}", "detection")
+    truth = scoring.truth(source.validation, source)
+    stated = coco_content()["annotations"]
+    assert [item["id"] for item in truth["annotations"]] == list(range(1, 9))
+    assert sum(item["iscrowd"] for item in truth["annotations"]) == 1
+    assert sorted(item["bbox"] for item in truth["annotations"]) == sorted(
+        item["bbox"] for item in stated
+    )
+    assert {item["category_id"] for item in truth["annotations"]} == {3, 90}
+
+
+def test_compressed_run_lengths_and_boxes_alone(tmp_path):
+    content = coco_content()
+    ring = content["annotations"][1]
+    packed = rle.frPyObjects(ring["segmentation"], *SIZE)
+    ring["segmentation"] = {**packed, "counts": packed["counts"].decode()}
+    del content["annotations"][0]["segmentation"]
+    content["annotations"][2]["segmentation"] = [[30, 20, 40, 44]]  # no polygon
+    source = open_dense(f"coco:{write_coco(tmp_path, content)}", "detection")
+    assert source.train.annotation(1).masks()[0].sum() == 32**2 - 16**2
+    first = source.train.annotation(0)
+    assert [mask.sum() for mask in first.masks()] == [200, 240]
+    assert first.masks()[0, 6:16, 4:24].all()
+
+
+@pytest.mark.parametrize(
+    ("year", "pictures"),
+    [("2014", "{split}{year}"), ("", "{split}"), ("2017", "images/{split}{year}")],
+)
+def test_other_years_and_folders(tmp_path, year, pictures):
+    write_coco(tmp_path, year=year, pictures=pictures)
+    assert open_dense(f"coco:{tmp_path}", "detection").train.count == 3
+
+
+def set_in(kind, place, key, value):
+    def spoil(content):
+        content[kind][place][key] = value
+
+    return spoil
+
+
+def remove_from(kind, place, key):
+    return lambda content: content[kind][place].pop(key)
+
+
+# Case -> (what is done to good annotations, words of the message).
+BAD_CONTENT = {
+    "no annotations": (lambda c: c.pop("annotations"), "without a list of annotations"),
+    "no categories": (lambda c: c["categories"].clear(), "no categories"),
+    "unknown category": (
+        set_in("annotations", 3, "category_id", 7),
+        r"annotation 3 has category 7, which is not among the categories \(3, 90\)",
+    ),
+    "unknown image": (
+        set_in("annotations", 2, "image_id", 77),
+        "annotation 2 is of image 77",
+    ),
+    "no box": (remove_from("annotations", 1, "bbox"), "annotation 1 .* 'bbox'"),
+    "three numbers": (set_in("annotations", 1, "bbox", [1, 2, 3]), "annotation 1"),
+    "not finite": (
+        set_in("annotations", 1, "bbox", [1, float("nan"), 3, 4]),
+        "annotation 1 with numbers not finite",
+    ),
+    "no file name": (remove_from("images", 0, "file_name"), "without 'file_name'"),
+    "an image twice": (set_in("images", 1, "id", 1), "an id twice"),
+    "a mask of another size": (
+        set_in("annotations", 1, "segmentation", run_lengths(np.eye(5, 6, dtype=int))),
+        "segmentation of annotation 1: a mask of 5 x 6 for an image of 48 x 64",
+    ),
+    "run lengths too short": (
+        set_in("annotations", 1, "segmentation", {"size": [*SIZE], "counts": [9, 9]}),
+        "18 pixels in the run lengths of 3,072",
+    ),
+    "no objects": (lambda c: c["annotations"].clear(), "no images to use"),
+    "no images": (
+        lambda c: (c["images"].clear(), c["annotations"].clear()),
+        "no images to use",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONTENT)
+def test_bad_annotations_are_refused(tmp_path, case):
+    spoil, words = BAD_CONTENT[case]
+    write_coco(tmp_path)
+    content = coco_content()
+    spoil(content)
+    for split in ("train", "val"):
+        path = tmp_path / "annotations" / f"instances_{split}2017.json"
+        path.write_text(json.dumps(content))
+    with pytest.raises(Stop, match=words) as caught:
+        open_dense(f"coco:{tmp_path}", "detection")
+    assert "Received: " in str(caught.value)
+
+
+def test_damaged_json_is_refused(folder):
+    (folder / "annotations/instances_val2017.json").write_text('{"images": [')
+    with pytest.raises(Stop, match=r"damaged: Expecting value.*val2017.json"):
+        open_dense(f"coco:{folder}", "detection")
+
+
+# Case -> (what is done to a good folder, words of the message).
+BAD_FOLDERS = {
+    "missing": (lambda root: root.rename(root / "../gone"), "this does not exist"),
+    "no annotations": (
+        lambda root: (root / "annotations").rename(root / "notes"),
+        "no annotations/instances_train",
+    ),
+    "no val": (
+        lambda root: (root / "annotations/instances_val2017.json").unlink(),
+        "no annotations/instances_val",
+    ),
+    "no pictures": (
+        lambda root: (root / "train2017").rename(root / "pictures"),
+        "neither train2017 nor train for instances_train2017.json",
+    ),
+    "a picture gone": (
+        lambda root: (root / "val2017/000000000003.jpg").unlink(),
+        "1 of the 5 images .* not there: 000000000003.jpg",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FOLDERS)
+def test_bad_folders_are_refused(folder, case):
+    spoil, words = BAD_FOLDERS[case]
+    spoil(folder)
+    with pytest.raises(Stop, match=words):
+        open_dense(f"coco:{folder}", "detection")
+
+
+def test_train_and_val_must_agree_on_the_categories(folder):
+    content = coco_content()
+    content["categories"][0]["name"] = "broom"
+    path = folder / "annotations/instances_val2017.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(Stop, match="only in train: brush; only in val: broom"):
+        open_dense(f"coco:{folder}", "detection")
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (cut_short, "truncated"),
+        (lambda path: path.write_bytes(b""), "empty"),
+        (lambda path: path.write_text("text"), "no picture"),
+        (lambda path: write_picture(path, (50, 64)), "50 x 64 pixels"),
+    ],
+)
+def test_pictures_that_cannot_be_read(folder, spoil, words):
+    source = open_dense(f"coco:{folder}", "detection")
+    spoil(folder / "val2017/000000000001.jpg")
+    with pytest.raises(Unreadable, match=words):
+        source.validation.image(0)
+    source.validation.image(1)
+
+
+def test_without_pycocotools_there_is_one_clear_line(folder, monkeypatch):
+    source = open_dense(f"coco:{folder}", "detection")
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    assert len(source.train.annotation(0).boxes) == 2  # boxes need no masks
+    with pytest.raises(Stop, match=r"pip install 'kmlp\[detection\]'"):
+        source.train.annotation(0).masks()
+
+
+def test_touching_polygons_are_one_mask(tmp_path):
+    content = coco_content()
+    parts = rectangle(4, 6, 10, 10) + rectangle(14, 6, 10, 10)
+    content["annotations"][0]["segmentation"] = parts
+    source = open_dense(f"coco:{write_coco(tmp_path, content)}", "detection")
+    assert source.train.annotation(0).masks()[0].sum() == 200
