@@ -11,7 +11,15 @@ from kmlp.version import __version__
 
 # Keras loads its backend now, and TensorFlow's libraries announce themselves.
 with quiet():
-    from kmlp import analysis, layers, models, pretrained, weights
+    from kmlp import (
+        analysis,
+        detection,
+        layers,
+        models,
+        pretrained,
+        segmentation,
+        weights,
+    )
     from kmlp.analysis import profile
     from kmlp.merging import merge
     from kmlp.models import (
@@ -40,6 +48,7 @@ __all__ = [
     "__version__",
     "analysis",
     "create_model",
+    "detection",
     "layers",
     "list_models",
     "list_weights",
@@ -49,6 +58,7 @@ __all__ = [
     "pretrained",
     "profile",
     "resize",
+    "segmentation",
     "weights",
 ]
 

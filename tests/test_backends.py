@@ -27,6 +27,9 @@ for way in ("interpolate", "partition"):
     x = np.ones((2, 44, 28, 3), "float32")
     a, b = (keras.ops.convert_to_numpy(m(x)) for m in (resized, kmlp.merge(resized)))
     assert abs(a - b).max() <= 1e-5 * abs(a).max()
+# `import kmlp` is enough to load a file that holds a dense model.
+for name in ("RetinaNet", "MaskRCNN", "CascadeMaskRCNN", "SemanticFPN", "UperNet"):
+    assert keras.saving.get_registered_object(f"kmlp>{name}"), name
 print("ran on", keras.backend.backend())
 """
 

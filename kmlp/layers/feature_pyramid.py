@@ -27,11 +27,34 @@ def resize_bilinear(maps, size):
 
     As PyTorch's `interpolate(…, align_corners=False)`; computed in float32.
     """
+    if not all(isinstance(side, int) for side in size):
+        return _resized_to_unknown(maps, size)
     if tuple(maps.shape[1:3]) == tuple(size):
         return maps
     return ops.image.resize(
         maps, size, interpolation="bilinear", data_format="channels_last"
     )
+
+
+def _resized_to_unknown(maps, size):
+    """The same where a graph does not know the size, which Keras' own must."""
+    dtype, lengths = maps.dtype, ops.shape(maps)[1:3]
+    maps = ops.cast(maps, "float32")
+    for axis, (length, side) in enumerate(zip(lengths, size), 1):
+        length = ops.cast(length, "float32")
+        places = (ops.arange(side, dtype="float32") + 0.5) * (
+            length / ops.cast(side, "float32")
+        )
+        places = ops.clip(places - 0.5, 0.0, length - 1.0)
+        first = ops.floor(places)
+        share = ops.reshape(places - first, (-1, 1, 1) if axis == 1 else (-1, 1))
+        second = ops.minimum(first + 1.0, length - 1.0)
+        low, high = (
+            ops.take(maps, ops.cast(index, "int32"), axis=axis)
+            for index in (first, second)
+        )
+        maps = low + (high - low) * share
+    return ops.cast(maps, dtype)
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -88,9 +111,7 @@ class FeaturePyramid(Layer):
         self.lateral = [
             conv(1, f"lateral{i}", tuple(s)) for i, s in enumerate(input_shape)
         ]
-        self.smooth = [
-            conv(3, f"smooth{i}", between) for i in range(len(self.lateral))
-        ]
+        self.smooth = [conv(3, f"smooth{i}", between) for i in range(len(self.lateral))]
         self.further = []
         if self.extra_from != "pool":
             first = input_shape[-1] if self.extra_from == "input" else between
@@ -126,8 +147,7 @@ class FeaturePyramid(Layer):
         """Of one image; takes the shapes of all maps."""
         shapes = self.compute_output_shape(input_shape)
         count = sum(
-            conv.multiply_adds(shape)
-            for conv, shape in zip(self.lateral, input_shape)
+            conv.multiply_adds(shape) for conv, shape in zip(self.lateral, input_shape)
         )
         count += sum(
             conv.multiply_adds(shape) for conv, shape in zip(self.smooth, shapes)

@@ -30,12 +30,14 @@ class DenseModel(keras.Model):
 
     Attributes:
         backbone: the nested model `images -> {"P2": map, …}`.
+        loss_names: of what `losses_of` gives, in its order.
         preprocessing: `kmlp.preprocessing.Preprocessing` of the images, or `None`.
     """
 
     preprocessing = None
     weights_source = None
     task = None
+    loss_names = ()
 
     def __init__(
         self,

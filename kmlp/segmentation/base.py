@@ -35,6 +35,7 @@ class Segmenter(DenseModel):
         enlarged = Resize(name="enlarge", dtype="float32")([logits, inputs])
         super().__init__(inputs, enlarged, raw=raw, **kwargs)
         self._weights_of_losses = {"logits": 1.0, "auxiliary": weight}
+        self.loss_names = ("class", "auxiliary")[: len(raw)]
 
     def losses_of(self, outputs, targets, training=True):
         """Cross-entropy of each head, `(N,)`; the auxiliary one's times its weight."""

@@ -91,9 +91,7 @@ class UperNet(Segmenter):
         parts, second = {}, None
         if auxiliary:
             parts = {
-                "auxiliary_conv": conv(
-                    auxiliary_filters, 3, "auxiliary_conv", dtype
-                ),
+                "auxiliary_conv": conv(auxiliary_filters, 3, "auxiliary_conv", dtype),
                 "auxiliary_dropout": keras.layers.SpatialDropout2D(
                     dropout,
                     data_format="channels_last",

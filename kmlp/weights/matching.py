@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 
-from kmlp.weights.names import SCHEMES
+from kmlp.weights.names import SCHEMES, classifier_of, depths_of, schemes_of
 from kmlp.weights.names.layouts import converted
 from kmlp.weights.names.scheme import Scheme
 
@@ -71,17 +71,19 @@ def match(model, state, *, new_head=False):
     Raises:
         ValueError: a model of no family, or with parts that were never published.
     """
-    if type(model) not in SCHEMES:
+    schemes = schemes_of(model)
+    if not schemes:
         families = ", ".join(family.__name__ for family in SCHEMES)
         raise ValueError(
-            f"load_published() knows the published names of {families}. "
+            f"load_published() knows the published names of {families}, and of "
+            "RetinaNet and MaskRCNN over them. "
             f"Received: {type(model).__name__}"
         )
     variables = {variable.path: variable for variable in model.weights}
     ignored = sorted(name for name in state if derived(name))
     state = {name: array for name, array in state.items() if not derived(name)}
-    depths = getattr(model, "depths", None)
-    tables = [(s, s.theirs(variables, depths)) for s in SCHEMES[type(model)]]
+    depths, classifier = depths_of(model), classifier_of(model)
+    tables = [(s, s.theirs(variables, depths)) for s in schemes]
     scheme, named = max(
         tables, key=lambda table: sum(name in state for name, _ in table[1].values())
     )
@@ -94,7 +96,7 @@ def match(model, state, *, new_head=False):
     fitting, missing, misshapen, fresh = {}, {}, {}, {}
     for path, (name, convert) in named.items():
         variable = variables[path]
-        if new_head and path.startswith(CLASSIFIER):
+        if new_head and path.startswith(classifier):
             fresh[name] = variable
         elif name not in state:
             missing[name] = variable
@@ -104,7 +106,8 @@ def match(model, state, *, new_head=False):
             fitting[name] = variable, array
     unused = sorted(state.keys() - fitting.keys() - misshapen.keys())
     paths = scheme.ours(unused, depths)
-    heads = [name for name in unused if paths.get(name, "").startswith(HEAD)]
+    spare = (HEAD, *classifier) if new_head else (HEAD,)
+    heads = [name for name in unused if paths.get(name, "").startswith(spare)]
     return Match(
         scheme=scheme,
         fitting=fitting,

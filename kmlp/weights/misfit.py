@@ -1,6 +1,7 @@
 """Why a state does not fit a model, in one short paragraph with the remedy."""
 
 from kmlp.weights.matching import CLASSIFIER
+from kmlp.weights.names import classifier_of
 from kmlp.weights.recognition import as_options, recognise
 
 # How many of many names are listed, and how many where the state is another thing.
@@ -28,8 +29,15 @@ def _classifier_alone(model, found):
     missing = {v.path for v in found.missing.values()}
     misshapen = {v.path: shape for v, shape in found.misshapen.values()}
     paths = missing | misshapen.keys()
-    if found.surplus or not all(path.startswith(CLASSIFIER) for path in paths):
+    classifier = classifier_of(model)
+    if found.surplus or not all(path.startswith(classifier) for path in paths):
         return None
+    if CLASSIFIER not in classifier:
+        return (
+            f"The state was made for other classes than {model.name!r}, which has "
+            f"{model.num_classes}: pass new_head=True to keep what the model predicts "
+            "of each class and load all else, or build the model for the state's"
+        )
     if len(missing) == 2:
         return (
             "The state has no classifier, as after self-supervised training: pass "

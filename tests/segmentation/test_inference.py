@@ -86,7 +86,7 @@ def test_the_mirror_is_mirrored_back():
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         ({"mode": "tiles"}, "mode='tiles'"),
         ({"mode": "slide"}, "window"),

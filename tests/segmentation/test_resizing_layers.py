@@ -32,14 +32,14 @@ def nhwc(x):
 SIZES = [((4, 6), (8, 12)), ((5, 7), (10, 13)), ((3, 3), (7, 5)), ((6, 4), (3, 2))]
 
 
-@pytest.mark.parametrize("size, target", SIZES)
+@pytest.mark.parametrize(("size", "target"), SIZES)
 def test_nearest(size, target):
     x, like = maps(2, *size, 3), maps(2, *target, 1)
     wanted = functional.interpolate(torch_maps(x), size=target, mode="nearest")
     assert np.array_equal(host(upsample_nearest(x, like)), nhwc(wanted))
 
 
-@pytest.mark.parametrize("size, target", SIZES)
+@pytest.mark.parametrize(("size", "target"), SIZES)
 def test_bilinear(size, target):
     x = maps(2, *size, 3)
     wanted = functional.interpolate(
@@ -60,7 +60,7 @@ def test_adaptive_pooling(bins, size):
 
 
 @pytest.mark.parametrize(
-    "extra, extra_from", [(0, "input"), (2, "input"), (2, "output"), (1, "pool")]
+    ("extra", "extra_from"), [(0, "input"), (2, "input"), (2, "output"), (1, "pool")]
 )
 def test_feature_pyramid(extra, extra_from):
     inputs = [maps(1, 9, 7, 4), maps(1, 5, 4, 6), maps(1, 3, 2, 8)]

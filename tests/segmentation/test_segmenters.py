@@ -27,15 +27,17 @@ def host(values):
     return ops.convert_to_numpy(values)
 
 
-@pytest.mark.parametrize("family, head", CASES)
+@pytest.mark.parametrize(("family", "head"), CASES)
 def test_saved_configured_and_merged(family, head, tmp_path):
     model = randomised(segmenter(family, head))
     x = images()
     logits = host(model(x, training=False))
-    assert logits.shape == (2, 64, 96, CLASSES) and logits.dtype == "float32"
+    assert logits.shape == (2, 64, 96, CLASSES)
+    assert logits.dtype == "float32"
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert type(loaded) is type(model) and len(loaded.weights) == len(model.weights)
+    assert type(loaded) is type(model)
+    assert len(loaded.weights) == len(model.weights)
     assert np.array_equal(host(loaded(x, training=False)), logits)
     assert loaded.get_config() == model.get_config()
     merged = kmlp.merge(model)
@@ -44,7 +46,7 @@ def test_saved_configured_and_merged(family, head, tmp_path):
     assert not [la for la in merged._flatten_layers() if isinstance(la, kinds)]
 
 
-@pytest.mark.parametrize("family, head", [("convmlp", "upernet")])
+@pytest.mark.parametrize(("family", "head"), [("convmlp", "upernet")])
 def test_the_auxiliary_head_is_counted_trained_and_not_merged(family, head):
     model = segmenter(family, head)
     x, labels = images(), np.random.default_rng(0).integers(0, CLASSES, (2, 64, 96))
@@ -82,8 +84,8 @@ SHEET = [  # head, constants of the sheet's formula for K classes and c2 … c5 
 ]
 
 
-@pytest.mark.parametrize("cls, arguments, formula", SHEET)
-@pytest.mark.parametrize("family, k", [("convmlp", 150), ("msmlp", 19)])
+@pytest.mark.parametrize(("cls", "arguments", "formula"), SHEET)
+@pytest.mark.parametrize(("family", "k"), [("convmlp", 150), ("msmlp", 19)])
 def test_trainable_parameters_past_the_backbone(cls, arguments, formula, family, k):
     taps = backbone(family)
     channels = [tap.shape[-1] for tap in taps.pyramid_outputs.values()]
@@ -104,7 +106,7 @@ PAPERS = [  # architecture, head, backbone to the unit or None, total in million
 ]
 
 
-@pytest.mark.parametrize("arch, cls, own, total", PAPERS)
+@pytest.mark.parametrize(("arch", "cls", "own", "total"), PAPERS)
 def test_counts_of_the_papers(arch, cls, own, total):
     taps = kmlp.models.create_model(
         arch, input_shape=(None, None, 3), include_top=False
@@ -167,7 +169,9 @@ def test_void_adds_nothing_and_is_never_nan(head):
     labels[0] = 255
     raw = model(x, training=True)
     for losses in map(host, model.losses_of(raw, labels).values()):
-        assert losses[0] == 0 and np.isfinite(losses[1]) and losses[1] > 0
+        assert losses[0] == 0
+        assert np.isfinite(losses[1])
+        assert losses[1] > 0
     # Half of an image void: the loss is that of the other half, over all pixels.
     half = labels.copy()
     half[1, :, :48] = 255
@@ -194,7 +198,7 @@ def test_fits_a_pattern(head):
 
 
 @pytest.mark.parametrize(
-    "make, message",
+    ("make", "message"),
     [
         (
             lambda: SemanticFPN(kmlp.ResMLP(2, (64, 64, 3), depth=1, width=8), 3),

@@ -2,14 +2,24 @@
 
 import numpy as np
 
+# Side of the regions that detectors classify.
+_REGION = 7
+
 
 def _dense(array, shape):
     # (out, in) or a 1×1 convolution (out, in, 1, 1)
     return array.reshape(array.shape[:2]).T
 
 
+def _region(array, shape):
+    # (out, in·s·s) of a region's s×s features, channels first -> (s·s·in, out)
+    array = array.reshape(array.shape[0], -1, _REGION, _REGION)
+    return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
+
+
 def _conv(array, shape):
-    return array.transpose(2, 3, 1, 0)  # (out, in, kh, kw) -> (kh, kw, in, out)
+    # (out, in, kh, kw) -> (kh, kw, in, out), and transposed ones the other way round
+    return array.transpose(2, 3, 1, 0)
 
 
 def _patch(array, shape):
@@ -36,6 +46,7 @@ _VECTOR = ("bias", _same)
 KINDS = {
     "dense": {"kernel": ("weight", _dense), "bias": _VECTOR},
     "conv": {"kernel": ("weight", _conv), "bias": _VECTOR},
+    "region": {"kernel": ("weight", _region), "bias": _VECTOR},
     "patch": {"kernel": ("weight", _patch), "bias": _VECTOR},
     "depthwise": {"kernel": ("weight", _depthwise), "bias": _VECTOR},
     "local": {"kernel": ("weight", _local)},

@@ -1,0 +1,96 @@
+"""Boxes `x1, y1, x2, y2` in pixels: overlap, and the code that heads predict.
+
+Boxes are float32 and continuous: a box is `x2 - x1` wide.
+"""
+
+import math
+
+from keras import ops
+
+# Predicted sizes stay within this factor of the anchor's, so that no exponential
+# overflows.
+MAX_LOG_SCALE = math.log(1000 / 16)
+# Sides and unions below this count as this: padding boxes give no infinities.
+TINY = 1e-6
+
+
+def area(boxes):
+    """Areas of boxes, `(…, 4)` to `(…,)`; zero where a side is negative."""
+    width = ops.maximum(boxes[..., 2] - boxes[..., 0], 0.0)
+    height = ops.maximum(boxes[..., 3] - boxes[..., 1], 0.0)
+    return width * height
+
+
+def iou(a, b):
+    """Intersection over union of all pairs; 0 for boxes without area.
+
+    Args:
+        a: boxes `(…, A, 4)`.
+        b: boxes `(…, B, 4)`; leading axes broadcast.
+
+    Returns:
+        `(…, A, B)`, float32.
+    """
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    width = ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0])
+    height = ops.minimum(a[..., 3], b[..., 3]) - ops.maximum(a[..., 1], b[..., 1])
+    shared = ops.maximum(width, 0.0) * ops.maximum(height, 0.0)
+    return shared / ops.maximum(area(a) + area(b) - shared, TINY)
+
+
+def encode(anchors, boxes, std=(1.0, 1.0, 1.0, 1.0)):
+    """What a head should predict at anchors to give boxes.
+
+    Shifts of the centre in units of the anchor's size, and logarithms of the ratio of
+    sizes, each divided by its `std`.
+
+    Args:
+        anchors, boxes: `(…, 4)`, of shapes that broadcast.
+        std: four positive numbers.
+
+    Returns:
+        `(…, 4)`: dx, dy, dw, dh.
+
+    Reference: Ren et al., Faster R-CNN, 2015, Eq. 2.
+    """
+    ax, ay, aw, ah = _centred(anchors)
+    bx, by, bw, bh = _centred(boxes)
+    code = [(bx - ax) / aw, (by - ay) / ah, ops.log(bw / aw), ops.log(bh / ah)]
+    return ops.stack([c / s for c, s in zip(code, std)], axis=-1)
+
+
+def decode(anchors, deltas, std=(1.0, 1.0, 1.0, 1.0), size=None):
+    """The boxes that predictions at anchors mean: the inverse of `encode`.
+
+    Args:
+        anchors: `(…, 4)`.
+        deltas: `(…, 4)`, of a shape that broadcasts with it; the logarithms of sizes
+            are held within ±log(1000 / 16).
+        std: as for `encode`.
+        size: `(height, width)` that boxes are clipped to, or `None`.
+
+    Returns:
+        boxes `(…, 4)`.
+    """
+    x, y, width, height = _centred(anchors)
+    dx, dy, dw, dh = (deltas[..., i] * std[i] for i in range(4))
+    x, y = x + dx * width, y + dy * height
+    width = width * ops.exp(ops.clip(dw, -MAX_LOG_SCALE, MAX_LOG_SCALE)) / 2
+    height = height * ops.exp(ops.clip(dh, -MAX_LOG_SCALE, MAX_LOG_SCALE)) / 2
+    boxes = ops.stack([x - width, y - height, x + width, y + height], axis=-1)
+    return boxes if size is None else clip(boxes, size)
+
+
+def clip(boxes, size):
+    """Boxes `(…, 4)` within an image of `size` (height, width), numbers or scalars."""
+    height, width = (ops.cast(s, "float32") for s in size)
+    limit = ops.stack([width, height, width, height])
+    return ops.minimum(ops.maximum(boxes, 0.0), limit)
+
+
+def _centred(boxes):
+    width = ops.maximum(boxes[..., 2] - boxes[..., 0], TINY)
+    height = ops.maximum(boxes[..., 3] - boxes[..., 1], TINY)
+    x = (boxes[..., 0] + boxes[..., 2]) / 2
+    y = (boxes[..., 1] + boxes[..., 3]) / 2
+    return x, y, width, height

@@ -1,0 +1,135 @@
+"""From what the second stage says of proposals to detections, inside the graph."""
+
+import keras
+from keras import ops
+
+from kmlp.detection.boxes import area, decode
+from kmlp.detection.regions import rows_of
+from kmlp.detection.suppression import nms
+from kmlp.layers.base import Layer
+
+
+def of_class(values, classes):
+    """A class's part of predictions `(…, K, W)`: `(…, W)`; of a K of 1, that one."""
+    if values.shape[-2] == 1:
+        return values[..., 0, :]
+    chosen = ops.one_hot(classes, values.shape[-2], dtype=values.dtype)
+    return ops.sum(values * chosen[..., None], axis=-2)
+
+
+def likeliest(logits):
+    """The best class of regions that is not the background."""
+    return ops.argmax(logits[..., :-1], axis=-1)
+
+
+def refine(boxes, codes, classes, std, size):
+    """Boxes moved as a head says for a class; those without area stay zeros."""
+    moved = decode(boxes, of_class(codes, classes), std, size)
+    return ops.stop_gradient(ops.where(area(boxes)[..., None] > 0, moved, 0.0))
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class Refine(Layer):
+    """A cascade's next regions: boxes moved as a stage says for their likeliest class.
+
+    Args:
+        std: of the boxes' codes.
+
+    Shapes: a list of the images, boxes `(N, R, 4)`, logits and codes of a `BoxHead`
+    to boxes `(N, R, 4)`.
+    """
+
+    arguments = ("std",)
+
+    def __init__(self, std, **kwargs):
+        super().__init__(**kwargs)
+        self.std = tuple(std)
+
+    def call(self, inputs):
+        images, boxes, logits, codes = inputs
+        size = ops.shape(images)[1:3]
+        return refine(boxes, codes, likeliest(logits), self.std, size)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape[1])
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class Detections(Layer):
+    """The best boxes of all classes, less those that repeat one of their class.
+
+    Args:
+        std: of the boxes' codes.
+        score_threshold: probability above which a box counts.
+        nms_threshold: IoU above which the lower of two boxes of a class goes.
+        count: detections of an image.
+
+    Shapes: a list of the images, boxes `(N, R, 4)` (those without area are padding),
+    codes `(N, R, K or 1, 4)` and, from one stage or more, logits `(N, R, K + 1)`,
+    whose mean counts, to a dictionary of `boxes` `(N, count, 4)`, `scores`
+    `(N, count)` and `classes` `(N, count)` int32; best first, then zeros of class -1.
+    """
+
+    arguments = ("std", "score_threshold", "nms_threshold", "count")
+
+    def __init__(self, std, *, score_threshold, nms_threshold, count, **kwargs):
+        super().__init__(**kwargs)
+        self.std = tuple(std)
+        self.score_threshold = score_threshold
+        self.nms_threshold = nms_threshold
+        self.count = count
+
+    def call(self, inputs):
+        images, regions, codes, *logits = inputs
+        scores = ops.softmax(sum(logits) / len(logits))[..., :-1]  # (N, R, K)
+        classes = scores.shape[-1]
+        size = ops.shape(images)[1:3]
+        boxes = decode(regions[:, :, None], codes, self.std, size)
+        boxes = ops.repeat(boxes, classes // boxes.shape[2], axis=2)  # (N, R, K, 4)
+        real = ops.logical_and(area(regions)[..., None] > 0, area(boxes) > 0)
+        real = ops.logical_and(real, scores > self.score_threshold)
+
+        candidates = regions.shape[1] * classes
+        boxes = ops.reshape(boxes, (-1, candidates, 4))
+        scores = ops.where(real, scores, -float("inf"))
+        scores = ops.reshape(scores, (-1, candidates))
+        groups = ops.arange(candidates, dtype="int32") % classes
+        groups = groups[None] + ops.zeros_like(scores, dtype="int32")
+        index, found = nms(boxes, scores, groups, self.nms_threshold, self.count)
+        return {
+            "boxes": ops.where(found[..., None], rows_of(boxes, index), 0.0),
+            "scores": ops.where(found, rows_of(scores, index), 0.0),
+            "classes": ops.where(found, index % classes, -1),
+        }
+
+    def compute_output_spec(self, inputs):
+        shape = (inputs[0].shape[0], self.count)
+        return {
+            "boxes": keras.KerasTensor((*shape, 4), dtype="float32"),
+            "scores": keras.KerasTensor(shape, dtype="float32"),
+            "classes": keras.KerasTensor(shape, dtype="int32"),
+        }
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class ClassMasks(Layer):
+    """Masks of detections: probabilities of the class detected.
+
+    Shapes: a list of the classes `(N, D)` and, from one stage or more, logits
+    `(N, D, h, w, K)`, whose probabilities are averaged, to `(N, D, h, w)`; zeros
+    where there is no detection.
+    """
+
+    def call(self, inputs):
+        classes, *logits = inputs
+        masks = [ops.sigmoid(masks_of(x, classes)) for x in logits]
+        return ops.where(classes[..., None, None] >= 0, sum(masks) / len(masks), 0.0)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape[1][:-1])
+
+
+def masks_of(logits, classes):
+    """The class's mask logits of regions: `(N, P, h, w, K)` to `(N, P, h, w)`."""
+    chosen = ops.one_hot(classes, logits.shape[-1], dtype=logits.dtype)
+    return ops.einsum("nphwk,npk->nphw", logits, chosen)
