@@ -1,0 +1,32 @@
+"""What the command line of a detector or segmenter chooses."""
+
+from training.recipes import override
+from training.recipes.dense_catalogue import dense_recipe_for
+
+DEFAULT_ARCH = "convmlp_s"
+
+
+def chosen_recipe(options):
+    """The recipe with what the command line changes, and as it was before.
+
+    Raises:
+        Stop: an unknown name or field, or a value that does not fit.
+    """
+    base = dense_recipe_for(
+        options.arch,
+        options.task,
+        name=options.recipe,
+        head=options.head,
+        data=options.data,
+    )
+    recipe = base
+    if options.epochs is not None:
+        recipe = recipe.shortened(options.epochs)
+    flags = {
+        "batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        "image_size": options.image_size and "{},{}".format(*options.image_size),
+    }
+    changes = [f"{name}={value}" for name, value in flags.items() if value is not None]
+    changes += [change for group in options.set for change in group]
+    return override(recipe, changes), base

@@ -1,0 +1,141 @@
+"""Detection and segmentation as tasks of the engines."""
+
+import json
+import re
+
+import numpy as np
+from keras import ops
+
+from kmlp.data.dense import VOID
+from kmlp.data.dense.results import coco_results
+from kmlp.data.dense.scoring import (
+    average_precision,
+    intersection_over_union,
+    truth,
+)
+from kmlp.layers.feature_pyramid import resize_bilinear
+from kmlp.segmentation.losses import confusion, pixel_loss
+from training.engine.task import Task
+
+
+def task_of(source, recipe, *, indices=None):
+    """The task of a data set under a recipe.
+
+    Args:
+        source: `DenseSource`.
+        recipe: `DenseRecipe`.
+        indices: pictures of the validation that are scored; `None`: all.
+    """
+    if source.task == "detection":
+        return Detection(source, masks="mask" in recipe.head, indices=indices)
+    return Segmentation(len(source.class_names))
+
+
+class _Dense(Task):
+    """Learns from the losses that a dense model names."""
+
+    def __init__(self, names=()):
+        self.measures = ("loss", *names)
+
+    def named(self, model):
+        """The task with a measure for each loss of a model."""
+        self.measures = ("loss", *(f"{name}_loss" for name in model.loss_names))
+        return self
+
+    def training(self, model, images, targets, taught=None):
+        losses = model.losses_of(model(images, training=True), targets)
+        parts = ops.stack([losses[name] for name in model.loss_names])  # (L, N)
+        total = ops.sum(parts, axis=0)
+        sums = [ops.sum(total)[None], ops.sum(parts, axis=1)]
+        return total, ops.concatenate(sums)
+
+
+class Segmentation(_Dense):
+    """Learns class maps; the mean intersection over union says how well.
+
+    Args:
+        classes: their number, void apart.
+    """
+
+    score = "mIoU"
+
+    def __init__(self, classes):
+        super().__init__()
+        self.classes = classes
+
+    def evaluation(self, model, images, labels, weights):
+        logits = ops.cast(model(images, training=False), "float32")
+        logits = resize_bilinear(logits, ops.shape(labels)[1:3])
+        counted = ops.reshape(weights > 0, (-1, 1, 1))
+        labels = ops.where(counted, ops.cast(labels, "int32"), VOID)
+        losses = pixel_loss(logits, labels)
+        matrix = confusion(logits, labels, self.classes)
+        # A picture of nothing finite is all wrong, not class 0.
+        sums = [ops.sum(losses), ops.sum(weights)]
+        return ops.concatenate([ops.stack(sums), ops.reshape(matrix, (-1,))])
+
+    def result(self, sums):
+        """`{"loss", "mIoU", "pixel_accuracy", "count"}`."""
+        sums = np.asarray(sums, "float64")
+        loss, count = sums[:2]
+        figures = intersection_over_union(sums[2:].reshape(self.classes, self.classes))
+        return {
+            "loss": float(loss / max(count, 1.0)),
+            "mIoU": figures["mIoU"],
+            "pixel_accuracy": figures["accuracy"],
+            "count": float(count),
+        }
+
+
+class Detection(_Dense):
+    """Learns boxes, and masks where the head has them; COCO's AP says how well.
+
+    Args:
+        source: `DenseSource` with the truth.
+        masks: whether masks are scored.
+        indices: of the pictures that are scored; `None`: all of the validation.
+    """
+
+    def __init__(self, source, *, masks, indices=None):
+        super().__init__()
+        self.source, self.masks = source, masks
+        self.score = "mask_AP" if masks else "AP"
+        self._truth = truth(source.validation, source, indices)
+
+    def validate(self, engine, make_dataset):
+        found = self.found(engine, make_dataset)
+        own = [entry for _, entries in found for entry in entries]
+        parts = engine.gather(json.dumps(own).encode())
+        entries = [entry for part in parts for entry in json.loads(part)]
+        return self.scores(entries)
+
+    def scores(self, entries):
+        """COCO's figures of a file of results."""
+        figures = average_precision(self._truth, entries, masks=self.masks)
+        if self.score not in figures:
+            figures[self.score] = 0.0
+        # Sizes that do not occur have no figure; the history has one set of columns.
+        return {k: v for k, v in figures.items() if not re.search("small|med|large", k)}
+
+    def found(self, engine, make_dataset):
+        """Yields `(index, entries of a file of results)` of this process's pictures."""
+        for (_, targets, weights), outputs in engine.infer(make_dataset):
+            yield from results_of(self.source, outputs, targets, weights)
+
+
+def results_of(source, outputs, targets, weights):
+    """Yields `(index, entries)` of the pictures of a batch that count."""
+    split = source.validation
+    for row in np.flatnonzero(weights > 0):
+        index = int(targets["index"][row])
+        detections = {name: part[row] for name, part in outputs.items()}
+        yield (
+            index,
+            coco_results(
+                detections,
+                image_id=split.image_id(index),
+                size=tuple(map(int, targets["size"][row])),
+                shape=tuple(map(int, targets["shape"][row])),
+                category_ids=source.category_ids,
+            ),
+        )
