@@ -1,9 +1,8 @@
 """What the command line of a detector or segmenter chooses."""
 
+from kmlp.data.dense.opening import kind_and_folder
 from training.recipes import override
 from training.recipes.dense_catalogue import dense_recipe_for
-
-DEFAULT_ARCH = "convmlp_s"
 
 
 def chosen_recipe(options):
@@ -12,6 +11,8 @@ def chosen_recipe(options):
     Raises:
         Stop: an unknown name or field, or a value that does not fit.
     """
+    if options.data not in (None, "scenes"):
+        kind_and_folder(options.data, options.task)
     base = dense_recipe_for(
         options.arch,
         options.task,

@@ -1,16 +1,19 @@
 """The end of a run: a checked version with artifacts, figures and pictures."""
 
+import functools
 import json
 import os
 import shutil
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import kmlp
 from kmlp.artifacts import origin
 from kmlp.artifacts.forms import CHECKPOINT
 from kmlp.atomic import new_version
+from kmlp.data.dense import VOID
 from kmlp.dense_preprocessing import DensePreprocessing
 from training.dense.comparison import check_agreement, compare
 from training.dense.description import written
@@ -120,10 +123,25 @@ def _export(model, job, folder, known):
 def comparison_batches(job):
     """Validation pictures at the artifacts' size, at most about as many as asked."""
     batches = job.validation_batches()
+    if job.recipe.task == "segmentation":
+        batches = batches.map(functools.partial(_corner, job.recipe.image_size))
     if job.options.rehearse:
         return batches.take(1)
     every = -(-job.source.validation.count // job.options.compare_images)
     return batches.shard(every, 0)
+
+
+def _corner(size, images, labels, weights):
+    """The upper left of pictures of any size, and of their maps where they fit."""
+    if tuple(images.shape[1:3]) == tuple(size):
+        return images, labels, weights
+    own, (height, width) = tf.shape(images)[1:3], size
+    missing = [[0, tf.maximum(side - own[i], 0)] for i, side in enumerate(size)]
+    images = tf.pad(images[:, :height, :width], [[0, 0], *missing, [0, 0]])
+    images = tf.ensure_shape(images, (None, height, width, 3))
+    # Maps keep their own size: here they say nothing.
+    void = tf.fill((tf.shape(images)[0], height, width), tf.constant(VOID, tf.uint8))
+    return images, void, weights
 
 
 def rows_of(task):

@@ -187,7 +187,7 @@ def prepare(job):
         engine.prepare(
             model,
             make_optimizer(recipe, model, schedule),
-            job.task.named(model),
+            job.task.of(model),
             Options(
                 clip_norm=recipe.clip_norm,
                 accumulate=recipe.accumulate,

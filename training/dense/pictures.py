@@ -5,6 +5,7 @@ import numpy as np
 from kmlp.data.dense.results import paste, to_picture
 from kmlp.pictures import contact_sheet, draw_classes, draw_detections
 from kmlp.segmentation import segment
+from training.dense.tasks import at_size
 
 SHEET, SHOWN_SCORE = "predictions.png", 0.3
 ROWS = 6
@@ -74,6 +75,8 @@ def _detections(model, job, rows):
 def _maps(model, job, rows):
     source, recipe = job.source, job.recipe
     names, palette = source.class_names, source.palette
+    if recipe.test_mode == "whole":
+        model = at_size(model, job.task.size) or model
     for index, (image, _, _) in enumerate(job.validation_batches().unbatch()):
         if index == rows:
             return

@@ -3,6 +3,7 @@
 import json
 import re
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -15,6 +16,9 @@ from kmlp.data.dense.scoring import (
 )
 from kmlp.layers.feature_pyramid import resize_bilinear
 from kmlp.segmentation.losses import confusion, pixel_loss
+from kmlp.weights import resize
+from training.console import Stop
+from training.dense.segmentation import evaluation_spec
 from training.engine.task import Task
 
 
@@ -28,7 +32,8 @@ def task_of(source, recipe, *, indices=None):
     """
     if source.task == "detection":
         return Detection(source, masks="mask" in recipe.head, indices=indices)
-    return Segmentation(len(source.class_names))
+    (shape, _), _ = evaluation_spec(source.validation, recipe)
+    return Segmentation(len(source.class_names), shape[:2])
 
 
 class _Dense(Task):
@@ -37,8 +42,8 @@ class _Dense(Task):
     def __init__(self, names=()):
         self.measures = ("loss", *names)
 
-    def named(self, model):
-        """The task with a measure for each loss of a model."""
+    def of(self, model):
+        """The task with all that it takes from the model that is to be trained."""
         self.measures = ("loss", *(f"{name}_loss" for name in model.loss_names))
         return self
 
@@ -55,16 +60,31 @@ class Segmentation(_Dense):
 
     Args:
         classes: their number, void apart.
+        size: height and width of the pictures of the validation, `None` where they
+            differ.
     """
 
     score = "mIoU"
 
-    def __init__(self, classes):
+    def __init__(self, classes, size):
         super().__init__()
-        self.classes = classes
+        self.classes, self.size = classes, tuple(size)
+        self._twin = None
+
+    def of(self, model):
+        self._twin = at_size(model, self.size)
+        return super().of(model)
 
     def evaluation(self, model, images, labels, weights):
-        logits = ops.cast(model(images, training=False), "float32")
+        if self._twin is None:
+            logits = model(images, training=False)
+        else:
+            # The same weights, as they are in the engine's scope.
+            values = [weight.value for weight in model.weights]
+            mapping = list(zip(self._twin.weights, values, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                logits = self._twin(images, training=False)
+        logits = ops.cast(logits, "float32")
         logits = resize_bilinear(logits, ops.shape(labels)[1:3])
         counted = ops.reshape(weights > 0, (-1, 1, 1))
         labels = ops.where(counted, ops.cast(labels, "int32"), VOID)
@@ -85,6 +105,32 @@ class Segmentation(_Dense):
             "pixel_accuracy": figures["accuracy"],
             "count": float(count),
         }
+
+
+def at_size(model, size):
+    """A segmenter for pictures of another size than it is trained on.
+
+    Args:
+        model: a train form.
+        size: height and width, `None` where pictures differ.
+
+    Returns:
+        A model of the same weights in the same order, with values of its own; `None`
+        where the model takes such pictures as it is.
+
+    Raises:
+        Stop: pictures of several sizes, and a family that has to know one.
+    """
+    if tuple(model.inputs[0].shape[1:3]) in (tuple(size), (None, None)):
+        return None
+    try:
+        return resize(model, (*size, 3), "partition")
+    except ValueError as error:
+        raise Stop(
+            "The pictures of the validation cannot be shown to this backbone as they "
+            "are; choose convmlp or msmlp, which take any size, or pictures of one "
+            f"size. {error}"
+        ) from error
 
 
 class Detection(_Dense):

@@ -32,11 +32,7 @@ def open_dense(spec, task, *, on_corrupt="stop", **scene_arguments):
         from kmlp.data.dense.scenes import scenes
 
         return scenes(task, **scene_arguments)
-    kind, colon, folder = str(spec).partition(":")
-    if not colon or kind not in KINDS[task] or not folder:
-        allowed = " or ".join(["scenes", *(f"{name}:DIR" for name in KINDS[task])])
-        raise Stop(f"--data takes {allowed} for {task}. Received: {str(spec)!r}")
-    folder = Path(folder).expanduser()
+    kind, folder = kind_and_folder(spec, task)
     try:
         if kind == "coco":
             from kmlp.data.dense.coco import coco
@@ -51,3 +47,16 @@ def open_dense(spec, task, *, on_corrupt="stop", **scene_arguments):
         return cityscapes(folder, on_corrupt)
     except OSError as error:  # no permission, a lost disk
         raise Stop(f"--data: {error}") from error
+
+
+def kind_and_folder(spec, task):
+    """What `--data` names besides the scenes: the kind of data and where they lie.
+
+    Raises:
+        Stop: nothing such for the task.
+    """
+    kind, colon, folder = str(spec).partition(":")
+    if not colon or kind not in KINDS[task] or not folder:
+        allowed = " or ".join(["scenes", *(f"{name}:DIR" for name in KINDS[task])])
+        raise Stop(f"--data takes {allowed} for {task}. Received: {str(spec)!r}")
+    return kind, Path(folder).expanduser()
