@@ -204,7 +204,7 @@ _RECIPES = (
         name="scenes_detection",
         task="detection",
         head="mask_rcnn",
-        epochs=8,
+        epochs=5,
         # Heads without norms do not bear the rate of those with.
         learning_rate=1e-3,
         mask_size=56,
@@ -215,7 +215,7 @@ _RECIPES = (
         name="scenes_segmentation",
         task="segmentation",
         head="semantic_fpn",
-        epochs=8,
+        epochs=6,
         learning_rate=3e-3,
         **_SCENES,
     ),
