@@ -157,6 +157,11 @@ def sizes(text):
     return () if text == "none" else tuple(positive(part) for part in text.split(","))
 
 
+def scales(text):
+    """Positive numbers with commas between them."""
+    return tuple(rate(part) for part in text.split(","))
+
+
 def minutes(text):
     """A number of minutes, 0 for always."""
     try:

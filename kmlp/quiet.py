@@ -10,7 +10,8 @@ import tempfile
 # the lines of a machine without a GPU, which come as errors.
 _CHATTER = re.compile(
     r"[IW]\d{4} |INFO: |WARNING: All log|fully_quantize: |<unknown>:|.*loc\(|"
-    r'  %|  "func|"func|\^bb|\}\) |To enable the following|E\d{4} .*(cuda|cuInit)'
+    r'  %|  "func|"func|\^bb|\}\) |To enable the following|'
+    r"E\d{4} .*(cuda|cuInit|oneDNN)"
 )
 
 

@@ -6,6 +6,9 @@ import keras
 
 from kmlp.layers.base import copy, remade
 
+# What a model knows of its images, its classes and its weights.
+_KEPT = ("preprocessing", "class_names", "weights_source", "num_classes", "task")
+
 
 def rewrite(layer, replace):
     """A new model whose layers are replacements or copies of a model's.
@@ -51,8 +54,8 @@ def _rewrite_graph(model, replace):
 
 
 def _marked(twin, model):
-    """The twin with what a model knows of its images, its classes and its weights."""
-    for name in ("preprocessing", "class_names", "weights_source", "num_classes"):
+    """The twin with what a model knows beside its graph."""
+    for name in _KEPT:
         if hasattr(model, name):
             setattr(twin, name, getattr(model, name))
     return twin

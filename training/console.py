@@ -32,6 +32,7 @@ exit_code, import_quietly = console.exit_code, console.import_quietly
 first_line, some = console.first_line, console.some
 image_size, minutes, positive = console.image_size, console.minutes, console.positive
 rate, seed, sizes = console.rate, console.seed, console.sizes
+scales = console.scales
 step_range, NAMED = console.step_range, console.NAMED
 RESOLUTIONS = console.RESOLUTIONS
 channels, deviations, share = console.channels, console.deviations, console.share

@@ -52,7 +52,17 @@ def _architecture(origin):
 def _configuration(origin):
     entries = origin.get("configuration") or {}
     hidden = ("name", "trainable", "dtype")
-    return ", ".join(f"{k}={v}" for k, v in entries.items() if k not in hidden)
+    return ", ".join(
+        f"{k}={_setting(v)}" for k, v in entries.items() if k not in hidden
+    )
+
+
+def _setting(value):
+    """A backbone by its class and name, anything else as it is."""
+    if isinstance(value, dict) and "class_name" in value:
+        name = (value.get("config") or {}).get("name")
+        return f"{value['class_name']}({name})"
+    return value
 
 
 def _weights(origin):
@@ -77,6 +87,8 @@ def _begun(origin):
 
 def _images(origin):
     p = origin.get("preprocessing")
+    if p and p.get("task"):
+        return _pictures(p)
     if not p or not p.get("image_size"):
         return None
     share = f", {p['test_crop']:g} of the shorter side" if p.get("test_crop") else ""
@@ -84,6 +96,22 @@ def _images(origin):
         f"{p['image_size']}x{p['image_size']}{share}, {p.get('test_interpolation')}, "
         f"mean {_numbers(p.get('mean'))}, std {_numbers(p.get('std'))}"
     )
+
+
+def _pictures(p):
+    """Of a detector or segmenter."""
+    canvas = "x".join(map(str, p["canvas"]))
+    parts = [f"{p['task']}, canvas {canvas}"]
+    if p.get("short_side"):
+        longest = f", long side at most {p['long_side']}" if p.get("long_side") else ""
+        parts.append(f"short side {p['short_side']}{longest}")
+    if p.get("resize_to"):
+        parts.append(f"within {'x'.join(map(str, p['resize_to']))}")
+    if p["task"] == "segmentation":
+        window = "x".join(map(str, p.get("window") or ()))
+        parts.append(" ".join(filter(None, ["validated", p["mode"], window])))
+    parts.append(f"mean {_numbers(p.get('mean'))}, std {_numbers(p.get('std'))}")
+    return ", ".join(parts)
 
 
 def _numbers(values):
@@ -126,6 +154,17 @@ def _accuracies(origin):
     return f"{entries['top1']:.2%} of {entries['images']:,} images{compared}"
 
 
+def _figures(origin):
+    """Of a detector or segmenter."""
+    entries = origin.get("accuracies") or {}
+    known = [name for name in ("AP", "mask_AP", "mIoU", "accuracy") if name in entries]
+    if not known or "top1" in entries:
+        return None
+    said = ", ".join(f"{name.replace('_', ' ')} {entries[name]:.2%}" for name in known)
+    images = f" of {entries['images']:,} images" if "images" in entries else ""
+    return said + images
+
+
 def _operations(origin):
     entries = origin.get("audit") or {}
     if not entries:
@@ -151,6 +190,7 @@ _ROWS = (
     ("artifact", _made_as),
     ("equality", _equality),
     ("top-1", _accuracies),
+    ("figures", _figures),
     ("operations", _operations),
     ("created", lambda origin: origin.get("created")),
     ("versions", _versions),

@@ -82,11 +82,16 @@ def _run_keras(model):
     shapes = [tuple(t.shape) for t in outputs]
     if len(inputs) != 1:
         return None, None, shapes
-    return _compiled(model), tuple(inputs[0].shape), shapes
+    run = compiled(model)
+    return lambda images: _single(run(images)), tuple(inputs[0].shape), shapes
 
 
-def _compiled(model):
-    """The model's inference as a function of arrays, with no XLA on TensorFlow."""
+def compiled(model):
+    """A model's inference as a function of an array of images, with no XLA.
+
+    Args:
+        model: a functional model of one input, built.
+    """
     if keras.backend.backend() == "jax":
         import jax
 
@@ -95,13 +100,15 @@ def _compiled(model):
             [v.value for v in variables]
             for variables in (model.trainable_variables, model.non_trainable_variables)
         ]
-        return lambda images: _single(step(*state, images))
+        return lambda images: step(*state, images)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
-        step = tf.function(lambda x: model(x, training=False))
-        return lambda images: _single(step(tf.convert_to_tensor(images)))
-    return lambda images: _single(model(images, training=False))
+        # One graph for batches, and pictures, of any size that the model takes.
+        takes = tf.TensorSpec(model.inputs[0].shape, model.inputs[0].dtype)
+        step = tf.function(lambda x: model(x, training=False), input_signature=[takes])
+        return lambda images: step(tf.convert_to_tensor(images))
+    return lambda images: model(images, training=False)
 
 
 def _artifact(path, form):

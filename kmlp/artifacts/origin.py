@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import platform
 import shutil
+import struct
 import zipfile
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from kmlp.artifacts.forms import KERAS, SAVED_MODEL, TFLITE, locate
 from kmlp.atomic import new_file
 from kmlp.console import Stop
 from kmlp.models.base import VisionMLP
+from kmlp.models.dense import DenseModel
 from kmlp.version import __version__
 
 FORMAT = 1
@@ -39,8 +41,8 @@ def describe(model, *, form, preprocessing=None, class_names=None):
     Args:
         model: the trained `keras.Model`, built.
         form: what of it is written, `TRAIN_FORM` or `MERGED`.
-        preprocessing: `kmlp.preprocessing.Preprocessing`; `None`: the model's own, if
-            it has one.
+        preprocessing: `kmlp.preprocessing.Preprocessing`, or `DensePreprocessing` of
+            detectors and segmenters; `None`: the model's own, if it has one.
         class_names: in the order of the outputs; `None`: those of `preprocessing`.
 
     Returns:
@@ -48,7 +50,7 @@ def describe(model, *, form, preprocessing=None, class_names=None):
         none of ours, whose class is named; so are multiply-adds that cannot be
         counted.
     """
-    ours = isinstance(model, VisionMLP)
+    ours = isinstance(model, (VisionMLP, DenseModel))
     if preprocessing is None:
         preprocessing = getattr(model, "preprocessing", None)
     if class_names is None and preprocessing is not None:
@@ -131,7 +133,7 @@ def read(path):
     try:
         text = _READERS[form](path)
         return None if text is None else json.loads(text)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, struct.error, zipfile.BadZipFile) as error:
         raise Stop(
             "What this artifact says of its origin cannot be read: it is damaged; "
             f"export it again. Received: {str(path)!r} ({error})"

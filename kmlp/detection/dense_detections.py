@@ -90,7 +90,8 @@ class DenseDetections(Layer):
     def _level(self, logits, codes, anchors, size):
         """Candidates: boxes `(N, k, 4)`, scores and classes `(N, k)`."""
         pairs = self._count(logits)
-        scores = ops.sigmoid(ops.reshape(ops.cast(logits, "float32"), (-1, pairs)))
+        rows = (ops.shape(logits)[0], pairs)
+        scores = ops.sigmoid(ops.reshape(ops.cast(logits, "float32"), rows))
         scores = ops.where(scores > self.score_threshold, scores, -float("inf"))
         count = self.candidates
         if isinstance(pairs, int) and pairs > 0:

@@ -42,7 +42,7 @@ def export_tflite(checkpoint, output, quantize, options):
             loses more than it may.
     """
     model = checkpoint.model
-    targets = _targets(checkpoint, output, quantize)
+    targets = targets_of(checkpoint.path, output, quantize)
     _check(checkpoint, targets, options)
     images = open_images(checkpoint, options.data, count=options.images)
     if images is None and options.max_drop is not None:
@@ -84,9 +84,17 @@ def export_tflite(checkpoint, output, quantize, options):
         )
 
 
-def _targets(checkpoint, output, quantize):
-    """`{quantisation: path to write}`."""
-    path = checkpoint.path
+def targets_of(path, output, quantize):
+    """`{quantisation: path to write}`.
+
+    Args:
+        path: of the checkpoint.
+        output: of the command line: a `.tflite` file, a folder, or `None`.
+        quantize: keys of `MAX_DROP`.
+
+    Raises:
+        Stop: several files for one name, or a file where a folder should be.
+    """
     stem = "model" if path.stem == "trained" else path.stem
     if output is not None and output.suffix == SUFFIX:
         if len(quantize) > 1:

@@ -4,6 +4,8 @@ import dataclasses
 
 import keras
 
+from kmlp.export.dense_offer import dense_offer, is_dense
+from kmlp.export.names import checked_names
 from kmlp.preprocessing import NEEDED, Preprocessing
 
 
@@ -35,11 +37,13 @@ def offer(model, specs, *, preprocessing=None, class_names=None, top_k=5):
         top_k: how many classes `classify` names, at most.
 
     Returns:
-        An `Offer`.
+        An `Offer`; of detectors and segmenters a `DenseOffer`.
 
     Raises:
         ValueError: something contradicts the model or is incomplete.
     """
+    if is_dense(model, preprocessing):
+        return dense_offer(model, specs, preprocessing, class_names)
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
         raise ValueError(f"`top_k` must be a positive integer. Received: top_k={top_k}")
     if preprocessing is None:
@@ -64,13 +68,17 @@ def names_of(model, specs, class_names=None, preprocessing=None):
     Raises:
         ValueError: not one distinct name of one line for each class.
     """
+    if is_dense(model, preprocessing):
+        return dense_offer(model, specs, preprocessing, class_names).class_names
     return _names(_classes(model, specs), class_names, preprocessing)
 
 
 def _own(model):
     """What a model knows of its images, at least the names of its classes."""
     own = getattr(model, "preprocessing", None)
-    if own is None or own.complete:
+    if not isinstance(own, Preprocessing):
+        return None
+    if own.complete:
         return own
     return Preprocessing(class_names=own.class_names)
 
@@ -78,7 +86,12 @@ def _own(model):
 def _names(classes, class_names, preprocessing):
     if class_names is None and preprocessing is not None and classes:
         class_names = preprocessing.class_names
-    return None if class_names is None else _checked_names(class_names, classes)
+    if class_names is not None and classes is None:
+        raise ValueError(
+            "`class_names` go with a model of one output (N, classes), and this has "
+            f"none. Received: {len(tuple(class_names))} class names"
+        )
+    return None if class_names is None else checked_names(class_names, classes)
 
 
 def _classes(model, specs):
@@ -93,41 +106,6 @@ def _classes(model, specs):
     if len(specs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
         return None
     return outputs[0].shape[1]
-
-
-def _checked_names(names, classes):
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            "`class_names` must be a list of strings. "
-            f"Received: class_names={_shortened(names)}"
-        )
-    names = tuple(names)
-    if classes is None:
-        raise ValueError(
-            "`class_names` go with a model of one output (N, classes), and this has "
-            f"none. Received: {len(names)} class names"
-        )
-    if len(names) != classes:
-        raise ValueError(
-            f"`class_names` must name each of the model's {classes} classes. "
-            f"Received: {len(names)} class names"
-        )
-    if wrong := [n for n in names if not n.strip() or n.splitlines() != [n]]:
-        raise ValueError(
-            "`class_names` must be of one line each and not empty. "
-            f"Received: {_shortened(wrong)}"
-        )
-    if len(set(names)) < classes:
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise ValueError(
-            f"`class_names` must differ. Received more than once: {_shortened(twice)}"
-        )
-    return names
-
-
-def _shortened(names):
-    names = names if isinstance(names, str) else list(names)
-    return repr(names[:3])[:200] + (f" and {len(names) - 3} more" * (len(names) > 3))
 
 
 def _checked_preprocessing(preprocessing, specs):

@@ -10,8 +10,11 @@ import tensorflow as tf
 
 from kmlp.artifacts import origin
 from kmlp.atomic import new_version
+from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.export import evidence
 from kmlp.export import warmup as warming
+from kmlp.export.dense_offer import DenseOffer
+from kmlp.export.dense_signatures import dense_signatures
 from kmlp.export.offer import offer
 from kmlp.export.precision import in_float32
 from kmlp.export.running import load_saved_model
@@ -33,7 +36,7 @@ def saved_model(
     path: str | os.PathLike,
     merge: bool = True,
     *,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | DensePreprocessing | None = None,
     class_names: Sequence[str] | None = None,
     top_k: int = 5,
     warmup: bool = True,
@@ -56,6 +59,14 @@ def saved_model(
 
     `features`, for models that have `pyramid_outputs`, gives these of images.
 
+    A detector's `serving_default` gives `boxes`, `scores`, `classes` and, where it has
+    them, `masks`; decoding and suppression are in the graph. Its `serving_bytes` takes
+    pictures of any size and shape, puts them on the canvas as in evaluation, and gives
+    `boxes` in each picture's own pixels, cut at its edges; masks lie over
+    `whole_boxes`, which are not cut. A segmenter's `serving_default` gives logits; its
+    `serving_bytes` gives `classes` of the canvas `(N, H, W)`, 255 beyond the picture,
+    whose height and width there are in `shapes`, its own in `sizes`.
+
     The artifact is float32 whatever policy the model was trained in. Nothing but the
     whole version ever appears: a killed export leaves none.
 
@@ -65,7 +76,8 @@ def saved_model(
             above the highest there.
         merge: whether the model's inference form (`kmlp.merge`) is written.
         preprocessing: how images become the model's input, from
-            `kmlp.preprocessing.preprocessing_of`; `None`: what the model itself knows.
+            `kmlp.preprocessing.preprocessing_of`, or `DensePreprocessing` of detectors
+            and segmenters; `None`: what the model itself knows.
         class_names: one per class, in the order of the outputs; `None`: those of
             `preprocessing`, or else the numbers of the classes.
         top_k: how many classes `classify` answers with, at most.
@@ -167,7 +179,8 @@ def write_saved_model(
         class_names=class_names,
         top_k=top_k,
     )
-    functions = signatures(model, specs, offered)
+    served = dense_signatures if isinstance(offered, DenseOffer) else signatures
+    functions = served(model, specs, offered)
     _save(functions, folder)
     if offered.class_names is not None:
         (folder / EXTRA).mkdir(exist_ok=True)

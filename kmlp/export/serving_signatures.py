@@ -46,11 +46,9 @@ def signatures(model, specs, offered):
 
     def from_bytes(image_bytes):
         images = prepared(image_bytes, offered.preprocessing)
-        # Not every convolution takes no images: there is always one.
         count = tf.shape(images)[0]
-        missing = tf.cast(count == 0, tf.int32)
-        images = tf.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
-        return {name: value[:count] for name, value in default(images).items()}
+        found = default(at_least_one(images))
+        return {name: value[:count] for name, value in found.items()}
 
     takes, outputs_of = specs, default
     if offered.preprocessing is not None:
@@ -68,6 +66,12 @@ def signatures(model, specs, offered):
     if getattr(model, "pyramid_outputs", None):
         found[FEATURES] = _function(features, specs)
     return found
+
+
+def at_least_one(images):
+    """The images, or one of zeros: not every convolution takes none."""
+    missing = tf.cast(tf.shape(images)[0] == 0, tf.int32)
+    return tf.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
 
 
 def prepared(image_bytes, preprocessing):

@@ -142,6 +142,12 @@ def check_options(
         raise ValueError(
             f"`batch_size` is a positive integer. Received: {batch_size!r}"
         )
+    if isinstance(getattr(model, "output", None), dict):
+        raise ValueError(
+            "A detector is served as a SavedModel: TFLite has no operations for its "
+            "decoding and suppression. Segmenters and classifiers become TFLite files. "
+            f"Received: {model.name!r}"
+        )
     specs = input_specs(model)
     if len(specs) != 1:
         raise ValueError(

@@ -100,6 +100,13 @@ def run(options):
     """Exports and prints where to."""
     form = _form(options)
     import_quietly()
+    from kmlp.predicting.dense_network import task_of
+
+    if (task := task_of(options.model)) is not None:
+        from kmlp.edge.dense import export_dense
+
+        export_dense(task, form == TFLITE, options)
+        return
     from kmlp.edge.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(

@@ -31,7 +31,7 @@ class DenseModel(keras.Model):
     Attributes:
         backbone: the nested model `images -> {"P2": map, …}`.
         loss_names: of what `losses_of` gives, in its order.
-        preprocessing: `kmlp.preprocessing.Preprocessing` of the images, or `None`.
+        preprocessing: `kmlp.dense_preprocessing.DensePreprocessing`, or `None`.
     """
 
     preprocessing = None

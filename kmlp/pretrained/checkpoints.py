@@ -6,6 +6,7 @@ import h5py
 
 from kmlp import models
 from kmlp.models.base import VisionMLP
+from kmlp.models.dense import DenseModel
 from kmlp.models.registry import variant
 from kmlp.pretrained.found import KERAS_WEIGHTS
 from kmlp.pretrained.loading import load_checkpoint
@@ -67,11 +68,15 @@ def _from_weights(found, input_shape, overrides):
 
 
 def _unchanged(model, found, num_classes, input_shape, overrides):
-    """A model of other classes, such as a merged one, of which nothing can change."""
+    """A model of other classes, such as a merged one, of which nothing can change.
+
+    Detectors and segmenters are brought to another size later.
+    """
     own = tuple(model.inputs[0].shape[1:])
+    resizable = isinstance(model, DenseModel)
     asked = {
         "num_classes": num_classes,
-        "input_shape": None if input_shape in (None, own) else input_shape,
+        "input_shape": None if resizable or input_shape == own else input_shape,
         **overrides,
     }
     wrong = {key: value for key, value in asked.items() if value is not None}

@@ -3,6 +3,7 @@
 from kmlp import models
 from kmlp.console import Stop
 from kmlp.models.base import VisionMLP
+from kmlp.models.dense import DenseModel
 from kmlp.models.registry import variant
 from kmlp.pretrained import checkpoints, published
 from kmlp.pretrained.found import Found, find
@@ -44,8 +45,9 @@ def create_model(
         **overrides: further arguments of the family's class.
 
     Returns:
-        A functional `keras.Model` named after the architecture. With weights it has
-        their `preprocessing`, `class_names` and `weights_source`, as far as known.
+        A functional `keras.Model` named after the architecture, or the detector or
+        segmenter that the weights are of. With weights it has their `preprocessing`,
+        `class_names` and `weights_source`, as far as known.
 
     Raises:
         ValueError: an unknown name or tag, a file that is damaged or of another
@@ -80,11 +82,12 @@ def create_model(
 def _with_weights(found: Found, num_classes, input_shape, resolution, overrides):
     source = published if found.is_published else checkpoints
     model, own_classes = source.load(found, num_classes, input_shape, overrides)
-    if not isinstance(model, VisionMLP):
+    if not isinstance(model, (VisionMLP, DenseModel)):
         return model
     if input_shape is not None and _other_size(model, input_shape):
         model = resize(model, input_shape, resolution)
-    _say_of_head(model, own_classes)
+    if isinstance(model, VisionMLP):
+        _say_of_head(model, own_classes)
     return model
 
 

@@ -6,7 +6,9 @@ import keras
 
 from kmlp.artifacts import origin
 from kmlp.console import Stop, first_line
+from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.models.base import VisionMLP
+from kmlp.models.dense import DenseModel
 from kmlp.preprocessing import preprocessing_of
 from kmlp.quiet import quiet
 
@@ -43,8 +45,12 @@ def load_checkpoint(path):
             f"This checkpoint cannot be read; {remedy}. "
             f"Received: {str(path)!r} ({first_line(error)[:200]})"
         ) from error
-    if isinstance(model, VisionMLP):
-        known = preprocessing_of(path)
-        model.preprocessing = known if known.found else None
-        model.weights_source = (origin.read(path) or {}).get("source")
+    if isinstance(model, (VisionMLP, DenseModel)):
+        carried = origin.read(path) or {}
+        if isinstance(model, DenseModel):
+            model.preprocessing = DensePreprocessing.from_origin(carried)
+        else:
+            known = preprocessing_of(path)
+            model.preprocessing = known if known.found else None
+        model.weights_source = carried.get("source")
     return model

@@ -6,7 +6,9 @@ from pathlib import Path
 from kmlp.artifacts import origin
 from kmlp.artifacts.forms import CHECKPOINT
 from kmlp.atomic import new_file
+from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.models.base import VisionMLP
+from kmlp.models.dense import DenseModel
 from kmlp.preprocessing import Preprocessing
 
 
@@ -14,9 +16,10 @@ def save_preset(model, folder, *, preprocessing=None, class_names=None):
     """Saves a model of ours as `folder/trained.keras`, which carries its origin.
 
     Args:
-        model: of one of the families, in its train form.
+        model: of one of the families, a detector or a segmenter, in its train form.
         folder: made where it is missing; a preset in it is replaced in one step.
-        preprocessing: `kmlp.preprocessing.Preprocessing`; `None`: the model's.
+        preprocessing: `kmlp.preprocessing.Preprocessing`, of detectors and segmenters
+            `kmlp.dense_preprocessing.DensePreprocessing`; `None`: the model's.
         class_names: in the order of the outputs; `None`: those of `preprocessing`.
 
     Returns:
@@ -26,14 +29,25 @@ def save_preset(model, folder, *, preprocessing=None, class_names=None):
         ValueError: no model of ours, or names or preprocessing that do not fit it.
         OSError: the folder cannot be written; what was there is kept.
     """
-    if not isinstance(model, VisionMLP):
+    if not isinstance(model, (VisionMLP, DenseModel)):
         raise ValueError(
             "A preset holds a model of one of the families in its train form; save "
             f"others by model.save(). Received: {type(model).__name__}"
         )
     if preprocessing is None:
         preprocessing = model.preprocessing
+    fitting = DensePreprocessing if isinstance(model, DenseModel) else Preprocessing
+    if preprocessing is not None and not isinstance(preprocessing, fitting):
+        raise ValueError(
+            f"`preprocessing` of this model is a {fitting.__name__}. "
+            f"Received: {type(preprocessing).__name__}"
+        )
     if class_names is not None:
+        if preprocessing is None and fitting is DensePreprocessing:
+            raise ValueError(
+                "`class_names` of a detector or segmenter go with its `preprocessing`: "
+                "pass a DensePreprocessing too. Received: preprocessing=None"
+            )
         preprocessing = dataclasses.replace(
             preprocessing or Preprocessing(), class_names=tuple(class_names)
         )
@@ -51,12 +65,14 @@ def save_preset(model, folder, *, preprocessing=None, class_names=None):
 
 def _check(model, preprocessing):
     names = preprocessing.class_names
-    outputs = model.num_classes if model.include_top else 0
+    outputs = model.num_classes if getattr(model, "include_top", True) else 0
     if names is not None and outputs and len(names) != outputs:
         raise ValueError(
             f"`class_names` must name each of the model's {outputs} classes. "
             f"Received: {len(names)} class names"
         )
+    if isinstance(preprocessing, DensePreprocessing):
+        return
     sizes = set(model.inputs[0].shape[1:3]) - {None}
     if preprocessing.image_size is not None and sizes - {preprocessing.image_size}:
         height, width = model.inputs[0].shape[1:3]

@@ -1,6 +1,9 @@
 """Trained models for images of other sizes."""
 
+import keras
+
 from kmlp.models.base import VisionMLP, token_grid
+from kmlp.models.dense import DenseModel
 
 # Word -> method of interpolation, where kernels have to be.
 RESOLUTIONS = {
@@ -18,7 +21,8 @@ def resize(model, input_shape, resolution="interpolate"):
     new images or stay, the maps being cut into blocks of the trained grid.
 
     Args:
-        model: of one of the families, in train form; it is left untouched.
+        model: of one of the families, or a detector or segmenter over one, in train
+            form; it is left untouched.
         input_shape: `(H, W, C)`, at least a patch; `(None, None, C)` for the families
             that take any size.
         resolution: `"interpolate"`: kernels over positions become `W' = Up W Down`
@@ -45,6 +49,8 @@ def resize(model, input_shape, resolution="interpolate"):
             f"`resolution` must be one of {tuple(RESOLUTIONS)}. "
             f"Received: resolution={resolution!r}"
         )
+    if isinstance(model, DenseModel):
+        return _resized_dense(model, input_shape, resolution)
     if not isinstance(model, VisionMLP):
         raise ValueError(
             "resize() takes a model of one of the library's families in train form, "
@@ -62,13 +68,34 @@ def resize(model, input_shape, resolution="interpolate"):
     if "block_size" in config:
         config["block_size"] = _block(model, config["input_shape"], resolution)
     twin = type(model).from_config(config)
-    way = {}
-    if "block_size" in config:
-        steps = [own / new for own, new in zip(_extent(model), _extent(twin))]
-        way = {"method": RESOLUTIONS[resolution], "steps": steps}
-    _transfer(model, twin, **way)
+    _transfer(model, twin, **_way(model, twin, resolution))
     _describe(model, twin)
     return twin
+
+
+def _resized_dense(model, input_shape, resolution):
+    """A detector or segmenter over its backbone at another size."""
+    config = model.get_config()
+    backbone = keras.saving.deserialize_keras_object(config["backbone"])
+    if not isinstance(backbone, VisionMLP):
+        raise ValueError(
+            "resize() takes detectors and segmenters over backbones of this library. "
+            f"Received: {model.name!r} over a {type(backbone).__name__}"
+        )
+    resized = resize(backbone, input_shape, resolution)
+    config["backbone"] = keras.saving.serialize_keras_object(resized)
+    twin = type(model).from_config(config)
+    _transfer(model, twin, **_way(backbone, resized, resolution))
+    _describe(model, twin)
+    return twin
+
+
+def _way(source, target, resolution):
+    """How kernels over positions come from one network to the other."""
+    if not hasattr(source, "block_size"):
+        return {}
+    steps = [own / new for own, new in zip(_extent(source), _extent(target))]
+    return {"method": RESOLUTIONS[resolution], "steps": steps}
 
 
 def _block(model, input_shape, resolution):

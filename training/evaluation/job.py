@@ -17,6 +17,7 @@ from kmlp.data.labelled import open_evaluation
 from kmlp.data.scoring import Score
 from kmlp.data.truth import class_numbers, read_labels
 from kmlp.models.base import VisionMLP
+from kmlp.predicting.dense_network import task_of
 from kmlp.preprocessing import preprocessing_of
 from kmlp.pretrained.loading import load_checkpoint
 from kmlp.weights import resize
@@ -41,6 +42,11 @@ def run(options):
     """
     if options.json is not None:
         check_writable(options.json)
+    if (task := task_of(options.weights)) is not None:
+        raise Stop(
+            f"These weights are of {task}: training/evaluate_dense.py evaluates them. "
+            f"Received: {str(options.weights)!r}"
+        )
     weights, resized = opened(options)
     prepared, size = preprocessing(options, weights)
     source = open_evaluation(

@@ -2,8 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import glob
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +14,6 @@ from kmlp.artifacts.forms import KERAS, locate
 from kmlp.artifacts.opening import Weights, as_weights, open_weights
 from kmlp.console import Stop
 from kmlp.data.decode import centre_crop, normalise
-from kmlp.data.folders import SUFFIXES, nested_images
 from kmlp.data.headers import checked
 from kmlp.preprocessing import NEEDED, Preprocessing, preprocessing_of
 
@@ -134,42 +131,6 @@ def _model(weights, arch, image_size, resolution):
             f"--weights, or probe them. Received: {str(weights)!r}"
         )
     return model
-
-
-def images_of(arguments):
-    """The image files that arguments stand for: files, folders or globs.
-
-    Args:
-        arguments: paths; folders are searched with all that is in them.
-
-    Returns:
-        A list of paths, sorted within a folder or glob.
-
-    Raises:
-        Stop: one that stands for nothing.
-    """
-    found = []
-    for argument in map(str, arguments):
-        path = Path(argument).expanduser()
-        if path.is_dir():
-            files = nested_images(path)
-            if not files:
-                raise Stop(
-                    f"A folder without images ({', '.join(SUFFIXES)}): choose one that "
-                    f"has some. Received: {argument!r}"
-                )
-        elif path.exists():
-            files = [str(path)]
-        else:
-            files = sorted(glob.glob(str(path), recursive=True))
-            files = [f for f in files if not os.path.isdir(f)]
-            if not files:
-                raise Stop(
-                    "There is no such image, nor do images match it as a pattern. "
-                    f"Received: {argument!r}"
-                )
-        found += files
-    return list(dict.fromkeys(found))
 
 
 def predict(classifier, images, *, top=5, batch_size=32):

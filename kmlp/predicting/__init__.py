@@ -1,0 +1,1 @@
+"""What pictures show, by weights of any form: classes, objects or class maps."""
