@@ -7,6 +7,7 @@ from kmlp.models.dense import DenseModel
 from kmlp.models.registry import variant
 from kmlp.pretrained import checkpoints, published
 from kmlp.pretrained.found import Found, find
+from kmlp.weights.communication import communicating
 from kmlp.weights.resizing import resize
 
 
@@ -42,7 +43,9 @@ def create_model(
         resolution: where `input_shape` is not the weights' own, `"interpolate"` or
             `"interpolate_cubic"` for spatial kernels of the new grid, or `"partition"`
             for the trained grid on blocks of the new one, as in `kmlp.resize`.
-        **overrides: further arguments of the family's class.
+        **overrides: further arguments of the family's class. With RepMLPNet's weights
+            `downsample="conv3"` or `"conv5"` approximates their embeddings, and a line
+            says how closely.
 
     Returns:
         A functional `keras.Model` named after the architecture, or the detector or
@@ -81,11 +84,20 @@ def create_model(
 
 def _with_weights(found: Found, num_classes, input_shape, resolution, overrides):
     source = published if found.is_published else checkpoints
+    overrides = dict(overrides)
+    downsample = overrides.pop("downsample", None)
     model, own_classes = source.load(found, num_classes, input_shape, overrides)
     if not isinstance(model, (VisionMLP, DenseModel)):
         return model
     if input_shape is not None and _other_size(model, input_shape):
         model = resize(model, input_shape, resolution)
+    if downsample not in (None, getattr(model, "downsample", None)):
+        model, kept = communicating(model, downsample)
+        print(
+            f"{model.name}: the embeddings became {downsample} with {kept:.0%} of "
+            "their squared weights: fine-tune it.",
+            flush=True,
+        )
     if isinstance(model, VisionMLP):
         _say_of_head(model, own_classes)
     return model

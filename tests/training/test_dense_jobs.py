@@ -204,7 +204,7 @@ BAD = {
         ["--arch", "resmlp_s12"],
         "choose a family of four stages",
     ),
-    "no such data": (train_segmenter, ["--data", "coco:here"], "--data takes scenes or"),
+    "no such data": (train_segmenter, ["--data", "coco:here"], "--data takes scenes"),
     "no folder": (train_detector, ["--data", "coco:nowhere"], "nowhere"),
     "field": (train_segmenter, ["--set", "flipp=0"], "choose flip"),
     "head's argument": (

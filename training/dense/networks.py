@@ -68,6 +68,8 @@ def backbone_of(arch, recipe, *, dtype=None, weights=None):
             arch,
             input_shape=(*recipe.image_size, 3),
             weights=weights,
+            # Blocks that the recipe names are those that the weights were trained on.
+            resolution="partition" if "block_size" in arguments else "interpolate",
             include_top=False,
             dtype=POLICIES.get(dtype, dtype),
             **arguments,

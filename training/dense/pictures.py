@@ -7,7 +7,7 @@ from kmlp.pictures import contact_sheet, draw_classes, draw_detections
 from kmlp.segmentation import segment
 from training.dense.tasks import at_size
 
-SHEET, SHOWN_SCORE = "predictions.png", 0.3
+SHEET, SHOWN_SCORE = "predictions.png", 0.5
 ROWS = 6
 
 
