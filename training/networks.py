@@ -91,15 +91,30 @@ def check(arch, arguments):
     Raises:
         Stop: one that follows from elsewhere, or that the class does not have.
     """
-    known = _known(arch)
+    check_names(arch, "model", arguments, _known(arch), RESERVED)
+
+
+def check_names(owner, field, arguments, known, reserved):
+    """Checks the names of arguments that a recipe's field holds.
+
+    Args:
+        owner: whose arguments they are, in words.
+        field: of the recipe.
+        arguments: `{name: value}`.
+        known: names of all arguments of the owner.
+        reserved: `{name: what to do instead}` of those that follow from elsewhere.
+
+    Raises:
+        Stop: one of the reserved, or that the owner does not have.
+    """
     for name, value in arguments.items():
-        received = f"Received: model.{name}={value!r}"
-        if name in RESERVED:
-            raise Stop(f"{name} is not set by the recipe: {RESERVED[name]}. {received}")
+        received = f"Received: {field}.{name}={value!r}"
+        if name in reserved:
+            raise Stop(f"{name} is not set by the recipe: {reserved[name]}. {received}")
         if name not in known:
-            settable = sorted(known - set(RESERVED))
+            settable = sorted(set(known) - set(reserved))
             near = difflib.get_close_matches(name, settable, n=1, cutoff=0.6)
             choose = near[0] if near else f"one of {', '.join(settable)}"
             raise Stop(
-                f"{arch} has no argument of this name: choose {choose}. {received}"
+                f"{owner} has no argument of this name: choose {choose}. {received}"
             )

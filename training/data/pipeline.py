@@ -5,14 +5,12 @@ remembered from one to the next. So a run goes on at any step, and its images do
 depend on how many workers and devices share them.
 """
 
-import numpy as np
 import tensorflow as tf
 
 from kmlp.data.batches import batched, finished, statistics
 from kmlp.data.decode import normalise
 from kmlp.data.reading import guarded
 from training import augmentation
-from training.console import Stop
 from training.data import randomness
 from training.data.crops import (
     ATTEMPTS,
@@ -22,6 +20,7 @@ from training.data.crops import (
     shift,
     square,
 )
+from training.data.order import visits
 
 # Random numbers of an image: its crop, then shift, mirroring, interpolation.
 _DRAWS = 4 * ATTEMPTS + 4
@@ -67,28 +66,20 @@ def training_batches(
         ValueError: a global batch that does not divide into the workers' batches.
     """
     split, classes = source.train, len(source.class_names)
-    steps = steps_per_epoch(split.count, global_batch)
-    share, rest = divmod(global_batch, workers)
-    if rest or share % batch_size:
-        raise ValueError(
-            "global_batch must be a multiple of workers * batch_size. Received: "
-            f"global_batch={global_batch}, workers={workers}, batch_size={batch_size}"
-        )
     sample = _sampler(source, recipe, image_size)
-    start_epoch, start_step = divmod(start_step, steps)
+    steps = visits(
+        split.count,
+        batch_size=batch_size,
+        global_batch=global_batch,
+        start_step=start_step,
+        worker=worker,
+        workers=workers,
+        seed=seed,
+        repeats=recipe.repeats,
+    )
 
-    def epoch(number):
-        order = randomness.permutation(seed, number, split.count)
-        first = tf.where(number == start_epoch, np.int64(start_step), np.int64(0))
-
-        def step(index):
-            places = index * global_batch + worker
-            places += workers * tf.range(share, dtype=tf.int64)
-            positions = number * (steps * global_batch) + places
-            indices = tf.gather(order, places // recipe.repeats)
-            return indices, *_drawn(seed, positions, recipe)
-
-        return tf.data.Dataset.range(first, steps).map(step).unbatch()
+    def drawn(indices, positions):
+        return indices, *_drawn(seed, positions, recipe)
 
     def mixed(images, labels, key):
         return augmentation.mix(
@@ -103,24 +94,8 @@ def training_batches(
             switch_probability=recipe.switch_probability,
         )
 
-    dataset = tf.data.Dataset.range(start_epoch, np.iinfo(np.int64).max)
-    dataset = batched(dataset.flat_map(epoch), sample, split, batch_size)
+    dataset = batched(steps.map(drawn).unbatch(), sample, split, batch_size)
     return finished(dataset.map(mixed, num_parallel_calls=tf.data.AUTOTUNE), split)
-
-
-def steps_per_epoch(images, global_batch):
-    """Full batches in a number of images.
-
-    Raises:
-        Stop: there is none.
-    """
-    steps = images // global_batch
-    if not steps:
-        raise Stop(
-            f"A batch takes more images than there are to train on, {images:,} images: "
-            f"lower batch_size. Received: batch_size={global_batch}"
-        )
-    return steps
 
 
 def _drawn(seed, positions, recipe):

@@ -79,6 +79,8 @@ def finish(job, folder, parent, history):
         (draft.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     if report["forms"]:
         print(table(report["forms"], first=rows_of(job.recipe.task)))
+    else:
+        print(f"To export it, under TensorFlow: kmlp export {draft.path / CHECKPOINT}")
     print(f"Pictures of predictions: {draft.path / PICTURES}")
     return draft.path
 

@@ -1,14 +1,13 @@
 """The network of a dense recipe: a backbone of an architecture under a head."""
 
 import contextlib
-import difflib
 import inspect
 
 from kmlp.detection import CascadeMaskRCNN, MaskRCNN, RetinaNet
 from kmlp.pretrained import create_model
 from kmlp.segmentation import SemanticFPN, UperNet
 from training.console import Stop
-from training.networks import POLICIES, check
+from training.networks import POLICIES, check, check_names
 
 HEADS = {
     "retinanet": RetinaNet,
@@ -38,7 +37,8 @@ def build(arch, num_classes, recipe, *, dtype=None):
         Stop: an unknown name, arguments that do not fit, or a backbone without the
             levels that the head takes.
     """
-    _check_head(recipe)
+    known = inspect.signature(HEADS[recipe.head]).parameters
+    check_names(recipe.head, "head_arguments", recipe.head_arguments, known, _FOLLOWING)
     policy = POLICIES.get(dtype, dtype)
     with _explained(arch, recipe):
         return HEADS[recipe.head](
@@ -85,22 +85,3 @@ def _explained(arch, recipe):
         raise Stop(
             f"{recipe.head} over {arch} cannot be built for {size}: {error}"
         ) from error
-
-
-def _check_head(recipe):
-    """Checks the names of the head's arguments."""
-    known = set(inspect.signature(HEADS[recipe.head]).parameters)
-    for name, value in recipe.head_arguments.items():
-        received = f"Received: head_arguments.{name}={value!r}"
-        if name in _FOLLOWING:
-            raise Stop(
-                f"The recipe does not set {name}: {_FOLLOWING[name]}. {received}"
-            )
-        if name not in known:
-            settable = sorted(known - set(_FOLLOWING))
-            near = difflib.get_close_matches(name, settable, n=1, cutoff=0.6)
-            choose = near[0] if near else f"one of {', '.join(settable)}"
-            raise Stop(
-                f"{recipe.head} has no argument of this name: choose {choose}. "
-                f"{received}"
-            )

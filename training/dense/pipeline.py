@@ -10,7 +10,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from training.data import randomness, steps_per_epoch
+from training.data.order import visits
 from training.dense import detection, segmentation
 from training.dense.calling import in_graph
 from training.dense.reading import guarded
@@ -58,25 +58,6 @@ def training_batches(
         ValueError: a global batch that does not divide into the workers' batches.
     """
     split, task = source.train, _TASKS[source.task]
-    steps = steps_per_epoch(split.count, global_batch)
-    share, rest = divmod(global_batch, workers)
-    if rest or share % batch_size:
-        raise ValueError(
-            "global_batch must be a multiple of workers * batch_size. Received: "
-            f"global_batch={global_batch}, workers={workers}, batch_size={batch_size}"
-        )
-    start_epoch, start_step = divmod(start_step, steps)
-
-    def epoch(number):
-        order = randomness.permutation(seed, number, split.count)
-        first = tf.where(number == start_epoch, np.int64(start_step), np.int64(0))
-
-        def step(index):
-            places = index * global_batch + worker
-            places += workers * tf.range(share, dtype=tf.int64)
-            return tf.gather(order, places), number * (steps * global_batch) + places
-
-        return tf.data.Dataset.range(first, steps).map(step).unbatch()
 
     def prepared(index, position):
         generator = np.random.default_rng((seed, _PURPOSE, position))
@@ -88,8 +69,16 @@ def training_batches(
         image, *targets = sample(index, position)[:-1]
         return image, task.named(targets, recipe)
 
-    dataset = tf.data.Dataset.range(start_epoch, np.iinfo(np.int64).max)
-    return _batched(dataset.flat_map(epoch), of_task, split, batch_size)
+    steps = visits(
+        split.count,
+        batch_size=batch_size,
+        global_batch=global_batch,
+        start_step=start_step,
+        worker=worker,
+        workers=workers,
+        seed=seed,
+    )
+    return _batched(steps.unbatch(), of_task, split, batch_size)
 
 
 def evaluation_batches(
