@@ -1,6 +1,6 @@
 """What others call our variables: tables, and how they are read."""
 
-from kmlp.weights.names.detectors import classifier_of, depths_of, schemes_of
+from kmlp.weights.names.dense import classifier_of, depths_of, schemes_of
 from kmlp.weights.names.scheme import Scheme
 from kmlp.weights.names.tables import SCHEMES
 

@@ -1,10 +1,11 @@
-"""mmdetection's names of detectors, around the authors' names of their backbones."""
+"""mmdetection's and mmsegmentation's names, around the authors' of the backbones."""
 
 from kmlp.weights.names.scheme import Scheme
 from kmlp.weights.names.tables import SCHEMES
 
 _FAMILIES = {family.__name__: family for family in SCHEMES}
 _CLASSIFIER = ("head/dense/",)
+_BINS = (1, 2, 3, 6)  # of UperNet's pooling
 
 
 def retinanet():
@@ -40,6 +41,39 @@ def mask_rcnn():
     ]
 
 
+def semantic_fpn():
+    """Semantic FPN's neck and head."""
+    head = "decode_head"
+    rows = [*_neck(), ("classifier/conv", f"{head}.conv_seg", "conv")]
+    for level in range(4):
+        for step in range(max(level, 1)):
+            # The steps' doublings are numbered among them.
+            ours = f"p{level + 2}_step{step}_conv"
+            theirs = f"{head}.scale_heads.{level}.{2 * step}"
+            rows.append((f"{ours}/conv", f"{theirs}.conv", "conv"))
+            rows.append((f"{ours}/norm", f"{theirs}.bn", "norm"))
+    return rows
+
+
+def upernet():
+    """UperNet's head and its auxiliary one."""
+    head, second = "decode_head", "auxiliary_head"
+    convs = {f"pool{b}_conv": f"{head}.psp_modules.{i}.1" for i, b in enumerate(_BINS)}
+    convs |= {f"p{i + 2}_lateral": f"{head}.lateral_convs.{i}" for i in range(3)}
+    convs |= {f"p{i + 2}_smooth": f"{head}.fpn_convs.{i}" for i in range(3)}
+    convs["pool_conv"] = f"{head}.bottleneck"
+    convs["fuse"] = f"{head}.fpn_bottleneck"
+    convs["auxiliary_conv"] = f"{second}.convs.0"
+    rows = [
+        ("classifier/conv", f"{head}.conv_seg", "conv"),
+        ("auxiliary_classifier/conv", f"{second}.conv_seg", "conv"),
+    ]
+    for ours, theirs in convs.items():
+        rows.append((f"{ours}/conv", f"{theirs}.conv", "conv"))
+        rows.append((f"{ours}/norm", f"{theirs}.bn", "norm"))
+    return rows
+
+
 def _neck():
     return [
         ("fpn/lateral{i}/conv", "neck.lateral_convs.{i}.conv", "conv"),
@@ -47,14 +81,16 @@ def _neck():
     ]
 
 
-# Class of the detector, whose module stands above this one -> its rows, and where it
-# says something of each class.
-DETECTORS = {
+# Class of the dense model, whose module stands above this one -> its rows, and where
+# it says something of each class.
+DENSE = {
     "RetinaNet": (retinanet, ("class_head/predict/",)),
     "MaskRCNN": (
         mask_rcnn,
         ("box_head/classes/", "box_head/boxes/", "mask_head/masks/"),
     ),
+    "SemanticFPN": (semantic_fpn, ("classifier/",)),
+    "UperNet": (upernet, ("classifier/", "auxiliary_classifier/")),
 }
 
 
@@ -62,26 +98,26 @@ def schemes_of(model):
     """How others name a model's parameters: schemes, none where nobody does."""
     if type(model) in SCHEMES:
         return SCHEMES[type(model)]
-    if type(model).__name__ not in DETECTORS:
+    if type(model).__name__ not in DENSE:
         return ()
-    heads, _ = DETECTORS[type(model).__name__]
+    heads, _ = DENSE[type(model).__name__]
     family = _FAMILIES.get(model.get_config()["backbone"]["class_name"])
     return tuple(
-        Scheme("mmdetection", _around(scheme, heads))
+        Scheme("OpenMMLab", _around(scheme, heads))
         for scheme in SCHEMES.get(family, ())
     )
 
 
 def depths_of(model):
-    """Blocks per stage of a model or of a detector's backbone, `None` without any."""
-    if type(model).__name__ in DETECTORS:
+    """Blocks per stage of a model, or of a dense model's backbone; `None`: none."""
+    if type(model).__name__ in DENSE:
         return model.get_config()["backbone"]["config"].get("depths")
     return getattr(model, "depths", None)
 
 
 def classifier_of(model):
     """How the paths begin that depend on the classes."""
-    return DETECTORS.get(type(model).__name__, (None, _CLASSIFIER))[1]
+    return DENSE.get(type(model).__name__, (None, _CLASSIFIER))[1]
 
 
 def _around(scheme, heads):

@@ -1,4 +1,4 @@
-"""Published detectors: mmdetection's names, and PyTorch's own layers as the oracle."""
+"""Published dense models: OpenMMLab's names, and PyTorch's layers as the oracle."""
 
 import keras
 import numpy as np
@@ -8,6 +8,7 @@ from cases import images, run
 import kmlp
 from kmlp.detection import CascadeMaskRCNN, MaskRCNN, RetinaNet
 from kmlp.pytorch.convmlp import ConvMLP as TorchConvMLP
+from kmlp.segmentation import SemanticFPN, UperNet
 
 torch = pytest.importorskip("torch")
 nn, functional = torch.nn, torch.nn.functional
@@ -263,6 +264,107 @@ def test_other_classes_keep_their_own_predictions():
         np.testing.assert_array_equal(old, new)
     expected = state["roi_head.bbox_head.shared_fcs.1.weight"].T
     np.testing.assert_array_equal(numpy(head.dense[1].kernel), expected)
+
+
+def conv_bn(channels, filters, size=3):
+    """A convolution as mmcv wraps it, with a norm of random statistics."""
+    part = Conv(channels, filters, size, padding=size // 2, bias=False)
+    part.bn = nn.BatchNorm2d(filters)
+    for value in (part.bn.weight, part.bn.running_var):
+        nn.init.uniform_(value, 0.5, 1.5)
+    for value in (part.bn.bias, part.bn.running_mean):
+        nn.init.normal_(value)
+    return part.eval()
+
+
+def test_semantic_fpn():
+    torch.manual_seed(4)
+    ours, theirs = backbones()
+    doubled = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
+    scale_heads = nn.ModuleList(
+        nn.ModuleList(
+            part
+            for step in range(max(level, 1))
+            for part in (conv_bn(MASK if step else FILTERS, MASK), doubled)
+        )
+        for level in range(4)
+    )
+    heads = attributes(
+        neck=Neck([8, 10, 12, 14], extra=0),
+        decode_head=attributes(
+            scale_heads=scale_heads, conv_seg=nn.Conv2d(MASK, CLASSES, 1)
+        ),
+    )
+    model = SemanticFPN(ours, CLASSES, fpn_filters=FILTERS, filters=MASK)
+    kmlp.load_published(model, state_of(heads, theirs))
+    x = images(model)
+    found = run(model, x)
+    taps = run(model.backbone, x)
+    maps = heads.neck([channels_first(taps[f"P{i}"]) for i in (2, 3, 4, 5)])
+    total = 0
+    for level, parts in enumerate(scale_heads):
+        y = maps[level]
+        for part in parts:
+            if isinstance(part, nn.Upsample):
+                y = part(y) if level else y
+            else:
+                y = functional.relu(part.bn(part(y)))
+        total = total + y
+    logits = heads.decode_head.conv_seg(total)
+    expected = functional.interpolate(logits, x.shape[1:3], mode="bilinear")
+    close(found, channels_last(expected), "logits")
+
+
+def test_upernet():
+    torch.manual_seed(5)
+    ours, theirs = backbones()
+    channels, bins = [8, 10, 12, 14], (1, 2, 3, 6)
+    heads = attributes(
+        decode_head=attributes(
+            psp_modules=nn.ModuleList(
+                nn.ModuleList([nn.AdaptiveAvgPool2d(b), conv_bn(14, MASK, 1)])
+                for b in bins
+            ),
+            bottleneck=conv_bn(14 + 4 * MASK, MASK),
+            lateral_convs=nn.ModuleList(conv_bn(c, MASK, 1) for c in channels[:3]),
+            fpn_convs=nn.ModuleList(conv_bn(MASK, MASK) for _ in range(3)),
+            fpn_bottleneck=conv_bn(4 * MASK, MASK),
+            conv_seg=nn.Conv2d(MASK, CLASSES, 1),
+        ),
+        auxiliary_head=attributes(
+            convs=nn.ModuleList([conv_bn(12, UNITS)]),
+            conv_seg=nn.Conv2d(UNITS, CLASSES, 1),
+        ),
+    )
+    model = UperNet(ours, CLASSES, filters=MASK, auxiliary_filters=UNITS)
+    kmlp.load_published(model, state_of(heads, theirs))
+    x = images(model)
+    found, taps = run(model, x), run(model.backbone, x)
+    maps = [channels_first(taps[f"P{i}"]) for i in (2, 3, 4, 5)]
+
+    def apply(part, x):
+        return functional.relu(part.bn(part(x)))
+
+    def resized(x, like):
+        return functional.interpolate(x, like.shape[2:], mode="bilinear")
+
+    head = heads.decode_head
+    pooled = [
+        resized(apply(conv, pool(maps[3])), maps[3]) for pool, conv in head.psp_modules
+    ]
+    levels = [apply(conv, y) for conv, y in zip(head.lateral_convs, maps)]
+    levels.append(apply(head.bottleneck, torch.cat([maps[3], *pooled], 1)))
+    for i in (2, 1, 0):
+        levels[i] = levels[i] + resized(levels[i + 1], levels[i])
+    levels[:3] = [apply(conv, y) for conv, y in zip(head.fpn_convs, levels)]
+    levels = [resized(y, levels[0]) for y in levels]
+    y = head.conv_seg(apply(head.fpn_bottleneck, torch.cat(levels, 1)))
+    expected = functional.interpolate(y, x.shape[1:3], mode="bilinear")
+    close(found, channels_last(expected), "logits")
+    answer = run(model.auxiliary_classifier, run(model.auxiliary_conv, taps["P4"]))
+    head = heads.auxiliary_head
+    expected = head.conv_seg(apply(head.convs[0], maps[2]))
+    close(answer, channels_last(expected), "auxiliary")
 
 
 def test_a_cascade_was_never_published():
