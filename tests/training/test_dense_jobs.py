@@ -87,6 +87,7 @@ def test_scenes_to_artifacts(head, few_scenes, tmp_path, capfd):
     assert all(form["disagreements"] == 0 for form in report["forms"].values())
     for name in ("trained.keras", "best.keras", "history.csv", "recipe.json"):
         assert (path / name).is_file()
+    assert (path / "results.json").is_file() == detects
     assert not list(path.parent.glob("unfinished-*"))
     sheet = Image.open(path / "pictures" / "predictions.png")
     assert sheet.width > 3 * 96

@@ -51,14 +51,23 @@ def finish(job, folder, parent, history):
         best.get_weights() if job.options.publish == "best" else weights
     )
     exports = keras.backend.backend() == "tensorflow"
-    if exports:
-        print("Merging, exporting and comparing on the validation pictures", flush=True)
+    doing = "Merging, exporting and comparing" if exports else "Scoring"
+    print(f"{doing} on the validation pictures", flush=True)
     known = DensePreprocessing.of(job.recipe, job.source)
     trained.preprocessing = known
     with failures(exports), new_version(parent) as draft:
-        report = {**written(job), "forms": {}}
+        forms, files = {TRAINED: _answers(trained)}, {}
+        merged = None
         if exports:
-            report["forms"] = _export(trained, job, draft.folder, known)
+            merged, files = _artifacts(trained, job, draft.folder)
+            forms |= {MERGED: _answers(merged)}
+            forms |= {name: runner for name, (_, runner) in files.items()}
+        found, entries = compare(forms, comparison_batches(job), job)
+        check_agreement(found)
+        _describe(found, trained, merged, files, known)
+        report = {**written(job), "forms": found}
+        if entries:
+            (draft.folder / RESULTS).write_text(json.dumps(entries) + "\n")
         draw(trained, job, draft.folder / PICTURES)
         for name in ("recipe.json", HISTORY, STEPS, BOARD):
             if (folder / name).exists():
@@ -77,49 +86,65 @@ def finish(job, folder, parent, history):
             "best": max(history, key=lambda row: row[score]),
         }
         (draft.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    if report["forms"]:
-        print(table(report["forms"], first=rows_of(job.recipe.task)))
-    else:
+    print(table(report["forms"], first=rows_of(job.recipe.task)))
+    if not exports:
         print(f"To export it, under TensorFlow: kmlp export {draft.path / CHECKPOINT}")
     print(f"Pictures of predictions: {draft.path / PICTURES}")
     return draft.path
 
 
-def _export(model, job, folder, known):
-    """Writes the artifacts; the figures of every form."""
-    from kmlp.export.running import load_saved_model, load_tflite, run_model
+def _answers(model):
+    """A function of images to a model's predictions as `{name: array}`."""
+    predict = model.predict_on_batch
+    if keras.backend.backend() == "tensorflow":
+        # Keras would compile it with XLA, which takes longer than it saves.
+        predict = tf.function(functools.partial(model, training=False), autograph=False)
+
+    def answers(images):
+        found = predict(images)
+        found = found if isinstance(found, dict) else {"logits": found}
+        return {k: keras.ops.convert_to_numpy(part) for k, part in found.items()}
+
+    return answers
+
+
+def _artifacts(model, job, folder):
+    """Writes the artifacts; the merged model, and `{name: (path, runner)}`."""
+    from kmlp.export.running import load_saved_model, load_tflite
     from kmlp.export.saved_model import inference_form, write_saved_model
     from kmlp.export.tflite import check_options, write_tflite
 
     merged = inference_form(model)
-    write_saved_model(merged, folder, preprocessing=None)
-    sizes = {SAVED_MODEL: size_of(folder)}
-    forms = {
-        TRAINED: lambda images: run_model(model, images),
-        MERGED: lambda images: run_model(merged, images),
-        SAVED_MODEL: load_saved_model(folder),
-    }
-    files = {SAVED_MODEL: folder}
+    write_saved_model(merged, folder)
+    files = {SAVED_MODEL: (folder, load_saved_model(folder))}
     if job.recipe.task == "segmentation":
-        files[TFLITE] = folder / "model.tflite"
-        write_tflite(merged, files[TFLITE], **check_options(model))
-        sizes[TFLITE] = size_of(files[TFLITE])
-        forms[TFLITE] = load_tflite(files[TFLITE], num_threads=os.cpu_count())
-    found = compare(forms, comparison_batches(job), job)
-    check_agreement(found)
+        path = folder / "model.tflite"
+        write_tflite(merged, path, **check_options(model))
+        files[TFLITE] = path, load_tflite(path, num_threads=os.cpu_count())
+    return merged, files
+
+
+def _describe(found, model, merged, files, known):
+    """Adds sizes and costs to what was found of the forms; origins to artifacts."""
     for name, form in ((TRAINED, model), (MERGED, merged)):
+        if form is None:
+            continue
         profile = kmlp.profile(form)
         found[name] |= {
             "trainable_parameters": profile.trainable,
             "non_trainable_parameters": profile.non_trainable,
             "multiply_adds": profile.macs,
         }
+    if not files:
+        return
     described = origin.describe(model, form=origin.MERGED, preprocessing=known)
-    for name, path in files.items():
+    sizes = {name: size_of(path) for name, (path, _) in files.items()}
+    # The SavedModel's folder holds the TFLite file too.
+    sizes[SAVED_MODEL] -= sizes.get(TFLITE, 0)
+    for name, (path, _) in files.items():
         found[name]["bytes"] = sizes[name]
         entries = {"artifact": {"kind": name}, "accuracies": found[name]}
         origin.write(path, {**described, **entries})
-    return found
 
 
 def comparison_batches(job):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmlp.data.dense import VOID
+from kmlp.data.dense import VOID, instances
 from kmlp.data.dense.results import coco_results
 from kmlp.data.dense.scoring import (
     average_precision,
@@ -140,10 +140,14 @@ class Detection(_Dense):
         source: `DenseSource` with the truth.
         masks: whether masks are scored.
         indices: of the pictures that are scored; `None`: all of the validation.
+
+    Raises:
+        Stop: pycocotools is not installed.
     """
 
     def __init__(self, source, *, masks, indices=None):
         super().__init__()
+        instances.library()  # what is missing is said before anything is trained
         self.source, self.masks = source, masks
         self.score = "mask_AP" if masks else "AP"
         self._truth = truth(source.validation, source, indices)
@@ -155,9 +159,24 @@ class Detection(_Dense):
         entries = [entry for part in parts for entry in json.loads(part)]
         return self.scores(entries)
 
-    def scores(self, entries):
-        """COCO's figures of a file of results."""
-        figures = average_precision(self._truth, entries, masks=self.masks)
+    def scores(self, entries, seen=None):
+        """COCO's figures of a file of results.
+
+        Args:
+            entries: of the file.
+            seen: ids of the pictures that they are of; `None`: all that are scored.
+        """
+        known = self._truth
+        if seen is not None:
+            chosen = set(seen)
+            known = {
+                **known,
+                "images": [i for i in known["images"] if i["id"] in chosen],
+                "annotations": [
+                    a for a in known["annotations"] if a["image_id"] in chosen
+                ],
+            }
+        figures = average_precision(known, entries, masks=self.masks)
         if self.score not in figures:
             figures[self.score] = 0.0
         # Sizes that do not occur have no figure; the history has one set of columns.
