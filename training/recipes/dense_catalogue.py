@@ -92,6 +92,8 @@ SCENE_HEADS = {
     "semantic_fpn": {"fpn_filters": 64, "filters": 48},
     "upernet": {"filters": 48, "auxiliary_filters": 24},
 }
+# Steps of these are cheap, or teach less.
+SCENE_EPOCHS = {"retinanet": 8, "upernet": 8}
 _SCENES = {
     "batch_size": 8,
     "drop_path": 0.0,
@@ -281,4 +283,5 @@ def dense_recipe_for(arch, task, *, name=None, head=None, data=None):
         recipe,
         model=SCENE_BACKBONES.get(arch.partition("_")[0], {}),
         head_arguments=SCENE_HEADS[recipe.head],
+        epochs=SCENE_EPOCHS.get(recipe.head, recipe.epochs),
     )
