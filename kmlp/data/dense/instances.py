@@ -15,8 +15,8 @@ def library():
         from pycocotools import mask
     except ImportError as error:
         raise Stop(
-            "Masks of objects and COCO's scores need pycocotools: install it with "
-            "pip install 'kmlp[detection]'. Received: no module pycocotools"
+            "Masks of objects and COCO's scores need the extra 'detection': "
+            "pip install pycocotools. Received: no module pycocotools"
         ) from error
     return mask
 
