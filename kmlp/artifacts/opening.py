@@ -111,7 +111,12 @@ def compiled(model):
     return lambda images: model(images, training=False)
 
 
-def _artifact(path, form):
+def runner(path, form):
+    """A SavedModel or TFLite file as a `kmlp.export.running.Runner`.
+
+    Raises:
+        Stop: Keras does not run on TensorFlow.
+    """
     if keras.backend.backend() != "tensorflow":
         raise Stop(
             f"A {form} runs with Keras on TensorFlow: set KERAS_BACKEND=tensorflow, or "
@@ -121,16 +126,19 @@ def _artifact(path, form):
     from kmlp.export.running import load_saved_model, load_tflite
 
     if form == TFLITE:
-        runner = load_tflite(path, num_threads=os.cpu_count())
-    else:
-        runner = load_saved_model(path)
-    if runner.input_dtype != np.float32:
+        return load_tflite(path, num_threads=os.cpu_count())
+    return load_saved_model(path)
+
+
+def _artifact(path, form):
+    opened = runner(path, form)
+    if opened.input_dtype != np.float32:
         raise Stop(
-            f"Weights take float images; this {form} takes {runner.input_dtype}: "
+            f"Weights take float images; this {form} takes {opened.input_dtype}: "
             f"export one with float input. Received: {str(path)!r}"
         )
-    shapes = list(runner.output_shapes.values())
-    return lambda images: _single(runner(images)), runner.input_shape, shapes
+    shapes = list(opened.output_shapes.values())
+    return lambda images: _single(opened(images)), opened.input_shape, shapes
 
 
 def _checked(path, shape, outputs):

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from kmlp.artifacts import origin
 from kmlp.artifacts.forms import CHECKPOINT, KERAS, TFLITE, locate, newest
-from kmlp.artifacts.opening import compiled
+from kmlp.artifacts.opening import compiled, runner
 from kmlp.console import Stop, first_line
 from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.merging import merge
@@ -150,17 +149,8 @@ def _keras(path, any_size):
 
 
 def _runner(path, form):
-    if keras.backend.backend() != "tensorflow":
-        raise Stop(
-            f"A {form} runs with Keras on TensorFlow: set KERAS_BACKEND=tensorflow, or "
-            f"pass a .keras checkpoint. Received: {str(path)!r}, "
-            f"KERAS_BACKEND={keras.backend.backend()}"
-        )
-    from kmlp.export.running import load_saved_model, load_tflite
-
+    opened = runner(path, form)
     if form == TFLITE:
-        runner = load_tflite(path, num_threads=os.cpu_count())
         # Batches of any number are gone through one by one.
-        return runner, (None, *runner.input_shape[1:])
-    runner = load_saved_model(path)
-    return runner, runner.input_shape
+        return opened, (None, *opened.input_shape[1:])
+    return opened, opened.input_shape

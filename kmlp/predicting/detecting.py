@@ -84,8 +84,8 @@ def in_words(detected, names, score):
     return ", ".join(parts) or "nothing"
 
 
-def overlay(detected, names, score):
-    """The objects over their picture, as a `PIL.Image`."""
+def overlay(detected, names, score, palette=None):
+    """The objects over their picture, as a `PIL.Image`; `palette`: ours or another."""
     objects = detected.objects
     shown = np.flatnonzero(objects["scores"] >= score)
     objects = {name: part[shown] for name, part in objects.items()}
@@ -93,7 +93,7 @@ def overlay(detected, names, score):
         masks = [detected.mask(k) for k in shown]
         size = detected.picture.shape[:2]
         objects["masks"] = np.array(masks, bool).reshape(-1, *size)
-    return draw_detections(detected.picture, objects, names)
+    return draw_detections(detected.picture, objects, names, palette=palette)
 
 
 def coco_entries(detected, image_id, known):

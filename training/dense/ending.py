@@ -12,6 +12,7 @@ import tensorflow as tf
 import kmlp
 from kmlp.artifacts import origin
 from kmlp.artifacts.forms import CHECKPOINT
+from kmlp.artifacts.opening import compiled
 from kmlp.atomic import new_version
 from kmlp.data.dense import VOID
 from kmlp.dense_preprocessing import DensePreprocessing
@@ -95,10 +96,7 @@ def finish(job, folder, parent, history):
 
 def _answers(model):
     """A function of images to a model's predictions as `{name: array}`."""
-    predict = model.predict_on_batch
-    if keras.backend.backend() == "tensorflow":
-        # Keras would compile it with XLA, which takes longer than it saves.
-        predict = tf.function(functools.partial(model, training=False), autograph=False)
+    predict = compiled(model)
 
     def answers(images):
         found = predict(images)

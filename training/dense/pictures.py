@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from kmlp.data.dense.results import paste, to_picture
+from kmlp.data.dense.results import to_picture
 from kmlp.pictures import contact_sheet, draw_classes, draw_detections
+from kmlp.predicting.detecting import Detected, overlay
 from kmlp.segmentation import segment
 from training.dense.tasks import at_size
 
@@ -41,30 +42,22 @@ def _detections(model, job, rows):
         for row in np.flatnonzero(np.asarray(weights) > 0):
             index = int(targets["index"][row])
             image = source.validation.image(index)
-            size = image.shape[:2]
             found = to_picture(
                 {name: part[row] for name, part in outputs.items()},
                 tuple(map(int, targets["shape"][row])),
-                size,
+                image.shape[:2],
             )
-            found = {
-                name: part[found["scores"] >= SHOWN_SCORE]
-                for name, part in found.items()
-            }
-            if "masks" in found:
-                pairs = zip(found["masks"], found["whole_boxes"])
-                pasted = [paste(mask, box, size) for mask, box in pairs]
-                found["masks"] = np.array(pasted, bool).reshape(-1, *size)
+            found = Detected(source.validation.place(index), image, found)
             objects = source.validation.annotation(index)
             truth = {"boxes": objects.boxes, "classes": objects.classes}
-            if "masks" in found:
+            if "masks" in outputs:
                 truth["masks"] = objects.masks()
             yield (
                 index,
                 [
                     image,
                     draw_detections(image, truth, names, palette=palette),
-                    draw_detections(image, found, names, palette=palette),
+                    overlay(found, names, SHOWN_SCORE, palette),
                 ],
             )
             shown += 1
