@@ -25,9 +25,13 @@ with quiet():
     from kmlp.models import (
         MSMLP,
         ConvMLP,
+        FocalTransformer,
+        MSMLPHybrid,
         RepMLPNet,
         ResMLP,
         SMLPNet,
+        SwinTransformer,
+        list_ablations,
         list_models,
     )
     from kmlp.pretrained import create_model
@@ -42,14 +46,18 @@ _LAZY = {
 __all__ = [
     "MSMLP",
     "ConvMLP",
+    "FocalTransformer",
+    "MSMLPHybrid",
     "RepMLPNet",
     "ResMLP",
     "SMLPNet",
+    "SwinTransformer",
     "__version__",
     "analysis",
     "create_model",
     "detection",
     "layers",
+    "list_ablations",
     "list_models",
     "list_weights",
     "load_published",

@@ -177,6 +177,17 @@ def resize_map(values, source, target, method="linear", steps=(None, None)):
     return resized.reshape(-1, target[0] * target[1])
 
 
+def resize_inputs(kernel, source, target, method="linear", steps=(None, None)):
+    """Weights of positions `(units, h*w)` for inputs on another grid: `W Down`.
+
+    A map on the `target` grid is resized to `source` and weighed there. Each unit's
+    weights keep their sum.
+    """
+    down = _resize_matrices(target, source, method, [s and 1 / s for s in steps])
+    resized = np.einsum("uij,ic,jd->ucd", kernel.reshape(-1, *source), *down)
+    return resized.reshape(-1, target[0] * target[1])
+
+
 def _resize_matrices(source, target, method, steps):
     axes = zip(source, target, steps)
     return [resize_matrix(s, t, method, step) for s, t, step in axes]

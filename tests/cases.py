@@ -112,6 +112,59 @@ CASES = {
             "norm": "batch",
         },
     ),
+    "resmlp_mixer": (
+        kmlp.ResMLP,
+        {
+            "input_shape": (36, 64, 3),
+            "patch_size": 8,
+            "width": 16,
+            "depth": 1,
+            "layer_scale": None,
+            "block_size": (3, 4),
+            "norm": "layer",
+            "mixing": "mlp",
+            "epsilon": 1e-6,
+        },
+    ),
+    "resmlp_class_mlp": (
+        kmlp.ResMLP,
+        {
+            "input_shape": (32, 48, 3),
+            "patch_size": 8,
+            "width": 16,
+            "depth": 1,
+            "norm": "batch",
+            "mixing": "mlp",
+            "mixing_ratio": 0.25,
+            "pooling": "class_mlp",
+            "activation": "hard_swish",
+            "position_encoding": "learned",
+        },
+    ),
+    "resmlp_conv": (
+        kmlp.ResMLP,
+        {
+            "input_shape": (32, 48, 3),
+            "patch_size": 8,
+            "width": 16,
+            "depth": 1,
+            "norm": "l2",
+            "mixing": "conv3",
+            "pooling": "class_mlp",
+            "activation": "silu",
+        },
+    ),
+    "resmlp_depthwise": (
+        kmlp.ResMLP,
+        {
+            "input_shape": (32, 48, 3),
+            "patch_size": 8,
+            "width": 16,
+            "depth": 1,
+            "mixing": "depthwise_conv3",
+            "activation": "relu",
+        },
+    ),
     "convmlp": (
         kmlp.ConvMLP,
         {
@@ -121,6 +174,46 @@ CASES = {
             "widths": (16, 24, 32),
             "depths": (1, 2, 1),
             "mlp_ratios": (2, 3, 2),
+        },
+    ),
+    "convmlp_plain_merge": (
+        kmlp.ConvMLP,
+        {
+            "input_shape": (45, 64, 3),
+            "stem_width": 8,
+            "conv_blocks": 2,
+            "widths": (12, 16, 20),
+            "depths": (1, 1, 1),
+            "conv_stage": "plain",
+            "downsample": "merge",
+        },
+    ),
+    "convmlp_mlp_merge": (
+        kmlp.ConvMLP,
+        {
+            "input_shape": (45, 64, 3),
+            "stem_width": 8,
+            "conv_blocks": 1,
+            "widths": (16, 24),
+            "depths": (1, 1),
+            "mlp_ratios": (2, 3),
+            "conv_stage": "mlp",
+            "downsample": "merge",
+            "depthwise": False,
+        },
+    ),
+    # Windows with neighbours and pooled ones, then windows alone, as wide as the map.
+    "focal": (
+        kmlp.FocalTransformer,
+        {
+            "input_shape": (24, 48, 3),
+            "width": 8,
+            "depths": (1, 1),
+            "heads": (2, 4),
+            "window_size": 3,
+            "focal_windows": (3, 1),
+            "focal_levels": (2, 1),
+            "expansion": 1,
         },
     ),
     "msmlp": (
@@ -141,6 +234,20 @@ CASES = {
             "regions": ((3, 1, 5), (7, 5, 3)),
             "shifts": (0, 1, 2),
             "order": "mix_shift",
+            "layer_scale": 0.5,
+        },
+    ),
+    "msmlp_full_projections": (
+        kmlp.MSMLP,
+        {
+            "input_shape": (18, 26, 3),
+            "width": 8,
+            "depths": (1, 1, 1),
+            "regions": ((1, 3, 5), (1, 3, 3), (3, 1, 1)),
+            "shifts": (0, -1, 2),
+            "mixing": "full",
+            "projections": True,
+            "patch_size": 2,
             "layer_scale": 0.5,
         },
     ),
@@ -168,6 +275,73 @@ CASES = {
             "local_kernels": (3,),
         },
     ),
+    "smlpnet_sequential_sum": (
+        kmlp.SMLPNet,
+        {
+            "input_shape": (32, 48, 3),
+            "width": 8,
+            "depths": (1, 1),
+            "local_mixing": False,
+            "global_mixing": (True, "depthwise"),
+            "fusion": "sum",
+            "axes": "sequential",
+            "local_kernels": (3,),
+        },
+    ),
+    "smlpnet_weighted_positions": (
+        kmlp.SMLPNet,
+        {
+            "input_shape": (26, 42, 3),
+            "width": 8,
+            "depths": (1, 1, 1),
+            "global_mixing": ("positions", True, False),
+            "fusion": "weighted_sum",
+            "identity": False,
+            "block_size": (8, 4),
+            "local_kernels": (3,),
+        },
+    ),
+    # Windows reach beyond every map but for the last, which is smaller than one.
+    "swin": (
+        kmlp.SwinTransformer,
+        {
+            "input_shape": (44, 60, 3),
+            "width": 8,
+            "depths": (2, 2),
+            "heads": (1, 2),
+            "window_size": 4,
+        },
+    ),
+    "msmlp_swin": (
+        kmlp.MSMLPHybrid,
+        {
+            "input_shape": (40, 56, 3),
+            "width": 12,
+            "depths": (1, 1, 2, 1, 1),
+            "heads": (1, 2, 4),
+            "window_size": 3,
+            "regions": (1, 3, 5),
+            "shifts": (-1, 0, 1),
+            "layer_scale": 0.5,
+        },
+    ),
+    "msmlp_focal": (
+        kmlp.MSMLPHybrid,
+        {
+            "input_shape": (32, 64, 3),
+            "attention": "focal",
+            "stage_zero": False,
+            "width": 6,
+            "depths": (1, 1, 1, 1),
+            "heads": (1, 2, 4),
+            "window_size": 2,
+            "focal_windows": (3, 1, 1),
+            "expansion": 1,
+            "regions": (1, 3, 5),
+            "shifts": (-1, 0, 1),
+            "layer_scale": 0.5,
+        },
+    ),
 }
 # A case of each family.
 FAMILIES = ("repmlpnet", "resmlp", "convmlp", "msmlp", "smlpnet")
@@ -175,7 +349,9 @@ FAMILIES = ("repmlpnet", "resmlp", "convmlp", "msmlp", "smlpnet")
 FULLY_CONNECTED = [
     name
     for name, (family, arguments) in CASES.items()
-    if family in (kmlp.RepMLPNet, kmlp.ResMLP) and arguments.get("norm") != "layer"
+    if family in (kmlp.RepMLPNet, kmlp.ResMLP)
+    and arguments.get("norm") not in ("layer", "l2")
+    and "conv" not in arguments.get("mixing", "linear")
 ]
 
 
@@ -200,7 +376,9 @@ def randomize(model, seed=0):
         elif leaf in ("gamma", "alpha", "scale"):
             signs = random.choice([-1, 1], variable.shape)
             value = random.uniform(0.5, 1.5, variable.shape) * signs
-        elif leaf in ("beta", "moving_mean", "bias", "shift"):
+        elif leaf in ("beta", "moving_mean", "bias", "shift") or (
+            leaf.startswith("relative_position_bias")
+        ):
             value = random.normal(0, 0.3, variable.shape)
         else:
             continue
@@ -283,12 +461,37 @@ _REFERENCE_ARGUMENTS = {
             "drop_path_rate": 0.0,
         },
     ),
+    "focal": (
+        kmlp.FocalTransformer,
+        lambda config: {
+            "width": config["embed_dim"],
+            "depths": config["depths"],
+            "heads": config["num_heads"],
+            "window_size": config["window_size"],
+            "focal_windows": config["focal_windows"],
+            "focal_levels": config["focal_levels"],
+            "expansion": config["expand_sizes"][0],
+            "patch_size": config["patch_size"],
+            "drop_path_rate": 0.0,
+        },
+    ),
     "msmlp": (
         kmlp.MSMLP,
         lambda config: {
             "width": config["embed_dim"],
             "depths": config["depths"],
             "regions": config["mix_size"],
+            "drop_path_rate": 0.0,
+        },
+    ),
+    "swin": (
+        kmlp.SwinTransformer,
+        lambda config: {
+            "patch_size": config["patch_size"],
+            "width": config["embed_dim"],
+            "depths": config["depths"],
+            "heads": config["num_heads"],
+            "window_size": config["window_size"],
             "drop_path_rate": 0.0,
         },
     ),

@@ -265,11 +265,13 @@ def test_bad_input_gets_one_line(argv, words, capsys, monkeypatch, tmp_path):
 
 CONFIGURED = [
     "convmlp",
+    "focal",
     "msmlp",
     "repmlpnet",
     "repmlpnet_partitioned",
     "resmlp",
     "smlpnet",
+    "swin",
 ]
 
 
@@ -314,7 +316,7 @@ def test_kmlp_and_its_pytorch_package_import_without_pytorch():
         "import sys\n"
         "import kmlp.benchmarking, kmlp.pytorch.counterparts\n"
         "from kmlp import pytorch\n"
-        "assert 'torch' not in sys.modules and len(pytorch.VARIANTS) == 20\n"
+        "assert 'torch' not in sys.modules and len(pytorch.VARIANTS) == 27\n"
         "sys.modules['torch'] = None\n"
         "assert not pytorch.installed()\n"
         "try:\n    pytorch.build('resmlp_s12')\n"

@@ -14,7 +14,14 @@ from cases import (
 )
 
 import kmlp
-from kmlp.layers import BatchNorm, ChannelMLP, SetSharingLinear
+from kmlp.layers import (
+    BatchNorm,
+    ChannelMLP,
+    L2Norm,
+    MixingMLP,
+    PatchEmbed,
+    SetSharingLinear,
+)
 
 TOLERANCE = 1e-5
 
@@ -80,12 +87,14 @@ def test_norms_and_branches_are_gone(case):
     standardisations = [
         la for la in leaves(merged) if isinstance(la, keras.layers.LayerNormalization)
     ]
-    # A layer norm keeps its scale only where it feeds the residual stream.
+    # A layer norm keeps its scale only where it feeds the residual stream, or an FC
+    # over positions, into which nothing per channel fits.
     for norm in standardisations:
-        feeds_stream = case.startswith("msmlp") and norm.path.split("/")[0].startswith(
-            ("patch_embed", "downsample")
-        )
-        assert norm.scale == feeds_stream, norm.path
+        owner = merged.get_layer(norm.path.split("/")[0])
+        assert norm.scale == isinstance(owner, (PatchEmbed, MixingMLP)), norm.path
+    for layer in leaves(merged):
+        if isinstance(layer, L2Norm):
+            assert not layer.scale, layer.path
     if case in FULLY_CONNECTED:
         assert not standardisations
         assert not kinds & {"Conv2D", "DepthwiseConv2D"}

@@ -20,13 +20,28 @@ PARTS = {
         "conv_stage": ("conv_",),
         "stage{k}": ("stage{k}_",),
     },
+    "FocalTransformer": {
+        "stem": ("patch_embed",),
+        "stage{k}": ("downsample{before}", "stage{k}_"),
+    },
     "MSMLP": {
         "stem": ("patch_embed",),
         "stage{k}": ("downsample{before}", "stage{k}_"),
     },
     "RepMLPNet": {"stem": ("stem",), "stage{k}": ("embed{before}", "stage{k}_")},
-    "ResMLP": {"stem": ("patch_embed",), "block{k}": ("block{k}_",)},
+    "ResMLP": {
+        "stem": ("patch_embed", "position_encoding"),
+        "block{k}": ("block{k}_",),
+    },
     "SMLPNet": {
+        "stem": ("patch_embed",),
+        "stage{k}": ("downsample{before}", "stage{k}_"),
+    },
+    "SwinTransformer": {
+        "stem": ("patch_embed",),
+        "stage{k}": ("downsample{before}", "stage{k}_"),
+    },
+    "MSMLPHybrid": {
         "stem": ("patch_embed",),
         "stage{k}": ("downsample{before}", "stage{k}_"),
     },
@@ -48,6 +63,8 @@ def parts(model):
         for k in numbers:
             starts = tuple(b.format(k=k, before=k - 1) for b in beginnings)
             layers = [x for x in model.layers if x.name.startswith(starts)]
+            if not layers and k == 0:
+                continue  # a hybrid without stage zero
             if not layers:
                 break
             found[name.format(k=k)] = layers

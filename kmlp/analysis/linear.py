@@ -9,6 +9,7 @@ from kmlp.layers import (
     ClassifierHead,
     GlobalPerceptron,
     PatchEmbed,
+    PositionLinear,
     SetSharingLinear,
 )
 from kmlp.layers.base import host
@@ -32,7 +33,7 @@ class LinearLayer:
     Attributes:
         name: names of the layers on the way to it, with slashes between them.
         kind: one of `KINDS`.
-        layer: the Dense, Conv2D or `SetSharingLinear` itself.
+        layer: the Dense, Conv2D, `SetSharingLinear` or `PositionLinear` itself.
         input_axis: of its kernel, the axis that its products are summed over.
     """
 
@@ -87,6 +88,8 @@ def _walk(layer, path, kind, seen):
         name = path + part.name
         if isinstance(part, SetSharingLinear):
             yield LinearLayer(name, MIXING, part, input_axis=2)
+        elif isinstance(part, PositionLinear):
+            yield LinearLayer(name, MIXING, part, input_axis=1)
         elif isinstance(part, keras.layers.Dense):
             yield LinearLayer(name, kind, part, input_axis=0)
         elif type(part) is keras.layers.Conv2D:

@@ -7,7 +7,7 @@ import numpy as np
 
 from kmlp.console import Stop
 from kmlp.pytorch.counterparts import counterpart
-from kmlp.pytorch.timm_resmlp import timm_resmlp
+from kmlp.pytorch.timm_resmlp import timm_mlp_mixer, timm_resmlp
 from kmlp.weights.matching import CLASSIFIER, derived, match
 from kmlp.weights.names import SCHEMES
 
@@ -122,15 +122,22 @@ def _source_network(model, state, scheme, classes):
 
 
 def _timm(model, classes):
-    """timm's network, `None` where timm is not installed."""
+    """timm's network, `None` where it is the authors' or timm is not installed."""
+    if type(model).__name__ != "ResMLP":
+        return None
     config = model.get_config()
+    build, mlp_ratio = timm_resmlp, config["mlp_ratio"]
+    if config["mixing"] == "mlp":
+        # A hair more, as what timm makes of its ratio is cut off.
+        tokens = (config["mixing_width"] + 0.5) / config["width"]
+        build, mlp_ratio = timm_mlp_mixer, (tokens, mlp_ratio)
     try:
-        return timm_resmlp(
+        return build(
             img_size=config["input_shape"][:2],
             patch_size=config["patch_size"],
             embed_dim=config["width"],
             num_blocks=config["depth"],
-            mlp_ratio=config["mlp_ratio"],
+            mlp_ratio=mlp_ratio,
             num_classes=classes,
         )
     except ImportError:
@@ -140,7 +147,8 @@ def _timm(model, classes):
 def _as_authors(model, state, scheme, network):
     """The state under the names, and in the shapes, that the authors' network has."""
     authors = SCHEMES[type(model)][0]
-    if scheme is authors:
+    names = {name for name in state if not derived(name)}
+    if scheme is authors or names == network.state_dict().keys():
         return state
     depths = getattr(model, "depths", None)
     ours = scheme.ours(state, depths)

@@ -27,9 +27,9 @@ class ChannelMLP(Layer):
 
     Args:
         mlp_ratio: hidden channels per channel.
-        norm: norm before the first Dense: `"batch"`, `"layer"`, `"affine"`,
+        norm: norm before the first Dense: `"batch"`, `"layer"`, `"affine"`, `"l2"`,
             `None`.
-        norm_affine: whether a layer norm has its learned scale and shift.
+        norm_affine: whether a layer or l2 norm has its learned scale and shift.
         hidden_norm: norm after each Dense (RepMLPNet): `"batch"` or `None`.
         use_bias: biases of the Dense layers.
         activation: name of a Keras activation; GELU is exact.

@@ -28,8 +28,8 @@ class CrossPatch(Layer):
     is the caller's.
 
     Args:
-        norm: `"affine"` (Aff), `"batch"`, `"layer"` or `None`.
-        norm_affine: whether a layer norm has its learned scale and shift.
+        norm: `"affine"` (Aff), `"batch"`, `"layer"`, `"l2"` or `None`.
+        norm_affine: whether a layer or l2 norm has its learned scale and shift.
         layer_scale: initial value of gamma, or `None`.
         block_size: `(h, w)` of the patch grid the kernel covers; `None`: the map.
             Maps that the blocks do not tile are padded and cropped.

@@ -20,8 +20,8 @@ class ClassifierHead(Layer):
     Args:
         num_classes: units of the Dense; 0: no Dense, the output is the features that
             it would see.
-        norm: `"batch"`, `"layer"`, `"affine"` or `None`.
-        norm_affine: whether a layer norm has its learned scale and shift.
+        norm: `"batch"`, `"layer"`, `"affine"`, `"l2"` or `None`.
+        norm_affine: whether a layer or l2 norm has its learned scale and shift.
         pool_first: pooling before the norm (MS-MLP) instead of after it.
         activation: of the Dense; `None` gives logits.
         epsilon: of the norm.

@@ -10,6 +10,7 @@ from kmlp.layers.base import Layer, assign, copy, host, initializer
 from kmlp.layers.conv_norm import conv2d
 
 ORDERS = ("shift_mix", "mix_shift")
+MIXINGS = ("depthwise", "full")
 
 
 def roll(inputs, shift, axis):
@@ -34,15 +35,17 @@ class MixShift(Layer):
 
     The channels are split into groups. Along a horizontal and a vertical path,
     each with its own convolutions, group `i` is rolled circularly by `shifts[i]`
-    and mixed by a depthwise convolution of size `regions[i]`; the paths are
-    added. At inference the two convolutions of an unshifted group are one, and
-    the two biases of every group are one.
+    and mixed by a convolution of size `regions[i]`; the paths are added. At
+    inference the two convolutions of an unshifted group are one, and the two biases
+    of every group are one.
 
     Args:
         regions: kernel size per group.
         shifts: distance per group; negative to the left and upwards.
         order: `"shift_mix"` (published weights) or `"mix_shift"` (the paper's
             words).
+        mixing: `"depthwise"`, or `"full"`: convolutions that mix the channels of
+            a group, too.
         folded: the inference form.
         kernel_initializer: of the convolutions.
 
@@ -50,12 +53,21 @@ class MixShift(Layer):
     channels, the last one the rest.
 
     Raises:
-        ValueError: regions and shifts of different number, or too few channels.
+        ValueError: regions and shifts of different number, too few channels, or an
+            unknown order or mixing.
 
-    Reference: MS-MLP (Zheng et al., 2022), Sect. 3.2, Eqs. 1-4.
+    Reference: MS-MLP (Zheng et al., 2022), Sect. 3.2, Eqs. 1-4; Table 13 for full
+    convolutions.
     """
 
-    arguments = ("regions", "shifts", "order", "folded", "kernel_initializer")
+    arguments = (
+        "regions",
+        "shifts",
+        "order",
+        "mixing",
+        "folded",
+        "kernel_initializer",
+    )
 
     def __init__(
         self,
@@ -63,6 +75,7 @@ class MixShift(Layer):
         shifts=(-2, -1, 0, 1, 2),
         *,
         order="shift_mix",
+        mixing="depthwise",
         folded=False,
         kernel_initializer="glorot_uniform",
         **kwargs,
@@ -75,29 +88,25 @@ class MixShift(Layer):
             )
         if order not in ORDERS:
             raise ValueError(f"`order` must be one of {ORDERS}. Received: {order!r}")
+        if mixing not in MIXINGS:
+            raise ValueError(f"`mixing` must be one of {MIXINGS}. Received: {mixing!r}")
         self.regions = tuple(regions)
         self.shifts = tuple(shifts)
         self.order = order
+        self.mixing = mixing
         self.folded = folded
         self.kernel_initializer = initializer(kernel_initializer)
-        self.horizontal = [
-            self._conv("horizontal", i, not folded) for i in range(self.groups)
-        ]
-        self.vertical = [
-            None if folded and not shifts[i] else self._conv("vertical", i, not folded)
-            for i in range(self.groups)
-        ]
 
     @property
     def groups(self):
         return len(self.regions)
 
-    def _conv(self, path, index, use_bias):
+    def _conv(self, path, index):
         return conv2d(
-            None,
+            self.sizes[index],
             self.regions[index],
-            depthwise=True,
-            use_bias=use_bias,
+            depthwise=self.mixing == "depthwise",
+            use_bias=not self.folded,
             kernel_initializer=initializer(self.kernel_initializer),
             name=f"{path}_{index}",
             dtype=self.dtype_policy,
@@ -114,6 +123,11 @@ class MixShift(Layer):
                 f"groups of {width} and a rest. Received: input_shape="
                 f"{tuple(input_shape)}"
             )
+        self.horizontal = [self._conv("horizontal", i) for i in range(self.groups)]
+        self.vertical = [
+            None if self.folded and not shift else self._conv("vertical", i)
+            for i, shift in enumerate(self.shifts)
+        ]
         for path in (self.horizontal, self.vertical):
             for conv, channels in zip(path, self.sizes):
                 if conv is not None:

@@ -1,12 +1,13 @@
 """Normalisation layers, and what of them folds into a linear neighbour."""
 
 import keras
+from keras import ops
 
 from kmlp import algebra
 from kmlp.layers.activations import activation_function
 from kmlp.layers.base import Layer, assign, copy, host
 
-NORMS = ("batch", "layer", "affine", None)
+NORMS = ("batch", "layer", "affine", "l2", None)
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -25,6 +26,55 @@ class Affine(Layer):
 
     def call(self, inputs):
         return inputs * self.alpha + self.beta
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class L2Norm(Layer):
+    """Each token divided by its l2 norm over the channels, then scale and shift.
+
+    ResMLP's appendix names this norm and no more. What it leaves open is read here as
+    in the layer norm that it replaces: over the channels of each token, with a learned
+    scale and shift per channel. The scale starts at sqrt(C), so that the values start
+    as large as a layer norm's.
+
+    Args:
+        epsilon: added to the sum of squares.
+        scale, center: whether there are the learned scale and shift.
+
+    Shapes: `(…, C)` in and out.
+
+    Reference: ResMLP (Touvron et al., 2021), Appendix A, Normalization.
+    """
+
+    arguments = ("epsilon", "scale", "center")
+
+    def __init__(self, *, epsilon=1e-5, scale=True, center=True, **kwargs):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+        self.scale = scale
+        self.center = center
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        self.gamma = self.beta = None
+        if self.scale:
+            start = keras.initializers.Constant(channels**0.5)
+            self.gamma = self.add_weight(
+                name="gamma", shape=(channels,), initializer=start
+            )
+        if self.center:
+            self.beta = self.add_weight(
+                name="beta", shape=(channels,), initializer="zeros"
+            )
+
+    def call(self, inputs):
+        # Squares of half precision overflow, and their sum needs more digits.
+        precise = keras.backend.result_type(self.compute_dtype, "float32")
+        x = ops.cast(inputs, precise)
+        length = ops.sum(ops.square(x), axis=-1, keepdims=True) + self.epsilon
+        x = ops.cast(x * ops.rsqrt(length), self.compute_dtype)
+        x = x if self.gamma is None else x * self.gamma
+        return x if self.beta is None else x + self.beta
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -54,7 +104,7 @@ class NormActivation(Layer):
     """BatchNorm (or another norm) followed by an activation.
 
     Args:
-        norm: one of `"batch"`, `"layer"`, `"affine"`, `None`.
+        norm: one of `"batch"`, `"layer"`, `"affine"`, `"l2"`, `None`.
         activation: name of a Keras activation.
         epsilon: of the norm.
     """
@@ -90,9 +140,9 @@ def normalization(kind, *, epsilon, scale=True, center=True, name="norm", dtype=
     """A norm layer by name.
 
     Args:
-        kind: `"batch"`, `"layer"`, `"affine"` (Aff) or `None` (gives `None`).
-        epsilon: of the batch or layer norm.
-        scale, center: whether a layer norm has its learned scale and shift.
+        kind: `"batch"`, `"layer"`, `"affine"` (Aff), `"l2"` or `None` (gives `None`).
+        epsilon: of the batch, layer or l2 norm.
+        scale, center: whether a layer or l2 norm has its learned scale and shift.
         name, dtype: of the layer.
 
     Raises:
@@ -112,6 +162,10 @@ def normalization(kind, *, epsilon, scale=True, center=True, name="norm", dtype=
         )
     if kind == "affine":
         return Affine(name=name, dtype=dtype)
+    if kind == "l2":
+        return L2Norm(
+            epsilon=epsilon, scale=scale, center=center, name=name, dtype=dtype
+        )
     raise ValueError(f"`norm` must be one of {NORMS}. Received: norm={kind!r}")
 
 
@@ -127,8 +181,8 @@ def apply_norm(norm, inputs, training):
 def affine_terms(norm, read=host):
     """The per-channel `(scale, shift)` that a norm applies last.
 
-    BatchNorm and Aff are nothing else in inference; of a layer norm these are
-    gamma and beta, and the standardisation remains. `read` turns a variable
+    BatchNorm and Aff are nothing else in inference; of a layer or l2 norm these
+    are gamma and beta, and the standardisation remains. `read` turns a variable
     into an array (`host`) or a tensor.
     """
     if norm is None:
@@ -148,4 +202,5 @@ def affine_terms(norm, read=host):
 
 def remaining_norm(kind):
     """Config of what stays of a norm once its scale and shift are folded."""
-    return {"norm": "layer" if kind == "layer" else None, "norm_affine": False}
+    remaining = kind if kind in ("layer", "l2") else None
+    return {"norm": remaining, "norm_affine": False}

@@ -1,15 +1,20 @@
 """sMLPNet's sparse MLP."""
 
+import math
+
 import keras
 from keras import ops
 
 from kmlp.layers.base import Layer, assign, copy, host, initializer, like, pair
 from kmlp.layers.set_sharing import SetSharingLinear
 
+FUSIONS = ("concat", "sum", "weighted_sum")
+AXES = ("parallel", "sequential")
+
 
 @keras.saving.register_keras_serializable("kmlp")
 class SparseMLP(Layer):
-    """Mixing along the width, along the height and identity, fused by a Dense.
+    """Mixing along the width, along the height and identity, fused.
 
     Each axis has one FC shared by all channels and by all rows or columns. Local
     branches beside the axis FCs are one-dimensional convolutions and merge like
@@ -19,28 +24,59 @@ class SparseMLP(Layer):
         block_size: `(h, w)` of the map the FCs cover; `None`: the map. Each axis of
             a map that the blocks do not tile is padded and cropped for its FC.
         local_kernels: odd sizes of one-dimensional local branches.
+        fusion: of the paths, `"concat"`: a Dense over all their channels; `"sum"`;
+            `"weighted_sum"`: a learned weight per path and channel.
+        axes: `"parallel"`: a path each; `"sequential"`: one path, first along the
+            width, then along the height. The paper does not say how that one is
+            fused: here as the paths of parallel axes are, by a Dense also where it
+            is the only one.
+        identity: whether there is a path of the input itself.
         kernel_initializer: of the fusing Dense.
         epsilon: of the local branches' norms.
 
     Shapes: `(N, H, W, C)` in and out.
 
-    Reference: sMLPNet (Tang et al., 2022), Sect. 3.3, Algorithm 1.
+    Raises:
+        ValueError: an unknown fusion or order of axes.
+
+    Reference: sMLPNet (Tang et al., 2022), Sect. 3.3, Algorithm 1; Tables 3 and 4 for
+    other fusions and paths.
     """
 
-    arguments = ("block_size", "local_kernels", "kernel_initializer", "epsilon")
+    arguments = (
+        "block_size",
+        "local_kernels",
+        "fusion",
+        "axes",
+        "identity",
+        "kernel_initializer",
+        "epsilon",
+    )
 
     def __init__(
         self,
         *,
         block_size=None,
         local_kernels=(),
+        fusion="concat",
+        axes="parallel",
+        identity=True,
         kernel_initializer="glorot_uniform",
         epsilon=1e-5,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if fusion not in FUSIONS:
+            raise ValueError(
+                f"`fusion` must be one of {FUSIONS}. Received: fusion={fusion!r}"
+            )
+        if axes not in AXES:
+            raise ValueError(f"`axes` must be one of {AXES}. Received: axes={axes!r}")
         self.block_size = None if block_size is None else pair(block_size, "block_size")
         self.local_kernels = tuple(local_kernels)
+        self.fusion = fusion
+        self.axes = axes
+        self.identity = identity
         self.kernel_initializer = initializer(kernel_initializer)
         self.epsilon = epsilon
 
@@ -49,14 +85,21 @@ class SparseMLP(Layer):
         h, w = self.block_size or (height, width)
         self.mix_width = self._axis("mix_width", (1, w), input_shape)
         self.mix_height = self._axis("mix_height", (h, 1), input_shape)
-        self.fuse = keras.layers.Dense(
-            channels,
-            use_bias=False,
-            kernel_initializer=self.kernel_initializer,
-            name="fuse",
-            dtype=self.dtype_policy,
-        )
-        self.fuse.build((None, 3 * channels))
+        paths = self.identity + (2 if self.axes == "parallel" else 1)
+        self.fuse = self.scale = None
+        if self.fusion == "concat":
+            self.fuse = keras.layers.Dense(
+                channels,
+                use_bias=False,
+                kernel_initializer=self.kernel_initializer,
+                name="fuse",
+                dtype=self.dtype_policy,
+            )
+            self.fuse.build((None, paths * channels))
+        elif self.fusion == "weighted_sum":
+            self.scale = self.add_weight(
+                name="scale", shape=(paths, channels), initializer="ones"
+            )
 
     def _axis(self, name, block, input_shape):
         kernels = [(k, 1) if block[1] == 1 else (1, k) for k in self.local_kernels]
@@ -71,20 +114,28 @@ class SparseMLP(Layer):
         return mix
 
     def call(self, inputs, training=None):
-        channels = inputs.shape[-1]
-        paths = [
-            inputs,
-            self.mix_width(inputs, training=training),
-            self.mix_height(inputs, training=training),
-        ]
-        x = ops.reshape(ops.concatenate(paths, axis=-1), (-1, 3 * channels))
-        return ops.reshape(self.fuse(x), like(inputs))
+        x = self.mix_width(inputs, training=training)
+        if self.axes == "parallel":
+            paths = [x, self.mix_height(inputs, training=training)]
+        else:
+            paths = [self.mix_height(x, training=training)]
+        if self.identity:
+            paths.insert(0, inputs)
+        if self.fuse is not None:
+            x = ops.concatenate(paths, axis=-1) if len(paths) > 1 else paths[0]
+            x = ops.reshape(x, (-1, len(paths) * inputs.shape[-1]))
+            return ops.reshape(self.fuse(x), like(inputs))
+        if self.scale is not None:
+            paths = [path * self.scale[i] for i, path in enumerate(paths)]
+        return sum(paths[1:], paths[0])
 
     def multiply_adds(self, input_shape):
-        _, height, width, channels = input_shape
-        fuse = height * width * 3 * channels * channels
+        _, height, width, _ = input_shape
         axes = (self.mix_width, self.mix_height)
-        return fuse + sum(axis.multiply_adds(input_shape) for axis in axes)
+        total = sum(axis.multiply_adds(input_shape) for axis in axes)
+        if self.fuse is not None:
+            total += height * width * math.prod(self.fuse.kernel.shape)
+        return total
 
     def merged(self):
         """Local branches injected into the axis kernels."""
@@ -94,5 +145,7 @@ class SparseMLP(Layer):
         for name in ("mix_width", "mix_height"):
             kernel, bias = getattr(self, name).equivalent_kernel(host)
             assign(getattr(twin, name), kernel=kernel, bias=bias)
-        assign(twin.fuse, kernel=host(self.fuse.kernel))
+        if self.fuse is not None:
+            assign(twin.fuse, kernel=host(self.fuse.kernel))
+        assign(twin, scale=host(self.scale))
         return twin

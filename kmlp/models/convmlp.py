@@ -10,15 +10,19 @@ from kmlp.layers import (
     ChannelMLP,
     ConvNorm,
     NormDepthwiseConv,
+    PatchMerging,
     drop_path,
     drop_path_rates,
 )
-from kmlp.models.base import VisionMLP, check_stages, image_input
+from kmlp.models.base import VisionMLP, check_choice, check_stages, image_input
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 CONV_INITIALIZER = keras.initializers.VarianceScaling(
     2.0, "fan_out", "untruncated_normal"
 )
+
+CONV_STAGES = ("bottleneck", "plain", "mlp")
+DOWNSAMPLINGS = ("conv", "merge")
 
 VARIANTS = {
     "convmlp_s": {},
@@ -41,11 +45,19 @@ class ConvMLP(VisionMLP):
         num_classes: classes of the head; 0: pooled features without a classifier.
         input_shape: `(H, W, C)`; any sizes, `None` for unknown ones.
         stem_width: channels of tokenizer and convolution stage.
-        conv_blocks: residual blocks of the convolution stage.
+        conv_blocks: blocks of the convolution stage; of a plain one at least one.
         widths: channels per Conv-MLP stage; the first is also the width inside
             the convolution stage's bottlenecks.
         depths: blocks per Conv-MLP stage.
         mlp_ratios: hidden channels per channel, per Conv-MLP stage.
+        conv_stage: blocks of the convolution stage, `"bottleneck"`: residual 1×1, 3×3,
+            1×1 convolutions; `"plain"`: 3×3 convolutions, the last one to the next
+            width, and a max-pool in place of the downsampling; `"mlp"`: pairs of
+            channel MLPs, of the first stage's ratio, and no convolution.
+        downsample: between stages, `"conv"`: 3×3 convolutions of stride 2; `"merge"`:
+            patch merging.
+        depthwise: whether there is a depthwise convolution between the two MLPs of a
+            Conv-MLP block.
         include_top: whether the head is included; else the output is the last
             stage's map.
         drop_path_rate: stochastic depth, rising from 0 within each stage.
@@ -53,9 +65,9 @@ class ConvMLP(VisionMLP):
         name, dtype: of the model; every layer follows the dtype policy.
 
     Raises:
-        ValueError: stages that do not fit.
+        ValueError: stages that do not fit, or an unknown kind of one.
 
-    Reference: Sect. 3, Table 1.
+    Reference: Sect. 3, Table 1; Table 2 for the kinds of stages.
     """
 
     def __init__(
@@ -68,6 +80,9 @@ class ConvMLP(VisionMLP):
         widths=(128, 256, 512),
         depths=(2, 4, 2),
         mlp_ratios=(2, 2, 2),
+        conv_stage="bottleneck",
+        downsample="conv",
+        depthwise=True,
         include_top=True,
         drop_path_rate=0.1,
         head_activation=None,
@@ -75,25 +90,46 @@ class ConvMLP(VisionMLP):
         dtype=None,
     ):
         check_stages(widths=widths, depths=depths, mlp_ratios=mlp_ratios)
+        check_choice(CONV_STAGES, conv_stage=conv_stage)
+        check_choice(DOWNSAMPLINGS, downsample=downsample)
         inputs = image_input(input_shape, fixed=False)
         x = tokenizer(inputs, stem_width, dtype=dtype)
         pyramid = {"P2": x}
-        for block in range(conv_blocks):
-            x = bottleneck(x, widths[0], name=f"conv_block{block}", dtype=dtype)
-        x = downsample(x, widths[0], name="conv_downsample", dtype=dtype)
+        if conv_stage == "plain":
+            x = plain_stage(x, widths[0], conv_blocks, dtype=dtype)
+        elif conv_stage == "bottleneck":
+            for block in range(conv_blocks):
+                x = bottleneck(x, widths[0], name=f"conv_block{block}", dtype=dtype)
+        else:
+            for block, rate in enumerate(drop_path_rates(drop_path_rate, conv_blocks)):
+                x = conv_mlp_block(
+                    x,
+                    mlp_ratio=mlp_ratios[0],
+                    depthwise=False,
+                    drop_path_rate=rate,
+                    name=f"conv_block{block}",
+                    dtype=dtype,
+                )
+        if conv_stage != "plain":
+            x = halve(x, widths[0], downsample, name="conv_downsample", dtype=dtype)
         pyramid["P3"] = x
         for stage, depth in enumerate(depths):
             for block, rate in enumerate(drop_path_rates(drop_path_rate, depth)):
                 x = conv_mlp_block(
                     x,
                     mlp_ratio=mlp_ratios[stage],
+                    depthwise=depthwise,
                     drop_path_rate=rate,
                     name=f"stage{stage}_block{block}",
                     dtype=dtype,
                 )
             if stage + 1 < len(depths):
-                x = downsample(
-                    x, widths[stage + 1], name=f"stage{stage}_downsample", dtype=dtype
+                x = halve(
+                    x,
+                    widths[stage + 1],
+                    downsample,
+                    name=f"stage{stage}_downsample",
+                    dtype=dtype,
                 )
                 pyramid[f"P{4 + stage}"] = x
         # The last level is taken after its blocks, the others where they begin.
@@ -115,6 +151,9 @@ class ConvMLP(VisionMLP):
                 "widths": tuple(widths),
                 "depths": tuple(depths),
                 "mlp_ratios": tuple(mlp_ratios),
+                "conv_stage": conv_stage,
+                "downsample": downsample,
+                "depthwise": depthwise,
             },
         )
 
@@ -140,9 +179,27 @@ def tokenizer(x, width, *, dtype):
         x = conv_norm_relu(
             x, filters, 3, strides=strides, name=f"tokenizer_conv{index}", dtype=dtype
         )
-    # Zeros at the border never exceed the maximum: the map is behind a ReLU.
-    x = keras.layers.ZeroPadding2D(1, name="tokenizer_pad", dtype=dtype)(x)
-    return keras.layers.MaxPooling2D(3, 2, name="tokenizer_pool", dtype=dtype)(x)
+    return max_pool(x, name="tokenizer", dtype=dtype)
+
+
+def max_pool(x, *, name, dtype):
+    """Stride-2 3×3 max-pool of a map behind a ReLU."""
+    # Zeros at the border never exceed the maximum there.
+    x = keras.layers.ZeroPadding2D(1, name=f"{name}_pad", dtype=dtype)(x)
+    return keras.layers.MaxPooling2D(3, 2, name=f"{name}_pool", dtype=dtype)(x)
+
+
+def plain_stage(x, width, blocks, *, dtype):
+    """3×3 convolutions, the last one to `width`, and a max-pool (Table 2)."""
+    if blocks < 1:
+        raise ValueError(
+            "`conv_stage='plain'` widens in the last of its convolutions and needs "
+            f"one. Received: conv_blocks={blocks}"
+        )
+    for block in range(blocks):
+        filters = width if block == blocks - 1 else x.shape[-1]
+        x = conv_norm_relu(x, filters, 3, name=f"conv_block{block}", dtype=dtype)
+    return max_pool(x, name="conv", dtype=dtype)
 
 
 def bottleneck(x, hidden, *, name, dtype):
@@ -153,8 +210,12 @@ def bottleneck(x, hidden, *, name, dtype):
     return keras.layers.Add(name=f"{name}_add", dtype=dtype)([x, y])
 
 
-def downsample(x, filters, *, name, dtype):
-    """Stride-2 3×3 convolution with bias between stages (Sect. 3.4)."""
+def halve(x, filters, kind, *, name, dtype):
+    """Patch merging, or a stride-2 3×3 convolution with bias (Sect. 3.4)."""
+    if kind == "merge":
+        return PatchMerging(
+            filters, kernel_initializer=DENSE_INITIALIZER, name=name, dtype=dtype
+        )(x)
     return ConvNorm(
         filters,
         3,
@@ -167,10 +228,10 @@ def downsample(x, filters, *, name, dtype):
     )(x)
 
 
-def conv_mlp_block(x, *, mlp_ratio, drop_path_rate, name, dtype):
+def conv_mlp_block(x, *, mlp_ratio, depthwise, drop_path_rate, name, dtype):
     """Channel MLP, depthwise convolution, channel MLP (Sect. 3.4, Fig. 3).
 
-    Only the MLPs are residual.
+    Only the MLPs are residual; without `depthwise` there is nothing between them.
     """
     channels = x.shape[-1]
     for part in (1, 2):
@@ -183,7 +244,7 @@ def conv_mlp_block(x, *, mlp_ratio, drop_path_rate, name, dtype):
         )(x)
         y = drop_path(drop_path_rate, name=f"{name}_drop{part}", dtype=dtype)(y)
         x = keras.layers.Add(name=f"{name}_add{part}", dtype=dtype)([x, y])
-        if part == 1:
+        if part == 1 and depthwise:
             x = NormDepthwiseConv(
                 # He's fan-out in PyTorch's sense, 9 C for a depthwise 3×3 kernel.
                 kernel_initializer=keras.initializers.RandomNormal(

@@ -40,6 +40,10 @@ class MSMLP(VisionMLP):
         regions: kernel sizes of the channel groups, per stage.
         shifts: shift distances of the channel groups.
         order: `"shift_mix"` or `"mix_shift"`.
+        mixing: `"depthwise"`, or `"full"`: convolutions over all channels of a group.
+        projections: whether each block maps its channels by a Dense without bias
+            before mixing and shifting and by another one after it. The published
+            blocks do not; those of Table 12 count as if they did.
         mlp_ratio: hidden channels per channel.
         layer_scale: initial value of the learned per-channel scale.
         patch_size: of the patch embedding.
@@ -50,9 +54,10 @@ class MSMLP(VisionMLP):
         name, dtype: of the model; every layer follows the dtype policy.
 
     Raises:
-        ValueError: stages or groups that do not fit.
+        ValueError: stages or groups that do not fit, or an unknown order or mixing.
 
-    Reference: Sect. 3, Table 1.
+    Reference: Sect. 3, Table 1; Tables 9, 12 and 13 for other regions, distances,
+    stages and convolutions.
     """
 
     def __init__(
@@ -65,6 +70,8 @@ class MSMLP(VisionMLP):
         regions=((1, 1, 3, 5, 7), (1, 3, 3, 5, 7), (1, 5, 5, 5, 7), (1, 7, 7, 7, 7)),
         shifts=(-2, -1, 0, 1, 2),
         order="shift_mix",
+        mixing="depthwise",
+        projections=False,
         mlp_ratio=4,
         layer_scale=1e-6,
         patch_size=4,
@@ -91,25 +98,19 @@ class MSMLP(VisionMLP):
                 dtype=dtype,
             )(x)
             for block in range(depth):
-                prefix = f"stage{stage}_block{block}"
-                y = MixShift(
-                    regions[stage],
-                    shifts,
+                x = mix_shift_block(
+                    x,
+                    regions=regions[stage],
+                    shifts=shifts,
                     order=order,
-                    name=f"{prefix}_mix_shift",
-                    dtype=dtype,
-                )(x)
-                y = ChannelMLP(
-                    mlp_ratio,
-                    norm="layer",
+                    mixing=mixing,
+                    projections=projections,
+                    mlp_ratio=mlp_ratio,
                     layer_scale=layer_scale,
-                    epsilon=EPSILON,
-                    kernel_initializer=DENSE_INITIALIZER,
-                    name=f"{prefix}_mlp",
+                    drop_path_rate=next(rates),
+                    name=f"stage{stage}_block{block}",
                     dtype=dtype,
-                )(y)
-                y = drop_path(next(rates), name=f"{prefix}_drop", dtype=dtype)(y)
-                x = keras.layers.Add(name=f"{prefix}_add", dtype=dtype)([x, y])
+                )
             stride = patch_size * 2**stage
             pyramid[f"P{stride.bit_length() - 1}"] = x
         super().__init__(
@@ -134,8 +135,77 @@ class MSMLP(VisionMLP):
                 "regions": tuple(tuple(r) for r in regions),
                 "shifts": tuple(shifts),
                 "order": order,
+                "mixing": mixing,
+                "projections": projections,
                 "mlp_ratio": mlp_ratio,
                 "layer_scale": layer_scale,
                 "patch_size": patch_size,
             },
         )
+
+
+def mix_shift_block(
+    x,
+    *,
+    regions,
+    shifts,
+    order,
+    mixing="depthwise",
+    projections=False,
+    mlp_ratio,
+    layer_scale,
+    drop_path_rate,
+    name,
+    dtype=None,
+):
+    """Mixing and shifting, then a channel MLP, on one residual branch.
+
+    Args:
+        x: map.
+        regions, shifts, order, mixing: of `MixShift`.
+        projections: whether there is a Dense on either side of it.
+        mlp_ratio, layer_scale: of `ChannelMLP`.
+        drop_path_rate: of the branch.
+        name: beginning of the layers' names.
+        dtype: of the layers.
+
+    Returns:
+        a map of the same shape.
+
+    Reference: Sect. 3.2, 3.3.
+    """
+    y = x
+    if projections:
+        y = projection(y, name=f"{name}_project_in", dtype=dtype)
+    y = MixShift(
+        regions,
+        shifts,
+        order=order,
+        mixing=mixing,
+        name=f"{name}_mix_shift",
+        dtype=dtype,
+    )(y)
+    if projections:
+        y = projection(y, name=f"{name}_project_out", dtype=dtype)
+    y = ChannelMLP(
+        mlp_ratio,
+        norm="layer",
+        layer_scale=layer_scale,
+        epsilon=EPSILON,
+        kernel_initializer=DENSE_INITIALIZER,
+        name=f"{name}_mlp",
+        dtype=dtype,
+    )(y)
+    y = drop_path(drop_path_rate, name=f"{name}_drop", dtype=dtype)(y)
+    return keras.layers.Add(name=f"{name}_add", dtype=dtype)([x, y])
+
+
+def projection(x, *, name, dtype):
+    """A Dense without bias from channels to as many."""
+    return keras.layers.Dense(
+        x.shape[-1],
+        use_bias=False,
+        kernel_initializer=DENSE_INITIALIZER.clone(),
+        name=name,
+        dtype=dtype,
+    )(x)

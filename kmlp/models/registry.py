@@ -4,14 +4,18 @@ import difflib
 import fnmatch
 import inspect
 
-from kmlp.models import convmlp, msmlp, repmlpnet, resmlp, smlpnet
+from kmlp.models import convmlp, focal, hybrid, msmlp, repmlpnet, resmlp, smlpnet, swin
+from kmlp.models.ablations import ABLATIONS
 
 _FAMILIES = (
     (convmlp.ConvMLP, convmlp.VARIANTS),
+    (focal.FocalTransformer, focal.VARIANTS),
     (msmlp.MSMLP, msmlp.VARIANTS),
+    (hybrid.MSMLPHybrid, hybrid.VARIANTS),
     (repmlpnet.RepMLPNet, repmlpnet.VARIANTS),
     (resmlp.ResMLP, resmlp.VARIANTS),
     (smlpnet.SMLPNet, smlpnet.VARIANTS),
+    (swin.SwinTransformer, swin.VARIANTS),
 )
 
 # Name -> (class, arguments that differ from the class's defaults).
@@ -34,14 +38,31 @@ def list_models(pattern="*"):
 def variant(name):
     """The class of an architecture and its arguments beyond the class's defaults.
 
+    Args:
+        name: of `list_models()` or `list_ablations()`.
+
     Raises:
         ValueError: an unknown name; the message names the nearest.
     """
+    if name in ABLATIONS:
+        row = ABLATIONS[name]
+        family, arguments = VARIANTS[row.architecture]
+        return family, {**arguments, **row.arguments}
     if name not in VARIANTS:
-        near = difflib.get_close_matches(str(name).lower(), VARIANTS, n=3, cutoff=0.5)
-        known = " or ".join(near) if near else f"one of {', '.join(sorted(VARIANTS))}"
-        raise ValueError(f"Unknown architecture: choose {known}. Received: {name!r}")
+        known = ABLATIONS if "/" in str(name) else sorted(VARIANTS)
+        near = difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.5)
+        choose = " or ".join(near)
+        if not near and known is ABLATIONS:
+            choose = "one of `kmlp list --ablations`"
+        elif not near:
+            choose = f"one of {', '.join(known)}"
+        raise ValueError(f"Unknown architecture: choose {choose}. Received: {name!r}")
     return VARIANTS[name]
+
+
+def base_name(name):
+    """The variant that an ablation is a change of; a variant's own name."""
+    return ABLATIONS[name].architecture if name in ABLATIONS else name
 
 
 def check_options(family, names):
@@ -65,19 +86,21 @@ def create_model(name, num_classes=None, input_shape=None, **overrides):
     """Builds an architecture by name, with fresh weights.
 
     Args:
-        name: one of `list_models()`.
+        name: one of `list_models()`, or of `list_ablations()`, such as
+            `"convmlp/table2/mlp_merge"`.
         num_classes: classes of the head; `None`: the variant's own, mostly 1000.
         input_shape: `(H, W, C)`; `None`: the variant's own.
         **overrides: further arguments of the family's class.
 
     Returns:
-        A functional `keras.Model` named after the architecture.
+        A functional `keras.Model` named after the architecture, an ablation with
+        underscores in place of slashes.
 
     Raises:
         ValueError: an unknown name; the message names the nearest.
     """
     family, arguments = variant(name)
-    arguments = {"name": name, **arguments, **overrides}
+    arguments = {"name": name.replace("/", "_"), **arguments, **overrides}
     if num_classes is not None:
         arguments["num_classes"] = num_classes
     if input_shape is not None:

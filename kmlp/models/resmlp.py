@@ -4,16 +4,30 @@ Touvron et al.: ResMLP: Feedforward networks for image classification with
 data-efficient training, 2021.
 """
 
+import functools
+import math
+
 import keras
 
 from kmlp.layers import (
     ChannelMLP,
+    ClassMLP,
+    ConvMixing,
     CrossPatch,
+    MixingMLP,
     PatchEmbed,
+    PositionEncoding,
     drop_path,
 )
 from kmlp.models.base import VisionMLP, partitioned_input
 
+# What the arguments of these names may be.
+ALLOWED = {
+    "mixing": ("linear", "depthwise_conv3", "conv3", "mlp"),
+    "pooling": ("average", "class_mlp"),
+    "activation": ("gelu", "silu", "hard_swish", "relu"),
+    "position_encoding": (None, "learned"),
+}
 INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 
 VARIANTS = {
@@ -27,6 +41,15 @@ VARIANTS = {
         "patch_size": 2,
         "input_shape": (32, 32, 3),
         "num_classes": 100,
+    },
+    # MLP-Mixer-B/16, the papers' baseline, from the same parts.
+    "mlp_mixer_b16": {
+        "width": 768,
+        "layer_scale": None,
+        "norm": "layer",
+        "mixing": "mlp",
+        "mixing_width": 384,
+        "epsilon": 1e-6,
     },
 }
 
@@ -43,22 +66,34 @@ class ResMLP(VisionMLP):
         width: channels.
         depth: blocks.
         mlp_ratio: hidden channels per channel in the cross-channel sublayer.
-        layer_scale: initial value of the learned scales of both sublayers.
+        layer_scale: initial value of the learned scales of both sublayers; `None`:
+            they have none.
         local_kernels: sizes of local branches parallel to the patch-mixing FC;
             they merge into it.
-        block_size: `(h, w)` of the patch grid that the FC covers; `None`: the
-            grid of `input_shape`. Other inputs are partitioned; what the blocks do
-            not tile is padded with zeros.
-        norm: `"affine"` (Aff), `"layer"` or `"batch"`.
+        block_size: `(h, w)` of the patch grid that the FC or the mixing MLP covers;
+            `None`: the grid of `input_shape`. Other inputs are partitioned; what the
+            blocks do not tile is padded with zeros. Convolutions, positions and class
+            layers go over the whole map.
+        norm: `"affine"` (Aff), `"layer"`, `"batch"` or `"l2"`.
+        mixing: what mixes the patches: `"linear"`, `"mlp"`, or a 3×3 convolution,
+            `"conv3"` or `"depthwise_conv3"`.
+        mixing_ratio: hidden positions of a mixing MLP per patch that it covers, of
+            which the whole number is taken.
+        mixing_width: hidden positions outright; `None`: by `mixing_ratio`. The model
+            has as attribute, and in its configuration, how many there are.
+        pooling: `"average"` or `"class_mlp"`, two class layers behind the map.
+        activation: `"gelu"` (exact), `"silu"`, `"hard_swish"` or `"relu"`, of all MLPs.
+        position_encoding: `"learned"`: added to the patches; or `None`.
+        epsilon: of the norms.
         include_top: whether the head is included; else the output is the map.
         drop_path_rate: stochastic depth, the same at every block.
         head_activation: activation of the head; `None` gives logits.
         name, dtype: of the model; every layer follows the dtype policy.
 
     Raises:
-        ValueError: sizes that do not fit.
+        ValueError: sizes that do not fit, or arguments that do not go together.
 
-    Reference: Sect. 2, Eqs. 2-3.
+    Reference: Sect. 2, Eqs. 2-3; variants of Sect. 3.5 and Appendix A.
     """
 
     def __init__(
@@ -74,14 +109,43 @@ class ResMLP(VisionMLP):
         local_kernels=(),
         block_size=None,
         norm="affine",
+        mixing="linear",
+        mixing_ratio=4,
+        mixing_width=None,
+        pooling="average",
+        activation="gelu",
+        position_encoding=None,
+        epsilon=1e-5,
         include_top=True,
         drop_path_rate=0.0,
         head_activation=None,
         name="resmlp",
         dtype=None,
     ):
+        for argument, value in (
+            ("mixing", mixing),
+            ("pooling", pooling),
+            ("activation", activation),
+            ("position_encoding", position_encoding),
+        ):
+            _check_choice(argument, value)
         inputs, (grid,), padding = partitioned_input(
             input_shape, patch_size, block_size, 1
+        )
+        mixing_width = _hidden(mixing, mixing_ratio, mixing_width, grid)
+        shared = {
+            "norm": norm,
+            "layer_scale": layer_scale,
+            "epsilon": epsilon,
+            "kernel_initializer": INITIALIZER,
+            "dtype": dtype,
+        }
+        cross_patch = _mixing(
+            mixing,
+            hidden=mixing_width,
+            activation=activation,
+            block_size=block_size,
+            local_kernels=local_kernels,
         )
         x = PatchEmbed(
             width,
@@ -91,36 +155,36 @@ class ResMLP(VisionMLP):
             name="patch_embed",
             dtype=dtype,
         )(inputs)
+        if position_encoding == "learned":
+            x = PositionEncoding(name="position_encoding", dtype=dtype)(x)
         add = keras.layers.Add
         for block in range(depth):
             prefix = f"block{block}"
-            y = CrossPatch(
-                norm=norm,
-                layer_scale=layer_scale,
-                block_size=block_size,
-                local_kernels=local_kernels,
-                kernel_initializer=INITIALIZER,
-                name=f"{prefix}_cross_patch",
-                dtype=dtype,
-            )(x)
+            y = cross_patch(name=f"{prefix}_cross_patch", **shared)(x)
             y = drop_path(drop_path_rate, name=f"{prefix}_drop1", dtype=dtype)(y)
             x = add(name=f"{prefix}_add1", dtype=dtype)([x, y])
             y = ChannelMLP(
                 mlp_ratio,
-                norm=norm,
-                layer_scale=layer_scale,
-                kernel_initializer=INITIALIZER,
+                activation=activation,
                 name=f"{prefix}_cross_channel",
-                dtype=dtype,
+                **shared,
             )(x)
             y = drop_path(drop_path_rate, name=f"{prefix}_drop2", dtype=dtype)(y)
             x = add(name=f"{prefix}_add2", dtype=dtype)([x, y])
         pyramid = {f"P{patch_size.bit_length() - 1}": x}
+        if include_top and pooling == "class_mlp":
+            x = ClassMLP(
+                mlp_ratio=mlp_ratio, activation=activation, name="class_mlp", **shared
+            )(x)
         super().__init__(
             inputs,
             x,
             pyramid=pyramid,
-            head={"norm": norm, "kernel_initializer": INITIALIZER},
+            head={
+                "norm": norm,
+                "epsilon": epsilon,
+                "kernel_initializer": INITIALIZER,
+            },
             num_classes=num_classes,
             include_top=include_top,
             drop_path_rate=drop_path_rate,
@@ -136,5 +200,56 @@ class ResMLP(VisionMLP):
                 "local_kernels": tuple(local_kernels),
                 "block_size": None if block_size is None else grid,
                 "norm": norm,
+                "mixing": mixing,
+                "mixing_ratio": mixing_ratio,
+                "mixing_width": mixing_width,
+                "pooling": pooling,
+                "activation": activation,
+                "position_encoding": position_encoding,
+                "epsilon": epsilon,
             },
         )
+
+
+def _check_choice(argument, value):
+    if value not in ALLOWED[argument]:
+        raise ValueError(
+            f"`{argument}` must be one of {ALLOWED[argument]}. "
+            f"Received: {argument}={value!r}"
+        )
+
+
+def _hidden(mixing, ratio, width, grid):
+    """Hidden positions of the mixing MLP over a grid, `None` where there is none."""
+    if not isinstance(ratio, int | float) or not ratio > 0:
+        raise ValueError(
+            "`mixing_ratio` is the mixing MLP's hidden positions per patch, above 0. "
+            f"Received: mixing_ratio={ratio!r}"
+        )
+    if width is None:
+        return max(int(ratio * math.prod(grid)), 1) if mixing == "mlp" else None
+    if mixing != "mlp" or not isinstance(width, int) or width < 1:
+        raise ValueError(
+            "`mixing_width` is a positive number of hidden positions of mixing='mlp'. "
+            f"Received: mixing_width={width!r} with mixing={mixing!r}"
+        )
+    return width
+
+
+def _mixing(mixing, *, hidden, activation, block_size, local_kernels):
+    """The cross-patch sublayer's class with the arguments that are its alone."""
+    if local_kernels and mixing != "linear":
+        raise ValueError(
+            "Local branches merge into a linear map over the patches: leave "
+            "`local_kernels` empty, or take mixing='linear'. "
+            f"Received: local_kernels={tuple(local_kernels)} with mixing={mixing!r}"
+        )
+    if mixing == "linear":
+        return functools.partial(
+            CrossPatch, block_size=block_size, local_kernels=local_kernels
+        )
+    if mixing == "mlp":
+        return functools.partial(
+            MixingMLP, hidden, activation=activation, block_size=block_size
+        )
+    return functools.partial(ConvMixing, 3, depthwise=mixing == "depthwise_conv3")

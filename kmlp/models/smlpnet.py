@@ -11,16 +11,25 @@ from kmlp.layers import (
     ConvNorm,
     NormActivation,
     PatchEmbed,
+    SetSharingLinear,
     SparseMLP,
     drop_path,
     drop_path_rates,
 )
-from kmlp.models.base import VisionMLP, partitioned_input
+from kmlp.models.base import (
+    VisionMLP,
+    check_choice,
+    check_stages,
+    partitioned_input,
+)
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 # PyTorch's default for convolutions; its fan of a depthwise 3×3 kernel is 9.
 CONV_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 DEPTHWISE_INITIALIZER = keras.initializers.RandomUniform(-1 / 3, 1 / 3)
+
+# What mixes the tokens of a stage globally.
+GLOBAL_MIXINGS = (True, False, "depthwise", "positions")
 
 VARIANTS = {
     "smlpnet_t": {},
@@ -48,6 +57,18 @@ class SMLPNet(VisionMLP):
             zeros.
         local_kernels: sizes of one-dimensional local branches beside the axis
             FCs; they merge into them.
+        local_mixing: whether there is a depthwise convolution, with the norm and the
+            activation before it.
+        global_mixing: what comes behind it and a norm and an activation of its own,
+            one value or one per stage. `True`: the sparse MLP; `"depthwise"`: another
+            depthwise convolution (the stages without a mark in Table 2);
+            `"positions"`: an FC over all positions, GELU, another FC (Table 5);
+            `False`: nothing.
+        fusion: of the sparse MLP's paths: `"concat"` and a Dense, `"sum"` or
+            `"weighted_sum"`.
+        axes: of the sparse MLP: `"parallel"`, or `"sequential"`: along the width,
+            then along the height.
+        identity: whether the input itself is among the sparse MLP's paths.
         include_top: whether the head is included; else the output is the last
             stage's map.
         drop_path_rate: stochastic depth at the last block, rising from 0.
@@ -55,9 +76,10 @@ class SMLPNet(VisionMLP):
         name, dtype: of the model; every layer follows the dtype policy.
 
     Raises:
-        ValueError: sizes that do not fit.
+        ValueError: sizes or stages that do not fit, unknown kinds of mixing, or a
+            stage without any.
 
-    Reference: Sect. 3, Table 1.
+    Reference: Sect. 3; Tables 1-5 for other mixings and fusions.
     """
 
     def __init__(
@@ -71,12 +93,18 @@ class SMLPNet(VisionMLP):
         patch_size=4,
         block_size=None,
         local_kernels=(),
+        local_mixing=True,
+        global_mixing=True,
+        fusion="concat",
+        axes="parallel",
+        identity=True,
         include_top=True,
         drop_path_rate=0.0,
         head_activation=None,
         name="smlpnet",
         dtype=None,
     ):
+        mixings = mixing_per_stage(global_mixing, depths, local_mixing)
         inputs, blocks, padding = partitioned_input(
             input_shape, patch_size, block_size, len(depths)
         )
@@ -98,6 +126,9 @@ class SMLPNet(VisionMLP):
                     x,
                     block_size=blocks[stage],
                     local_kernels=local_kernels,
+                    local_mixing=local_mixing,
+                    global_mixing=mixings[stage],
+                    sparse_mlp={"fusion": fusion, "axes": axes, "identity": identity},
                     mlp_ratio=mlp_ratio,
                     drop_path_rate=next(rates),
                     name=f"stage{stage}_block{block}",
@@ -123,30 +154,75 @@ class SMLPNet(VisionMLP):
                 "patch_size": patch_size,
                 "block_size": None if block_size is None else blocks[0],
                 "local_kernels": tuple(local_kernels),
+                "local_mixing": local_mixing,
+                # One value where all stages agree, however it was given.
+                "global_mixing": mixings if len(set(mixings)) > 1 else mixings[0],
+                "fusion": fusion,
+                "axes": axes,
+                "identity": identity,
             },
         )
 
 
-def smlp_block(x, *, block_size, local_kernels, mlp_ratio, drop_path_rate, name, dtype):
+def mixing_per_stage(global_mixing, depths, local_mixing):
+    """`global_mixing` as a tuple with a value per stage.
+
+    Raises:
+        ValueError: an unknown value, not one per stage, or a stage without mixing.
+    """
+    if not isinstance(global_mixing, (list, tuple)):
+        global_mixing = (global_mixing,) * len(depths)
+    check_stages(depths=depths, global_mixing=global_mixing)
+    for mixing in global_mixing:
+        check_choice(GLOBAL_MIXINGS, global_mixing=mixing)
+    if not local_mixing and False in global_mixing:
+        raise ValueError(
+            "Tokens of every stage need local or global mixing. Received: "
+            f"local_mixing={local_mixing}, global_mixing={tuple(global_mixing)}"
+        )
+    # As the words are spelt: 1 equals True.
+    return tuple(GLOBAL_MIXINGS[GLOBAL_MIXINGS.index(m)] for m in global_mixing)
+
+
+def smlp_block(
+    x,
+    *,
+    block_size,
+    local_kernels,
+    local_mixing,
+    global_mixing,
+    sparse_mlp,
+    mlp_ratio,
+    drop_path_rate,
+    name,
+    dtype,
+):
     """Token mixing (depthwise convolution, sparse MLP), then FFN (Fig. 2, 3)."""
     add = keras.layers.Add
     y = NormActivation(name=f"{name}_norm", dtype=dtype)(x)
-    # BN and GELU behind the convolution are the sparse MLP's pre-activation.
-    y = ConvNorm(
-        kernel_size=3,
-        depthwise=True,
-        activation="gelu",
-        kernel_initializer=DEPTHWISE_INITIALIZER,
-        name=f"{name}_depthwise",
-        dtype=dtype,
-    )(y)
-    y = SparseMLP(
-        block_size=block_size,
-        local_kernels=local_kernels,
-        kernel_initializer=CONV_INITIALIZER,
-        name=f"{name}_sparse_mlp",
-        dtype=dtype,
-    )(y)
+    if local_mixing:
+        # BN and GELU behind the convolution are the global mixing's pre-activation.
+        last = global_mixing is False
+        y = depthwise_conv(y, activated=not last, name=f"{name}_depthwise", dtype=dtype)
+    if global_mixing is True:
+        y = SparseMLP(
+            block_size=block_size,
+            local_kernels=local_kernels,
+            kernel_initializer=CONV_INITIALIZER,
+            name=f"{name}_sparse_mlp",
+            dtype=dtype,
+            **sparse_mlp,
+        )(y)
+    elif global_mixing == "depthwise":
+        y = depthwise_conv(y, activated=False, name=f"{name}_depthwise2", dtype=dtype)
+    elif global_mixing == "positions":
+        y = position_mlp(
+            y,
+            block_size=block_size,
+            local_kernels=local_kernels,
+            name=f"{name}_positions",
+            dtype=dtype,
+        )
     y = drop_path(drop_path_rate, name=f"{name}_drop1", dtype=dtype)(y)
     x = add(name=f"{name}_add1", dtype=dtype)([x, y])
     y = ChannelMLP(
@@ -158,3 +234,30 @@ def smlp_block(x, *, block_size, local_kernels, mlp_ratio, drop_path_rate, name,
     )(x)
     y = drop_path(drop_path_rate, name=f"{name}_drop2", dtype=dtype)(y)
     return add(name=f"{name}_add2", dtype=dtype)([x, y])
+
+
+def depthwise_conv(x, *, activated, name, dtype):
+    """A depthwise 3×3 convolution, with BN and GELU behind it where `activated`."""
+    return ConvNorm(
+        kernel_size=3,
+        depthwise=True,
+        norm="batch" if activated else None,
+        activation="gelu" if activated else None,
+        kernel_initializer=DEPTHWISE_INITIALIZER,
+        name=name,
+        dtype=dtype,
+    )(x)
+
+
+def position_mlp(x, *, block_size, local_kernels, name, dtype):
+    """Two FCs over all positions with GELU between them (Table 5)."""
+    for part in (1, 2):
+        x = SetSharingLinear(
+            block_size=block_size,
+            local_kernels=local_kernels,
+            name=f"{name}{part}",
+            dtype=dtype,
+        )(x)
+        if part == 1:
+            x = NormActivation(norm=None, name=f"{name}_gelu", dtype=dtype)(x)
+    return x

@@ -113,7 +113,9 @@ def _changed(model, changes, found):
     new = {w.path: w for w in twin.weights}
     replaced = twin.include_top and twin.num_classes != model.num_classes
     fresh = {p for p in new if p.startswith(CLASSIFIER)} if replaced else set()
-    unused = {p for p in old.keys() - new.keys() if not p.startswith(HEAD)}
+    # What is behind the last map is left out with the head.
+    top = HEAD if twin.include_top else (HEAD, "class_mlp/")
+    unused = {p for p in old.keys() - new.keys() if not p.startswith(top)}
     unfilled = {p for p in new.keys() - old.keys() - fresh if not p.startswith(HEAD)}
     misshapen = {
         p for p in (new.keys() & old.keys()) - fresh if new[p].shape != old[p].shape

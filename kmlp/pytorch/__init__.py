@@ -1,7 +1,8 @@
 """The published networks in PyTorch: what speed and conversions are held against.
 
 Written from the fact sheets. Parameter names are those of the published checkpoints,
-so `load_state_dict(state, strict=True)` takes them as they are, and every operation is
+so `load_state_dict(state, strict=True)` takes them as they are, less the masks and
+indices that some hold beside what was learned, and every operation is
 formulated the way the published code runs it (a grouped 1x1 convolution for the
 share-set FC, rolls of channel chunks for the shifts, …): timing these networks times
 the published PyTorch code. Images are NCHW, outputs are logits. Stochastic depth is
@@ -21,9 +22,12 @@ __all__ = ["FAMILIES", "VARIANTS", "build", "installed"]
 FAMILIES = {
     "repmlpnet": ("repmlpnet", "RepMLPNet"),
     "resmlp": ("resmlp", "ResMLP"),
+    "mlp_mixer": ("mlp_mixer", "MLPMixer"),
     "convmlp": ("convmlp", "ConvMLP"),
     "msmlp": ("msmlp", "MSMLP"),
     "smlpnet": ("smlpnet", "SMLPNet"),
+    "focal": ("focal", "FocalTransformer"),
+    "swin": ("swin", "SwinTransformer"),
 }
 
 
@@ -53,6 +57,8 @@ def build(name, **overrides):
         raise ValueError(f"name must be one of {known}. Received: {name!r}")
     if not installed():
         raise ImportError(f"The published {name} needs PyTorch: pip install torch.")
-    module, family = FAMILIES[name.partition("_")[0]]
+    # Names of variants begin with the family's, which may have an underscore too.
+    family = max((f for f in FAMILIES if name.startswith(f)), key=len)
+    module, family = FAMILIES[family]
     module = importlib.import_module(f"kmlp.pytorch.{module}")
     return getattr(module, family)(**{**VARIANTS.get(name, {}), **overrides})

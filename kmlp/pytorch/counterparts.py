@@ -26,16 +26,28 @@ def counterpart(model, *, num_classes=None, **overrides):
         raise ValueError(
             f"there is no published PyTorch network of this kind. Received: {family}"
         )
-    names, sizes = _NAMES[family], _SIZES.get(family)
     config = model.get_config()
+    if _is_mixer(config):
+        family = "MLPMixer"
+        config = {k: v for k, v in config.items() if k not in _MIXER}
+    names, sizes = _NAMES[family], _SIZES.get(family)
     if num_classes is not None:
         config["num_classes"] = num_classes
-    further = {"block_size"} if family == "RepMLPNet" else set()
-    _check(type(model), config, {"input_shape", *names.values()} | further)
+    further = {"RepMLPNet": {"block_size"}, "FocalTransformer": {"expansion"}}
+    _check(
+        type(model),
+        config,
+        {"input_shape", *names.values()} | further.get(family, set()),
+    )
     arguments = {name: config[ours] for name, ours in names.items()}
     if sizes is not None:
         arguments |= sizes(config, *config["input_shape"][:2])
-    return pytorch.build(family.lower(), **{**arguments, **overrides})
+    (name,) = (n for n, (_, cls) in pytorch.FAMILIES.items() if cls == family)
+    return pytorch.build(name, **{**arguments, **overrides})
+
+
+def _is_mixer(config):
+    return all(config.get(name, "") == value for name, value in _MIXER.items())
 
 
 def _check(family, config, translated):
@@ -65,6 +77,11 @@ def _square(height, width):
     return height
 
 
+def _focal_sizes(config, height, width):
+    expansions = [config["expansion"]] * len(config["depths"])
+    return {"img_size": (height, width), "expand_sizes": expansions}
+
+
 def _block_sides(config, height, width):
     grid = config["block_size"] or [s // config["patch_size"] for s in (height, width)]
     halvings = 2 ** (len(config["depths"]) - 1)
@@ -78,6 +95,8 @@ def _block_sides(config, height, width):
     return {"hs": sides[0], "ws": sides[1]}
 
 
+# A ResMLP with these options is an MLP-Mixer.
+_MIXER = {"mixing": "mlp", "norm": "layer", "layer_scale": None, "epsilon": 1e-6}
 # Class -> {option of the published code: ours}.
 _NAMES = {
     "RepMLPNet": {
@@ -95,12 +114,31 @@ _NAMES = {
         "depth": "depth",
         "num_classes": "num_classes",
     },
+    "MLPMixer": {
+        "patch_size": "patch_size",
+        "embed_dim": "width",
+        "num_blocks": "depth",
+        "tokens_dim": "mixing_width",
+        "mlp_ratio": "mlp_ratio",
+        "num_classes": "num_classes",
+    },
     "ConvMLP": {
         "blocks": "depths",
         "dims": "widths",
         "mlp_ratios": "mlp_ratios",
         "channels": "stem_width",
         "n_conv_blocks": "conv_blocks",
+        "num_classes": "num_classes",
+    },
+    "FocalTransformer": {
+        "patch_size": "patch_size",
+        "embed_dim": "width",
+        "depths": "depths",
+        "num_heads": "heads",
+        "window_size": "window_size",
+        "mlp_ratio": "mlp_ratio",
+        "focal_levels": "focal_levels",
+        "focal_windows": "focal_windows",
         "num_classes": "num_classes",
     },
     "MSMLP": {
@@ -116,10 +154,23 @@ _NAMES = {
         "patch_size": "patch_size",
         "num_classes": "num_classes",
     },
+    "SwinTransformer": {
+        "embed_dim": "width",
+        "depths": "depths",
+        "num_heads": "heads",
+        "window_size": "window_size",
+        "patch_size": "patch_size",
+        "num_classes": "num_classes",
+    },
 }
 # Class -> what of the published code follows from the images' size.
 _SIZES = {
+    "FocalTransformer": _focal_sizes,
     "RepMLPNet": _block_sides,
     "ResMLP": lambda _, height, width: {"img_size": _square(height, width)},
+    "MLPMixer": lambda _, height, width: {"img_size": _square(height, width)},
     "SMLPNet": lambda _, height, width: {"image_size": _square(height, width)},
+    "SwinTransformer": lambda _, height, width: {
+        "img_size": (height, width) if height and width else None
+    },
 }

@@ -1,4 +1,4 @@
-"""timm and its own ResMLP, importable where torchvision is not installed."""
+"""timm, its ResMLP and MLP-Mixer, importable where torchvision is not installed."""
 
 import contextlib
 import importlib
@@ -94,3 +94,19 @@ def timm_resmlp(**kwargs):
     mlp_mixer = timm_module("timm.models.mlp_mixer")
     parts = {"block_layer": mlp_mixer.ResBlock, "norm_layer": mlp_mixer.Affine}
     return mlp_mixer.MlpMixer(**{"mlp_ratio": 4, **parts, **kwargs})
+
+
+def timm_mlp_mixer(**kwargs):
+    """Builds `timm.models.mlp_mixer.MlpMixer` as MLP-Mixer.
+
+    Args:
+        **kwargs: Arguments of `MlpMixer`; `mlp_ratio` is a pair, the hidden positions
+            per channel first.
+
+    Returns:
+        An `nn.Module` from (N, 3, H, W) images to logits.
+
+    Raises:
+        ImportError: If timm is not installed.
+    """
+    return timm_module("timm.models.mlp_mixer").MlpMixer(**kwargs)

@@ -53,6 +53,26 @@ def _smlpnet(dim, alpha, depths):
     }
 
 
+def _swin(embed_dim, depths, heads):
+    return {
+        "img_size": 224,
+        "patch_size": 4,
+        "embed_dim": embed_dim,
+        "depths": depths,
+        "num_heads": [heads * 2**stage for stage in range(4)],
+        "window_size": 7,
+    }
+
+
+def _focal(embed_dim, depths, num_heads):
+    return {
+        "img_size": 224,
+        "embed_dim": embed_dim,
+        "depths": depths,
+        "num_heads": num_heads,
+    }
+
+
 VARIANTS = {
     "repmlpnet_t224": _repmlpnet(224, 64, (2, 2, 6, 2), (1, 4, 16, 128)),
     "repmlpnet_t256": _repmlpnet(256, 64, (2, 2, 6, 2), (1, 4, 16, 128)),
@@ -64,6 +84,13 @@ VARIANTS = {
     "resmlp_s24": _resmlp(16, 384, 24, 1e-5),
     "resmlp_s36": _resmlp(16, 384, 36, 1e-6),
     "resmlp_b24": _resmlp(8, 768, 24, 1e-6),
+    "mlp_mixer_b16": {
+        "img_size": 224,
+        "patch_size": 16,
+        "embed_dim": 768,
+        "num_blocks": 12,
+        "tokens_dim": 384,
+    },
     "convmlp_s": _convmlp(2, 64, (128, 256, 512), (2, 4, 2), 2),
     "convmlp_m": _convmlp(3, 64, (128, 256, 512), (3, 6, 3), 3),
     "convmlp_l": _convmlp(3, 96, (192, 384, 768), (4, 8, 3), 3),
@@ -74,4 +101,10 @@ VARIANTS = {
     "smlpnet_t_a2": _smlpnet(80, 2, (2, 8, 14, 2)),
     "smlpnet_s": _smlpnet(96, 3, (2, 10, 24, 2)),
     "smlpnet_b": _smlpnet(112, 3, (2, 10, 24, 2)),
+    "focal_t": _focal(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "focal_s": _focal(96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "focal_b": _focal(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "swin_t": _swin(96, (2, 2, 6, 2), 3),
+    "swin_s": _swin(96, (2, 2, 18, 2), 3),
+    "swin_b": _swin(128, (2, 2, 18, 2), 4),
 }

@@ -14,6 +14,8 @@ from kmlp.weights.names.scheme import Scheme
 _DERIVED = re.compile(
     r"num_batches_tracked|attn_mask|relative_position_index\w*|valid_ind_\w+"
 )
+# Networks that only their paper has.
+_NEVER_PUBLISHED = ("MSMLPHybrid",)
 HEAD, CLASSIFIER = "head/", "head/dense/"
 
 
@@ -72,6 +74,12 @@ def match(model, state, *, new_head=False):
         ValueError: a model of no family, or with parts that were never published.
     """
     schemes = schemes_of(model)
+    if not schemes and type(model).__name__ in _NEVER_PUBLISHED:
+        raise ValueError(
+            f"No weights of {type(model).__name__} were ever published: there are no "
+            "names to load by. Files of your own load with `model.load_weights` or "
+            f"`kmlp.create_model(weights=…)`. Received: {model.name!r}"
+        )
     if not schemes:
         families = ", ".join(family.__name__ for family in SCHEMES)
         raise ValueError(
@@ -84,8 +92,11 @@ def match(model, state, *, new_head=False):
     state = {name: array for name, array in state.items() if not derived(name)}
     depths, classifier = depths_of(model), classifier_of(model)
     tables = [(s, s.theirs(variables, depths)) for s in schemes]
+    # Schemes that know other variants of the family have nothing to say here.
+    whole = [table for table in tables if variables.keys() <= table[1].keys()]
     scheme, named = max(
-        tables, key=lambda table: sum(name in state for name, _ in table[1].values())
+        whole or tables,
+        key=lambda table: sum(name in state for name, _ in table[1].values()),
     )
     for path in variables:
         if path not in named:

@@ -16,13 +16,13 @@ def load_published(model, source, *, new_head=False, key=None):
 
     Args:
         model: `RepMLPNet` (with `locality_injected=True` for the merged form that
-            circulates), `ResMLP`, `ConvMLP`, `MSMLP` or `SMLPNet`, with the published
-            structure; or over one of them a `RetinaNet`, `MaskRCNN`, `SemanticFPN` or
-            `UperNet`.
+            circulates), `ResMLP`, `ConvMLP`, `MSMLP`, `SMLPNet`, `SwinTransformer` or
+            `FocalTransformer`, with the published structure; or over one of them a
+            `RetinaNet`, `MaskRCNN`, `SemanticFPN` or `UperNet`.
         source: path of a PyTorch, `.safetensors`, `.npz` or HDF5 file, or a mapping of
             published names to arrays. PyTorch files are read without executing what
-            they pickle. timm's names of ResMLP and mmpretrain's of RepMLPNet are known
-            too; of detectors mmdetection's, of segmenters mmsegmentation's.
+            they pickle. timm's names of ResMLP and Swin and mmpretrain's of RepMLPNet
+            are known too; of detectors mmdetection's, of segmenters mmsegmentation's.
         new_head: whether the classifier stays as it is in the model, for classes of
             one's own or a state without one; everything else is loaded strictly, the
             head's norm too. A detector keeps all that it predicts for each class.

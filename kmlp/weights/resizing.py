@@ -16,7 +16,8 @@ RESOLUTIONS = {
 def resize(model, input_shape, resolution="interpolate"):
     """The same trained network for images of another size.
 
-    ConvMLP and MS-MLP take any size with the weights they have. The others have
+    ConvMLP, MS-MLP, Swin transformers and their hybrids take any size with the weights
+    they have, Focal transformers the sizes that their windows tile. The others have
     kernels over a grid of positions, which either are interpolated to the grid of the
     new images or stay, the maps being cut into blocks of the trained grid.
 
@@ -94,8 +95,15 @@ def _way(source, target, resolution):
     """How kernels over positions come from one network to the other."""
     if not hasattr(source, "block_size"):
         return {}
-    steps = [own / new for own, new in zip(_extent(source), _extent(target))]
-    return {"method": RESOLUTIONS[resolution], "steps": steps}
+
+    def steps(extent):
+        return [own / new for own, new in zip(extent(source), extent(target))]
+
+    return {
+        "method": RESOLUTIONS[resolution],
+        "steps": steps(_extent),
+        "image_steps": steps(lambda model: model.input_shape[1:3]),
+    }
 
 
 def _block(model, input_shape, resolution):
@@ -133,13 +141,16 @@ def _extent(model):
 def _transfer(source, target, **way):
     """Weights and frozen state, layer by layer.
 
-    A layer whose weights know positions has a method `resize_from(layer, **way)`, which
-    takes those of a layer alike for another grid; its parts are walked like any
-    layer's.
+    A layer whose weights know positions has a method `resize_from(layer, method,
+    steps)`, which takes those of a layer alike for another grid; its parts are walked
+    like any layer's. With `covers_map` its grid is the image's, whatever the blocks.
     """
     target.trainable = source.trainable
     if hasattr(target, "resize_from"):
-        target.resize_from(source, **way)
+        own = {k: way[k] for k in ("method", "steps") if k in way}
+        if way and getattr(target, "covers_map", False):
+            own["steps"] = way["image_steps"]
+        target.resize_from(source, **own)
     else:
         for kind in ("_trainable_variables", "_non_trainable_variables"):
             variables = getattr(target, kind), getattr(source, kind)

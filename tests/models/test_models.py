@@ -117,7 +117,8 @@ def test_without_the_head_the_output_is_the_last_level(case):
     last = list(backbone.pyramid_outputs)[-1]
     assert backbone.outputs[0] is backbone.pyramid_outputs[last]
     names = {w.path for w in backbone.weights}
-    assert names == {w.path for w in model.weights if not w.path.startswith("head/")}
+    top = ("head/", "class_mlp/")
+    assert names == {w.path for w in model.weights if not w.path.startswith(top)}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -138,7 +139,7 @@ def test_blocks_start_with_weights_of_their_own(case):
                 assert same < 0.5, (weights[i].path, weights[j].path)
 
 
-@pytest.mark.parametrize("name", ["convmlp_s", "msmlp_t"])
+@pytest.mark.parametrize("name", ["convmlp_s", "msmlp_t", "swin_t"])
 def test_any_size_in_one_model(name):
     """One model of unknown size equals models of each size."""
     anysize = kmlp.create_model(name, 5, (None, None, 3), depths=SHORT[name])
@@ -149,7 +150,11 @@ def test_any_size_in_one_model(name):
         assert relative_error(run(anysize, x), run(fixed, x)) <= 1e-5
 
 
-SHORT = {"convmlp_s": (1, 1, 1), "msmlp_t": (1, 1, 1, 1)}
+SHORT = {
+    "convmlp_s": (1, 1, 1),
+    "msmlp_t": (1, 1, 1, 1),
+    "swin_t": (1, 2, 1, 1),
+}
 
 
 @pytest.mark.parametrize(
@@ -209,9 +214,38 @@ def test_blocks_are_independent_but_for_what_pools(case):
         (lambda: kmlp.RepMLPNet(5, local_kernels=(2,)), ["odd", "(2, 2)"]),
         (lambda: kmlp.RepMLPNet(5, gate_reduction=1000), ["reduction=1000"]),
         (lambda: kmlp.ConvMLP(5, drop_path_rate=1.0), ["[0, 1)", "1.0"]),
+        (
+            lambda: kmlp.ConvMLP(5, conv_stage="resnet"),
+            ["conv_stage='resnet'", "'bottleneck', 'plain', 'mlp'"],
+        ),
+        (
+            lambda: kmlp.ConvMLP(5, downsample="pool"),
+            ["downsample='pool'", "'conv', 'merge'"],
+        ),
+        (
+            lambda: kmlp.ConvMLP(5, conv_stage="plain", conv_blocks=0),
+            ["needs one", "conv_blocks=0"],
+        ),
+        (lambda: kmlp.SMLPNet(5, fusion="mean"), ["fusion='mean'", "weighted_sum"]),
+        (lambda: kmlp.SMLPNet(5, axes="both"), ["axes='both'", "sequential"]),
+        (
+            lambda: kmlp.SMLPNet(5, global_mixing="axes"),
+            ["global_mixing='axes'", "'positions'"],
+        ),
+        (
+            lambda: kmlp.SMLPNet(5, global_mixing=(True, False)),
+            ["equally long", "global_mixing=(True, False)"],
+        ),
+        (
+            lambda: kmlp.SMLPNet(
+                5, local_mixing=False, global_mixing=(True, True, True, False)
+            ),
+            ["local or global", "local_mixing=False"],
+        ),
         (lambda: kmlp.ResMLP(5, norm="group"), ["norm", "'group'", "affine"]),
         (lambda: kmlp.MSMLP(5, order="both"), ["order", "'both'", "shift_mix"]),
         (lambda: kmlp.MSMLP(5, shifts=(0, 1)), ["regions", "shifts=(0, 1)"]),
+        (lambda: kmlp.MSMLP(5, mixing="half"), ["mixing", "'half'", "depthwise"]),
         (lambda: kmlp.MSMLP(5, width=4), ["groups", "channels"]),
     ],
 )
@@ -226,7 +260,7 @@ def test_bad_arguments_get_one_clear_line(call, words):
 
 def test_names_are_listed_by_pattern():
     assert kmlp.list_models("convmlp_*") == ["convmlp_l", "convmlp_m", "convmlp_s"]
-    assert len(kmlp.list_models()) == 22
+    assert len(kmlp.list_models()) == 35
     assert kmlp.list_models("nothing*") == []
 
 

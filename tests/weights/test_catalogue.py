@@ -114,7 +114,13 @@ DEFAULTS = {
     "resmlp_s36": "fb_distilled_in1k",
     "resmlp_b24": "fb_in22k_ft_in1k",
 }
-UNPUBLISHED = ("repmlpnet_cifar", "resmlp_12_cifar", "smlpnet_t", "smlpnet_t_a2")
+UNPUBLISHED = (
+    *("repmlpnet_cifar", "resmlp_12_cifar", "smlpnet_t", "smlpnet_t_a2"),
+    *(f"msmlp_{kind}_{size}" for kind in ("swin", "focal") for size in "tsb"),
+    # Baselines of the papers; others published them.
+    *(f"{kind}_{size}" for kind in ("swin", "focal") for size in "tsb"),
+    "mlp_mixer_b16",
+)
 
 
 def test_every_checkpoint_is_listed_once():
@@ -231,6 +237,8 @@ def test_tag_with_and_without_its_architecture():
         ("smlpnet_t", "default", "--arch smlpnet_t --data tfds:imagenet2012"),
         ("smlpnet_t", "default", "smlpnet_imagenet"),
         ("smlpnet_t_a2", "ms_in1k", "No weights of smlpnet_t_a2 were published"),
+        ("msmlp_swin_t", "default", "No weights of msmlp_swin_t were published"),
+        ("swin_t", "default", "pass its authors' or timm's file as `weights`"),
         ("repmlpnet_cifar", "default", "--arch repmlpnet_cifar --data tfds:cifar100"),
         ("resmlp_12_cifar", "fb_in1k", "cifar100_locality"),
     ],
@@ -307,7 +315,7 @@ def test_label_lines_by_synset_or_name(tmp_path):
         ),
         (
             ["smlpnet_*"],
-            ["| `smlpnet_s.ms_in1k` | 83.1", "None were published of smlpnet_t, "],
+            ["| `smlpnet_s.ms_in1k` | 83.1", "None are listed of smlpnet_t, "],
         ),
         (["repmlpnet_t224"], ["| https://drive.google.com/file/d/1TgPDD78G"]),
     ],

@@ -16,6 +16,8 @@ FILES = [
     "convmlp_small",
     "msmlp_small",
     "smlpnet_small",
+    "swin_small",
+    "focal_small",
 ]
 HEAD = {"smlpnet_small": ("batch_norm.", "mlp_head."), "repmlpnet_small": ("head",)}
 

@@ -21,6 +21,8 @@ STATES = [
     ("convmlp_small", None, "published", ()),
     ("msmlp_small", None, "published", ()),
     ("smlpnet_small", None, "published", ()),
+    ("swin_small", None, "published", ()),
+    ("focal_small", None, "published", ()),
 ]
 
 TOLD = {
@@ -29,10 +31,19 @@ TOLD = {
         *("gate_reduction", "global_perceptron", "mlp_ratio", "locality_injected"),
         "input_shape",
     },
-    "resmlp": {"patch_size", "width", "depth", "mlp_ratio", "input_shape"},
+    "resmlp": {
+        *("patch_size", "width", "depth", "mlp_ratio", "mixing", "input_shape"),
+    },
     "convmlp": {"stem_width", "conv_blocks", "widths", "depths", "mlp_ratios"},
     "msmlp": {"width", "depths", "regions", "mlp_ratio", "patch_size"},
     "smlpnet": {"width", "depths", "mlp_ratio", "patch_size", "input_shape"},
+    "swin": {
+        *("patch_size", "width", "depths", "heads", "window_size", "mlp_ratio"),
+    },
+    "focal": {
+        *("width", "depths", "heads", "window_size", "focal_windows", "focal_levels"),
+        *("expansion", "mlp_ratio", "patch_size", "input_shape"),
+    },
 }
 
 
@@ -76,7 +87,7 @@ def published_state(name, **overrides):
 def test_every_published_variant_is_recognised(name, monkeypatch):
     monkeypatch.setattr(keras.Model, "__init__", None)  # no model is built
     size = 256 if name.endswith("256") else 224
-    any_size = name.startswith(("convmlp", "msmlp"))
+    any_size = name.startswith(("convmlp", "msmlp", "swin"))
     sized = {} if any_size else {"input_shape": (size, size, 3)}
     for deploy in (False, True) if name.startswith("repmlpnet") else (None,):
         overrides = {} if deploy is None else {"deploy": deploy}
@@ -84,7 +95,8 @@ def test_every_published_variant_is_recognised(name, monkeypatch):
         seems = recognise(published_state(name, **overrides))
         assert seems.architecture == name
         assert seems.arguments == {"num_classes": 1000, **sized, **injected}
-        assert str(seems) == f"{name} (published names)"
+        whose = "timm" if name == "mlp_mixer_b16" else "published"
+        assert str(seems) == f"{name} ({whose} names)"
 
 
 def test_the_cifar_study_and_other_sizes_are_recognised():
@@ -218,7 +230,7 @@ MISFITS = {
 @pytest.mark.parametrize("case", MISFITS)
 def test_errors_say_what_the_state_seems_to_be(case):
     model, state, words, others = MISFITS[case]
-    with keras.StatelessScope():
+    with keras.StatelessScope(initialize_variables=False):
         model = model()
     with pytest.raises(ValueError, match=r"Received: \d+ arrays$") as error:
         kmlp.load_published(model, state())

@@ -18,7 +18,7 @@ WAYS = list(RESOLUTIONS)
 GRIDS = [
     name
     for name, (family, _) in CASES.items()
-    if family not in (kmlp.ConvMLP, kmlp.MSMLP)
+    if family in (kmlp.RepMLPNet, kmlp.ResMLP, kmlp.SMLPNet)
 ]
 
 
@@ -205,7 +205,7 @@ def test_parted_images_of_equal_tiles_are_what_the_tile_is(case):
     assert relative_error(actual, run(model, x)) < 1e-5
 
 
-@pytest.mark.parametrize("case", ["convmlp", "msmlp"])
+@pytest.mark.parametrize("case", ["convmlp", "msmlp", "msmlp_swin", "swin"])
 def test_families_of_any_size_keep_all_weights(case):
     model = build(case)
     x = images(model)

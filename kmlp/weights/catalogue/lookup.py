@@ -15,6 +15,8 @@ __all__ = [
 ]
 
 DEFAULT = "default"
+# Families of other papers -> the one whose recipe trains them here.
+_OTHERS = {"mlp": "resmlp", "swin": "msmlp", "focal": "msmlp"}
 
 
 def list_weights(pattern="*"):
@@ -29,7 +31,7 @@ def list_weights(pattern="*"):
 
 
 def list_unpublished(pattern="*"):
-    """Names of the architectures that match and have no published weights, sorted.
+    """Names of the architectures that match and have no weights listed, sorted.
 
     Args:
         pattern: as of `list_weights`.
@@ -81,10 +83,16 @@ def _unpublished(architecture):
     """What to do where there are no weights."""
     of_cifar = architecture.endswith("_cifar")
     family = architecture.partition("_")[0]
-    recipe = "cifar100_locality" if of_cifar else f"{family}_imagenet"
+    paper = _OTHERS.get(family, family)
+    recipe = "cifar100_locality" if of_cifar else f"{paper}_imagenet"
     data = "tfds:cifar100" if of_cifar else "tfds:imagenet2012"
-    return (
-        f"No weights of {architecture} were published: train it, `python "
-        f"training/train.py --arch {architecture} --data {data}` (the paper's recipe, "
-        f"{recipe}), and pass the run's folder."
+    train = (
+        f"train it, `python training/train.py --arch {architecture} --data {data}` "
+        f"(the paper's recipe, {recipe}), and pass the run's folder."
     )
+    if family in _OTHERS:
+        return (
+            f"The addresses of {architecture}'s weights are not listed here: pass its "
+            f"authors' or timm's file as `weights`; or {train}"
+        )
+    return f"No weights of {architecture} were published: {train}"

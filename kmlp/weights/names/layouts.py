@@ -27,6 +27,16 @@ def _patch(array, shape):
     return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
 
 
+def _merged(array, shape):
+    # 2×2 neighbours side by side as channels: column before row, ours the other way.
+    array = array.reshape(*array.shape[:-1], 2, 2, -1)
+    return array.swapaxes(-3, -2).reshape(*array.shape[:-3], -1)
+
+
+def _merging(array, shape):
+    return _merged(array, shape).T  # (out, 4·in) -> (4·in, out)
+
+
 def _depthwise(array, shape):
     return array.transpose(2, 3, 0, 1)  # (C, 1, kh, kw) -> (kh, kw, C, 1)
 
@@ -49,6 +59,8 @@ KINDS = {
     "region": {"kernel": ("weight", _region), "bias": _VECTOR},
     "patch": {"kernel": ("weight", _patch), "bias": _VECTOR},
     "depthwise": {"kernel": ("weight", _depthwise), "bias": _VECTOR},
+    "merging": {"kernel": ("weight", _merging)},
+    "merging_norm": {"gamma": ("weight", _merged), "beta": ("bias", _merged)},
     "local": {"kernel": ("weight", _local)},
     "positions": {"kernel": ("weight", _same), "bias": _VECTOR},
     "norm": {
@@ -58,6 +70,18 @@ KINDS = {
         "moving_variance": ("running_var", _same),
     },
     "affine": {"alpha": ("alpha", _same), "beta": ("beta", _same)},
+    "attention": {
+        "relative_position_bias_table": ("relative_position_bias_table", _same)
+    },
+    # Focal attention's biases; those of pooled windows are a list, of one level.
+    "focal": {
+        name: (name, _same)
+        for name in (
+            "relative_position_bias_table",
+            "relative_position_bias_table_to_neighbors",
+        )
+    },
+    "focal_windows": {"relative_position_bias_table_to_windows": ("0", _same)},
     # A parameter of the published block itself.
     "parameter": {"gamma": ("", _same)},
 }

@@ -9,7 +9,18 @@ import math
 
 import keras
 
-from kmlp.models import MSMLP, ConvMLP, RepMLPNet, ResMLP, SMLPNet
+from kmlp.models import (
+    MSMLP,
+    ConvMLP,
+    FocalTransformer,
+    RepMLPNet,
+    ResMLP,
+    SMLPNet,
+    SwinTransformer,
+)
+
+# Of relative positions; other tables' names begin with it.
+_TABLE = "relative_position_bias_table"
 
 
 def structure(family, shapes):
@@ -26,8 +37,8 @@ def structure(family, shapes):
         found = _READERS[family](shapes)
     except (KeyError, IndexError, ValueError, ZeroDivisionError):
         return None
-    numbers = [n for n in keras.tree.flatten(found) if not isinstance(n, bool)]
-    if not all(numbers):
+    values = keras.tree.flatten(found)
+    if not all(v for v in values if v is not None and not isinstance(v, bool)):
         return None
     head = shapes.get("head/dense/kernel")
     found["num_classes"] = head[0] if head else 0
@@ -92,13 +103,23 @@ def _repmlpnet(shapes):
 
 def _resmlp(shapes):
     stem = shapes["patch_embed/dense/kernel"]
-    mix = shapes["block0_cross_patch/mix/kernel"]
+    is_mixer = "block0_cross_patch/fc2/kernel" in shapes
+    mix = "block{}_cross_patch/" + ("fc2/kernel" if is_mixer else "mix/kernel")
+    positions = shapes[mix.format(0)]
+    mixer = {
+        "norm": "layer",
+        "layer_scale": None,
+        "mixing_width": positions[-1],
+        "epsilon": 1e-6,
+    }
     return {
         "patch_size": stem[2],
         "width": stem[0],
-        "depth": _count(shapes, "block{}_cross_patch/mix/kernel"),
+        "depth": _count(shapes, mix),
         "mlp_ratio": _ratio(shapes["block0_cross_channel/fc1/kernel"]),
-        **_square(mix[0], stem[2], stem[1]),
+        "mixing": "mlp" if is_mixer else "linear",
+        **(mixer if is_mixer else {}),
+        **_square(positions[0], stem[2], stem[1]),
     }
 
 
@@ -114,6 +135,41 @@ def _convmlp(shapes):
         ),
         "mlp_ratios": tuple(map(_ratio, first)),
     }
+
+
+def _focal(shapes):
+    stem = shapes["patch_embed/dense/kernel"]
+    stages = _count(shapes, "stage{}_block0_attention/qkv/kernel")
+    units = [f"stage{s}_block0_attention" for s in range(stages)]
+    tables = [shapes[f"{unit}/{_TABLE}"] for unit in units]
+    sides = [(math.isqrt(table[0]) + 1) // 2 for table in tables]
+    pooled = [shapes.get(f"{unit}/{_TABLE}_to_windows") for unit in units]
+    seen = [shapes.get(f"{unit}/{_TABLE}_to_neighbors") for unit in units]
+    found = {
+        "width": stem[0],
+        "depths": tuple(
+            _count(shapes, f"stage{s}_block{{}}_attention/qkv/kernel")
+            for s in range(stages)
+        ),
+        "heads": tuple(table[1] for table in tables),
+        "window_size": sides[0],
+        "focal_windows": tuple(
+            math.isqrt(table[1]) - side + 1 if table else 1
+            for table, side in zip(pooled, sides)
+        ),
+        "focal_levels": tuple(2 if table else 1 for table in pooled),
+        "mlp_ratio": _ratio(shapes["stage0_block0_mlp/fc1/kernel"]),
+        "patch_size": stem[2],
+    }
+    if seen[0]:
+        # So many neighbours, 4 (w^2 - (w - e)^2), has an expansion e.
+        found["expansion"] = sides[0] - math.isqrt(sides[0] ** 2 - seen[0][-1] // 4)
+        # A map without neighbours is a window; else there are two windows at least.
+        covered = [s for s in range(stages) if not seen[s]]
+        last = covered[0] if covered else stages - 1
+        side = sides[last] * (1 if covered else 2) * stem[2] * 2**last
+        found["input_shape"] = (side, side, stem[1])
+    return found
 
 
 def _msmlp(shapes):
@@ -157,10 +213,29 @@ def _smlpnet(shapes):
     }
 
 
+def _swin(shapes):
+    stem = shapes["patch_embed/dense/kernel"]
+    stages = range(_count(shapes, "stage{}_block0_mlp/fc1/kernel"))
+    table = "stage{}_block0_attention/relative_position_bias_table"
+    distances = shapes[table.format(0)][0]
+    return {
+        "patch_size": stem[2],
+        "width": stem[0],
+        "depths": tuple(
+            _count(shapes, f"stage{s}_block{{}}_mlp/fc1/kernel") for s in stages
+        ),
+        "heads": tuple(shapes[table.format(s)][1] for s in stages),
+        "window_size": (math.isqrt(distances) + 1) // 2,
+        "mlp_ratio": _ratio(shapes["stage0_block0_mlp/fc1/kernel"]),
+    }
+
+
 _READERS = {
     RepMLPNet: _repmlpnet,
     ResMLP: _resmlp,
     ConvMLP: _convmlp,
+    FocalTransformer: _focal,
     MSMLP: _msmlp,
     SMLPNet: _smlpnet,
+    SwinTransformer: _swin,
 }

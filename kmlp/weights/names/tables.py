@@ -5,7 +5,15 @@ its fields `{…}`; kinds are those of `kmlp.weights.names.layouts`. A family ca
 several naming schemes.
 """
 
-from kmlp.models import MSMLP, ConvMLP, RepMLPNet, ResMLP, SMLPNet
+from kmlp.models import (
+    MSMLP,
+    ConvMLP,
+    FocalTransformer,
+    RepMLPNet,
+    ResMLP,
+    SMLPNet,
+    SwinTransformer,
+)
 from kmlp.weights.names.scheme import Scheme
 
 _UNIT = "stage{s}_block{b}"
@@ -74,6 +82,21 @@ def resmlp(depths=None):
 def resmlp_timm(depths=None):
     """timm's names of ResMLP."""
     return _resmlp("stem", "linear_tokens", "ls", "mlp_channels")
+
+
+def mlp_mixer_timm(depths=None):
+    """timm's names of MLP-Mixer."""
+    block = "blocks.{b}"
+    patches, channels = "block{b}_cross_patch", "block{b}_cross_channel"
+    return [
+        ("patch_embed/dense", "stem.proj", "patch"),
+        (f"{patches}/norm", f"{block}.norm1", "norm"),
+        (f"{patches}/fc{{n}}", f"{block}.mlp_tokens.fc{{n}}", "positions"),
+        (f"{channels}/norm", f"{block}.norm2", "norm"),
+        (f"{channels}/fc{{n}}", f"{block}.mlp_channels.fc{{n}}", "dense"),
+        ("head/norm", "norm", "norm"),
+        ("head/dense", "head", "dense"),
+    ]
 
 
 def _resmlp(stem, mixing, scale, mlp):
@@ -175,14 +198,72 @@ def smlpnet(depths=None):
     ]
 
 
+def swin(depths=None):
+    """Swin's authors' names."""
+    return _swin([("downsample{s}", "layers.{s}.downsample")], "head")
+
+
+def swin_timm(depths=None):
+    """timm's names of Swin: what leads into a stage is part of it."""
+    stages = range(1, 4 if depths is None else len(depths))
+    merging = [(f"downsample{s - 1}", f"layers.{s}.downsample") for s in stages]
+    return _swin(merging, "head.fc")
+
+
+def _swin(merging, classifier):
+    block = "layers.{s}.blocks.{b}"
+    return [
+        ("patch_embed/dense", "patch_embed.proj", "patch"),
+        ("patch_embed/norm", "patch_embed.norm", "norm"),
+        *((f"{o}/norm", f"{theirs}.norm", "merging_norm") for o, theirs in merging),
+        *((f"{o}/dense", f"{theirs}.reduction", "merging") for o, theirs in merging),
+        (f"{_UNIT}_attention/norm", f"{block}.norm1", "norm"),
+        (f"{_UNIT}_attention/qkv", f"{block}.attn.qkv", "dense"),
+        (f"{_UNIT}_attention/proj", f"{block}.attn.proj", "dense"),
+        (f"{_UNIT}_attention", f"{block}.attn", "attention"),
+        (f"{_UNIT}_mlp/norm", f"{block}.norm2", "norm"),
+        (f"{_UNIT}_mlp/fc{{n}}", f"{block}.mlp.fc{{n}}", "dense"),
+        ("head/norm", "norm", "norm"),
+        ("head/dense", classifier, "dense"),
+    ]
+
+
+def focal(depths=None):
+    """Focal Transformer's authors' names."""
+    block, attention = "layers.{s}.blocks.{b}", f"{_UNIT}_attention"
+    windows = f"{block}.attn.relative_position_bias_table_to_windows"
+    return [
+        ("patch_embed/dense", "patch_embed.proj", "patch"),
+        ("patch_embed/norm", "patch_embed.norm", "norm"),
+        ("downsample{s}/dense", "layers.{s}.downsample.proj", "patch"),
+        ("downsample{s}/norm", "layers.{s}.downsample.norm", "norm"),
+        (f"{attention}/norm", f"{block}.norm1", "norm"),
+        (f"{attention}/qkv", f"{block}.attn.qkv", "dense"),
+        (f"{attention}/proj", f"{block}.attn.proj", "dense"),
+        (f"{attention}/pool", f"{block}.pool_layers.0", "positions"),
+        (attention, f"{block}.attn", "focal"),
+        (attention, windows, "focal_windows"),
+        (f"{_UNIT}_mlp/norm", f"{block}.norm2", "norm"),
+        (f"{_UNIT}_mlp/fc{{n}}", f"{block}.mlp.fc{{n}}", "dense"),
+        ("head/norm", "norm", "norm"),
+        ("head/dense", "head", "dense"),
+    ]
+
+
 SCHEMES = {
     RepMLPNet: (
         Scheme("published", repmlpnet),
         Scheme("mmpretrain", repmlpnet_mmpretrain),
         Scheme("mmcls", repmlpnet_mmcls),
     ),
-    ResMLP: (Scheme("published", resmlp), Scheme("timm", resmlp_timm)),
+    ResMLP: (
+        Scheme("published", resmlp),
+        Scheme("timm", resmlp_timm),
+        Scheme("timm", mlp_mixer_timm),
+    ),
     ConvMLP: (Scheme("published", convmlp),),
+    FocalTransformer: (Scheme("published", focal),),
     MSMLP: (Scheme("published", msmlp),),
     SMLPNet: (Scheme("published", smlpnet),),
+    SwinTransformer: (Scheme("published", swin), Scheme("timm", swin_timm)),
 }

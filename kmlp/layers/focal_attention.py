@@ -1,0 +1,286 @@
+"""Focal self-attention: a window, its neighbours, and windows pooled to positions."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmlp import algebra
+from kmlp.layers.base import Layer, assign, copy, host, initializer
+from kmlp.layers.focal_biases import TABLES, key_mask, position_bias, table_shapes
+from kmlp.layers.focal_windows import FocalWindows, check_focal
+from kmlp.layers.norms import affine_terms, normalization
+from kmlp.layers.window_pooling import WindowPooling
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class FocalAttention(Layer):
+    """Layer norm and multi-head self-attention, fine nearby and coarse farther away.
+
+    The positions of a window attend to each other, to the positions around the
+    window, which the map's other end continues, and to whole windows in a larger
+    region, each pooled to one position, those beyond the map left out. All are mapped
+    to keys and values alike, and each pair of query and key has a learned bias. At
+    inference the norm's scale and shift and the scale of the queries are part of that
+    map, the biases are one array, and what scale and shift make of a pooled position
+    is a vector.
+
+    Args:
+        heads: number of heads.
+        window_size: side of a window. On a map with a side no longer than that,
+            windows are as large as that side and see no positions around them.
+        focal_window: side of the region of pooled windows, odd.
+        focal_level: 2, or 1 for attention without pooled windows.
+        expansion: how far the positions around a window reach, at most
+            `window_size`; 0: none.
+        folded: the inference form.
+        epsilon: of the norm.
+        kernel_initializer: of the linear maps.
+
+    Shapes: `(N, H, W, C)` in and out, H and W known and tiled by the windows.
+
+    Raises:
+        ValueError: heads that do not divide the channels, an even focal window,
+            levels or an expansion that there are not, or a map that does not fit.
+
+    Reference: Focal Self-attention for Local-Global Interactions in Vision
+    Transformers (Yang et al., 2021), Sect. 3.2, Eq. 1.
+    """
+
+    arguments = (
+        "heads",
+        "window_size",
+        "focal_window",
+        "focal_level",
+        "expansion",
+        "folded",
+        "epsilon",
+        "kernel_initializer",
+    )
+
+    def __init__(
+        self,
+        heads,
+        window_size=7,
+        *,
+        focal_window=7,
+        focal_level=2,
+        expansion=3,
+        folded=False,
+        epsilon=1e-5,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        check_focal(heads, window_size, focal_window, focal_level, expansion)
+        self.heads = heads
+        self.window_size = window_size
+        self.focal_window = focal_window
+        self.focal_level = focal_level
+        self.expansion = expansion
+        self.folded = folded
+        self.epsilon = epsilon
+        self.kernel_initializer = initializer(kernel_initializer)
+        self.normalize = normalization(
+            "layer",
+            epsilon=epsilon,
+            scale=not folded,
+            center=not folded,
+            dtype=self.dtype_policy,
+        )
+
+    def build(self, input_shape):
+        *size, channels = input_shape[1:]
+        if channels % self.heads:
+            raise ValueError(
+                f"{self.name}: `heads` must divide the {channels} channels. "
+                f"Received: heads={self.heads}"
+            )
+        if None in size:
+            raise ValueError(
+                f"{self.name}: focal attention needs a known height and width. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        self.windows = FocalWindows.of(
+            size,
+            self.window_size,
+            expansion=self.expansion,
+            focal_window=self.focal_window if self.focal_level > 1 else 0,
+        )
+        self.normalize.build(input_shape)
+        self.qkv = self._dense(3 * channels, "qkv", channels)
+        self.proj = self._dense(channels, "proj", channels)
+        self.pool = self.pooled_shift = None
+        if self.windows.focal_window:
+            self.pool = WindowPooling(
+                use_bias=not self.folded,
+                kernel_initializer=initializer(self.kernel_initializer),
+                name="pool",
+                dtype=self.dtype_policy,
+            )
+            self.pool.build((None, self.windows.area, channels))
+            if self.folded:
+                # Of pooled keys and values: their weights need not add up to one.
+                self.pooled_shift = self.add_weight(
+                    name="pooled_shift", shape=(2, channels), initializer="zeros"
+                )
+        self._add_biases()
+        self._index, self._mask = self._key_index(), key_mask(self.windows)
+
+    def _key_index(self):
+        """Of (position, head), for a gather that puts heads first; `None`: in order."""
+        if self.windows.in_order:
+            return None
+        heads = np.arange(self.heads, dtype="int32")[:, None]
+        return (self.windows.key_index()[:, None] * self.heads + heads).ravel()
+
+    def _dense(self, units, name, channels):
+        dense = keras.layers.Dense(
+            units,
+            kernel_initializer=initializer(self.kernel_initializer),
+            name=name,
+            dtype=self.dtype_policy,
+        )
+        dense.build((None, channels))
+        return dense
+
+    def _add_biases(self):
+        """The tables in the published shapes, or the one array of the folded form."""
+        for name in (*TABLES, "position_bias"):
+            setattr(self, name, None)
+        windows, heads = self.windows, self.heads
+        if self.folded:
+            shapes = {"position_bias": (heads, windows.area, windows.keys)}
+        else:
+            shapes = table_shapes(windows, heads)
+        for name, shape in shapes.items():
+            random = keras.initializers.TruncatedNormal(stddev=0.02)
+            start = "zeros" if name == TABLES[0] else random
+            table = self.add_weight(
+                name=name, shape=shape, initializer=start, autocast=False
+            )
+            setattr(self, name, table)
+
+    def call(self, inputs):
+        windows, channels = self.windows, inputs.shape[-1]
+        x = windows.split(self.normalize(inputs))
+        # Two-dimensional, so that the bias fuses into the product.
+        flat = self.qkv(ops.reshape(x, (-1, channels)))
+        query, key, value = ops.split(flat, 3, axis=-1)
+        if self.pool is not None:
+            # (N, h·w, C) -> (N·windows, area, C) -> (N·windows, C)
+            pooled = self.pool(ops.reshape(x, (-1, windows.area, channels)))
+            _, *pooled = ops.split(self.qkv(pooled), 3, axis=-1)
+            if self.folded:
+                shifts = (self.pooled_shift[i] for i in range(2))
+                pooled = [part + shift for part, shift in zip(pooled, shifts)]
+        else:
+            pooled = None, None
+        if not self.folded:
+            query = query * self._scale(channels)
+        # (N·windows, area, heads, d) -> (N·windows, heads, area, d)
+        depth = channels // self.heads
+        query = ops.reshape(query, (-1, windows.area, self.heads, depth))
+        query = ops.transpose(query, (0, 2, 1, 3))
+        key, value = map(self._seen, (key, value), pooled)
+        logits = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+        x = ops.matmul(self._attention(logits), value)
+        x = ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, channels))
+        return windows.join(self.proj(x))
+
+    def _seen(self, x, pooled):
+        """Keys or values of each window, by head: `(N·windows, heads, keys, d)`."""
+        windows, channels = self.windows, x.shape[-1]
+        depth = channels // self.heads
+        x = ops.reshape(x, (-1, windows.number * windows.area, channels))
+        if pooled is not None:
+            pooled = ops.reshape(pooled, (-1, windows.number, channels))
+            x = ops.concatenate([x, pooled], axis=1)
+        if self._index is None:
+            x = ops.reshape(x, (-1, windows.keys, self.heads, depth))
+            return ops.transpose(x, (0, 2, 1, 3))
+        x = ops.reshape(x, (-1, x.shape[1] * self.heads, depth))
+        x = ops.take(x, self._index, axis=1)
+        return ops.reshape(x, (-1, self.heads, windows.keys, depth))
+
+    def _scale(self, channels):
+        return (channels // self.heads) ** -0.5
+
+    def _attention(self, logits):
+        """Weights of the values; the softmax in float32 at least."""
+        windows = self.windows
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        bias = self.position_bias
+        if not self.folded:
+            bias = position_bias(windows, self._tables())
+        logits = ops.cast(logits, dtype) + ops.cast(bias, dtype)
+        if self._mask is not None:
+            shape = (-1, windows.number, self.heads * windows.area, windows.keys)
+            logits = ops.reshape(logits, shape) + ops.cast(self._mask, dtype)
+            logits = ops.reshape(logits, (-1, self.heads, windows.area, windows.keys))
+        return ops.cast(ops.softmax(logits, axis=-1), self.compute_dtype)
+
+    def _tables(self):
+        return [getattr(self, name) for name in TABLES]
+
+    def multiply_adds(self, input_shape):
+        channels, windows = input_shape[-1], self.windows
+        positions = windows.number * windows.area
+        mapped = positions * 4 * channels**2
+        attended = 2 * positions * windows.keys * channels
+        if self.pool is None:
+            return mapped + attended
+        pooled = positions * channels + windows.number * 3 * channels**2
+        return mapped + attended + pooled
+
+    def resize_from(self, layer, **way):
+        """Takes the biases of a layer alike for a map of another size.
+
+        Raises:
+            ValueError: other windows, or neighbours on one of the maps alone.
+        """
+        old, new = ([tuple(t.shape) for t in la._own()] for la in (layer, self))
+        if old != new:
+            raise ValueError(
+                f"{self.name}: resize() keeps the biases of windows and neighbours, "
+                f"and these differ: {_described(layer)}, {_described(self)}. Choose "
+                "a size that leaves them as they are, or train at the new one. "
+                f"Received: a map of {'x'.join(map(str, self.windows.size))}"
+            )
+        for mine, theirs in zip(self._own(), layer._own(), strict=True):
+            mine.assign(theirs)
+
+    def _own(self):
+        return [table for table in self._tables() if table is not None]
+
+    def merged(self):
+        """Scales and shifts in queries, keys and values, the biases as one array."""
+        if self.folded:
+            return copy(self)
+        kernel, bias = host(self.qkv.kernel), host(self.qkv.bias)
+        channels = kernel.shape[0]
+        scale, shift = affine_terms(self.normalize)
+        scales = np.ones(3 * channels)
+        scales[:channels] = self._scale(channels)
+        twin = copy(self, folded=True)
+        if self.pool is not None:
+            weights = host(self.pool.kernel)
+            # Of the shift a pooled position has as much as its weights add up to.
+            moved = shift * (weights.sum() - 1) + host(self.pool.bias)
+            moved = (moved @ kernel[:, channels:]).reshape(2, channels)
+            assign(twin.pool, kernel=weights)
+            assign(twin, pooled_shift=moved)
+        kernel, bias = algebra.fold_before(kernel, bias, scale, shift)
+        kernel, bias = algebra.fold_after(kernel, bias, scales)
+        assign(twin.qkv, kernel=kernel, bias=bias)
+        assign(twin.proj, kernel=host(self.proj.kernel), bias=host(self.proj.bias))
+        biases = position_bias(self.windows, self._tables())
+        assign(twin, position_bias=ops.convert_to_numpy(biases))
+        return twin
+
+
+def _described(layer):
+    """A layer's windows in words."""
+    windows = layer.windows
+    size = "x".join(map(str, windows.size))
+    around = "neighbours" if windows.expansion else "no neighbours"
+    return f"{windows.side}x{windows.side} with {around} on a map of {size}"

@@ -1,0 +1,226 @@
+"""Where the keys of focal attention lie: neighbours and pooled windows, by number."""
+
+import dataclasses
+
+import numpy as np
+from keras import ops
+
+LEVELS = (1, 2)
+
+
+def tiling(size, window_size):
+    """The side of the windows that tile a map, as the published code chooses it.
+
+    Args:
+        size: `(h, w)` of the map.
+        window_size: side that the windows have on a map that exceeds it.
+
+    Returns:
+        The side, that of the map's shorter side where it does not exceed
+        `window_size`; `None` where windows of this side do not tile the map.
+    """
+    side = min(window_size, *size)
+    return None if any(s % side for s in size) else side
+
+
+@dataclasses.dataclass(frozen=True)
+class FocalWindows:
+    """Windows of a map, and the keys that each of them attends to.
+
+    Positions are numbered window by window, row by row within a window, and pooled
+    windows behind all positions. A window's keys are its own positions, then the
+    neighbours, then the pooled windows.
+
+    Attributes:
+        size: `(h, w)` of the map, which the windows tile.
+        side: of a window.
+        expansion: how far neighbours reach beyond the window; 0: there are none.
+        focal_window: side of the region of pooled windows, odd; 0: there are none.
+
+    Reference: Focal Transformer (Yang et al., 2021), Sect. 3.2.
+    """
+
+    size: tuple[int, int]
+    side: int
+    expansion: int
+    focal_window: int
+
+    @classmethod
+    def of(cls, size, window_size, *, expansion, focal_window):
+        """The windows of a map; one that a window covers along a side has no
+        neighbours, as in the published code."""
+        side = tiling(size, window_size)
+        if side is None:
+            raise ValueError(
+                f"Windows of {min(window_size, *size)}x{min(window_size, *size)} "
+                "positions do not tile the map; choose a size at which they do. "
+                f"Received: a map of {size[0]}x{size[1]}"
+            )
+        expansion = expansion if min(size) > window_size else 0
+        return cls(tuple(size), side, expansion, focal_window)
+
+    @property
+    def grid(self):
+        """`(rows, columns)` of windows."""
+        return tuple(s // self.side for s in self.size)
+
+    @property
+    def number(self):
+        """Of windows."""
+        rows, columns = self.grid
+        return rows * columns
+
+    @property
+    def area(self):
+        """Positions of a window."""
+        return self.side**2
+
+    @property
+    def neighbours(self):
+        """Positions that a window sees around itself, some of them twice."""
+        return 4 * (self.area - (self.side - self.expansion) ** 2)
+
+    @property
+    def keys(self):
+        """How much a window attends to."""
+        rows, columns = (min(self.focal_window, 2 * n - 1) for n in self.grid)
+        return self.area + self.neighbours + rows * columns
+
+    @property
+    def in_order(self):
+        """Whether the windows' keys, one after the other, are all there is."""
+        index = self.key_index()
+        pooled = self.number if self.focal_window else 0
+        total = self.number * self.area + pooled
+        return index.size == total and (index.ravel() == np.arange(total)).all()
+
+    def key_index(self):
+        """`(windows, keys)`: numbers of the positions and pooled windows to see.
+
+        Pooled windows beyond the map are the window's own one, for `outside`.
+        """
+        own = np.arange(self.number * self.area).reshape(self.number, self.area)
+        index = [own]
+        if self.expansion:
+            index.append(self._neighbour_index(own))
+        if self.focal_window:
+            at = np.arange(self.number).reshape(self.number, 1)
+            index.append(own.size + np.where(self.outside(), at, self._pooled()))
+        return np.concatenate(index, axis=1).astype("int32")
+
+    def _neighbour_index(self, own):
+        """Positions of four windows moved towards the corners, but for the own ones.
+
+        What lies between two corners is in two of them. The map is a torus.
+        """
+        rows, columns = self.grid
+        # (h/s·w/s, s·s) -> (h, w): the number of each position
+        numbers = own.reshape(rows, columns, self.side, self.side)
+        numbers = numbers.transpose(0, 2, 1, 3).reshape(self.size)
+        inside = np.arange(self.side)
+        index = []
+        for down, right in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+            r, c = inside + down * self.expansion, inside + right * self.expansion
+            beyond = ~np.logical_and(
+                np.isin(r, inside)[:, None], np.isin(c, inside)[None]
+            )
+            r = (np.arange(rows)[:, None] * self.side + r) % self.size[0]
+            c = (np.arange(columns)[:, None] * self.side + c) % self.size[1]
+            # (rows, 1, s, 1) and (1, columns, 1, s)
+            moved = numbers[r[:, None, :, None], c[None, :, None, :]]
+            index.append(moved.reshape(self.number, self.side, self.side)[:, beyond])
+        return np.concatenate(index, axis=1)
+
+    def outside(self):
+        """`(windows, pooled keys)`: which pooled windows lie beyond the map."""
+        down, right = self._offsets()
+        r, c = (i[:, None] for i in np.divmod(np.arange(self.number), self.grid[1]))
+        rows, columns = self.grid
+        r, c = r + down, c + right
+        return (r < 0) | (r >= rows) | (c < 0) | (c >= columns)
+
+    def _pooled(self):
+        down, right = self._offsets()
+        at = np.arange(self.number)[:, None]
+        return at + down * self.grid[1] + right
+
+    def _offsets(self):
+        """Distances of the pooled windows, those left out that no window has."""
+        reach = self.focal_window // 2
+        distances = np.arange(-reach, reach + 1)
+        down, right = np.meshgrid(distances, distances, indexing="ij")
+        seen = (abs(down) < self.grid[0]) & (abs(right) < self.grid[1])
+        return down[seen], right[seen]
+
+    def own_distances(self):
+        """`(area, area)`: which entry of a table a query has for a key beside it."""
+        return self._distances(np.arange(self.area), self.side)
+
+    def pooled_distances(self):
+        """`(area, pooled keys)`: which entry a query has for a pooled window."""
+        reach, (down, right) = self.focal_window // 2, self._offsets()
+        regions = (down + reach) * self.focal_window + right + reach
+        return self._distances(regions, self.focal_window)
+
+    def _distances(self, keys, side):
+        query = np.divmod(np.arange(self.area), self.side)
+        key = np.divmod(keys, side)
+        rows, columns = (
+            q[:, None] - k[None] + side - 1 for q, k in zip(query, key, strict=True)
+        )
+        return (rows * (self.side + side - 1) + columns).astype("int32")
+
+    def split(self, x):
+        """A map's positions, window by window: `(N, h, w, C)` to `(N, h·w, C)`."""
+        rows, columns = self.grid
+        channels = x.shape[-1]
+        if columns > 1:
+            x = ops.reshape(x, (-1, rows, self.side, columns, self.side * channels))
+            x = ops.transpose(x, (0, 1, 3, 2, 4))
+        return ops.reshape(x, (-1, self.number * self.area, channels))
+
+    def join(self, x):
+        """The map again: the inverse of `split`, of `(N·h·w, C)` too."""
+        rows, columns = self.grid
+        channels = x.shape[-1]
+        if columns > 1:
+            x = ops.reshape(x, (-1, rows, columns, self.side, self.side * channels))
+            x = ops.transpose(x, (0, 1, 3, 2, 4))
+        return ops.reshape(x, (-1, *self.size, channels))
+
+
+def check_focal(heads, window_size, focal_window, focal_level, expansion):
+    """Checks the arguments of `FocalAttention`.
+
+    Raises:
+        ValueError: one that there cannot be.
+    """
+    check_positive(heads=heads, window_size=window_size, focal_window=focal_window)
+    if not focal_window % 2:
+        raise ValueError(
+            "`focal_window` must be odd: the region lies around its window. "
+            f"Received: focal_window={focal_window}"
+        )
+    if focal_level not in LEVELS:
+        raise ValueError(
+            f"`focal_level` must be one of {LEVELS}. "
+            f"Received: focal_level={focal_level!r}"
+        )
+    if not isinstance(expansion, int) or not 0 <= expansion <= window_size:
+        raise ValueError(
+            "`expansion` must be an integer from 0 to `window_size`. "
+            f"Received: expansion={expansion!r}, window_size={window_size}"
+        )
+
+
+def check_positive(**numbers):
+    """Checks that arguments are positive integers.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, value in numbers.items():
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(
+                f"`{name}` must be a positive integer. Received: {name}={value!r}"
+            )

@@ -1,0 +1,225 @@
+"""Swin's self-attention within windows of a map of any size."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmlp import algebra
+from kmlp.layers import windows
+from kmlp.layers.base import Layer, assign, copy, host, initializer
+from kmlp.layers.norms import affine_terms, normalization
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class WindowAttention(Layer):
+    """Layer norm and multi-head self-attention in windows that may be shifted.
+
+    Each window attends to itself, with a learned bias for every distance of two
+    positions. Shifted windows reach around the borders of the map; what is no
+    neighbour there does not see each other. At inference the norm's scale and shift and
+    the scale of the queries are part of the map to queries, keys and values.
+
+    Maps that the windows do not tile are padded behind the norm, at the bottom and
+    right; padded positions are seen like others, as the published detectors have it.
+    Along an axis that one window covers, it is as long as the map and not shifted. So
+    maps of all sizes take the same weights.
+
+    Args:
+        heads: number of heads.
+        window_size: positions along each side of a window.
+        shift: how far the windows are shifted down and to the right, less than
+            `window_size`.
+        folded: the inference form.
+        epsilon: of the norm.
+        kernel_initializer: of the two linear maps.
+
+    Shapes: `(N, H, W, C)` in and out.
+
+    Raises:
+        ValueError: heads that do not divide the channels, a window without positions,
+            or a shift that is no part of it.
+
+    Reference: Swin Transformer (Liu et al., 2021), Sect. 3.2, Eq. 4.
+    """
+
+    arguments = (
+        "heads",
+        "window_size",
+        "shift",
+        "folded",
+        "epsilon",
+        "kernel_initializer",
+    )
+
+    def __init__(
+        self,
+        heads,
+        window_size=7,
+        *,
+        shift=0,
+        folded=False,
+        epsilon=1e-5,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        for name, value in {"heads": heads, "window_size": window_size}.items():
+            if not hasattr(value, "__index__") or value < 1:
+                raise ValueError(
+                    f"`{name}` takes a positive integer. Received: {name}={value!r}"
+                )
+        if not 0 <= shift < window_size:
+            raise ValueError(
+                "`shift` must lie in [0, window_size). "
+                f"Received: shift={shift}, window_size={window_size}"
+            )
+        self.heads = heads
+        self.window_size = window_size
+        self.shift = shift
+        self.folded = folded
+        self.epsilon = epsilon
+        self.kernel_initializer = initializer(kernel_initializer)
+        self.normalize = normalization(
+            "layer",
+            epsilon=epsilon,
+            scale=not folded,
+            center=not folded,
+            dtype=self.dtype_policy,
+        )
+
+    def build(self, input_shape):
+        self.channels = channels = input_shape[-1]
+        if channels % self.heads:
+            raise ValueError(
+                f"{self.name}: `heads` must divide the {channels} channels. "
+                f"Received: heads={self.heads}"
+            )
+        self.normalize.build(input_shape)
+        self.qkv = self._dense(3 * channels, "qkv")
+        self.proj = self._dense(channels, "proj")
+        self.relative_position_bias_table = self.add_weight(
+            name="relative_position_bias_table",
+            shape=((2 * self.window_size - 1) ** 2, self.heads),
+            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            autocast=False,
+        )
+        self.outside = None
+        if self.folded and any(a.padded for a in self._axes(input_shape[1:3])):
+            # The bias where there is no map, which the norm's shift does not reach.
+            self.outside = self.add_weight(
+                name="outside", shape=(3 * channels,), initializer="zeros"
+            )
+
+    def _dense(self, units, name):
+        dense = keras.layers.Dense(
+            units,
+            kernel_initializer=initializer(self.kernel_initializer),
+            name=name,
+            dtype=self.dtype_policy,
+        )
+        dense.build((None, self.channels))
+        return dense
+
+    def _axes(self, sizes):
+        return [windows.Axis.of(s, self.window_size, self.shift) for s in sizes]
+
+    def call(self, inputs):
+        batch, *sizes, _ = ops.shape(inputs)
+        axes = self._axes(sizes)
+        if windows.known(axes):
+            batch = -1  # no shape to compute in the graph
+        lengths = [axis.length for axis in axes]
+        x = self.normalize(inputs)
+        if not self.folded:
+            x = self._apply(self.qkv, windows.pad(x, axes), (batch, *lengths))
+        else:
+            x = self._apply(self.qkv, x, (batch, *sizes))
+            if self.outside is not None:
+                x = windows.pad(x, axes) + self.outside
+        x = self._attend(windows.roll(x, axes), axes, batch)
+        x = windows.roll(x, axes, back=True)
+        return self._apply(self.proj, windows.crop(x, axes), (batch, *sizes))
+
+    def _apply(self, dense, x, shape):
+        # Two-dimensional, so that the bias fuses into the product.
+        x = dense(ops.reshape(x, (-1, self.channels)))
+        return ops.reshape(x, (*shape, dense.units))
+
+    def _attend(self, qkv, axes, batch):
+        """Queries, keys and values `(N, h·a, w·b, 3C)` to `(N, h·a, w·b, C)`."""
+        rows, columns = axes
+        width = self.channels // self.heads
+        split = (-1, rows.window, columns.windows, columns.window, self.heads, width)
+        area = rows.window * columns.window
+        stacked = (batch, rows.windows * columns.windows * self.heads)
+        query, key, value = (
+            ops.reshape(part, split) for part in ops.split(qkv, 3, axis=-1)
+        )
+        # (N·h, a, w, b, heads, d) -> (N, h·w·heads, a·b, d), the keys transposed
+        query = ops.transpose(query, (0, 2, 4, 1, 3, 5))
+        query = ops.reshape(query, (*stacked, area, width))
+        key = ops.transpose(key, (0, 2, 4, 5, 1, 3))
+        key = ops.reshape(key, (*stacked, width, area))
+        value = ops.transpose(value, (0, 2, 4, 1, 3, 5))
+        value = ops.reshape(value, (*stacked, area, width))
+        if not self.folded:
+            query = query * width**-0.5
+        weights = self._softmax(ops.matmul(query, key), axes, (*stacked, area, area))
+        x = ops.matmul(weights, value)
+        # (N·h, w, heads, a, b, d) -> (N·h, a, w, b, heads, d)
+        split = (-1, columns.windows, self.heads, rows.window, columns.window, width)
+        x = ops.transpose(ops.reshape(x, split), (0, 3, 1, 4, 2, 5))
+        return ops.reshape(x, (batch, rows.length, columns.length, self.channels))
+
+    def _softmax(self, logits, axes, shape):
+        """Weights of the values, in float32 at least until they are weights."""
+        dtype = keras.backend.result_type(self.compute_dtype, "float32")
+        area = shape[-1]
+        table = ops.transpose(ops.cast(self.relative_position_bias_table, dtype))
+        bias = ops.take(table, windows.distances(self.window_size, axes), axis=1)
+        bias = ops.reshape(bias, (self.heads, area, area))
+        logits = ops.cast(logits, dtype)
+        if any(axis.shifted for axis in axes):
+            bias = bias + ops.cast(windows.mask(axes), dtype)[:, None]
+            logits = logits + ops.reshape(bias, (-1, area, area))
+        else:
+            logits = ops.reshape(logits, (-1, self.heads, area, area)) + bias
+        if logits.shape[-1] == 1:
+            # Keras' softmax warns of a single position, which a map may have.
+            weights = ops.exp(ops.log_softmax(logits, axis=-1))
+        else:
+            weights = ops.softmax(logits, axis=-1)
+        return ops.reshape(ops.cast(weights, self.compute_dtype), shape)
+
+    def multiply_adds(self, input_shape):
+        axes = self._axes(input_shape[1:3])
+        positions = math.prod(input_shape[1:3])
+        padded = math.prod(axis.length for axis in axes)
+        area = math.prod(axis.window for axis in axes)
+        mapped = positions if self.folded else padded
+        linear = (3 * mapped + positions) * self.channels**2
+        return linear + 2 * padded * area * self.channels
+
+    def merged(self):
+        """Norm and queries' scale folded into the map to queries, keys and values."""
+        if self.folded:
+            return copy(self)
+        twin = copy(self, folded=True)
+        width = self.channels // self.heads
+        scale = np.repeat([width**-0.5, 1.0, 1.0], self.channels)
+        kernel, bias = algebra.fold_after(
+            host(self.qkv.kernel), host(self.qkv.bias), scale
+        )
+        kernel, shifted = algebra.fold_before(
+            kernel, bias, *affine_terms(self.normalize)
+        )
+        if twin.outside is not None:
+            assign(twin, outside=bias)
+            shifted = shifted - bias
+        assign(twin.qkv, kernel=kernel, bias=shifted)
+        assign(twin.proj, kernel=host(self.proj.kernel), bias=host(self.proj.bias))
+        table = host(self.relative_position_bias_table)
+        assign(twin, relative_position_bias_table=table)
+        return twin

@@ -1,0 +1,254 @@
+"""Focal Transformer: self-attention that is fine nearby and coarse farther away.
+
+Yang, Li, Zhang, Dai, Xiao, Yuan, Gao: Focal Self-attention for Local-Global
+Interactions in Vision Transformers, NeurIPS 2021.
+"""
+
+import itertools
+
+import keras
+
+from kmlp.layers import (
+    ChannelMLP,
+    FocalAttention,
+    PatchEmbed,
+    drop_path,
+    drop_path_rates,
+)
+from kmlp.layers.focal_windows import check_positive, tiling
+from kmlp.models.base import VisionMLP, check_stages, image_input
+
+DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
+# PyTorch's default for convolutions.
+CONV_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+EPSILON = 1e-5
+
+VARIANTS = {
+    "focal_t": {},
+    "focal_s": {"depths": (2, 2, 18, 2), "drop_path_rate": 0.3},
+    "focal_b": {
+        "width": 128,
+        "depths": (2, 2, 18, 2),
+        "heads": (4, 8, 16, 32),
+        "drop_path_rate": 0.5,
+    },
+}
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class FocalTransformer(VisionMLP):
+    """Focal Transformer (defaults: Focal-T): without shift, pooling by a Dense.
+
+    Args:
+        num_classes: classes of the head; 0: pooled features without a classifier.
+        input_shape: `(H, W, C)`; known sizes, at which every stage's map halves
+            exactly and is tiled by its windows.
+        patch_size: of the patch embedding.
+        width: channels of the first stage; they double from stage to stage.
+        depths: blocks per stage, any number of stages.
+        heads: attention heads per stage.
+        window_size: side of the windows; on a map with a side no longer than that,
+            windows are as large as that side, and see no positions around them.
+        focal_windows: side of the region of pooled windows per stage, odd.
+        focal_levels: per stage 2, or 1 for attention without pooled windows.
+        expansion: how far a window sees positions around itself; 0: not at all.
+        mlp_ratio: hidden channels per channel.
+        include_top: whether the head is included; else the output is the last
+            stage's map.
+        drop_path_rate: stochastic depth at the last block, rising from 0.
+        head_activation: activation of the head; `None` gives logits.
+        name, dtype: of the model; every layer follows the dtype policy.
+
+    Raises:
+        ValueError: stages, heads or windows that do not fit, or a size that the
+            windows do not tile; the message names the nearest that they do.
+
+    Reference: Sect. 3, Table 1.
+    """
+
+    def __init__(
+        self,
+        num_classes=1000,
+        input_shape=(224, 224, 3),
+        *,
+        patch_size=4,
+        width=96,
+        depths=(2, 2, 6, 2),
+        heads=(3, 6, 12, 24),
+        window_size=7,
+        focal_windows=(7, 5, 3, 1),
+        focal_levels=(2, 2, 2, 2),
+        expansion=3,
+        mlp_ratio=4,
+        include_top=True,
+        drop_path_rate=0.2,
+        head_activation=None,
+        name="focal",
+        dtype=None,
+    ):
+        check_stages(
+            depths=depths,
+            heads=heads,
+            focal_windows=focal_windows,
+            focal_levels=focal_levels,
+        )
+        strides = [patch_size * 2**stage for stage in range(len(depths))]
+        inputs = focal_input(input_shape, strides, window_size)
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
+        pyramid = {}
+        x = inputs
+        for stage, depth in enumerate(depths):
+            x = PatchEmbed(
+                width * 2**stage,
+                patch_size if stage == 0 else 2,
+                norm="layer",
+                epsilon=EPSILON,
+                kernel_initializer=CONV_INITIALIZER,
+                name="patch_embed" if stage == 0 else f"downsample{stage - 1}",
+                dtype=dtype,
+            )(x)
+            for block in range(depth):
+                x = focal_block(
+                    x,
+                    heads=heads[stage],
+                    window_size=window_size,
+                    focal_window=focal_windows[stage],
+                    focal_level=focal_levels[stage],
+                    expansion=expansion,
+                    mlp_ratio=mlp_ratio,
+                    drop_path_rate=next(rates),
+                    name=f"stage{stage}_block{block}",
+                    dtype=dtype,
+                )
+            pyramid[f"P{strides[stage].bit_length() - 1}"] = x
+        super().__init__(
+            inputs,
+            x,
+            pyramid=pyramid,
+            head={
+                "norm": "layer",
+                "epsilon": EPSILON,
+                "kernel_initializer": DENSE_INITIALIZER,
+            },
+            num_classes=num_classes,
+            include_top=include_top,
+            drop_path_rate=drop_path_rate,
+            head_activation=head_activation,
+            name=name,
+            dtype=dtype,
+            config={
+                "patch_size": patch_size,
+                "width": width,
+                "depths": tuple(depths),
+                "heads": tuple(heads),
+                "window_size": window_size,
+                "focal_windows": tuple(focal_windows),
+                "focal_levels": tuple(focal_levels),
+                "expansion": expansion,
+                "mlp_ratio": mlp_ratio,
+            },
+        )
+
+
+def focal_block(
+    x,
+    *,
+    heads,
+    window_size,
+    focal_window,
+    focal_level,
+    expansion,
+    mlp_ratio,
+    drop_path_rate,
+    name,
+    dtype,
+):
+    """Focal attention, then the channel MLP, each with norm and shortcut (Fig. 2)."""
+    add = keras.layers.Add
+    y = FocalAttention(
+        heads,
+        window_size,
+        focal_window=focal_window,
+        focal_level=focal_level,
+        expansion=expansion,
+        epsilon=EPSILON,
+        kernel_initializer=DENSE_INITIALIZER,
+        name=f"{name}_attention",
+        dtype=dtype,
+    )(x)
+    y = drop_path(drop_path_rate, name=f"{name}_drop1", dtype=dtype)(y)
+    x = add(name=f"{name}_add1", dtype=dtype)([x, y])
+    y = ChannelMLP(
+        mlp_ratio,
+        norm="layer",
+        epsilon=EPSILON,
+        kernel_initializer=DENSE_INITIALIZER,
+        name=f"{name}_mlp",
+        dtype=dtype,
+    )(x)
+    y = drop_path(drop_path_rate, name=f"{name}_drop2", dtype=dtype)(y)
+    return add(name=f"{name}_add2", dtype=dtype)([x, y])
+
+
+def focal_input(input_shape, strides, window_size):
+    """The input tensor of a network with focal attention at these strides.
+
+    Args:
+        input_shape: `(H, W, C)`, known, multiples of the last stride.
+        strides: of the stages with focal attention, rising.
+        window_size: of all of them.
+
+    Raises:
+        ValueError: sizes that are unknown, or that the windows do not tile at every
+            stride; the message names the nearest that they do. Or no window.
+    """
+    check_positive(window_size=window_size)
+    shape = tuple(input_shape)
+    if len(shape) == 3 and None in shape[:2]:
+        raise ValueError(
+            "`input_shape` needs a known height and width: focal attention knows the "
+            f"windows of its map. Received: input_shape={input_shape}"
+        )
+    if len(shape) == 3 and not _fits(shape[:2], strides, window_size):
+        nearest = _nearest(shape[:2], strides, window_size)
+        raise ValueError(
+            f"`input_shape` must halve exactly down to stride {strides[-1]}, and "
+            f"windows of {window_size}x{window_size} must tile the map of every stage "
+            "with focal attention; the nearest that fit, height x width: "
+            f"{', '.join(f'{h}x{w}' for h, w in nearest)}. "
+            f"Received: input_shape={input_shape}"
+        )
+    return image_input(shape, fixed=True)
+
+
+def _fits(size, strides, window_size):
+    """Whether windows tile a map of a size at every stride."""
+    if any(s < strides[-1] or s % strides[-1] for s in size):
+        return False
+    maps = ([s // stride for s in size] for stride in strides)
+    return all(tiling(grid, window_size) for grid in maps)
+
+
+def _nearest(size, strides, window_size):
+    """The sizes that fit best: above or below along either axis."""
+    step, best = strides[-1], {}
+    # Multiples of step and window fit, so there is one within a window.
+    axes = (
+        [
+            k * step
+            for k in range(max(s // step - window_size, 1), s // step + window_size + 1)
+        ]
+        for s in size
+    )
+    fitting = (c for c in itertools.product(*axes) if _fits(c, strides, window_size))
+    for candidate in fitting:
+        distance = sum(abs(a - b) for a, b in zip(candidate, size))
+        # A size that is met exactly is on both sides.
+        sides = [
+            [side for side, holds in (("below", a <= b), ("above", a >= b)) if holds]
+            for a, b in zip(candidate, size)
+        ]
+        for side in itertools.product(*sides):
+            if side not in best or distance < best[side][0]:
+                best[side] = distance, candidate
+    return sorted({candidate for _, candidate in best.values()})

@@ -1,0 +1,211 @@
+"""MS-MLP in the stages of high resolution, attention in those of low resolution.
+
+Zheng, He, Chen, Zhou: Mixing and Shifting: Exploiting Global and Local
+Dependencies in Vision MLPs, 2022, Sect. 4.1.
+"""
+
+import keras
+
+from kmlp.layers import PatchEmbed, drop_path_rates
+from kmlp.models import msmlp, swin
+from kmlp.models.base import VisionMLP, image_input
+from kmlp.models.focal import focal_block, focal_input
+from kmlp.models.msmlp import mix_shift_block
+from kmlp.models.swin import patch_merging, swin_block
+
+ATTENTION = ("swin", "focal")
+_DEEP = {"depths": (2, 2, 2, 18, 2)}
+_SIZES = {
+    "t": {},
+    "s": {**_DEEP, "drop_path_rate": 0.3},
+    "b": {**_DEEP, "width": 128, "heads": (8, 16, 32), "drop_path_rate": 0.5},
+}
+
+VARIANTS = {
+    f"msmlp_{attention}_{size}": {"attention": attention, **arguments}
+    for attention in ATTENTION
+    for size, arguments in _SIZES.items()
+}
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class MSMLPHybrid(VisionMLP):
+    """MS-MLP + Swin or Focal transformer (defaults: MS-MLP + Swin-T).
+
+    Stages zero and one have mix-shift blocks, the other three the transformer's.
+
+    Args:
+        num_classes: classes of the head; 0: pooled features without a classifier.
+        input_shape: `(H, W, C)`; with Swin's attention any sizes, `None` for unknown
+            ones, as `SwinTransformer` has it; with Focal's those that
+            `FocalTransformer` takes.
+        attention: `"swin"` or `"focal"`.
+        stage_zero: whether there is a stage before the first, on patches of 2 and with
+            half its channels; else the first stage is on patches of 4.
+        depths: blocks of stages zero to four; without stage zero of one to four, or of
+            all five, the first being left out.
+        width: channels of the first stage; they double from stage to stage.
+        heads: heads of the attention in the last three stages.
+        window_size: positions along each side of a window.
+        focal_windows: side of the region of Focal's pooled windows, in the last three
+            stages.
+        expansion: how far a window of Focal's sees positions around itself.
+        regions: kernel sizes of the mix-shift blocks' channel groups.
+        shifts: shift distances of the channel groups.
+        order: `"shift_mix"` or `"mix_shift"`.
+        mlp_ratio: hidden channels per channel.
+        layer_scale: initial value of the mix-shift blocks' per-channel scale.
+        include_top: whether the head is included; else the output is the last
+            stage's map.
+        drop_path_rate: stochastic depth at the last block, rising from 0.
+        head_activation: activation of the head; `None` gives logits.
+        name, dtype: of the model; every layer follows the dtype policy.
+
+    Attributes:
+        pyramid_outputs: of stages one to four.
+
+    Raises:
+        ValueError: an unknown `attention`, or stages, heads, groups or sizes that do
+            not fit.
+
+    Reference: Sect. 4.1 (Results with Transformers), Table 10.
+    """
+
+    def __init__(
+        self,
+        num_classes=1000,
+        input_shape=(224, 224, 3),
+        *,
+        attention="swin",
+        stage_zero=True,
+        depths=(2, 2, 2, 6, 2),
+        width=96,
+        heads=(6, 12, 24),
+        window_size=7,
+        focal_windows=(5, 3, 1),
+        expansion=3,
+        regions=(1, 1, 3, 5, 7),
+        shifts=(-2, -1, 0, 1, 2),
+        order="shift_mix",
+        mlp_ratio=4,
+        layer_scale=1e-6,
+        include_top=True,
+        drop_path_rate=0.2,
+        head_activation=None,
+        name="msmlp_hybrid",
+        dtype=None,
+    ):
+        _check(attention, stage_zero, depths, width, heads, focal_windows)
+        first = 0 if stage_zero else 1
+        depths = tuple(depths)[len(depths) + first - 5 :]
+        if attention == "swin":
+            inputs = image_input(input_shape, fixed=False)
+        else:
+            inputs = focal_input(input_shape, (8, 16, 32), window_size)
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
+        pyramid = {}
+        x = inputs
+        for stage, depth in enumerate(depths, start=first):
+            x = _enter(x, stage, first, width * 2**stage // 2, attention, dtype)
+            for block in range(depth):
+                common = {
+                    "mlp_ratio": mlp_ratio,
+                    "drop_path_rate": next(rates),
+                    "name": f"stage{stage}_block{block}",
+                    "dtype": dtype,
+                }
+                if stage < 2:
+                    x = mix_shift_block(
+                        x,
+                        regions=regions,
+                        shifts=shifts,
+                        order=order,
+                        layer_scale=layer_scale,
+                        **common,
+                    )
+                elif attention == "swin":
+                    x = swin_block(
+                        x,
+                        heads=heads[stage - 2],
+                        window_size=window_size,
+                        shift=window_size // 2 if block % 2 else 0,
+                        **common,
+                    )
+                else:
+                    x = focal_block(
+                        x,
+                        heads=heads[stage - 2],
+                        window_size=window_size,
+                        focal_window=focal_windows[stage - 2],
+                        focal_level=2,
+                        expansion=expansion,
+                        **common,
+                    )
+            if stage:
+                pyramid[f"P{stage + 1}"] = x
+        super().__init__(
+            inputs,
+            x,
+            pyramid=pyramid,
+            head=swin.HEAD,
+            num_classes=num_classes,
+            include_top=include_top,
+            drop_path_rate=drop_path_rate,
+            head_activation=head_activation,
+            name=name,
+            dtype=dtype,
+            config={
+                "attention": attention,
+                "stage_zero": stage_zero,
+                "depths": depths,
+                "width": width,
+                "heads": tuple(heads),
+                "window_size": window_size,
+                "focal_windows": tuple(focal_windows),
+                "expansion": expansion,
+                "regions": tuple(regions),
+                "shifts": tuple(shifts),
+                "order": order,
+                "mlp_ratio": mlp_ratio,
+                "layer_scale": layer_scale,
+            },
+        )
+
+
+def _check(attention, stage_zero, depths, width, heads, focal_windows):
+    if attention not in ATTENTION:
+        raise ValueError(
+            f"`attention` must be one of {ATTENTION}. Received: attention={attention!r}"
+        )
+    if len(depths) != 5 and (stage_zero or len(depths) != 4):
+        raise ValueError(
+            "`depths` names the blocks of stages zero to four; of one to four with "
+            f"stage_zero=False. Received: depths={tuple(depths)}"
+        )
+    for name, values in {"heads": heads, "focal_windows": focal_windows}.items():
+        if len(values) != 3:
+            raise ValueError(
+                f"`{name}` names one value for each of the last three stages. "
+                f"Received: {name}={tuple(values)}"
+            )
+    if width % 2:
+        raise ValueError(
+            f"`width` must be even: stage zero has half of it. Received: width={width}"
+        )
+
+
+def _enter(x, stage, first, filters, attention, dtype):
+    """What leads into a stage: an embedding of patches, or Swin's merging."""
+    name = "patch_embed" if stage == first else f"downsample{stage - 1}"
+    if stage > 1 and attention == "swin":
+        return patch_merging(name=name, dtype=dtype)(x)
+    return PatchEmbed(
+        filters,
+        4 if stage == first == 1 else 2,
+        norm="layer",
+        epsilon=msmlp.EPSILON if stage < 2 else swin.EPSILON,
+        padding="same",
+        kernel_initializer=msmlp.CONV_INITIALIZER,
+        name=name,
+        dtype=dtype,
+    )(x)

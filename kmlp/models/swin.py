@@ -1,0 +1,179 @@
+"""Swin Transformer: attention in shifted windows.
+
+Liu, Lin, Cao, Hu, Wei, Zhang, Lin, Guo: Swin Transformer: Hierarchical Vision
+Transformer using Shifted Windows, 2021.
+"""
+
+import keras
+
+from kmlp.layers import (
+    ChannelMLP,
+    PatchEmbed,
+    PatchMerging,
+    WindowAttention,
+    drop_path,
+    drop_path_rates,
+)
+from kmlp.models.base import VisionMLP, check_stages, image_input
+
+DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
+# PyTorch's default for convolutions.
+CONV_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+EPSILON = 1e-5
+HEAD = {"norm": "layer", "epsilon": EPSILON, "kernel_initializer": DENSE_INITIALIZER}
+
+VARIANTS = {
+    "swin_t": {},
+    "swin_s": {"depths": (2, 2, 18, 2), "drop_path_rate": 0.3},
+    "swin_b": {
+        "width": 128,
+        "depths": (2, 2, 18, 2),
+        "heads": (4, 8, 16, 32),
+        "drop_path_rate": 0.5,
+    },
+}
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class SwinTransformer(VisionMLP):
+    """Swin Transformer (defaults: Swin-T).
+
+    Args:
+        num_classes: classes of the head; 0: pooled features without a classifier.
+        input_shape: `(H, W, C)`; any sizes, `None` for unknown ones. Maps that
+            patches or windows do not divide are padded with zeros at the bottom and
+            right.
+        patch_size: of the patch embedding.
+        width: channels of the first stage; they double from stage to stage.
+        depths: blocks per stage, any number of stages.
+        heads: heads of the attention, per stage.
+        window_size: positions along each side of a window. Every other block shifts
+            its windows by half of that.
+        mlp_ratio: hidden channels per channel.
+        include_top: whether the head is included; else the output is the last
+            stage's map.
+        drop_path_rate: stochastic depth at the last block, rising from 0.
+        head_activation: activation of the head; `None` gives logits.
+        name, dtype: of the model; every layer follows the dtype policy.
+
+    Raises:
+        ValueError: stages or heads that do not fit.
+
+    Reference: Sect. 3.1, 3.3.
+    """
+
+    def __init__(
+        self,
+        num_classes=1000,
+        input_shape=(224, 224, 3),
+        *,
+        patch_size=4,
+        width=96,
+        depths=(2, 2, 6, 2),
+        heads=(3, 6, 12, 24),
+        window_size=7,
+        mlp_ratio=4,
+        include_top=True,
+        drop_path_rate=0.2,
+        head_activation=None,
+        name="swin",
+        dtype=None,
+    ):
+        check_stages(depths=depths, heads=heads)
+        inputs = image_input(input_shape, fixed=False)
+        rates = iter(drop_path_rates(drop_path_rate, sum(depths)))
+        pyramid = {}
+        x = PatchEmbed(
+            width,
+            patch_size,
+            norm="layer",
+            epsilon=EPSILON,
+            padding="same",
+            kernel_initializer=CONV_INITIALIZER,
+            name="patch_embed",
+            dtype=dtype,
+        )(inputs)
+        for stage, depth in enumerate(depths):
+            if stage:
+                x = patch_merging(name=f"downsample{stage - 1}", dtype=dtype)(x)
+            for block in range(depth):
+                x = swin_block(
+                    x,
+                    heads=heads[stage],
+                    window_size=window_size,
+                    shift=window_size // 2 if block % 2 else 0,
+                    mlp_ratio=mlp_ratio,
+                    drop_path_rate=next(rates),
+                    name=f"stage{stage}_block{block}",
+                    dtype=dtype,
+                )
+            stride = patch_size * 2**stage
+            pyramid[f"P{stride.bit_length() - 1}"] = x
+        super().__init__(
+            inputs,
+            x,
+            pyramid=pyramid,
+            head=HEAD,
+            num_classes=num_classes,
+            include_top=include_top,
+            drop_path_rate=drop_path_rate,
+            head_activation=head_activation,
+            name=name,
+            dtype=dtype,
+            config={
+                "patch_size": patch_size,
+                "width": width,
+                "depths": tuple(depths),
+                "heads": tuple(heads),
+                "window_size": window_size,
+                "mlp_ratio": mlp_ratio,
+            },
+        )
+
+
+def patch_merging(*, name, dtype):
+    """What leads from one stage into the next: twice the channels."""
+    return PatchMerging(
+        epsilon=EPSILON, kernel_initializer=DENSE_INITIALIZER, name=name, dtype=dtype
+    )
+
+
+def swin_block(
+    x, *, heads, window_size, shift, mlp_ratio, drop_path_rate, name, dtype=None
+):
+    """Attention in windows and channel MLP, each on a residual branch.
+
+    Args:
+        x: map.
+        heads, window_size, shift: of `WindowAttention`.
+        mlp_ratio: of `ChannelMLP`.
+        drop_path_rate: of both branches.
+        name: beginning of the layers' names.
+        dtype: of the layers.
+
+    Returns:
+        a map of the same shape.
+
+    Reference: Swin Transformer Sect. 3.2, Eq. 3.
+    """
+    attention = WindowAttention(
+        heads,
+        window_size,
+        shift=shift,
+        epsilon=EPSILON,
+        kernel_initializer=DENSE_INITIALIZER,
+        name=f"{name}_attention",
+        dtype=dtype,
+    )
+    mlp = ChannelMLP(
+        mlp_ratio,
+        norm="layer",
+        epsilon=EPSILON,
+        kernel_initializer=DENSE_INITIALIZER,
+        name=f"{name}_mlp",
+        dtype=dtype,
+    )
+    for part, layer in enumerate((attention, mlp), start=1):
+        y = drop_path(drop_path_rate, name=f"{name}_drop{part}", dtype=dtype)(layer(x))
+        x = keras.layers.Add(name=f"{name}_add{part}", dtype=dtype)([x, y])
+    return x
