@@ -1,6 +1,7 @@
-"""`kmlp list`: architectures and published weights by name."""
+"""`kmlp list`: architectures, ablations and published weights by name."""
 
 from kmlp.console import Stop
+from kmlp.jobs.ablations import print_ablations
 
 
 def add(commands):
@@ -19,6 +20,13 @@ def add(commands):
         help="published weights instead, as Markdown: what they reach, how images are "
         "prepared, licence, where they are from",
     )
+    shown.add_argument(
+        "--ablations",
+        action="store_true",
+        help="the papers' tables of ablations instead, as Markdown: arguments, what "
+        "was reported, what is counted here; the pattern may be a table, such as "
+        "convmlp/table2",
+    )
     command.set_defaults(job=run)
 
 
@@ -26,6 +34,9 @@ def run(options):
     """Prints the names, with their costs where asked, or the published weights."""
     if options.weights:
         _print_weights(options.pattern)
+        return
+    if options.ablations:
+        print_ablations(options.pattern)
         return
     import kmlp
 
@@ -50,7 +61,7 @@ def _print_costs(names):
     print("|---|---|---|---|")
     for name in names:
         # Costs need shapes only; drawing weights would take most of the time.
-        with keras.StatelessScope():
+        with keras.StatelessScope(initialize_variables=False):
             model = kmlp.create_model(name)
         profile = kmlp.profile(model)
         size = "x".join(map(str, model.inputs[0].shape[1:3]))
@@ -88,6 +99,6 @@ def _print_weights(pattern):
         )
     if without:
         print(
-            f"\nNone were published of {', '.join(without)}: `python training/train.py "
+            f"\nNone are listed of {', '.join(without)}: `python training/train.py "
             "--arch NAME` trains by the papers' recipes."
         )

@@ -103,7 +103,8 @@ def _source(name, options):
         given = dict(options.set)
         check_options(variant(name)[0], given)
         further = {**given, **model_arguments(options)}
-        with quiet(), keras.StatelessScope():  # shapes only, no weights are drawn
+        # Shapes only, no weights are drawn.
+        with quiet(), keras.StatelessScope(initialize_variables=False):
             kmlp.create_model(name, **further)
         return lambda: kmlp.create_model(name, **further)
     if options.num_classes or options.set:

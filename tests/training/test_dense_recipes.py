@@ -199,8 +199,8 @@ def test_the_table_has_command_rows_and_our_counts():
     assert "--arch msmlp_t --recipe msmlp_coco_retinanet_1x --data coco:DIR" in text
     cells = "MS-MLP-T 39.6 38.83 265 242.62 42.7 26.0 47.3 59.7"
     assert cells in " ".join(text.split())
-    # Columns of which nothing is known are left out.
-    assert "MS-MLP+Swin-T 38.5 262 42.0 24.5 45.4 57.4" in " ".join(text.split())
+    cells = "MS-MLP+Swin-T 38.5 38.44 262 252.31 42.0 24.5 45.4 57.4"
+    assert cells in " ".join(text.split())
     assert "ConvMLP-S 28.7 28.66 218.68 38.4 59.8" in " ".join(text.split())
     assert "mIoU" not in text
     text = " ".join(dense_table("segmentation").split())
@@ -211,35 +211,27 @@ def test_every_network_of_ours_is_counted():
     """Near what the papers state; ConvMLP to the digit that they print."""
     for row in REPORTED:
         parameters, macs = ours(row)
-        assert (parameters is None) == (macs is None) == (not row.arch)
-        if not row.arch:
-            continue
+        assert (macs is None) == ("focal" in row.arch)
         if row.parameters is not None:
-            near = 0.06 if row.arch.startswith("convmlp") else 0.04 * row.parameters
+            # Table 8 states less for Mask R-CNN over Focal-T than head and backbone
+            # have together, and more over Focal-B.
+            loose = 0.12 if "focal" in row.arch else 0.05
+            near = loose * row.parameters
+            if row.arch.startswith("convmlp"):
+                near = 0.06
             assert abs(parameters - row.parameters) <= near
-        if row.flops is not None:
+        if None not in (row.flops, macs):
             # The paper's Table 6, and Mask R-CNN of Table 11, are loose.
             assert macs == pytest.approx(row.flops, rel=0.19)
 
 
-COUNTED = [("convmlp_ade20k", "ConvMLP-S"), ("msmlp_coco_mask_rcnn_1x", "MS-MLP-T")]
-
-
 @pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(
-            row,
-            id=f"{row.recipe}-{row.backbone}",
-            marks=[] if (row.recipe, row.backbone) in COUNTED else pytest.mark.long,
-        )
-        for row in REPORTED
-        if row.arch
-    ],
+    "row", REPORTED, ids=lambda row: f"{row.recipe}-{row.backbone}"
 )
 def test_counts_are_those_of_the_networks(row):
     parameters, macs = count(row)
-    assert ours(row) == pytest.approx((parameters / 1e6, macs / 1e9), abs=0.0051)
+    macs = macs and macs / 1e9
+    assert ours(row) == pytest.approx((parameters / 1e6, macs), abs=0.0051)
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,7 @@ PARTNERS = {
     "convmlp_s": ({"depths": ONE[1:]}, {"blocks": ONE[1:]}),
     "msmlp_t": ({"depths": ONE}, {"depths": ONE}),
     "smlpnet_t": ({"depths": ONE}, {"depths": ONE}),
+    "focal_t": ({"depths": ONE}, {"depths": ONE}),
 }
 
 
@@ -260,8 +261,12 @@ def test_as_much_decays_as_in_the_published_trainers(arch):
     model = kmlp.create_model(arch, **ours)
     with torch.device("meta"):
         published = pytorch.build(arch, **theirs)
-    # They leave out what is a vector there, whatever it is for.
-    matrices = sum(p.numel() for p in published.parameters() if p.ndim > 1)
+    # They leave out what is a vector there, whatever it is for, and position tables.
+    matrices = sum(
+        parameter.numel()
+        for name, parameter in published.named_parameters()
+        if parameter.ndim > 1 and "relative_position" not in name
+    )
     kernels = [v for v in model.trainable_variables if decays(v)]
     assert sum(math.prod(v.shape) for v in kernels) == matrices
 
@@ -272,8 +277,10 @@ def test_only_kernels_decay(case):
     names = {True: set(), False: set()}
     for variable in model.trainable_variables:
         names[decays(variable)].add(variable.path.rpartition("/")[2])
-    assert names[True] == {"kernel"}
-    assert names[False] <= {"bias", "beta", "gamma", "alpha"}
+    assert {"kernel"} <= names[True] <= {"kernel", "token_kernel"}
+    tables = {name for name in names[False] if name.startswith("relative_position_")}
+    vectors = {"bias", "beta", "gamma", "alpha", "token", "encoding"}
+    assert names[False] - tables <= vectors
 
 
 def test_the_optimizer_of_a_dense_recipe():

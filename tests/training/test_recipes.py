@@ -121,6 +121,8 @@ PARTICULAR = [
     ("msmlp_t", "msmlp_imagenet", {"drop_path": 0.2}),
     ("msmlp_s", "msmlp_imagenet", {"drop_path": 0.3}),
     ("msmlp_b", "msmlp_imagenet", {"drop_path": 0.5}),
+    ("msmlp_swin_t", "msmlp_imagenet", {"drop_path": 0.2}),
+    ("focal_s", "msmlp_imagenet", {"drop_path": 0.3}),
     ("smlpnet_t", "smlpnet_imagenet", {"drop_path": 0}),
     ("smlpnet_t_a2", "smlpnet_imagenet", {"drop_path": 0}),
     ("smlpnet_s", "smlpnet_imagenet", {"drop_path": 0.2}),
@@ -161,7 +163,13 @@ TOP1 = {
     },
     "convmlp_imagenet": {"convmlp_s": 76.8, "convmlp_m": 79.0, "convmlp_l": 80.2},
     "convmlp_ablation": {"convmlp_s": 74.04},
-    "msmlp_imagenet": {"msmlp_t": 82.1, "msmlp_s": 83.4, "msmlp_b": 83.8},
+    "msmlp_imagenet": {
+        **{"msmlp_t": 82.1, "msmlp_s": 83.4, "msmlp_b": 83.8},
+        **{"msmlp_swin_t": 81.9, "msmlp_swin_s": 83.5, "msmlp_swin_b": 83.8},
+        **{"msmlp_focal_t": 82.8, "msmlp_focal_s": 83.9, "msmlp_focal_b": 84.0},
+        **{"swin_t": 81.3, "swin_s": 83.0, "swin_b": 83.3},
+        **{"focal_t": 82.2, "focal_s": 83.5, "focal_b": 83.8},
+    },
     "smlpnet_imagenet": {
         **{"smlpnet_t_a2": 81.3, "smlpnet_t": 81.9, "smlpnet_s": 83.1},
         "smlpnet_b": 83.4,
@@ -258,6 +266,9 @@ def test_implied_recipes():
     for arch in kmlp.list_models():
         family = arch.partition("_")[0]
         cifar = arch in ("repmlpnet_cifar", "resmlp_12_cifar")
+        family = {"mlp": "resmlp", "swin": "msmlp", "focal": "msmlp"}.get(
+            family, family
+        )
         assert recipe_for(arch).name == f"{family}_imagenet"
         assert recipe_for(arch, embedded=True).name == "small_images"
         assert recipe_for(arch, embedded=True, small_images=True) == recipe_for(
@@ -266,6 +277,28 @@ def test_implied_recipes():
         assert recipe_for(arch, small_images=True).name == (
             "cifar100_locality" if cifar else "small_images"
         )
+
+
+@pytest.mark.parametrize(
+    ("arch", "base", "fields"),
+    [
+        ("convmlp/table2/plain_conv", "convmlp_imagenet", (100, 1e-3, 0.1)),
+        (
+            "convmlp/table2/bottleneck_conv_depthwise_300",
+            "convmlp_imagenet",
+            (300, 5e-4, 0.1),
+        ),
+        ("smlpnet/table2/s4", "smlpnet_imagenet", (300, 1e-3, 0.3)),
+        ("repmlpnet/table3/gate", "repmlpnet_imagenet", (100, 2e-3, 0.0)),
+    ],
+)
+def test_ablations_train_as_the_variants_they_change(arch, base, fields):
+    recipe = recipe_for(arch)
+    assert recipe.name == base
+    assert (recipe.epochs, recipe.learning_rate, recipe.drop_path) == fields
+    assert arch in recipe.reproduces
+    assert list(recipe.top1) == [arch]
+    assert recipe_for(arch, embedded=True).name == "small_images"
 
 
 @pytest.mark.parametrize("name", list_recipes())

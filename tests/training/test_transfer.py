@@ -84,6 +84,25 @@ STAGED = {
         {"input_shape": (16, 16, 3), "width": 4, "depths": (1, 1), "mlp_ratio": 1},
         ["stem", "stage0", "stage1", "norm"],
     ),
+    "focal": (
+        kmlp.FocalTransformer,
+        {"input_shape": (16, 16, 3), "width": 4, "depths": (1, 1), "heads": (1, 2)}
+        | {"window_size": 2, "focal_windows": (3, 1), "focal_levels": (2, 2)}
+        | {"expansion": 1},
+        ["stem", "stage0", "stage1", "norm"],
+    ),
+    "swin": (
+        kmlp.SwinTransformer,
+        {"input_shape": (16, 16, 3), "width": 4, "depths": (1, 1), "heads": (1, 2)},
+        ["stem", "stage0", "stage1", "norm"],
+    ),
+    # The stages keep their numbers without stage zero.
+    "msmlp_swin": (
+        kmlp.MSMLPHybrid,
+        {"input_shape": (32, 32, 3), "stage_zero": False, "depths": (1, 1, 1, 1)}
+        | {"width": 6, "heads": (1, 2, 4), "regions": (3, 1), "shifts": (0, 1)},
+        ["stem", "stage1", "stage2", "stage3", "stage4", "norm"],
+    ),
 }
 CLASSIFIER = {"head/dense/kernel", "head/dense/bias"}
 
@@ -125,6 +144,9 @@ CHOICES = [
     ("convmlp", "2", ["stage1", "head"]),
     ("msmlp", "stem,norm", ["stage0", "downsample0", "stage1", "head/dense"]),
     ("smlpnet", "stage1", ["patch_embed", "stage0", "head"]),
+    ("focal", "stem,stage0", ["downsample0", "stage1", "head"]),
+    ("swin", "1", ["downsample0", "stage1", "head"]),
+    ("msmlp_swin", "3", ["downsample3", "stage4", "head"]),
 ]
 
 

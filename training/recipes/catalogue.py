@@ -4,6 +4,7 @@ Where a paper and its published configuration differ, the paper counts and the r
 `notes` say the other value.
 """
 
+import dataclasses
 import difflib
 import re
 
@@ -27,6 +28,9 @@ IMPLIED = {
     "ConvMLP": "convmlp_imagenet",
     "MSMLP": "msmlp_imagenet",
     "SMLPNet": "smlpnet_imagenet",
+    "SwinTransformer": "msmlp_imagenet",
+    "FocalTransformer": "msmlp_imagenet",
+    "MSMLPHybrid": "msmlp_imagenet",
 }
 
 
@@ -42,7 +46,9 @@ def recipe_for(
     """The recipe of an architecture, by name or implied.
 
     Args:
-        arch: of `kmlp.list_models()`.
+        arch: of `kmlp.list_models()` or `kmlp.list_ablations()`; the recipe of an
+            ablation is that of the variant it changes, with the fields that its table
+            states.
         name: of `list_recipes()`; `None`: the embedded digits and small images imply
             `small_images` (but `cifar100_locality` for small images and the networks
             made for CIFAR), other images the recipe of the family's paper. Where
@@ -57,25 +63,36 @@ def recipe_for(
         Stop: an unknown architecture or recipe; the message names the nearest.
     """
     # Imported here: recipes are listed without waiting for Keras.
-    from kmlp.models.registry import variant
+    from kmlp.models.ablations import ABLATIONS
+    from kmlp.models.registry import base_name, variant
 
     try:
         family, _ = variant(arch)
     except ValueError as error:
         raise Stop(error) from error
+    base, row = base_name(arch), ABLATIONS.get(arch)
+    implied = name is None
     if name is None and pretrained:
         # Strong augmentation takes more from small images than it gives.
         name = _fine_tuning(data) or (SMALL if small_images else FINETUNE)
     elif name is None:
         name = IMPLIED[family.__name__]
         if embedded or small_images:
-            locality = arch.endswith("_cifar") and not embedded
+            locality = base.endswith("_cifar") and not embedded
             name = "cifar100_locality" if locality else SMALL
     if name not in CATALOGUE:
         near = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.4)
         known = " or ".join(near) if near else f"one of {', '.join(CATALOGUE)}"
         raise Stop(f"Unknown recipe: choose {known}. Received: {name!r}")
-    return CATALOGUE[name].of(arch)
+    recipe = CATALOGUE[name].of(base)
+    if row is None or not implied or name == SMALL or pretrained:
+        return recipe
+    return dataclasses.replace(
+        recipe,
+        reproduces=f"{arch}, by the recipe of {base}",
+        top1={} if row.top1 is None else {arch: row.top1},
+        **row.recipe,
+    )
 
 
 def data_for(name):

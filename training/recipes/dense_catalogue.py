@@ -61,7 +61,7 @@ _CROPS = {
     "max_class_share": 0.75,
     "photometric": True,
 }
-# Of the drawn scenes: minutes on two cores.
+# Of the drawn scenes: minutes on two cores. The longest beginning of a name counts.
 SCENE_BACKBONES = {
     "convmlp": {"stem_width": 24, "conv_blocks": 1, "widths": (48, 96, 128)}
     | {"depths": (1, 1, 1)},
@@ -69,7 +69,18 @@ SCENE_BACKBONES = {
     "repmlpnet": {"widths": (24, 48, 96, 128), "depths": (1, 1, 2, 1)}
     | {"share_sets": (1, 4, 8, 16), "downsample": "conv3"},
     "smlpnet": {"width": 24, "depths": (1, 1, 2, 1), "mlp_ratio": 2},
+    "swin": {"width": 24, "depths": (1, 2, 2, 1), "heads": (2, 4, 8, 8)}
+    | {"window_size": 6},
+    # Windows of 3 tile every stage of 96x96.
+    "focal": {"width": 24, "depths": (1, 1, 2, 1), "heads": (2, 4, 8, 8)}
+    | {"window_size": 3, "focal_windows": (3, 3, 1, 1)},
+    "msmlp_swin": {"width": 24, "depths": (1, 1, 2, 2, 1), "heads": (4, 8, 8)}
+    | {"window_size": 6, "layer_scale": 0.1},
+    "msmlp_focal": {"width": 24, "depths": (1, 1, 1, 2, 1), "heads": (4, 8, 8)}
+    | {"window_size": 3, "focal_windows": (3, 1, 1), "layer_scale": 0.1},
 }
+# MS-MLP's tables have Swin and Focal transformers by its own recipes.
+_PAPER = {"swin": "msmlp", "focal": "msmlp"}
 _SMALL_RPN = {
     "fpn_filters": 64,
     "anchor_scale": 6,
@@ -260,6 +271,7 @@ def dense_recipe_for(arch, task, *, name=None, head=None, data=None):
         name = IMPLIED[task]
     if name is None:
         family = arch.partition("_")[0]
+        family = _PAPER.get(family, family)
         fits = [r for r in known.values() if r.name.startswith(f"{family}_{kind}")]
         fits = [r for r in fits if head in (None, r.head)] or fits
         if not fits:
@@ -281,7 +293,12 @@ def dense_recipe_for(arch, task, *, name=None, head=None, data=None):
         return recipe
     return dataclasses.replace(
         recipe,
-        model=SCENE_BACKBONES.get(arch.partition("_")[0], {}),
+        model=_scene_backbone(arch),
         head_arguments=SCENE_HEADS[recipe.head],
         epochs=SCENE_EPOCHS.get(recipe.head, recipe.epochs),
     )
+
+
+def _scene_backbone(arch):
+    names = [n for n in SCENE_BACKBONES if arch == n or arch.startswith(f"{n}_")]
+    return SCENE_BACKBONES[max(names, key=len)] if names else {}

@@ -8,6 +8,8 @@ COUNTED_AT = {
     "ade20k:DIR": (150, (512, 2048)),
     "cityscapes:DIR": (19, (1024, 2048)),
 }
+# Sizes that Focal's windows of 7 tile at strides of up to 32.
+FOCAL_TILE = 224
 
 
 def count(row):
@@ -20,9 +22,12 @@ def count(row):
         row: `Reported`.
 
     Returns:
-        parameters and multiply-adds.
+        parameters, and multiply-adds or, of Focal's hybrids, whose windows do not tile
+        those sizes, `None`.
     """
     # Imported here: recipes are listed without waiting for Keras.
+    import keras
+
     from kmlp import create_model, detection, segmentation
     from kmlp.analysis.complexity import count_parameters, profile
 
@@ -36,8 +41,14 @@ def count(row):
         "upernet": segmentation.UperNet,
     }[recipe.head]
     arguments = recipe.model | row.model
-    backbone = create_model(
-        row.arch, input_shape=(*size, 3), include_top=False, **arguments
-    )
-    model = head(backbone, classes, **recipe.head_arguments)
-    return count_parameters(model.trainable_weights), profile(model).macs
+    tiled = "focal" not in row.arch
+    if not tiled:
+        size = tuple(-(-s // FOCAL_TILE) * FOCAL_TILE for s in size)
+    # Shapes only, no weights are drawn.
+    with keras.StatelessScope(initialize_variables=False):
+        backbone = create_model(
+            row.arch, input_shape=(*size, 3), include_top=False, **arguments
+        )
+        model = head(backbone, classes, **recipe.head_arguments)
+    parameters = count_parameters(model.trainable_weights)
+    return parameters, profile(model).macs if tiled else None

@@ -19,10 +19,9 @@ def dense_table(task):
     for name, recipe in dense_recipes(task).items():
         lines += [name, f"    {recipe.reproduces}"]
         rows = [row for row in REPORTED if row.recipe == name]
-        arch = next((row.arch for row in rows if row.arch), "")
         command = f"    training/{PROGRAMS[task]}"
-        if arch:
-            command += f" --arch {arch} --recipe {name} --data {recipe.data}"
+        if rows:
+            command += f" --arch {rows[0].arch} --recipe {name} --data {recipe.data}"
         lines.append(command)
         for table, group in itertools.groupby(rows, key=lambda row: row.table):
             cells = _cells(table, list(group))

@@ -20,7 +20,7 @@ class Reported:
         recipe: name of the `DenseRecipe` that trains it.
         table: paper and number.
         backbone: as the paper calls it.
-        arch: as `kmlp.create_model` calls it; `""`: it does not.
+        arch: as `kmlp.create_model` calls it.
         model: arguments of the backbone besides the recipe's.
         parameters: millions, of backbone and head; `None`: not stated.
         flops: 10⁹ multiplications and additions, counted as one; `None`: not stated.
@@ -30,7 +30,7 @@ class Reported:
     recipe: str
     table: str
     backbone: str
-    arch: str = ""
+    arch: str
     model: dict = dataclasses.field(default_factory=dict)
     parameters: float | None = None
     flops: float | None = None
@@ -75,32 +75,32 @@ _ONE_SCHEDULE = {
     ],
     "MS-MLP, Table 8": [
         (
-            ("MS-MLP+Swin-T", ""),
+            ("MS-MLP+Swin-T", "msmlp_swin_t"),
             (38.5, 262, 42.0, 24.5, 45.4, 57.4),
             (49.8, 269, 42.7, 64.8, 45.9, 39.5, 59.8, 42.3),
         ),
         (
-            ("MS-MLP+Focal-Attention-T", ""),
+            ("MS-MLP+Focal-Attention-T", "msmlp_focal_t"),
             (39.4, 284, 44.3, 27.0, 47.3, 58.9),
             (44.8, 299, 44.6, 65.7, 48.7, 40.6, 62.6, 44.7),
         ),
         (
-            ("MS-MLP+Swin-S", ""),
+            ("MS-MLP+Swin-S", "msmlp_swin_s"),
             (59.9, 344, 45.2, 27.9, 48.4, 59.5),
             (69.1, 379, 45.3, 67.2, 49.6, 41.0, 64.1, 44.1),
         ),
         (
-            ("MS-MLP+Focal-Attention-S", ""),
+            ("MS-MLP+Focal-Attention-S", "msmlp_focal_s"),
             (62.0, 354, 45.8, 27.8, 51.0, 60.5),
             (72.7, 446, 47.5, 66.5, 52.3, 43.0, 67.3, 46.4),
         ),
         (
-            ("MS-MLP+Swin-B", ""),
+            ("MS-MLP+Swin-B", "msmlp_swin_b"),
             (98.7, 502, 45.3, 28.0, 49.4, 59.5),
             (108.6, 561, 47.2, 69.5, 51.3, 42.8, 66.0, 46.3),
         ),
         (
-            ("MS-MLP+Focal-Attention-B", ""),
+            ("MS-MLP+Focal-Attention-B", "msmlp_focal_b"),
             (104.2, 609, 46.6, 28.8, 50.4, 62.2),
             (116.9, 647, 47.9, 70.6, 52.4, 43.4, 67.8, 47.8),
         ),
@@ -214,6 +214,18 @@ COUNTS = {
     ("msmlp_coco_mask_rcnn_1x", "MS-MLP-T"): (48.16, 261.54),
     ("msmlp_coco_mask_rcnn_1x", "MS-MLP-S"): (69.81, 347.85),
     ("msmlp_coco_mask_rcnn_1x", "MS-MLP-B"): (108.07, 484.90),
+    ("msmlp_coco_retinanet_1x", "MS-MLP+Swin-T"): (38.44, 252.31),
+    ("msmlp_coco_retinanet_1x", "MS-MLP+Swin-S"): (59.76, 343.10),
+    ("msmlp_coco_retinanet_1x", "MS-MLP+Swin-B"): (98.36, 490.02),
+    ("msmlp_coco_mask_rcnn_1x", "MS-MLP+Swin-T"): (47.78, 271.23),
+    ("msmlp_coco_mask_rcnn_1x", "MS-MLP+Swin-S"): (69.10, 362.03),
+    ("msmlp_coco_mask_rcnn_1x", "MS-MLP+Swin-B"): (107.12, 509.32),
+    ("msmlp_coco_retinanet_1x", "MS-MLP+Focal-Attention-T"): (39.31, None),
+    ("msmlp_coco_retinanet_1x", "MS-MLP+Focal-Attention-S"): (61.57, None),
+    ("msmlp_coco_retinanet_1x", "MS-MLP+Focal-Attention-B"): (100.77, None),
+    ("msmlp_coco_mask_rcnn_1x", "MS-MLP+Focal-Attention-T"): (48.64, None),
+    ("msmlp_coco_mask_rcnn_1x", "MS-MLP+Focal-Attention-S"): (70.90, None),
+    ("msmlp_coco_mask_rcnn_1x", "MS-MLP+Focal-Attention-B"): (109.52, None),
     ("msmlp_ade20k", "MS-MLP-T"): (60.31, 938.11),
     ("msmlp_ade20k", "MS-MLP-S"): (81.96, 1026.50),
     ("msmlp_ade20k", "MS-MLP-B"): (122.21, 1168.92),
@@ -234,6 +246,6 @@ COUNTS |= {
 def ours(row):
     """Millions of parameters and 10⁹ multiply-adds of a row's network here.
 
-    `(None, None)` where it is not built here.
+    The latter `None` where its windows do not tile the size at which the paper counts.
     """
-    return COUNTS.get((row.recipe, row.backbone), (None, None))
+    return COUNTS[row.recipe, row.backbone]

@@ -191,6 +191,9 @@ ENTRIES = (
                 "model": {"patch_size": 8, "layer_scale": 0.1},
             },
             "msmlp_*": {"model": {"layer_scale": 0.1}},
+            "msmlp_focal_*": {"model": {"layer_scale": 0.1, "window_size": 4}},
+            # Windows that tile the 8x8 positions of the first stage.
+            "focal_*": {"model": {"window_size": 4}},
             # Made for 32x32 and left as it is.
             "resmlp_12_cifar": {"model": {}},
         },
