@@ -152,6 +152,7 @@ TOP1 = {
     "repmlpnet_imagenet": {
         **{"repmlpnet_t224": 76.4, "repmlpnet_t256": 77.5, "repmlpnet_b224": 80.1},
         **{"repmlpnet_b256": 81.0, "repmlpnet_d256": 80.8, "repmlpnet_l256": 81.8},
+        "mlp_mixer_b16": 76.7,
     },
     "resmlp_imagenet": {
         **{"resmlp_s12": 76.6, "resmlp_s24": 79.4, "resmlp_s36": 79.7},
@@ -266,7 +267,7 @@ def test_implied_recipes():
     for arch in kmlp.list_models():
         family = arch.partition("_")[0]
         cifar = arch in ("repmlpnet_cifar", "resmlp_12_cifar")
-        family = {"mlp": "resmlp", "swin": "msmlp", "focal": "msmlp"}.get(
+        family = {"mlp": "repmlpnet", "swin": "msmlp", "focal": "msmlp"}.get(
             family, family
         )
         assert recipe_for(arch).name == f"{family}_imagenet"

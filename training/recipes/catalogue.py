@@ -32,6 +32,8 @@ IMPLIED = {
     "FocalTransformer": "msmlp_imagenet",
     "MSMLPHybrid": "msmlp_imagenet",
 }
+# RepMLPNet's paper trains Mixer by the settings of its own networks.
+IMPLIED_BY_NAME = {"mlp_mixer_b16": IMPLIED["RepMLPNet"]}
 
 
 def recipe_for(
@@ -76,7 +78,7 @@ def recipe_for(
         # Strong augmentation takes more from small images than it gives.
         name = _fine_tuning(data) or (SMALL if small_images else FINETUNE)
     elif name is None:
-        name = IMPLIED[family.__name__]
+        name = IMPLIED_BY_NAME.get(base, IMPLIED[family.__name__])
         if embedded or small_images:
             locality = base.endswith("_cifar") and not embedded
             name = "cifar100_locality" if locality else SMALL

@@ -30,6 +30,7 @@ REPMLPNET = Recipe(
         "repmlpnet_b256": 81.0,
         "repmlpnet_d256": 80.8,
         "repmlpnet_l256": 81.8,
+        "mlp_mixer_b16": 76.7,
     },
     notes="The published command has a peak rate of 0.001. Warm-up rate and clipping "
     "are the published trainer's, as is RandAugment's form: two of 16 operations.",

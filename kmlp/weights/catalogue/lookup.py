@@ -16,7 +16,7 @@ __all__ = [
 
 DEFAULT = "default"
 # Families of other papers -> the one whose recipe trains them here.
-_OTHERS = {"mlp": "resmlp", "swin": "msmlp", "focal": "msmlp"}
+_OTHERS = {"mlp": "repmlpnet", "swin": "msmlp", "focal": "msmlp"}
 
 
 def list_weights(pattern="*"):
