@@ -71,15 +71,21 @@ def exit_code(program, job, interrupted="interrupted.", errors=()):
     return 0
 
 
-def import_quietly(settle=True):
+def import_quietly(settle=True, needed=True):
     """Imports TensorFlow and Keras without the lines they write while loading.
 
     Args:
         settle: whether TensorFlow looks for its devices now, after which they cannot
             be divided and workers cannot meet.
+        needed: whether TensorFlow is imported where it is not Keras' backend; else
+            this process does without, whoever asks for it.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if not needed and os.environ["KERAS_BACKEND"] != "tensorflow":
+        # Keras would import it as soon as it writes down a layer's arguments.
+        sys.modules.setdefault("tensorflow", None)
+        return
     from kmlp.quiet import quiet
 
     with quiet():
@@ -99,16 +105,38 @@ def progress_bar(total, unit, *, shown=True, **options):
         shown: whether there is a bar at all.
         **options: further ones of `tqdm`, such as `desc` and `initial`.
     """
-    from tqdm import tqdm
-
+    shown = shown and sys.stderr.isatty()
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _NoBar()
     return tqdm(
         total=total,
         unit=unit,
-        disable=not (shown and sys.stderr.isatty()),
+        disable=not shown,
         leave=False,
         dynamic_ncols=True,
         **options,
     )
+
+
+class _NoBar:
+    """What a bar answers where `tqdm` is not installed."""
+
+    def update(self, count=1):
+        pass
+
+    def set_postfix_str(self, text, refresh=True):
+        pass
+
+    def close(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
 
 
 class Parser(argparse.ArgumentParser):

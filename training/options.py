@@ -88,6 +88,78 @@ def add_run(group):
     )
 
 
+def add_study(group):
+    """Adds the arguments of a study of a table of ablations."""
+    add = group.add_argument
+    add(
+        "--study",
+        metavar="PAPER/TABLE",
+        help="train all rows of a table of ablations under one recipe and seed, such "
+        "as repmlpnet/table4; list shows the tables",
+    )
+    add(
+        "--scale",
+        default="full",
+        metavar="full|smoke",
+        help="smoke: smaller networks, fewer images and epochs, a rehearsal of "
+        "minutes (default: full)",
+    )
+    add(
+        "--minutes",
+        type=minutes,
+        metavar="X",
+        help="end after so long, with exit code 0; the same command goes on",
+    )
+    add(
+        "--throughput",
+        action="store_true",
+        help="measure all rows' training steps in turns and train nothing; without "
+        "--data on random images",
+    )
+
+
+# Options of single runs that a study has no use for.
+_NOT_OF_A_STUDY = (
+    "arch",
+    "weights",
+    "resolution",
+    "freeze",
+    "data_dir",
+    "download",
+    "num_classes",
+    "recipe",
+    "recipes",
+    "local_kernels",
+    "teacher",
+    "rehearse",
+    "profile",
+    "publish",
+    "compare_images",
+)
+
+
+def check_study(parser, options):
+    """Whether a study is asked for, whose options go together.
+
+    Leaves the process with a line where they do not.
+    """
+
+    def given(name):
+        return getattr(options, name) != parser.get_default(name)
+
+    if options.study is None:
+        for name in ("scale", "minutes", "throughput"):
+            if given(name):
+                parser.error(f"--{name} goes with --study")
+        return False
+    for name in _NOT_OF_A_STUDY:
+        if given(name):
+            parser.error(f"--{name.replace('_', '-')} does not go with --study")
+    if options.throughput and options.minutes is not None:
+        parser.error("--minutes does not go with --throughput")
+    return True
+
+
 def leave(code):
     """Ends the process; of several, one that failed does not wait for the others."""
     if code and os.environ.get("TF_CONFIG"):

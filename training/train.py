@@ -9,6 +9,12 @@ hosts. The second fine-tunes what a run has learned, on other images. A run that
 stopped, however, goes on with the same command. The result lies in
 saved_models/ARCH/VERSION: a SavedModel with model.tflite, trained.keras, the best
 weights, history.csv, recipe.json and report.json.
+
+    python training/train.py --study repmlpnet/table4 --data cifar100 --minutes 10
+
+This trains the rows of a paper's table one after the other and prints the paper's
+figures beside ours; it is given again until all rows are there. A study needs
+TensorFlow only where that is Keras' backend.
 """
 
 import argparse
@@ -32,7 +38,13 @@ from training.console import (  # noqa: E402
     seed,
     sizes,
 )
-from training.options import add_devices, add_run, leave  # noqa: E402
+from training.options import (  # noqa: E402
+    add_devices,
+    add_run,
+    add_study,
+    check_study,
+    leave,
+)
 
 
 def main(argv=None):
@@ -45,7 +57,12 @@ def main(argv=None):
 
             print(table())
             return
-        import_quietly(settle=False)
+        import_quietly(settle=False, needed=not options.study)
+        if options.study:
+            from training.studies.job import run
+
+            run(options)
+            return
         from training.job import run
         from training.runs.training import run_or_return
 
@@ -66,7 +83,10 @@ def parse(argv):
     _how(parser.add_argument_group("how: the recipe, and what differs from it"))
     add_devices(parser.add_argument_group("on which devices"))
     add_run(parser.add_argument_group("the run"))
+    add_study(parser.add_argument_group("a study, in place of --arch"))
     options = parser.parse_args(argv)
+    if check_study(parser, options):
+        return options
     if not options.recipes and options.arch is None and options.weights is None:
         parser.error("the following arguments are required: --arch or --weights")
     tagged = options.arch is not None and "." in options.arch
@@ -107,7 +127,8 @@ def _what(group):
         metavar="FOLDER|tfds:NAME|digits",
         help="train/CLASS/* and val/CLASS/* or test/CLASS/*, JPEG or PNG; or a data "
         "set of TensorFlow Datasets (default: that of a fine-tuning recipe, or else "
-        "scikit-learn's handwritten digits)",
+        "scikit-learn's handwritten digits); a study takes such a folder or an .npz "
+        "of uint8 arrays",
     )
     add_reading(group)
     add(

@@ -1,4 +1,7 @@
-"""Images and their labels, wherever they lie: files, memory or records."""
+"""Images and their labels, wherever they lie: files, memory or records.
+
+TensorFlow is imported where an image is read: listing needs none.
+"""
 
 import dataclasses
 import functools
@@ -6,9 +9,6 @@ import os
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-
-from kmlp.data.decode import decode
 
 # Images up to this height and width are small: they have recipes of their own.
 LARGEST_SMALL = 64
@@ -34,6 +34,8 @@ class Files:
 
     def reader(self):
         """A function of an index to `(encoded image, label)`, for a graph."""
+        import tensorflow as tf
+
         with tf.device("CPU"):
             paths, labels = tf.constant(self.paths), tf.constant(self.labels)
         return lambda index: (tf.io.read_file(paths[index]), labels[index])
@@ -58,7 +60,7 @@ class Memory:
         labels: `(N,)` class numbers.
     """
 
-    images: tf.Tensor
+    images: Any
     labels: np.ndarray
     in_memory = True
 
@@ -67,6 +69,8 @@ class Memory:
 
     def reader(self):
         """A function of an index to `(image, label)`, for a graph."""
+        import tensorflow as tf
+
         with tf.device("CPU"):
             images, labels = tf.constant(self.images), tf.constant(self.labels)
         return lambda index: (images[index], labels[index])
@@ -141,6 +145,10 @@ class Source:
     @functools.cached_property
     def small(self):
         """Whether images have at most `LARGEST_SMALL` pixels to a side, by some."""
+        import tensorflow as tf
+
+        from kmlp.data.decode import decode
+
         split = self.train or self.validation
         read = split.store.reader()
         some = np.unique(np.linspace(0, split.count - 1, SAMPLE).astype(int))

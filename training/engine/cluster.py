@@ -12,6 +12,7 @@ from training.console import Stop
 from training.engine.meeting import meet
 
 STRATEGIES = ("auto", "single", "mirrored", "multi_worker", "tpu")
+_ONE_DEVICE = ("auto", "single")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Cluster:
         return max(1, len(self.addresses))
 
 
-def open_engine(strategy="auto", devices=None):
+def open_engine(strategy="auto", devices=None, tensorflow_reads=True):
     """The engine of Keras' backend on the devices that there are.
 
     Must come before anything makes the backend look for its devices.
@@ -43,6 +44,8 @@ def open_engine(strategy="auto", devices=None):
         devices: how many of this process's devices take part. A machine without GPUs
             is cut into as many CPU devices. `None`: one device for `"single"`, else
             all GPUs.
+        tensorflow_reads: whether TensorFlow reads the images, whatever Keras'
+            backend is; where it does not, it is not imported for another one.
 
     Raises:
         Stop: what is asked for does not fit the machine or `TF_CONFIG`.
@@ -74,10 +77,12 @@ def open_engine(strategy="auto", devices=None):
     if backend == "tensorflow":
         return _tensorflow_engine(strategy, devices, cluster)
     if backend == "jax":
-        return _jax_engine(strategy, devices, cluster)
+        return _jax_engine(strategy, devices, cluster, tensorflow_reads)
+    if backend == "torch":
+        return _torch_engine(strategy, devices, cluster)
     raise Stop(
-        "Training runs on the tensorflow and jax backends. Received: KERAS_BACKEND="
-        f"{backend}"
+        "Training runs on the tensorflow, jax and torch backends. Received: "
+        f"KERAS_BACKEND={backend}"
     )
 
 
@@ -274,11 +279,24 @@ def _tpu(tf):
     return chosen, f"{chosen.num_replicas_in_sync} TPU cores, TPUStrategy"
 
 
-def _jax_engine(strategy, devices, cluster):
+def _torch_engine(strategy, devices, cluster):
+    from training.engine.torch import TorchEngine
+
+    if cluster.workers > 1 or devices not in (None, 1) or strategy not in _ONE_DEVICE:
+        raise Stop(
+            "The torch backend trains on one device: leave --strategy, --devices and "
+            "TF_CONFIG out, or choose another backend. Received: strategy "
+            f"{strategy}, {devices or 1} devices, {cluster.workers} workers"
+        )
+    return TorchEngine()
+
+
+def _jax_engine(strategy, devices, cluster, tensorflow_reads):
     from training.engine.jax import JaxEngine
     from training.engine.jax_processes import join, prepare_devices
 
-    _leave_gpus_to_jax()
+    if tensorflow_reads:
+        _leave_gpus_to_jax()
     if strategy == "single":
         devices = 1
     if devices is not None:

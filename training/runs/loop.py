@@ -49,6 +49,10 @@ class Plan:
         return self.epochs * self.steps_per_epoch
 
 
+class TimeUp(Stop):
+    """The time that a run was given is over; what it reached is kept."""
+
+
 class Loop:
     """Trains to the end of a plan, from wherever the last checkpoint stands.
 
@@ -62,6 +66,7 @@ class Loop:
         monitor: `Monitor`.
         folder: of the run, on the chief.
         explain: function of an exception of the data to a `Stop`, or `None`.
+        until: when to end as at a signal, by `time.monotonic()`; `None`: never.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Loop:
         monitor,
         folder,
         explain=lambda error: None,
+        until=None,
     ):
         self.engine = engine
         self.plan = plan
@@ -84,6 +90,7 @@ class Loop:
         self.monitor = monitor
         self.folder = folder
         self.explain = explain
+        self.until = until
         self.history = []
         self.best = -math.inf
         self._sums = self._no_sums()
@@ -98,6 +105,7 @@ class Loop:
         Raises:
             Stop: a signal, a loss that is not finite, data that vanished or a disk
                 that is full; what was reached is kept.
+            TimeUp: `until` has come, after one step at least; the same.
         """
         with (
             _signals() as signals,
@@ -160,7 +168,7 @@ class Loop:
             elapsed = time.perf_counter() - begun
             done += piece
             self._take(values)
-            stopping = engine.any(signals.received is not None)
+            stopping = engine.any(signals.received is not None or self._late())
             if stopping or engine.any(self._due()):
                 self._seconds += time.perf_counter() - started
                 started = time.perf_counter()
@@ -170,6 +178,9 @@ class Loop:
             piece = max(1, round(PIECE_SECONDS * piece / max(elapsed, 1e-9)))
         self._seconds += time.perf_counter() - started
         self._validate(number + 1)
+
+    def _late(self):
+        return self.until is not None and time.monotonic() >= self.until
 
     def _due(self):
         """Whether it is time for a checkpoint."""
@@ -274,6 +285,12 @@ class Loop:
             self.checkpoints.save(Checkpoint(self.engine.step, state, progress))
 
     def _stopped(self, number):
+        if number is None and self._late():
+            return TimeUp(
+                f"The time is up after step {self.engine.step:,} of "
+                f"{self.plan.steps:,}, which is kept: the same command goes on.",
+                code=0,
+            )
         name = signal.Signals(number).name if number else "a signal to another worker"
         return Stop(
             f"Stopped by {name} after step {self.engine.step:,} of "

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import sys
 import time
 
 import numpy as np
@@ -59,7 +60,8 @@ class Monitor:
             _write(self.folder / STEPS, rows)
         else:
             (self.folder / STEPS).unlink(missing_ok=True)
-        if all(map(importlib.util.find_spec, ("tensorflow", "tensorboard"))):
+        # Where nothing else needs TensorFlow, curves are no reason to import it.
+        if sys.modules.get("tensorflow") and importlib.util.find_spec("tensorboard"):
             import tensorflow as tf
 
             self._board = tf.summary.create_file_writer(str(self.folder / BOARD))

@@ -4,7 +4,6 @@ import os
 import sys
 
 from kmlp.atomic import check_writable
-from kmlp.data import reason
 from training.console import Stop
 from training.engine.base import WorkerLost
 from training.runs.checkpoints import Checkpoints
@@ -56,13 +55,14 @@ def checked_output(options):
         raise Stop(f"--output: {error}") from error
 
 
-def train(job, schedule, folder):
+def train(job, schedule, folder, until=None):
     """The history of the run, one row per epoch.
 
     Args:
-        job: `Job` or `DenseJob`, its engine prepared.
+        job: `Job`, `DenseJob` or `RowJob`, its engine prepared.
         schedule: of the learning rate.
         folder: of the run; `None` on workers that do not write.
+        until: as `Loop` has it.
     """
     recipe, options = job.recipe, job.options
     monitor = Monitor(
@@ -93,6 +93,7 @@ def train(job, schedule, folder):
         monitor=monitor,
         folder=folder,
         explain=explained,
+        until=until,
     )
     return loop.run()
 
@@ -106,4 +107,8 @@ def explained(error):
             f"Received: {error.filename or error.errno!r}",
             code=1,
         )
+    if not sys.modules.get("tensorflow"):
+        return None  # nor did it read the images
+    from kmlp.data import reason
+
     return reason(error)
