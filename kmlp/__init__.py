@@ -1,7 +1,8 @@
 """kmlp: vision MLPs in Keras 3.
 
-Five families (RepMLPNet, ResMLP, ConvMLP, MS-MLP, sMLPNet), exact merging of
-their training-time structure, and export of what remains.
+Five families (RepMLPNet, ResMLP, ConvMLP, MS-MLP, sMLPNet) with the hybrids and
+ablations of their papers, exact merging of their training-time structure, and export
+of what remains.
 """
 
 import importlib

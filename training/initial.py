@@ -141,7 +141,7 @@ def open_initial(options, arguments):
         raise Stop(f"--weights: {error}") from error
     if not isinstance(model, VisionMLP):
         raise Stop(
-            "Training goes on from a train form, and this is none of the five families "
+            "Training goes on from a train form, and this is none of the families "
             "(merged, or of another class): pass the run's trained.keras. Received: "
             f"--weights {options.weights}, a {type(model).__name__}"
         )

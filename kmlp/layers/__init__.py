@@ -1,4 +1,4 @@
-"""Building blocks of the five families; `keras.ops` only, any backend."""
+"""Building blocks of the families; `keras.ops` only, any backend."""
 
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.class_mlp import ClassMixing, ClassMLP

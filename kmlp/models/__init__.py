@@ -1,4 +1,4 @@
-"""The five families, and their variants by name."""
+"""The families, their variants and the ablations of their papers, by name."""
 
 from kmlp.models.ablations import list_ablations
 from kmlp.models.convmlp import ConvMLP

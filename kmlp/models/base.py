@@ -1,4 +1,4 @@
-"""What the five families share as Keras models."""
+"""What the families share as Keras models."""
 
 import keras
 

@@ -12,7 +12,7 @@ def counterpart(model, *, num_classes=None, **overrides):
     """A PyTorch network of a model's configuration, with fresh weights.
 
     Args:
-        model: of one of the five families, not merged.
+        model: of one of the families, not merged.
         num_classes: of the classifier; `None`: the model's.
         **overrides: of the PyTorch constructor, such as `deploy=True` of RepMLPNet;
             they take precedence over what follows from the model.
