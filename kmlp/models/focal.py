@@ -8,20 +8,16 @@ import itertools
 
 import keras
 
-from kmlp.layers import (
-    ChannelMLP,
-    FocalAttention,
-    PatchEmbed,
-    drop_path,
-    drop_path_rates,
-)
+from kmlp.layers import FocalAttention, PatchEmbed, drop_path_rates
 from kmlp.layers.focal_windows import check_positive, tiling
 from kmlp.models.base import VisionMLP, check_stages, image_input
-
-DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
-# PyTorch's default for convolutions.
-CONV_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-EPSILON = 1e-5
+from kmlp.models.swin import (
+    CONV_INITIALIZER,
+    DENSE_INITIALIZER,
+    EPSILON,
+    HEAD,
+    transformer_block,
+)
 
 VARIANTS = {
     "focal_t": {},
@@ -125,11 +121,7 @@ class FocalTransformer(VisionMLP):
             inputs,
             x,
             pyramid=pyramid,
-            head={
-                "norm": "layer",
-                "epsilon": EPSILON,
-                "kernel_initializer": DENSE_INITIALIZER,
-            },
+            head=HEAD,
             num_classes=num_classes,
             include_top=include_top,
             drop_path_rate=drop_path_rate,
@@ -164,8 +156,7 @@ def focal_block(
     dtype,
 ):
     """Focal attention, then the channel MLP, each with norm and shortcut (Fig. 2)."""
-    add = keras.layers.Add
-    y = FocalAttention(
+    attention = FocalAttention(
         heads,
         window_size,
         focal_window=focal_window,
@@ -175,19 +166,15 @@ def focal_block(
         kernel_initializer=DENSE_INITIALIZER,
         name=f"{name}_attention",
         dtype=dtype,
-    )(x)
-    y = drop_path(drop_path_rate, name=f"{name}_drop1", dtype=dtype)(y)
-    x = add(name=f"{name}_add1", dtype=dtype)([x, y])
-    y = ChannelMLP(
-        mlp_ratio,
-        norm="layer",
-        epsilon=EPSILON,
-        kernel_initializer=DENSE_INITIALIZER,
-        name=f"{name}_mlp",
+    )
+    return transformer_block(
+        x,
+        attention,
+        mlp_ratio=mlp_ratio,
+        drop_path_rate=drop_path_rate,
+        name=name,
         dtype=dtype,
-    )(x)
-    y = drop_path(drop_path_rate, name=f"{name}_drop2", dtype=dtype)(y)
-    return add(name=f"{name}_add2", dtype=dtype)([x, y])
+    )
 
 
 def focal_input(input_shape, strides, window_size):

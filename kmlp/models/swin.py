@@ -165,6 +165,24 @@ def swin_block(
         name=f"{name}_attention",
         dtype=dtype,
     )
+    return transformer_block(
+        x,
+        attention,
+        mlp_ratio=mlp_ratio,
+        drop_path_rate=drop_path_rate,
+        name=name,
+        dtype=dtype,
+    )
+
+
+def transformer_block(x, attention, *, mlp_ratio, drop_path_rate, name, dtype=None):
+    """Attention, then channel MLP, each with its norm on a residual branch.
+
+    Args:
+        x: map.
+        attention: layer from maps to maps, with its norm in it.
+        mlp_ratio, drop_path_rate, name, dtype: as in `swin_block`.
+    """
     mlp = ChannelMLP(
         mlp_ratio,
         norm="layer",
