@@ -53,15 +53,14 @@ def run(options):
 
 
 def _print_costs(names):
-    import keras
-
     import kmlp
+    from kmlp.analysis.shapes import shapes_only
 
     print("| architecture | image size | parameters (M) | multiply-adds (G) |")
     print("|---|---|---|---|")
     for name in names:
         # Costs need shapes only; drawing weights would take most of the time.
-        with keras.StatelessScope(initialize_variables=False):
+        with shapes_only():
             model = kmlp.create_model(name)
         profile = kmlp.profile(model)
         size = "x".join(map(str, model.inputs[0].shape[1:3]))

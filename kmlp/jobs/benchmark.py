@@ -92,9 +92,8 @@ def _source(name, options):
     Raises:
         Stop, ValueError: neither an architecture nor a checkpoint.
     """
-    import keras
-
     import kmlp
+    from kmlp.analysis.shapes import shapes_only
     from kmlp.artifacts.forms import locate_checkpoint
     from kmlp.models.registry import check_options, variant
     from kmlp.pretrained.loading import load_checkpoint
@@ -104,7 +103,7 @@ def _source(name, options):
         check_options(variant(name)[0], given)
         further = {**given, **model_arguments(options)}
         # Shapes only, no weights are drawn.
-        with quiet(), keras.StatelessScope(initialize_variables=False):
+        with quiet(), shapes_only():
             kmlp.create_model(name, **further)
         return lambda: kmlp.create_model(name, **further)
     if options.num_classes or options.set:

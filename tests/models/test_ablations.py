@@ -4,10 +4,10 @@ import decimal
 import functools
 import re
 
-import keras
 import pytest
 
 import kmlp
+from kmlp.analysis.shapes import shapes_only
 from kmlp.models.ablations import ABLATIONS
 
 # Multiply-adds are counted in several ways: with or without norms, pooling, scales.
@@ -18,7 +18,7 @@ MACS_TOLERANCE = 0.015
 def counts(name):
     """Trainable parameters and multiply-adds of a row's network."""
     # Values are of no interest, and drawing them takes long.
-    with keras.StatelessScope(initialize_variables=False):
+    with shapes_only():
         profile = kmlp.profile(kmlp.create_model(name))
     return profile.trainable, profile.macs
 

@@ -10,6 +10,7 @@ from published_states import state_of
 
 import kmlp
 from kmlp import pytorch
+from kmlp.analysis.shapes import shapes_only
 from kmlp.converting.checking import compare
 from kmlp.layers import FocalAttention
 from kmlp.layers.focal_windows import FocalWindows
@@ -152,7 +153,7 @@ def test_states_without_pooled_windows_are_recognised():
 
 def test_parameters_at_another_size():
     """The last stage's maps exceed the window at 448 and have neighbours."""
-    with keras.StatelessScope(initialize_variables=False):
+    with shapes_only():
         model = kmlp.create_model("focal_t", input_shape=(448, 448, 3))
     assert kmlp.profile(model).trainable == 29_190_844
     with torch.device("meta"):
@@ -195,7 +196,7 @@ def test_neighbours_worked_by_hand():
 )
 def test_sizes_fit_or_the_nearest_are_named(size, nearest):
     def make():
-        with keras.StatelessScope(initialize_variables=False):
+        with shapes_only():
             return kmlp.FocalTransformer(
                 5, (*size, 3), width=4, depths=(1,) * 4, heads=(1,) * 4
             )

@@ -8,6 +8,7 @@ import pytest
 from cases import REFERENCE, build_reference, reference, relative_error, run
 
 import kmlp
+from kmlp.analysis.shapes import shapes_only
 
 TOLERANCE = 1e-5
 COUNTS = json.loads((REFERENCE / "counts.json").read_text())
@@ -97,7 +98,7 @@ def test_every_published_variant_is_named():
 def test_counts_equal_the_published_ones(name):
     counts = COUNTS[PUBLISHED_NAMES[name]]
     # Values are of no interest, and drawing 130 M of them takes long.
-    with keras.StatelessScope(initialize_variables=False):
+    with shapes_only():
         profile = kmlp.profile(kmlp.create_model(name))
     assert profile.trainable == counts["trainable"]
     assert profile.non_trainable == counts["non_trainable"]
@@ -106,7 +107,7 @@ def test_counts_equal_the_published_ones(name):
 
 @pytest.mark.parametrize("name", UNCOUNTED)
 def test_parameters_are_the_published_ones(name):
-    with keras.StatelessScope(initialize_variables=False):
+    with shapes_only():
         profile = kmlp.profile(kmlp.create_model(name))
     assert (profile.trainable, profile.non_trainable) == (UNCOUNTED[name], 0)
 
@@ -260,7 +261,7 @@ def test_loading_names_what_it_cannot_load():
 def test_counts_after_locality_injection_equal_the_published_ones(name):
     counts = COUNTS[name]
     ours = {theirs: ours for ours, theirs in PUBLISHED_NAMES.items()}
-    with keras.StatelessScope(initialize_variables=False):
+    with shapes_only():
         model = kmlp.create_model(
             ours[name.removesuffix(" deploy")], locality_injected=True
         )

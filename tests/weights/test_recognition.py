@@ -8,6 +8,7 @@ from published_states import MMCLS, MMPRETRAIN, renamed, state_of, with_counters
 
 import kmlp
 from kmlp import pytorch
+from kmlp.analysis.shapes import shapes_only
 from kmlp.weights import recognise
 
 # File, key, scheme, tables of names.
@@ -230,7 +231,7 @@ MISFITS = {
 @pytest.mark.parametrize("case", MISFITS)
 def test_errors_say_what_the_state_seems_to_be(case):
     model, state, words, others = MISFITS[case]
-    with keras.StatelessScope(initialize_variables=False):
+    with shapes_only():
         model = model()
     with pytest.raises(ValueError, match=r"Received: \d+ arrays$") as error:
         kmlp.load_published(model, state())

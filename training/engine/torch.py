@@ -166,7 +166,8 @@ class TorchEngine(Engine):
         return [np.asarray(array) for array in arrays]
 
     def _placed(self, array):
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+        # Copied where it is read-only, as a data set's own memory is.
+        return torch.from_numpy(np.require(array, requirements="CW")).to(self.device)
 
 
 def _numpy(dataset):

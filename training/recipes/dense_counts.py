@@ -26,10 +26,9 @@ def count(row):
         those sizes, `None`.
     """
     # Imported here: recipes are listed without waiting for Keras.
-    import keras
-
     from kmlp import create_model, detection, segmentation
     from kmlp.analysis.complexity import count_parameters, profile
+    from kmlp.analysis.shapes import shapes_only
 
     recipe = CATALOGUE[row.recipe]
     classes, size = COUNTED_AT[recipe.data]
@@ -45,7 +44,7 @@ def count(row):
     if not tiled:
         size = tuple(-(-s // FOCAL_TILE) * FOCAL_TILE for s in size)
     # Shapes only, no weights are drawn.
-    with keras.StatelessScope(initialize_variables=False):
+    with shapes_only():
         backbone = create_model(
             row.arch, input_shape=(*size, 3), include_top=False, **arguments
         )
