@@ -279,7 +279,7 @@ def test_only_kernels_decay(case):
         names[decays(variable)].add(variable.path.rpartition("/")[2])
     assert {"kernel"} <= names[True] <= {"kernel", "token_kernel"}
     tables = {name for name in names[False] if name.startswith("relative_position_")}
-    vectors = {"bias", "beta", "gamma", "alpha", "token", "encoding"}
+    vectors = {"bias", "beta", "gamma", "alpha", "scale", "token", "encoding"}
     assert names[False] - tables <= vectors
 
 
