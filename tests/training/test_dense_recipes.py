@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+import kmlp
+from kmlp.analysis.shapes import shapes_only
 from training.console import Stop
 from training.recipes import (
     REPORTED,
@@ -205,6 +207,24 @@ def test_the_table_has_command_rows_and_our_counts():
     assert "mIoU" not in text
     text = " ".join(dense_table("segmentation").split())
     assert "RepMLPNet-D256 (conv5) 116.73 1960.16 1955.40 77.12" in text
+
+
+# ResMLP and Mixer have one level of features, which is no pyramid.
+HIERARCHICAL = [
+    name
+    for name in kmlp.list_models("*_[ts]*")
+    if name.partition("_")[0] not in ("resmlp", "mlp")
+]
+
+
+@pytest.mark.parametrize("arch", HIERARCHICAL)
+def test_backbones_of_the_scenes_can_be_built(arch):
+    recipe = dense_recipe_for(arch, "detection")
+    assert recipe.model
+    with shapes_only():
+        kmlp.create_model(
+            arch, input_shape=(*recipe.image_size, 3), include_top=False, **recipe.model
+        )
 
 
 def test_every_network_of_ours_is_counted():

@@ -74,9 +74,10 @@ SCENE_BACKBONES = {
     # Windows of 3 tile every stage of 96x96.
     "focal": {"width": 24, "depths": (1, 1, 2, 1), "heads": (2, 4, 8, 8)}
     | {"window_size": 3, "focal_windows": (3, 3, 1, 1)},
-    "msmlp_swin": {"width": 24, "depths": (1, 1, 2, 2, 1), "heads": (4, 8, 8)}
+    # Half of 28 channels are as many as stage zero's five groups need.
+    "msmlp_swin": {"width": 28, "depths": (1, 1, 2, 2, 1), "heads": (4, 8, 8)}
     | {"window_size": 6, "layer_scale": 0.1},
-    "msmlp_focal": {"width": 24, "depths": (1, 1, 1, 2, 1), "heads": (4, 8, 8)}
+    "msmlp_focal": {"width": 28, "depths": (1, 1, 1, 2, 1), "heads": (4, 8, 8)}
     | {"window_size": 3, "focal_windows": (3, 1, 1), "layer_scale": 0.1},
 }
 # MS-MLP's tables have Swin and Focal transformers by its own recipes.
