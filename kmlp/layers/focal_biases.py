@@ -3,8 +3,8 @@
 import numpy as np
 from keras import ops
 
-# What the published code adds where a query must not see a key.
-MASKED = -100.0
+from kmlp.layers.windows import MASKED
+
 # Of positions beside the query, around its window, and of pooled windows.
 TABLES = (
     "relative_position_bias_table",

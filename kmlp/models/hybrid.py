@@ -8,7 +8,7 @@ import keras
 
 from kmlp.layers import PatchEmbed, drop_path_rates
 from kmlp.models import msmlp, swin
-from kmlp.models.base import VisionMLP, image_input
+from kmlp.models.base import VisionMLP, check_choice, image_input
 from kmlp.models.focal import focal_block, focal_input
 from kmlp.models.msmlp import mix_shift_block
 from kmlp.models.swin import patch_merging, swin_block
@@ -173,10 +173,7 @@ class MSMLPHybrid(VisionMLP):
 
 
 def _check(attention, stage_zero, depths, width, heads, focal_windows):
-    if attention not in ATTENTION:
-        raise ValueError(
-            f"`attention` must be one of {ATTENTION}. Received: attention={attention!r}"
-        )
+    check_choice(ATTENTION, attention=attention)
     if len(depths) != 5 and (stage_zero or len(depths) != 4):
         raise ValueError(
             "`depths` names the blocks of stages zero to four; of one to four with "

@@ -16,7 +16,12 @@ from kmlp.layers import (
     drop_path,
     drop_path_rates,
 )
-from kmlp.models.base import VisionMLP, check_stages, partitioned_input
+from kmlp.models.base import (
+    VisionMLP,
+    check_choice,
+    check_stages,
+    partitioned_input,
+)
 
 # What stands between stages, and the size of its kernel.
 DOWNSAMPLINGS = {"patch": 2, "conv3": 3, "conv5": 5}
@@ -124,11 +129,7 @@ class RepMLPNet(VisionMLP):
         dtype=None,
     ):
         check_stages(depths=depths, widths=widths, share_sets=share_sets)
-        if downsample not in DOWNSAMPLINGS:
-            raise ValueError(
-                f"`downsample` must be one of {', '.join(DOWNSAMPLINGS)}. "
-                f"Received: downsample={downsample!r}"
-            )
+        check_choice(DOWNSAMPLINGS, downsample=downsample)
         inputs, blocks, padding = partitioned_input(
             input_shape, patch_size, block_size, len(depths)
         )

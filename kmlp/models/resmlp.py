@@ -19,7 +19,7 @@ from kmlp.layers import (
     PositionEncoding,
     drop_path,
 )
-from kmlp.models.base import VisionMLP, partitioned_input
+from kmlp.models.base import VisionMLP, check_choice, partitioned_input
 
 # What the arguments of these names may be.
 ALLOWED = {
@@ -128,7 +128,7 @@ class ResMLP(VisionMLP):
             ("activation", activation),
             ("position_encoding", position_encoding),
         ):
-            _check_choice(argument, value)
+            check_choice(ALLOWED[argument], **{argument: value})
         inputs, (grid,), padding = partitioned_input(
             input_shape, patch_size, block_size, 1
         )
@@ -208,14 +208,6 @@ class ResMLP(VisionMLP):
                 "position_encoding": position_encoding,
                 "epsilon": epsilon,
             },
-        )
-
-
-def _check_choice(argument, value):
-    if value not in ALLOWED[argument]:
-        raise ValueError(
-            f"`{argument}` must be one of {ALLOWED[argument]}. "
-            f"Received: {argument}={value!r}"
         )
 
 
