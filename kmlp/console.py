@@ -169,6 +169,11 @@ def image_size(text):
     return int(text)
 
 
+def image_sizes(text):
+    """Numbers of pixels with commas between them."""
+    return tuple(image_size(part) for part in text.split(","))
+
+
 def rate(text):
     """A positive number."""
     try:
@@ -257,8 +262,11 @@ def add_reading(parser):
     )
 
 
-def add_preparation(parser):
+def add_preparation(parser, several=False):
     """Adds the arguments that say how images become a model's input.
+
+    Args:
+        several: whether there may be several networks, each with a size of its own.
 
     Returns:
         The names of their values.
@@ -268,7 +276,12 @@ def add_preparation(parser):
     )
     add = group.add_argument
     arguments = (
-        add("--image-size", type=image_size, metavar="PIXELS", help="height and width"),
+        add(
+            "--image-size",
+            type=image_sizes if several else image_size,
+            metavar="PIXELS" + ",…" * several,
+            help="height and width" + "; one for all networks, or one each" * several,
+        ),
         add("--mean", type=channels, metavar="R,G,B", help="of images in 0…1"),
         add("--std", type=deviations, metavar="R,G,B", help="the same"),
         add(

@@ -11,7 +11,7 @@ import tempfile
 _CHATTER = re.compile(
     r"[IW]\d{4} |INFO: |WARNING: All log|fully_quantize: |<unknown>:|.*loc\(|"
     r'  %|  "func|"func|\^bb|\}\) |To enable the following|'
-    r"E\d{4} .*(cuda|cuInit|oneDNN)"
+    r"E\d{4} .*(cuda|cuInit|oneDNN)|\s+\[\[\{\{node "
 )
 
 

@@ -1,13 +1,16 @@
 """The linear layers of a model, by what they connect."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
 
 from kmlp.layers import (
+    ChannelMLP,
     ClassifierHead,
     GlobalPerceptron,
+    MixingMLP,
     PatchEmbed,
     PositionLinear,
     SetSharingLinear,
@@ -17,6 +20,9 @@ from kmlp.layers.base import host
 MIXING, CHANNEL, GATE = "patch mixing", "channel", "gate"
 EMBEDDING, CONVOLUTION, HEAD = "patch embedding", "convolution", "head"
 KINDS = (MIXING, CHANNEL, GATE, EMBEDDING, CONVOLUTION, HEAD)
+# The two layers of an MLP, over channels or over patches.
+EXPANSION, PROJECTION = "expansion", "projection"
+PARTS = (EXPANSION, PROJECTION)
 
 # What the Dense layers inside of a layer are, where they are not channel maps.
 _INSIDE = (
@@ -24,6 +30,8 @@ _INSIDE = (
     (GlobalPerceptron, GATE),
     (ClassifierHead, HEAD),
 )
+# A name up to the number of its block.
+_BLOCK = re.compile(r".*?block\d+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +43,23 @@ class LinearLayer:
         kind: one of `KINDS`.
         layer: the Dense, Conv2D, `SetSharingLinear` or `PositionLinear` itself.
         input_axis: of its kernel, the axis that its products are summed over.
+        part: of `PARTS`, which layer of an MLP it is; `""` elsewhere.
+        depth: number of its block, from 1; of what stands outside of blocks, half a
+            step behind the last one: 0.5 for the patch embedding.
     """
 
     name: str
     kind: str
     layer: keras.Layer
     input_axis: int
+    part: str = ""
+    depth: float = 0.5
+
+    @property
+    def block(self):
+        """The part of the name that names the block, `""` outside of blocks."""
+        found = _BLOCK.match(self.name)
+        return found[0] if found else ""
 
     @property
     def kernel(self):
@@ -62,6 +81,8 @@ def linear_layers(model):
     """All linear layers of a built model, nested ones too, in its order.
 
     Depthwise convolutions are none: each of their outputs sums a handful of taps.
+    Blocks are told by the layers' names, such as `stage0_block1_ffn`; in a model
+    without such names every linear layer counts as a block.
 
     Args:
         model: a `keras.Model`, train form or merged.
@@ -77,7 +98,25 @@ def linear_layers(model):
             "The linear layers of a model without weights are not known: call it on "
             f"data or build() it first. Received: {model.name!r}"
         )
-    return list(_walk(model, "", CHANNEL, set()))
+    found = list(_walk(model, "", CHANNEL, set()))
+    return [dataclasses.replace(f, depth=d) for f, d in zip(found, _depths(found))]
+
+
+def _depths(layers):
+    if not any(layer.block for layer in layers):
+        return [float(number) for number, _ in enumerate(layers, start=1)]
+    numbers, depths = {}, []
+    for layer in layers:
+        if layer.block:
+            numbers.setdefault(layer.block, len(numbers) + 1)
+        depths.append(numbers.get(layer.block, len(numbers) + 0.5) * 1.0)
+    return depths
+
+
+def _part(owner, layer):
+    if not isinstance(owner, ChannelMLP | MixingMLP):
+        return ""
+    return EXPANSION if layer is owner.fc1 else PROJECTION
 
 
 def _walk(layer, path, kind, seen):
@@ -87,13 +126,13 @@ def _walk(layer, path, kind, seen):
         seen.add(id(part))
         name = path + part.name
         if isinstance(part, SetSharingLinear):
-            yield LinearLayer(name, MIXING, part, input_axis=2)
+            yield LinearLayer(name, MIXING, part, 2)
         elif isinstance(part, PositionLinear):
-            yield LinearLayer(name, MIXING, part, input_axis=1)
+            yield LinearLayer(name, MIXING, part, 1, _part(layer, part))
         elif isinstance(part, keras.layers.Dense):
-            yield LinearLayer(name, kind, part, input_axis=0)
+            yield LinearLayer(name, kind, part, 0, _part(layer, part))
         elif type(part) is keras.layers.Conv2D:
-            yield LinearLayer(name, CONVOLUTION, part, input_axis=2)
+            yield LinearLayer(name, CONVOLUTION, part, 2)
         else:
             own = (k for kinds, k in _INSIDE if isinstance(part, kinds))
             yield from _walk(part, f"{name}/", next(own, kind), seen)

@@ -7,15 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from kmlp.analysis.linear import KINDS, linear_layers
+from kmlp.analysis.linear import KINDS, PARTS, linear_layers
+from kmlp.console import aligned
+
+COLUMNS = ("depth", "layer", "kind", "part", "weights", "threshold", "below", "zero")
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerSparsity:
-    """One linear layer.
+    """One linear layer, or the sum of several.
 
     Attributes:
-        name, kind: as in `kmlp.analysis.linear.LinearLayer`.
+        name, kind, part, depth: as in `kmlp.analysis.linear.LinearLayer`; of a sum the
+            part is `""` and the depth `None` where they differ.
         size: number of weights.
         small: share of them below the threshold.
         zero: share of them that is zero.
@@ -26,6 +30,13 @@ class LayerSparsity:
     size: int
     small: float
     zero: float
+    part: str = ""
+    depth: float | None = None
+
+    @property
+    def series(self):
+        """What it is drawn with: its kind, and which layer of an MLP it is."""
+        return f"{self.kind}, {self.part}" if self.part else self.kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,24 +57,58 @@ class Sparsity:
             kind: [layer for layer in self.layers if layer.kind == kind]
             for kind in KINDS
         }
-        return {kind: _total(kind, group) for kind, group in groups.items() if group}
+        return {kind: _total(group, kind) for kind, group in groups.items() if group}
+
+    def by_depth(self):
+        """`{series: (LayerSparsity, …)}`, one over all of a series at each depth.
+
+        The series are kinds, those of MLPs told apart by their two layers, in the
+        order of `KINDS` and `PARTS`.
+        """
+        return {
+            self.layers_of(kind, part)[0].series: tuple(
+                _total(group, kind, part, depth)
+                for depth, group in _grouped(self.layers_of(kind, part))
+            )
+            for kind in KINDS
+            for part in ("", *PARTS)
+            if self.layers_of(kind, part)
+        }
+
+    def totals(self):
+        """A `LayerSparsity` per kind; where it has parts, these and then `"all"`."""
+        kinds, found = self.by_kind(), []
+        for kind, whole in kinds.items():
+            parts = [self.layers_of(kind, part) for part in ("", *PARTS)]
+            parts = [part for part in parts if part]
+            if len(parts) > 1:
+                found += [_total(part, kind, part[0].part) for part in parts]
+                whole = dataclasses.replace(whole, part="all")
+            found.append(whole)
+        return found
+
+    def layers_of(self, kind, part):
+        """The layers of a kind that are that part of an MLP, `""` for no part."""
+        return [row for row in self.layers if (row.kind, row.part) == (kind, part)]
+
+    def rows(self):
+        """A tuple per layer, of what `COLUMNS` names; shares are in 0…1."""
+        return [
+            (f"{row.depth:g}", row.name, row.kind, row.part, row.size)
+            + (self.threshold, row.small, row.zero)
+            for row in self.layers
+        ]
 
     def __str__(self):
-        header = ("layer", "kind", "weights", f"below {self.threshold:.0%}", "zero")
-        total = _total("all", self.layers)
-        rows = [*self.layers, *self.by_kind().values(), total]
-        cells = [header] + [
-            (row.name, row.kind, f"{row.size:,}", f"{row.small:.1%}", f"{row.zero:.1%}")
+        threshold = f"below {100 * self.threshold:g}%"
+        header = ("layer", "kind", "depth", "weights", threshold, "zero")
+        rows = [*self.layers, *self.totals(), _total(self.layers, "all")]
+        cells = [
+            (row.name, row.series, "" if row.depth is None else f"{row.depth:g}")
+            + (f"{row.size:,}", f"{row.small:.1%}", f"{row.zero:.1%}")
             for row in rows
         ]
-        widths = [max(map(len, column)) for column in zip(*cells)]
-        return "\n".join(
-            "  ".join(
-                cell.ljust(width) if i < 2 else cell.rjust(width)
-                for i, (cell, width) in enumerate(zip(row, widths))
-            )
-            for row in cells
-        )
+        return aligned([header, *cells], left=2)
 
 
 def sparsity(model, threshold=0.05):
@@ -79,7 +124,9 @@ def sparsity(model, threshold=0.05):
         threshold: in (0, 1).
 
     Returns:
-        A `Sparsity`; printed, a table.
+        A `Sparsity`; printed, a table. The paper's matrix A is of the kind `"patch
+        mixing"`, B and C are the two layers of the kind `"channel"`: expansion and
+        projection.
 
     Raises:
         ValueError: a model without weights or linear layers, or another threshold.
@@ -103,19 +150,30 @@ def gzip_bytes(path):
 
 def _measured(linear, threshold):
     weights = np.abs(linear.matrix())
+    zeros = weights == 0
     return LayerSparsity(
         name=linear.name,
         kind=linear.kind,
         size=weights.size,
-        small=float((weights < threshold * weights.max()).mean()),
-        zero=float((weights == 0).mean()),
+        # A layer of zeros alone has no weight below its largest.
+        small=float(((weights < threshold * weights.max()) | zeros).mean()),
+        zero=float(zeros.mean()),
+        part=linear.part,
+        depth=linear.depth,
     )
 
 
-def _total(kind, layers):
+def _grouped(layers):
+    """`(depth, layers)` by rising depth."""
+    depths = sorted({layer.depth for layer in layers})
+    return [(d, [layer for layer in layers if layer.depth == d]) for d in depths]
+
+
+def _total(layers, kind, part="", depth=None):
     size = sum(layer.size for layer in layers)
 
     def mean(field):
         return math.fsum(getattr(row, field) * row.size for row in layers) / size
 
-    return LayerSparsity("total", kind, size, mean("small"), mean("zero"))
+    shares = mean("small"), mean("zero")
+    return LayerSparsity("total", kind, size, *shares, part=part, depth=depth)

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kmlp.analysis.efficiency import efficiency
 from kmlp.artifacts.origin import FOLDER
 
 _NAMED = 5  # class names that are shown
@@ -154,6 +155,20 @@ def _accuracies(origin):
     return f"{entries['top1']:.2%} of {entries['images']:,} images{compared}"
 
 
+def _efficiency(origin):
+    """As ConvMLP's Table 3 puts it."""
+    top1 = (origin.get("accuracies") or {}).get("top1")
+    macs = origin.get("multiply_adds")
+    parameters = (origin.get("parameters") or {}).get("trainable")
+    if not (top1 and macs and parameters):
+        return None
+    found = efficiency(100 * top1, macs, parameters)
+    return (
+        f"{found.per_gmac:,.1f} points per G multiply-adds, "
+        f"{found.per_mparam:,.2f} per M parameters"
+    )
+
+
 def _figures(origin):
     """Of a detector or segmenter."""
     entries = origin.get("accuracies") or {}
@@ -190,6 +205,7 @@ _ROWS = (
     ("artifact", _made_as),
     ("equality", _equality),
     ("top-1", _accuracies),
+    ("for its cost", _efficiency),
     ("figures", _figures),
     ("operations", _operations),
     ("created", lambda origin: origin.get("created")),

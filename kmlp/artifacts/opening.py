@@ -22,6 +22,8 @@ class Weights:
         run: the function.
         image_size: of the input; `None`: any.
         classes: number of outputs.
+        source: what derivatives can be taken of: the Keras model, or a SavedModel as
+            a function of a tensor to a tensor; `None` of a TFLite file.
     """
 
     path: Path
@@ -29,6 +31,7 @@ class Weights:
     run: Callable
     image_size: int | None
     classes: int
+    source: Callable | None = None
 
 
 def open_weights(path):
@@ -43,10 +46,8 @@ def open_weights(path):
     """
     path, form = locate(path)
     try:
-        if form == KERAS:
-            run, shape, outputs = _keras(path)
-        else:
-            run, shape, outputs = _artifact(path, form)
+        read = _keras if form == KERAS else _artifact
+        source, run, shape, outputs = read(path, form)
     except Stop:
         raise
     except Exception as error:
@@ -54,7 +55,7 @@ def open_weights(path):
             f"{FORMS}; this {form} cannot be read. Received: {str(path)!r} "
             f"({first_line(error)})"
         ) from error
-    return Weights(path, form, run, *_checked(path, shape, outputs))
+    return Weights(path, form, run, *_checked(path, shape, outputs), source)
 
 
 def as_weights(model, path):
@@ -68,13 +69,14 @@ def as_weights(model, path):
         Stop: no images in and classes out.
     """
     run, shape, outputs = _run_keras(model)
-    return Weights(Path(path), KERAS, run, *_checked(path, shape, outputs))
+    return Weights(Path(path), KERAS, run, *_checked(path, shape, outputs), model)
 
 
-def _keras(path):
+def _keras(path, _):
     import kmlp  # noqa: F401, its layers are found by name
 
-    return _run_keras(keras.saving.load_model(path, compile=False))
+    model = keras.saving.load_model(path, compile=False)
+    return model, *_run_keras(model)
 
 
 def _run_keras(model):
@@ -138,7 +140,14 @@ def _artifact(path, form):
             f"export one with float input. Received: {str(path)!r}"
         )
     shapes = list(opened.output_shapes.values())
-    return lambda images: _single(opened(images)), opened.input_shape, shapes
+    source = None
+    if opened.tensors is not None:
+
+        def source(images):
+            (output,) = opened.tensors(images).values()
+            return output
+
+    return source, lambda images: _single(opened(images)), opened.input_shape, shapes
 
 
 def _checked(path, shape, outputs):

@@ -22,12 +22,15 @@ class Runner:
         input_shape: with the batch; `None` where a size is free.
         input_dtype: NumPy's.
         output_shapes: `{name: shape}`.
+        tensors: of a SavedModel, `run` with tensors in and out, through which
+            TensorFlow takes derivatives; `None` of TFLite, which has none.
     """
 
     run: Callable
     input_shape: tuple
     input_dtype: np.dtype
     output_shapes: dict
+    tensors: Callable | None = None
 
     def __call__(self, images):
         images = np.asarray(images, self.input_dtype)
@@ -53,8 +56,11 @@ def load_saved_model(folder):
     # A signature does not keep alive the variables of its model.
     function.artifact = loaded
 
+    def tensors(images):
+        return function(**{name: images})
+
     def run(images):
-        outputs = function(**{name: tf.convert_to_tensor(images)})
+        outputs = tensors(tf.convert_to_tensor(images))
         return {key: value.numpy() for key, value in outputs.items()}
 
     return Runner(
@@ -62,6 +68,7 @@ def load_saved_model(folder):
         _shape(spec.shape),
         np.dtype(spec.dtype.as_numpy_dtype),
         {k: _shape(v.shape) for k, v in function.structured_outputs.items()},
+        tensors,
     )
 
 

@@ -1,7 +1,9 @@
 """`kmlp list`: architectures, ablations and published weights by name."""
 
+from kmlp import tables
 from kmlp.console import Stop
 from kmlp.jobs.ablations import print_ablations
+from kmlp.jobs.costs import print_costs
 
 
 def add(commands):
@@ -12,7 +14,7 @@ def add(commands):
     shown.add_argument(
         "--costs",
         action="store_true",
-        help="parameters and multiply-adds beside the names, as Markdown",
+        help="beside the names what they cost and reach, and the papers' figures",
     )
     shown.add_argument(
         "--weights",
@@ -27,11 +29,21 @@ def add(commands):
         "was reported, what is counted here; the pattern may be a table, such as "
         "convmlp/table2",
     )
+    command.add_argument(
+        "--format",
+        choices=tables.FORMS,
+        help="of --costs (default: markdown); csv has every figure in full",
+    )
     command.set_defaults(job=run)
 
 
 def run(options):
     """Prints the names, with their costs where asked, or the published weights."""
+    if options.format and not options.costs:
+        raise Stop(
+            "--format goes with --costs; names are lines, weights and ablations "
+            f"Markdown. Received: --format {options.format}"
+        )
     if options.weights:
         _print_weights(options.pattern)
         return
@@ -47,28 +59,9 @@ def run(options):
             f"Received: {options.pattern!r}"
         )
     if options.costs:
-        _print_costs(names)
+        print_costs(names, options.format or "markdown")
     else:
         print("\n".join(names))
-
-
-def _print_costs(names):
-    import kmlp
-    from kmlp.analysis.shapes import shapes_only
-
-    print("| architecture | image size | parameters (M) | multiply-adds (G) |")
-    print("|---|---|---|---|")
-    for name in names:
-        # Costs need shapes only; drawing weights would take most of the time.
-        with shapes_only():
-            model = kmlp.create_model(name)
-        profile = kmlp.profile(model)
-        size = "x".join(map(str, model.inputs[0].shape[1:3]))
-        print(
-            f"| `{name}` | {size} | {profile.trainable / 1e6:.2f} "
-            f"| {profile.macs / 1e9:.2f} |",
-            flush=True,
-        )
 
 
 def _print_weights(pattern):

@@ -3,23 +3,60 @@
 import json
 import os
 
-from kmlp.jobs.naming import add_architecture, model_arguments
+from kmlp.console import positive
+from kmlp.jobs.naming import add_architecture, add_settings, model_arguments
 from kmlp.quiet import quiet
+from kmlp.tables import add_format
+
+_OF_ARCHITECTURES = (
+    "num_classes",
+    "image_size",
+    "set",
+    "merged",
+    "layers",
+    "batch",
+    "precision",
+    "format",
+)
+PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 def add(commands):
     """Adds the subparser."""
     command = commands.add_parser(
-        "info", help="costs of an architecture, origin of an artifact"
+        "info",
+        help="costs of an architecture, origin of an artifact",
+        description="Of an architecture: parameters, multiply-adds, activations (what "
+        "matrix products and convolutions put out for one image) and memory in "
+        "inference, of the train form and the merged form, in all and by stage. Of a "
+        "file or folder: where it comes from.",
     )
     command.add_argument(
         "name",
         metavar="NAME|FILE",
-        help="see `kmlp list`; or a .keras or .tflite file, or a folder",
+        help="see `kmlp list` and `kmlp list --ablations`; or a .keras or .tflite "
+        "file, or a folder",
     )
     add_architecture(command)
-    command.add_argument("--merged", action="store_true", help="the inference form")
-    command.add_argument("--layers", action="store_true", help="a line per layer")
+    add_settings(command)
+    command.add_argument(
+        "--merged", action="store_true", help="the inference form alone"
+    )
+    command.add_argument(
+        "--layers", action="store_true", help="a row per layer instead of per stage"
+    )
+    command.add_argument(
+        "--batch",
+        type=positive,
+        metavar="N",
+        help="images that memory is counted for (default: 1)",
+    )
+    command.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="of weights and activations (default: float32)",
+    )
+    add_format(command, default=None)
     command.add_argument(
         "--json", action="store_true", help="all that a file says of its origin"
     )
@@ -35,33 +72,42 @@ def run(options):
 
 
 def _is_path(name):
-    looks = os.sep in name or name.endswith((".keras", ".tflite"))
-    return looks or os.path.exists(name)
+    if os.path.exists(name) or name.endswith((".keras", ".tflite")):
+        return True
+    if "/" not in name:
+        return os.sep in name
+    from kmlp.models.ablations import ABLATIONS
+
+    # Rows of the papers' tables are named so too.
+    papers = {row.partition("/")[0] for row in ABLATIONS}
+    return name.partition("/")[0] not in papers
 
 
 def _architecture(options):
-    import kmlp
-
     if options.json:
         raise ValueError(
             "--json goes with a file, whose origin it prints. "
             f"Received: the architecture {options.name!r}"
         )
+    arguments = {**model_arguments(options), **dict(options.set)}
+    if options.precision:
+        arguments["dtype"] = options.precision
+    batch = options.batch or 1
     with quiet():  # the backend looks for devices
-        model = kmlp.create_model(options.name, **model_arguments(options))
-    size = "x".join(map(str, model.inputs[0].shape[1:3]))
-    if options.merged:
-        model = kmlp.merge(model)
-    profile = kmlp.profile(model)
-    if options.layers:
-        print(profile)
+        from kmlp.jobs import needs
+
+        size, forms = needs.count(
+            options.name, arguments, batch=batch, merged_only=options.merged
+        )
+    if options.format == "csv":
+        print(needs.raw(forms, options.layers))
         return
-    form = "merged" if options.merged else "train form"
-    print(
-        f"{options.name} at {size}, {form}: "
-        f"{profile.trainable:,} trainable and {profile.non_trainable:,} "
-        f"non-trainable parameters, {profile.macs / 1e9:.3f} GMACs"
-    )
+    form = options.format or "text"
+    images = f"memory for {batch} image{'s' * (batch > 1)}"
+    print(f"{options.name} at {size}, {options.precision or 'float32'}, {images}\n")
+    print(needs.totals(forms, form))
+    print()
+    print(needs.parts(forms, options.layers, form))
 
 
 def _artifact(options):
@@ -69,7 +115,7 @@ def _artifact(options):
     from kmlp.artifacts.description import describe
     from kmlp.artifacts.forms import KERAS, locate
 
-    for name in ("num_classes", "image_size", "merged", "layers"):
+    for name in _OF_ARCHITECTURES:
         if getattr(options, name):
             flag = "--" + name.replace("_", "-")
             raise ValueError(

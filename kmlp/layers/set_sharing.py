@@ -157,13 +157,15 @@ class SetSharingLinear(Layer):
         x = ops.reshape(x, (sets, length, -1, groups))
         return ops.transpose(x, (2, 1, 3, 0))
 
-    def equivalent_kernel(self, read=tensor):
+    def equivalent_kernel(self, read=tensor, local=True):
         """The FC kernel and bias that equal this layer in inference.
 
         Args:
             read: how a variable is read: as a backend tensor by default, so that
                 gradients reach the FC kernel, the convolutions and the norms'
                 gamma and beta; `kmlp.layers.base.host` reads float64 arrays.
+            local: whether the local branches go in; without them it is the FC and
+                its norm.
 
         Returns:
             `(S, h*w, h*w)` kernel and `(S, h*w)` bias (`None` without any).
@@ -174,9 +176,9 @@ class SetSharingLinear(Layer):
         if self.normalize is not None:
             terms = affine_terms(self.normalize, read)
             kernel, bias = algebra.fold_after_sets(kernel, bias, *terms)
-        if self.branches:
-            local, local_bias = self._local_kernel(read)
-            kernel = kernel + algebra.conv_to_fc(local, self.partition.block_size)
+        if local and self.branches:
+            conv, local_bias = self._local_kernel(read)
+            kernel = kernel + algebra.conv_to_fc(conv, self.partition.block_size)
             local_bias = algebra.repeat_bias(local_bias, self.partition.length)
             bias = local_bias if bias is None else bias + local_bias
         return kernel, bias

@@ -55,7 +55,9 @@ class Prediction:
     classes: tuple | None
 
 
-def open_classifier(weights, *, arch=None, given=None, resolution="interpolate"):
+def open_classifier(
+    weights, *, arch=None, given=None, resolution="interpolate", merged=True
+):
     """Opens weights for prediction.
 
     Args:
@@ -64,6 +66,7 @@ def open_classifier(weights, *, arch=None, given=None, resolution="interpolate")
         given: `{name: value}` of the preprocessing that override what is known; an
             `image_size` of its own resizes the model.
         resolution: as `kmlp.create_model` has it.
+        merged: whether a checkpoint is merged, which gives the same faster.
 
     Raises:
         Stop: nothing such, no classifier, or nothing that says how images are
@@ -77,11 +80,33 @@ def open_classifier(weights, *, arch=None, given=None, resolution="interpolate")
         activation = carried.get("head_activation")
     else:
         model = _model(weights, arch, given.get("image_size"), resolution)
-        known = model.preprocessing or Preprocessing()
+        known = getattr(model, "preprocessing", None) or Preprocessing()
         activation = getattr(model, "head_activation", None)
-        opened = as_weights(kmlp.merge(model), weights)
+        opened = as_weights(kmlp.merge(model) if merged else model, weights)
+    prepared = completed(known, given, opened.image_size, weights)
+    names = prepared.class_names
+    if names is not None and len(names) != opened.classes:
+        raise Stop(
+            f"The weights have {opened.classes:,} outputs and {len(names):,} class "
+            f"names: they do not belong together. Received: {str(weights)!r}"
+        )
+    return Classifier(opened, prepared, softmax if activation is None else np.asarray)
+
+
+def completed(known, given, size, weights):
+    """All that an image needs to become a network's input.
+
+    Args:
+        known: `Preprocessing` of the weights.
+        given: `{name: value}` that override it.
+        size: of the network's images, `None` where it takes any.
+        weights: what a message names.
+
+    Raises:
+        Stop: another size than the network's, or something that nobody knows.
+    """
     prepared = known.completed(given)
-    size = opened.image_size or prepared.image_size
+    size = size or prepared.image_size
     if size != (given.get("image_size") or size):
         raise Stop(
             f"This artifact takes images of {size}x{size}: leave --image-size out, or "
@@ -93,13 +118,7 @@ def open_classifier(weights, *, arch=None, given=None, resolution="interpolate")
             "Nothing says how images are prepared for these weights: pass "
             f"{', '.join(missing)}. Received: {str(weights)!r}"
         )
-    names = prepared.class_names
-    if names is not None and len(names) != opened.classes:
-        raise Stop(
-            f"The weights have {opened.classes:,} outputs and {len(names):,} class "
-            f"names: they do not belong together. Received: {str(weights)!r}"
-        )
-    return Classifier(opened, prepared, softmax if activation is None else np.asarray)
+    return prepared
 
 
 def _artifact(weights, arch, given):
@@ -145,7 +164,7 @@ def predict(classifier, images, *, top=5, batch_size=32):
     Yields:
         A `Prediction` per image, in order.
     """
-    prepare = _preparation(classifier.prepared)
+    prepare = preparation(classifier.prepared)
     size = classifier.prepared.image_size
     with concurrent.futures.ThreadPoolExecutor() as threads:
         for start in range(0, len(images), batch_size):
@@ -160,8 +179,15 @@ def predict(classifier, images, *, top=5, batch_size=32):
                 yield Prediction(path, _best(row, classifier, top) if known else None)
 
 
-def _preparation(prepared):
-    """A function of a path to the model's input, `None` where it is no image."""
+def preparation(prepared):
+    """How an image file becomes a model's input.
+
+    Args:
+        prepared: complete `Preprocessing`.
+
+    Returns:
+        A function of a path to `(S, S, 3)` float32, `None` where it is no image.
+    """
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
     def from_bytes(image):

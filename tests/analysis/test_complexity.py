@@ -5,6 +5,7 @@ import pytest
 from cases import CASES, build
 
 import kmlp
+from kmlp.analysis.shapes import shapes_only
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -69,3 +70,57 @@ def test_a_model_without_a_graph_is_refused():
 
     with pytest.raises(ValueError, match=r"graph.*Received"):
         kmlp.profile(Subclassed())
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_stages_hold_every_layer_once(case):
+    model = build(case)
+    for form in (model, kmlp.merge(model)):
+        profile = kmlp.profile(form)
+        for column in ("trainable", "non_trainable", "macs", "activations"):
+            total = sum(getattr(row, column) for row in profile.stages)
+            assert total == getattr(profile, column)
+        peak = profile.peak_activation_bytes
+        assert peak == max(row.memory for row in profile.stages) > 0
+        assert peak == max(row.memory for row in profile.layers)
+        names = [row.name for row in profile.stages]
+        assert names[0].startswith("stem")
+        assert names[-1] == "head"
+        maps = {k: tuple(v.shape) for k, v in model.pyramid_outputs.items()}
+        shapes = {row.name: row.output_shape for row in profile.stages}
+        assert {k: maps[k] for k in shapes if k in maps}.items() <= shapes.items()
+        missing = set(maps) - set(names)
+        assert all(names[0] == f"stem ({level})" for level in missing)
+
+
+def test_stages_of_repmlpnet():
+    model = kmlp.RepMLPNet(
+        10, (32, 32, 3), depths=(1, 2), widths=(8, 16), share_sets=(1, 4)
+    )
+    stages = kmlp.profile(model).stages
+    assert [row.name for row in stages] == ["stem", "P2", "P3", "head"]
+    assert stages[0].macs == 8 * 8 * 48 * 8  # patches of 4x4x3 to 8 channels
+    assert stages[3].macs == 16 * 10
+
+
+def test_a_model_without_a_pyramid_is_one_stage():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(2)(inputs), name="small")
+    (stage,) = kmlp.profile(model).stages
+    assert (stage.name, stage.macs, stage.output_shape) == ("small", 8, (None, 2))
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5, "2"])
+def test_a_batch_is_a_number_of_images(batch):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"batch must be 1, 2.*Received"):
+        kmlp.profile(model, batch=batch)
+
+
+@pytest.mark.parametrize("name", ["convmlp_s", "repmlpnet_cifar"])
+def test_merging_by_shapes_alone_counts_the_same(name):
+    arguments = {} if name == "repmlpnet_cifar" else {"input_shape": (64, 64, 3)}
+    with shapes_only():
+        counted = kmlp.profile(kmlp.merge(kmlp.create_model(name, **arguments)))
+    merged = kmlp.merge(kmlp.create_model(name, **arguments))
+    assert kmlp.profile(merged) == counted

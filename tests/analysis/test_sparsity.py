@@ -7,7 +7,7 @@ import pytest
 
 import kmlp
 from kmlp.analysis.linear import linear_layers
-from kmlp.analysis.sparsity import gzip_bytes, sparsity
+from kmlp.analysis.sparsity import COLUMNS, gzip_bytes, sparsity
 
 # Case -> {kind: number of layers}.
 LAYERS = {
@@ -90,6 +90,100 @@ def test_totals_weigh_layers_by_their_size():
     expected = sum(row.small * row.size for row in mixing) / total.size
     assert total.small == pytest.approx(expected, abs=1e-12)
     assert "block1_cross_channel/fc2" in str(table)
+
+
+# Case -> (layer, part of an MLP, depth) of each of its linear layers.
+PLACES = {
+    "resmlp": [
+        ("patch_embed/dense", "", 0.5),
+        ("block0_cross_patch/mix", "", 1),
+        ("block0_cross_channel/fc1", "expansion", 1),
+        ("block0_cross_channel/fc2", "projection", 1),
+        ("block1_cross_patch/mix", "", 2),
+        ("block1_cross_channel/fc1", "expansion", 2),
+        ("block1_cross_channel/fc2", "projection", 2),
+        ("head/dense", "", 2.5),
+    ],
+    "resmlp_mixer": [
+        ("patch_embed/dense", "", 0.5),
+        ("block0_cross_patch/fc1", "expansion", 1),
+        ("block0_cross_patch/fc2", "projection", 1),
+        ("block0_cross_channel/fc1", "expansion", 1),
+        ("block0_cross_channel/fc2", "projection", 1),
+        ("head/dense", "", 1.5),
+    ],
+    "repmlpnet_partitioned": [
+        ("stem/dense", "", 0.5),
+        ("stage0_block0_channel_perceptron", "", 1),
+        ("stage0_block0_global_perceptron/fc1", "", 1),
+        ("stage0_block0_global_perceptron/fc2", "", 1),
+        ("stage0_block0_ffn/fc1", "expansion", 1),
+        ("stage0_block0_ffn/fc2", "projection", 1),
+        ("embed0/dense", "", 1.5),
+        ("stage1_block0_channel_perceptron", "", 2),
+        ("stage1_block0_global_perceptron/fc1", "", 2),
+        ("stage1_block0_global_perceptron/fc2", "", 2),
+        ("stage1_block0_ffn/fc1", "expansion", 2),
+        ("stage1_block0_ffn/fc2", "projection", 2),
+        ("head/dense", "", 2.5),
+    ],
+}
+
+
+@pytest.mark.parametrize("form", ["train form", "merged"])
+@pytest.mark.parametrize("case", PLACES)
+def test_every_linear_layer_has_its_place(case, form):
+    model = cases.build(case)
+    found = linear_layers(kmlp.merge(model) if form == "merged" else model)
+    assert [(layer.name, layer.part, layer.depth) for layer in found] == PLACES[case]
+
+
+def test_layers_without_blocks_are_counted():
+    layers = [keras.layers.Dense(2, name=name) for name in ("first", "second")]
+    model = keras.Sequential([keras.Input((3,)), *layers])
+    assert [layer.depth for layer in linear_layers(model)] == [1, 2]
+
+
+def test_layers_of_a_kind_in_a_block_count_as_one():
+    table = sparsity(cases.build("smlpnet"))
+    lines = table.by_depth()
+    assert list(lines) == [
+        *("patch mixing", "channel", "channel, expansion", "channel, projection"),
+        *("patch embedding", "head"),
+    ]
+    assert [row.depth for row in lines["patch mixing"]] == [1, 2, 3]
+    assert [row.depth for row in lines["patch embedding"]] == [0.5, 1.5]
+    width, height = (
+        row for row in table.layers if (row.kind, row.depth) == ("patch mixing", 1)
+    )
+    assert width.size != height.size
+    small = width.small * width.size + height.small * height.size
+    together = lines["patch mixing"][0]
+    assert together.size == width.size + height.size
+    assert together.small == pytest.approx(small / together.size, abs=1e-12)
+
+
+def test_rows_hold_what_the_columns_say():
+    table = sparsity(cases.build("resmlp"), 0.01)
+    row = dict(zip(COLUMNS, table.rows()[2], strict=True))
+    (layer,) = (r for r in table.layers if r.name == "block0_cross_channel/fc1")
+    assert row == {
+        "depth": "1",
+        "layer": "block0_cross_channel/fc1",
+        "kind": "channel",
+        "part": "expansion",
+        "weights": 16 * 64,
+        "threshold": 0.01,
+        "below": layer.small,
+        "zero": 0.0,
+    }
+
+
+def test_a_layer_of_zeros_is_sparse():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
+    model.layers[0].kernel.assign(np.zeros((4, 5)))
+    (row,) = sparsity(model).layers
+    assert (row.small, row.zero) == (1.0, 1.0)
 
 
 def test_what_has_nothing_to_measure_is_named():

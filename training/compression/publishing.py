@@ -1,6 +1,5 @@
 """The version that a compression publishes, and what is measured of it."""
 
-import dataclasses
 import functools
 import shutil
 import tempfile
@@ -109,4 +108,5 @@ def sized(path):
 def by_kind(model):
     """The sparsity of each kind of layer, for the report."""
     rows = sparsity(model).by_kind()
-    return {kind: dataclasses.asdict(row) for kind, row in rows.items()}
+    fields = ("name", "kind", "size", "small", "zero")
+    return {kind: {f: getattr(row, f) for f in fields} for kind, row in rows.items()}

@@ -12,8 +12,8 @@ _ZERO = (
     "than mix-shift blocks save in stage one."
 )
 _FOCAL = (
-    "The table has more multiply-adds than this reading of the network; the paper does "
-    "not say of what."
+    "What the table prints is met by the plain transformer's figure with stage zero's "
+    "two channel MLPs and four times its downsampling added: 0.69 G, of B 1.23 G."
 )
 
 

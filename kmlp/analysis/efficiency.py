@@ -1,0 +1,137 @@
+"""Accuracy for what it costs, as the papers report it and as it is counted here."""
+
+import dataclasses
+import gc
+
+from kmlp.analysis.complexity import profile
+from kmlp.analysis.shapes import shapes_only
+from kmlp.models import create_model
+from kmlp.models.reported import Reported, reported
+
+
+@dataclasses.dataclass(frozen=True)
+class Efficiency:
+    """Percent of top-1 for each unit of cost.
+
+    Attributes:
+        per_gmac: for a billion multiply-adds.
+        per_mparam: for a million parameters.
+
+    Reference: ConvMLP, Table 3 (Acc/GMACs, Acc/MParams).
+    """
+
+    per_gmac: float
+    per_mparam: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """What a network costs and reaches.
+
+    Attributes:
+        name: of an architecture, an ablation or a run.
+        image_size: `(height, width)` at which it is counted.
+        parameters: trainable ones.
+        macs: multiply-adds for one image.
+        activations: values that linear maps and convolutions put out for one image;
+            `None`: not counted.
+        top1: in percent, or `None`.
+        data: what `top1` is on.
+        reported: what the paper prints, a `kmlp.models.reported.Reported`, or `None`.
+    """
+
+    name: str
+    image_size: tuple[int, int]
+    parameters: int
+    macs: int
+    activations: int | None
+    top1: float | None
+    data: str
+    reported: Reported | None = None
+
+    @property
+    def efficiency(self):
+        """Top-1 for what is counted here: an `Efficiency`, or `None` without top-1."""
+        if self.top1 is None:
+            return None
+        return efficiency(self.top1, self.macs, self.parameters)
+
+    @property
+    def reported_efficiency(self):
+        """By the paper's figures as it rounds them: an `Efficiency`, or `None`."""
+        row = self.reported
+        if self.top1 is None or not (row and row.macs and row.parameters):
+            return None
+        return efficiency(self.top1, float(row.macs) * 1e9, float(row.parameters) * 1e6)
+
+
+def efficiency(top1, macs, parameters):
+    """Top-1 for each billion multiply-adds and for each million parameters.
+
+    Args:
+        top1: in percent.
+        macs: multiply-adds.
+        parameters: their number.
+
+    Raises:
+        ValueError: nothing to divide by.
+    """
+    if not (macs > 0 and parameters > 0):
+        raise ValueError(
+            "A network without multiply-adds or without parameters has no efficiency. "
+            f"Received: macs={macs}, parameters={parameters}"
+        )
+    return Efficiency(
+        per_gmac=top1 / (macs / 1e9), per_mparam=top1 / (parameters / 1e6)
+    )
+
+
+def cost(name):
+    """Counts an architecture in its train form, beside what its paper prints.
+
+    Args:
+        name: of `kmlp.list_models()` or `kmlp.list_ablations()`.
+
+    Returns:
+        A `Cost`.
+
+    Raises:
+        ValueError: an unknown name; the message has the nearest.
+    """
+    # Costs need shapes only; drawing weights would take most of the time.
+    with shapes_only():
+        model = create_model(name)
+        counted, row = profile(model), reported(name)
+    return Cost(
+        name=name,
+        image_size=tuple(model.inputs[0].shape[1:3]),
+        parameters=counted.trainable,
+        macs=counted.macs,
+        activations=counted.activations,
+        top1=float(row.top1) if row.top1 else None,
+        data=row.data,
+        reported=row,
+    )
+
+
+def costs(names):
+    """Counts architectures one after another, each as `cost` does.
+
+    Args:
+        names: of `kmlp.list_models()` or `kmlp.list_ablations()`.
+
+    Yields:
+        A `Cost` for each.
+    """
+    for name in names:
+        # A network is many objects in cycles: searching them for garbage while they
+        # grow takes a third of the time. Once it is counted, all of them go.
+        searched = gc.isenabled()
+        gc.disable()
+        try:
+            one = cost(name)
+            gc.collect(0)
+        finally:
+            if searched:
+                gc.enable()
+        yield one

@@ -1,0 +1,196 @@
+"""Logits and their derivatives, on whichever backend Keras runs."""
+
+import importlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmlp.analysis.maps import graph_of, nodes_of, run_graph
+from kmlp.layers import ClassifierHead
+
+_ENDS = (keras.layers.Dense, ClassifierHead)
+# Layers, and operations of `keras.ops`, that are an activation and no more.
+_ACTIVATIONS = ("Activation", "Softmax", "Sigmoid")
+
+
+def evaluated(function, variables=()):
+    """A function of tensors as one of NumPy arrays.
+
+    Args:
+        function: of tensors to a structure of tensors.
+        variables: Keras variables that it reads.
+
+    Returns:
+        A function of arrays to a structure of float32 arrays.
+    """
+    backend, module = _backend()
+    if backend == "jax":
+        step, state = module.jit(_stateless(function, variables)), _state(variables)
+        return lambda *arrays: _arrays(step(state, *arrays))
+    if backend == "torch":
+
+        def run(*arrays):
+            with module.no_grad():
+                return _arrays(function(*map(ops.convert_to_tensor, arrays)))
+
+        return run
+    return lambda *arrays: _arrays(function(*map(ops.convert_to_tensor, arrays)))
+
+
+def differentiated(function, variables=()):
+    """The derivative of a function's sum by its first argument.
+
+    Args:
+        function: of tensors to `(values, further)`: values of any shape, whose sum is
+            differentiated, and a structure of tensors that is only handed on.
+        variables: Keras variables that it reads.
+
+    Returns:
+        A function of NumPy arrays to `(derivative, further)`, float32 arrays; zeros
+        where the sum does not depend on the argument.
+    """
+    backend, module = _backend()
+
+    def total(first, *others):
+        values, further = function(first, *others)
+        return ops.sum(ops.cast(values, "float32")), further
+
+    if backend == "jax":
+        step = module.value_and_grad(
+            lambda first, state, *others: _stateless(total, variables)(
+                state, first, *others
+            ),
+            has_aux=True,
+        )
+        step, state = module.jit(step), _state(variables)
+
+        def run(first, *others):
+            (_, further), derivative = step(first, state, *others)
+            return _arrays((derivative, further))
+
+    elif backend == "torch":
+
+        def run(first, *others):
+            first, *others = map(ops.convert_to_tensor, (first, *others))
+            first.requires_grad_(True)
+            value, further = total(first, *others)
+            (derivative,) = module.autograd.grad(value, first, allow_unused=True)
+            if derivative is None:
+                derivative = ops.zeros_like(first)
+            return _arrays((derivative, further))
+
+    elif backend == "tensorflow":
+
+        def run(first, *others):
+            first, *others = map(ops.convert_to_tensor, (first, *others))
+            with module.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(first)
+                value, further = total(first, *others)
+            derivative = tape.gradient(
+                value, first, unconnected_gradients=module.UnconnectedGradients.ZERO
+            )
+            return _arrays((derivative, further))
+
+    else:
+        raise ValueError(
+            "Derivatives are taken on TensorFlow, JAX or PyTorch: set KERAS_BACKEND to "
+            f"tensorflow, jax or torch. Received: {backend!r}"
+        )
+    return run
+
+
+def logits_of(model):
+    """What a classifier says before its activation, as a function.
+
+    A softmax mixes the classes, and flattens where it is sure: what is looked for is
+    the derivative of the class's own logit. So an activation that ends the graph is
+    left out: of the last layer (`head_activation`, a Dense's), or a layer of its own.
+    A model without a graph, and a plain function, are taken to give logits.
+
+    Args:
+        model: a built `keras.Model`, or a function of a tensor of images
+            `(N, H, W, C)` to a tensor of logits.
+
+    Returns:
+        `(function, variables)`: the function takes images and further arguments of
+        `kmlp.analysis.maps.run_graph`, where the model has a graph; variables are all
+        that it reads.
+
+    Raises:
+        ValueError: neither images in nor one batch of classes out.
+    """
+    if not isinstance(model, keras.Model):
+        return model, ()
+    if graph_of(model) is None:
+        return lambda images: model(images, training=False), model.variables
+    inputs, outputs = model.inputs, model.outputs
+    one = len(inputs) == 1 and len(outputs) == 1
+    if not one or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
+        shapes = [tuple(tensor.shape) for tensor in (*inputs, *outputs)]
+        raise ValueError(
+            "Saliency is of a classifier: one batch of images (N, H, W, C) in, one of "
+            f"classes (N, K) out. Received: {model.name!r} with {shapes}"
+        )
+    stand_ins = _without_activation(model)
+    variables = [*model.variables]
+    for twin in stand_ins.values():
+        variables += getattr(twin, "variables", [])
+
+    def logits(images, **hands):
+        if not (stand_ins or hands):
+            return model(images, training=False)
+        return run_graph(model, images, stand_ins=stand_ins, **hands)
+
+    return logits, variables
+
+
+def _without_activation(model):
+    """`{id of a layer: what gives its values before the activation}`."""
+    graph = graph_of(model)
+    produced = {id(t): node for node in nodes_of(graph) for t in node.outputs}
+    last = produced[id(graph.outputs[0])]
+    layer = last.operation
+    if isinstance(layer, keras.Model) and graph_of(layer) is not None:
+        return _without_activation(layer)
+    if type(layer).__name__ in _ACTIVATIONS:
+        return {id(layer): lambda x, **_: x}
+    # Of other layers, an activation of that name may be one within.
+    activation = layer.activation if isinstance(layer, _ENDS) else None
+    if keras.activations.get(activation) is keras.activations.linear:
+        return {}
+    twin = type(layer).from_config({**layer.get_config(), "activation": None})
+    twin.build(tuple(last.input_tensors[0].shape))
+    twin.set_weights(layer.get_weights())
+    return {id(layer): twin}
+
+
+def _backend():
+    backend = keras.backend.backend()
+    return backend, importlib.import_module(backend)
+
+
+def _stateless(function, variables):
+    """A function of `(values of the variables, *arguments)`."""
+
+    def call(values, *arguments):
+        mapping = list(zip(variables, values))
+        with keras.StatelessScope(state_mapping=mapping):
+            return function(*arguments)
+
+    return call
+
+
+def _state(variables):
+    return [variable.value for variable in variables]
+
+
+def _arrays(structure):
+    """Tensors as float32 arrays; integers stay what they are."""
+
+    def array(tensor):
+        if keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
+            tensor = ops.cast(tensor, "float32")
+        return np.asarray(ops.convert_to_numpy(tensor))
+
+    return keras.tree.map_structure(array, structure)

@@ -1,0 +1,188 @@
+"""The maps of a model: where they are in its graph, and how they are reached."""
+
+import dataclasses
+import difflib
+
+import keras
+
+NAMED = 6  # how many of many maps a message names
+
+
+@dataclasses.dataclass(frozen=True)
+class Map:
+    """A map that a layer puts out.
+
+    Attributes:
+        name: `"P5"` of a pyramid's level, or the layer's name, after the names of the
+            models that it is nested in, with slashes between them.
+        tensor: the `KerasTensor` of shape `(None, h, w, C)`.
+        trunk: whether everything behind it depends on it alone: the sum that ends a
+            block is, what a branch computes is not.
+    """
+
+    name: str
+    tensor: keras.KerasTensor
+    trunk: bool
+
+
+def graph_of(model):
+    """A model's graph, `None` where it has none.
+
+    Args:
+        model: a `keras.Model`; subclassed ones have no graph.
+    """
+    if isinstance(model, keras.Sequential):
+        return model._functional if model.built else None
+    return model if hasattr(model, "_nodes_by_depth") else None
+
+
+def nodes_of(graph):
+    """The calls of a graph, in the order in which it is gone through."""
+    depths = graph._nodes_by_depth
+    for depth in sorted(depths, reverse=True):
+        yield from (node for node in depths[depth] if not node.is_input)
+
+
+def maps_of(model):
+    """All maps of a model, nested models' too, in the order of the graph.
+
+    A map has more than one position: what squeezes one to a vector is none.
+
+    Args:
+        model: a `keras.Model` with a graph.
+
+    Returns:
+        A list of `Map`, named after layers.
+
+    Raises:
+        ValueError: the model has no graph.
+    """
+    if graph_of(model) is None:
+        raise ValueError(
+            "The maps of a model are found in its graph: pass a functional or a built "
+            f"Sequential model. Received: {model!r}"
+        )
+    return list(_maps(model, "", True))
+
+
+def _maps(model, path, trunk):
+    graph = graph_of(model)
+    nodes = list(nodes_of(graph))
+    waiting = {}  # tensor -> how often it is still needed
+    for tensor in [t for node in nodes for t in node.input_tensors] + graph.outputs:
+        waiting[id(tensor)] = waiting.get(id(tensor), 0) + 1
+    live = {id(tensor) for tensor in graph.inputs}
+    for node in nodes:
+        for tensor in node.input_tensors:
+            waiting[id(tensor)] -= 1
+        live |= {id(tensor) for tensor in node.outputs}
+        live = {key for key in live if waiting.get(key)}
+        name, inner = path + node.operation.name, node.operation
+        alone = trunk and len(live) == 1
+        if isinstance(inner, keras.Model) and graph_of(inner) is not None:
+            yield from _maps(inner, f"{name}/", alone)
+        elif len(node.outputs) == 1 and _is_map(node.outputs[0]):
+            yield Map(name, node.outputs[0], alone and id(node.outputs[0]) in live)
+
+
+def _is_map(tensor):
+    shape = tensor.shape
+    return len(shape) == 4 and shape[-1] is not None and tuple(shape[1:3]) != (1, 1)
+
+
+def pyramid_of(model):
+    """The maps of a model's pyramid as `Map`s, an empty list where it has none."""
+    taps = getattr(model, "pyramid_outputs", None) or {}
+    return [Map(name, tensor, True) for name, tensor in taps.items()]
+
+
+def find_map(model, layer=None):
+    """A map of a model.
+
+    Args:
+        model: a `keras.Model` with a graph.
+        layer: a level of its pyramid, such as `"P4"`, or a layer's name, those of
+            nested models before it, `"backbone/stage1"`; `None`: the pyramid's last
+            level of more than one position, or else the last map of the graph.
+
+    Raises:
+        ValueError: no such map, or no map at all; the message names those that are.
+    """
+    levels, maps = pyramid_of(model), maps_of(model)
+    if not maps:
+        raise ValueError(
+            "No layer of this model puts out a map (N, h, w, C): the gradient, "
+            "SmoothGrad and integrated gradients need none. "
+            f"Received: {model.name!r}"
+        )
+    if layer is None:
+        return ([one for one in levels if _is_map(one.tensor)] or maps)[-1]
+    # A layer that is called more than once: its last call.
+    known = {one.name: one for one in (*maps, *levels)}
+    if layer not in known:
+        near = difflib.get_close_matches(layer, known, NAMED, cutoff=0.5)
+        ends = [one.name for one in maps if one.trunk] or list(known)
+        near = near or [one.name for one in levels] + ends[-NAMED:]
+        raise ValueError(
+            "A map is named after a level of the pyramid or the layer that puts it "
+            f"out; these would do, among others: {', '.join(near)}. "
+            f"Received: layer={layer!r}"
+        )
+    return known[layer]
+
+
+def run_graph(model, inputs, *, changes=None, seen=None, stand_ins=None):
+    """A model's inference, with a hand in its graph.
+
+    Args:
+        model: a `keras.Model` with a graph and one input.
+        inputs: its input.
+        changes: `{id of a KerasTensor: function of its value}`.
+        seen: `{id of a KerasTensor: None}`; the values are put in its place.
+        stand_ins: `{id of a layer: what is called in its place}`.
+
+    Returns:
+        The model's outputs, one by itself.
+    """
+    changes, stand_ins = changes or {}, stand_ins or {}
+    seen = {} if seen is None else seen
+    graph = graph_of(model)
+    asked = {*changes, *seen, *stand_ins}
+    values = {}
+
+    def note(tensor, value):
+        if id(tensor) in changes:
+            value = changes[id(tensor)](value)
+        if id(tensor) in seen:
+            seen[id(tensor)] = value
+        values[id(tensor)] = value
+
+    for tensor, value in zip(graph.inputs, keras.tree.flatten(inputs)):
+        note(tensor, keras.ops.cast(value, tensor.dtype))
+    for node in nodes_of(graph):
+        layer = node.operation
+        args, kwargs = node.arguments.fill_in(values)
+        if getattr(layer, "_call_has_training_arg", False):
+            kwargs["training"] = False
+        if _holds(layer, asked):
+            found = run_graph(
+                layer, args[0], changes=changes, seen=seen, stand_ins=stand_ins
+            )
+        else:
+            found = stand_ins.get(id(layer), layer)(*args, **kwargs)
+        for tensor, value in zip(node.outputs, keras.tree.flatten(found)):
+            note(tensor, value)
+    outputs = [values[id(tensor)] for tensor in graph.outputs]
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+def _holds(layer, asked):
+    """Whether a layer is a model with one of the tensors or layers in its graph."""
+    if not isinstance(layer, keras.Model) or (graph := graph_of(layer)) is None:
+        return False
+    return any(
+        id(node.operation) in asked
+        or any(id(tensor) in asked for tensor in node.outputs)
+        or _holds(node.operation, asked)
+        for node in nodes_of(graph)
+    )

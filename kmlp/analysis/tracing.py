@@ -1,0 +1,307 @@
+"""A model's primitive operations in the order in which they run, by shapes alone.
+
+A layer's own `call` on symbolic tensors records what it does, layers within it as one
+operation each; they are opened alike until Keras' own layers and operations are left.
+Nothing is computed and no layer is changed. Everything is as in inference.
+"""
+
+import contextlib
+import dataclasses
+import math
+
+import keras
+from keras.src.backend import AutocastScope
+
+from kmlp.analysis.operations import (
+    has_graph,
+    is_composite,
+    is_product,
+    kind_of,
+    multiplies,
+    tensors_in,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Value:
+    """A tensor that flows through the graph; `None` sizes are unknown."""
+
+    shape: tuple
+    dtype: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """One primitive operation.
+
+    Attributes:
+        name: of the operation or of the layer, with the layers that it is part of.
+        kind: Keras' class of the operation or layer; of a layer that cannot be opened
+            its own.
+        product: whether it is a matrix product or a convolution.
+        inputs, outputs: indices into the trace's values; weights are none of them.
+    """
+
+    name: str
+    kind: str
+    product: bool
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of one of the model's layers, nested models opened.
+
+    Attributes:
+        name: of the layer, with the nested models that it is part of.
+        layer: the layer itself.
+        input_shapes, output_shape: as the model's graph records them.
+        operations: what runs in it, and what follows up to the next layer.
+    """
+
+    name: str
+    layer: keras.Layer
+    input_shapes: tuple[tuple, ...]
+    output_shape: tuple
+    operations: tuple[Operation, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """What runs when a model is applied to a batch.
+
+    Attributes:
+        values: all tensors.
+        inputs, outputs: indices of the model's own.
+        calls: the layers in order, and in them the operations.
+        ends: how many calls have begun once each node of the model's own graph, as
+            `ordered_nodes` gives them, has run.
+    """
+
+    values: tuple[Value, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    calls: tuple[Call, ...]
+    ends: tuple[int, ...]
+
+    def put_out(self, call):
+        """How many values the matrix products and convolutions of a call put out."""
+        outputs = (v for op in call.operations if op.product for v in op.outputs)
+        return sum(math.prod(self.values[v].shape) for v in outputs)
+
+
+def trace(model, input_shape=None, *, batch=1):
+    """Follows a batch through a model by shapes alone.
+
+    Args:
+        model: a functional or `Sequential` `keras.Model`, with weights or only their
+            shapes.
+        input_shape: of the one input, without the batch; `None`: the model's own.
+        batch: number of images.
+
+    Returns:
+        A `Trace`.
+    """
+    tracer = _Tracer()
+    images = [
+        keras.KerasTensor((batch, *(input_shape or t.shape[1:])), dtype=t.dtype)
+        for t in model.inputs
+    ]
+    inputs = [tracer.number(image) for image in images]
+    ends = []
+    outputs = tracer.run_model(model, images, ends=ends)
+    return Trace(
+        outputs=tuple(tracer.number(t) for t in outputs),
+        values=tuple(tracer.values),
+        inputs=tuple(inputs),
+        calls=tuple(
+            Call(*call, tuple(operations))
+            for call, operations in zip(tracer.calls, tracer.operations)
+        ),
+        ends=tuple(ends),
+    )
+
+
+def ordered_nodes(model):
+    """The nodes of a functional model's graph in the order in which Keras runs them."""
+    depths = model._nodes_by_depth
+    return [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
+
+
+class _Tracer:
+    def __init__(self):
+        self.values = []
+        self.calls = []
+        self.operations = [[]]  # of each call; one list before the first
+        self._opened = 0  # how many layers, one in another
+        self._numbers = {}
+        self._kept = []  # so that no two tensors share an id
+
+    def number(self, tensor):
+        """The index of a tensor's value."""
+        if id(tensor) not in self._numbers:
+            self._numbers[id(tensor)] = len(self.values)
+            self._kept.append(tensor)
+            dtype = keras.backend.standardize_dtype(tensor.dtype)
+            self.values.append(Value(tuple(tensor.shape), dtype))
+        return self._numbers[id(tensor)]
+
+    def run_model(self, model, images, prefix="", ends=None):
+        """Runs a model's graph; returns its output tensors."""
+        graph = _at_shape(model, images)
+        found = {id(t): image for t, image in zip(graph.inputs, images, strict=True)}
+        for node in ordered_nodes(graph):
+            if not node.is_input:
+                args, kwargs = node.arguments.fill_in(found)
+                outputs = self._run_node(node, args, kwargs, prefix)
+                found |= zip(map(id, node.outputs), outputs, strict=True)
+            if ends is not None:
+                ends.append(len(self.calls))
+        return [found[id(t)] for t in graph.outputs]
+
+    def _run_node(self, node, args, kwargs, prefix):
+        layer = node.operation
+        if has_graph(layer):
+            images = tensors_in((args, kwargs))
+            return self.run_model(layer, images, f"{prefix}{layer.name}/")
+        if isinstance(layer, keras.Layer) and not self._opened:
+            self._begin(
+                prefix + layer.name,
+                layer,
+                tuple(tuple(t.shape) for t in node.input_tensors),
+                tuple(node.outputs[0].shape),
+            )
+        with _unrecorded(layer):
+            return self._run(layer, args, kwargs, node.outputs, prefix, follow=True)
+
+    def _begin(self, *call):
+        # What ran before the first layer counts with it.
+        if self.calls:
+            self.operations.append([])
+        self.calls.append(call)
+
+    def _run(self, operation, args, kwargs, recorded, prefix, follow=False):
+        """Runs an operation or layer; returns its output tensors.
+
+        Args:
+            operation, args, kwargs: what is called, on what.
+            recorded: the output tensors that a graph records.
+            prefix: of names.
+            follow: whether the graph was recorded for other sizes than what comes in;
+                else the recorded tensors are the outputs.
+        """
+        outputs = None
+        if has_graph(operation):
+            outputs = self.run_model(operation, tensors_in((args, kwargs)))
+        elif is_composite(operation):
+            outputs = self._run_parts(operation, args, kwargs, prefix)
+        if outputs is None:
+            outputs = recorded
+            if follow:
+                outputs = _outputs(operation, args, kwargs, recorded)
+            self.operations[-1].append(
+                Operation(
+                    prefix + operation.name,
+                    kind_of(operation),
+                    is_product(operation),
+                    tuple(self.number(t) for t in tensors_in((args, kwargs))),
+                    tuple(self.number(t) for t in outputs),
+                )
+            )
+        if follow:
+            # Without the history by which later calls would be noted on its layers.
+            recorded = [keras.KerasTensor(t.shape, dtype=t.dtype) for t in outputs]
+        for tensor, known in zip(recorded, outputs, strict=True):
+            self._numbers[id(tensor)] = self.number(known)
+            self._kept.append(tensor)
+        return recorded
+
+    def _run_parts(self, layer, args, kwargs, prefix):
+        """Runs what a layer's `call` does; `None` where that cannot be followed."""
+        try:
+            with AutocastScope(layer.compute_dtype if layer.autocast else None):
+                outputs = keras.tree.flatten(layer.call(*args, **kwargs))
+        except Exception:
+            # A layer of somebody's own that computes with a backend's tensors, or
+            # needs their values, remains one operation.
+            return None
+        if not all(isinstance(t, keras.KerasTensor) for t in outputs):
+            return None
+        self._opened += 1
+        ran = self.operations[-1]
+        start = len(ran)
+        for node in _nodes_between(tensors_in((args, kwargs)), outputs):
+            inner = node.arguments
+            self._run(
+                node.operation,
+                inner.args,
+                inner.kwargs,
+                node.outputs,
+                f"{prefix}{layer.name}/",
+            )
+        self._opened -= 1
+        own = ran[start:]
+        if own and not any(op.product for op in own) and multiplies(layer, args):
+            # A 1x1 convolution of single channels that is written as a product of
+            # two tensors.
+            ran[start] = dataclasses.replace(ran[start], product=True)
+        return outputs
+
+
+def _nodes_between(inputs, outputs):
+    """The nodes that lead from tensors to tensors, arguments before what takes them.
+
+    So they run in the order in which Python computes an expression.
+    """
+    known = {id(t) for t in inputs}
+    nodes, seen, waiting = [], set(), [(t, False) for t in reversed(outputs)]
+    while waiting:
+        item, ready = waiting.pop()
+        if ready:
+            nodes.append(item)
+            continue
+        history = getattr(item, "_keras_history", None)
+        if id(item) in known or history is None or history.operation is None:
+            continue
+        node = history.operation._inbound_nodes[history.node_index]
+        if id(node) not in seen:
+            seen.add(id(node))
+            waiting.append((node, True))
+            waiting += [(t, False) for t in reversed(node.input_tensors)]
+    return nodes
+
+
+@contextlib.contextmanager
+def _unrecorded(layer):
+    """Inside, calls of the layer's parts leave no traces on them afterwards."""
+    parts = layer._flatten_layers() if isinstance(layer, keras.Layer) else [layer]
+    marks = [
+        (nodes, len(nodes))
+        for part in parts
+        for nodes in (part._inbound_nodes, part._outbound_nodes)
+    ]
+    try:
+        yield
+    finally:
+        for nodes, length in marks:
+            del nodes[length:]
+
+
+def _outputs(operation, args, kwargs, recorded):
+    """What an operation puts out for these arguments, by shapes alone."""
+    try:
+        return tensors_in(operation.compute_output_spec(*args, **kwargs))
+    except Exception:
+        # It knows its output only for the sizes that it was built for.
+        return recorded
+
+
+def _at_shape(model, images):
+    """A model's graph, where it was built for another size a twin's for this one."""
+    shapes = [tuple(t.shape[1:]) for t in images]
+    if [tuple(t.shape[1:]) for t in model.inputs] != shapes and len(shapes) == 1:
+        # Layers may have been built for a size.
+        inputs = keras.Input(shapes[0], dtype=model.inputs[0].dtype)
+        model = keras.models.clone_model(model, input_tensors=inputs)
+    return model._functional if isinstance(model, keras.Sequential) else model
