@@ -7,9 +7,11 @@ of what remains.
 
 import importlib
 
+from kmlp.backend import settle_backend
 from kmlp.quiet import quiet
 from kmlp.version import __version__
 
+settle_backend()
 # Keras loads its backend now, and TensorFlow's libraries announce themselves.
 with quiet():
     from kmlp import (
@@ -41,7 +43,14 @@ with quiet():
 # Imported on first use: TensorFlow stays out of what runs without it.
 _LAZY = {
     name: f"kmlp.{name}"
-    for name in ("callbacks", "compression", "export", "preprocessing", "serving")
+    for name in (
+        "callbacks",
+        "compression",
+        "export",
+        "plots",
+        "preprocessing",
+        "serving",
+    )
 }
 
 __all__ = [

@@ -11,12 +11,13 @@ from kmlp.jobs import (
     convert,
     export,
     info,
+    plot,
     predict,
     serving,
 )
 from kmlp.version import __version__
 
-JOBS = (architectures, info, convert, predict, benchmark, export, audit, serving)
+JOBS = (architectures, info, convert, predict, benchmark, plot, export, audit, serving)
 # What a wrong input raises in the library; everything else is a fault of ours.
 INPUT_ERRORS = (ValueError, OSError, ImportError)
 

@@ -1,0 +1,32 @@
+"""Which of Keras' backends a process starts with."""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def settle_backend():
+    """Names a backend that is installed, where Keras would ask for one that is not.
+
+    Keras takes TensorFlow unless its environment or its file says otherwise, and then
+    fails on a machine that has JAX or PyTorch alone. A choice that somebody made by
+    `KERAS_BACKEND` stays.
+    """
+    if "keras" in sys.modules or "KERAS_BACKEND" in os.environ:
+        return
+    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
+    if installed and _configured() not in installed:
+        os.environ["KERAS_BACKEND"] = installed[0]
+
+
+def _configured():
+    """The backend of Keras' file, by default TensorFlow."""
+    home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
+    try:
+        return json.loads((home / "keras.json").read_text())["backend"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return BACKENDS[0]
