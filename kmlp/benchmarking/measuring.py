@@ -68,17 +68,13 @@ def measure(contenders, rounds=10, progress=None, clock=None):
         A list of `Timing`, one per contender, in their order.
     """
     clock = clock or time.perf_counter
-    repeats = {contender: _repeats(contender.run, clock) for contender in contenders}
+    times = {contender: repeats(contender.run, clock) for contender in contenders}
     speeds = {contender: [] for contender in contenders}
-    for turn in range(rounds):
+    for finished in range(1, rounds + 1):
         for contender in random.sample(contenders, len(contenders)):
-            start = clock()
-            for _ in range(repeats[contender]):
-                contender.run()
-            seconds = clock() - start
-            speeds[contender].append(contender.batch * repeats[contender] / seconds)
+            speeds[contender].append(turn(contender, times[contender], clock))
         if progress is not None:
-            progress(turn + 1)
+            progress(finished)
     peak = next((c for c in contenders if c.name == PEAK), None)
     return [
         Timing(
@@ -92,7 +88,15 @@ def measure(contenders, rounds=10, progress=None, clock=None):
     ]
 
 
-def _repeats(run, clock):
+def turn(contender, times, clock):
+    """Images per second of so many calls."""
+    start = clock()
+    for _ in range(times):
+        contender.run()
+    return contender.batch * times / (clock() - start)
+
+
+def repeats(run, clock):
     """How many calls make a turn long enough to be timed."""
     run()  # traces, compiles, packs weights
     start = clock()

@@ -13,7 +13,6 @@ import time
 import numpy as np
 
 from kmlp.artifacts.flatbuffer import operator_names, packed, unpacked
-from kmlp.export.running import repeatable
 
 # Kinds that compute the same in different files, by the name they are reported under.
 _FAMILIES = {"FULLY_CONNECTED": "matrix products", "BATCH_MATMUL": "matrix products"}
@@ -50,6 +49,8 @@ def operations(files, threads, rounds=7, clock=None):
         A list of `{kind: Operations}`, one per file; matrix products count as one
         kind.
     """
+    from kmlp.export.running import repeatable
+
     clock = clock or time.perf_counter
     found, runs = [], {}
     for index, file in enumerate(files):

@@ -1,6 +1,8 @@
 """What a benchmark found, as text."""
 
-from kmlp.benchmarking.measuring import PEAK, PEAK_SIZE
+from kmlp.benchmarking.job import Benchmark
+from kmlp.benchmarking.measuring import PEAK, PEAK_SIZE, Timing
+from kmlp.benchmarking.verdicts import Verdict
 from kmlp.console import aligned
 
 
@@ -51,3 +53,24 @@ def as_data(found):
         "reasons": found.reasons,
         "missing": found.missing,
     }
+
+
+def from_data(data):
+    """The `Benchmark` of what `as_data` gave.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: it is something else.
+    """
+    timings = tuple(
+        Timing(**{**t, "rounds": tuple(t["rounds"])}) for t in data["timings"]
+    )
+    verdicts = [{k: x for k, x in v.items() if k != "met"} for v in data["verdicts"]]
+    return Benchmark(
+        **{
+            **data,
+            "input_shape": tuple(data["input_shape"]),
+            "timings": timings,
+            "verdicts": tuple(Verdict(**verdict) for verdict in verdicts),
+            "reasons": {int(b): tuple(lines) for b, lines in data["reasons"].items()},
+        }
+    )

@@ -1,10 +1,10 @@
-"""`kmlp benchmark`: images per second of a network in every form."""
+"""`kmlp benchmark`: images per second, of forms of a network or on several backends."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
+from kmlp.benchmarking.cases import BACKENDS, PRECISIONS, WORK
 from kmlp.console import Stop, import_quietly, positive
 from kmlp.jobs.naming import (
     add_architecture,
@@ -12,17 +12,30 @@ from kmlp.jobs.naming import (
     check_json,
     model_arguments,
 )
-from kmlp.quiet import quiet
+
+# Options of one kind of benchmark, with what they are where none is given.
+OF_FORMS = {"clock": "wall"}
+OF_BACKENDS = {
+    "work": WORK,
+    "xla": ("off", "on"),
+    "precision": "float32",
+    "device": None,
+    "memory": True,
+    "csv": None,
+}
+BATCHES = {"forms": (1, 8), "backends": (8,)}
 
 
 def add(commands):
     """Adds the subparser."""
     command = commands.add_parser(
         "benchmark",
-        help="images per second of every form of a network",
+        help="images per second: every form of a network, or several backends",
         description="Times train form, merged form, SavedModel, TFLite files and the "
         "published PyTorch network in turns, in one process, with the share of the "
-        "machine's matrix product that each reaches.",
+        "machine's matrix product that each reaches. With --backends, times inference "
+        "and training steps on each of Keras' backends in turns, and their peak "
+        "memory.",
     )
     add = command.add_argument
     add(
@@ -33,51 +46,151 @@ def add(commands):
     )
     add_architecture(command)
     add_settings(command)
-    add("--batch", type=positive, nargs="+", default=[1, 8], help="default: 1 8")
-    add("--rounds", type=positive, default=10, help="default: 10")
-    add("--threads", type=positive, default=2, help="default: 2")
     add(
-        "--clock",
-        choices=("wall", "cpu"),
-        default="wall",
-        help="cpu, with --threads 1: seconds of the CPU, to which other work on the "
-        "machine does not add (default: wall)",
+        "--batch",
+        type=positive,
+        nargs="+",
+        help="default: 1 8; with --backends 8",
     )
-    add(
+    add("--rounds", type=positive, default=10, help="default: 10")
+    add("--threads", type=positive, default=2, help="of a CPU (default: 2)")
+    add("--json", metavar="FILE", type=Path, help="the figures as JSON too")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument(
         "--forms",
         nargs="+",
-        default=["all"],
         metavar="FORM",
         help="of train, train-xla, merged, merged-xla, saved-model, float32, float16, "
         "dynamic, int8, torch, torch-merged; xla, tflite, pytorch and all name several "
         "(default: all)",
     )
-    add("--json", metavar="FILE", type=Path, help="the figures as JSON too")
+    what.add_argument(
+        "--backends",
+        nargs="+",
+        choices=tuple(BACKENDS),
+        help="time these backends instead of forms, each in a process of its own",
+    )
+    add(
+        "--clock",
+        choices=("wall", "cpu"),
+        help="of --forms; cpu, with --threads 1: seconds of the CPU, to which other "
+        "work on the machine does not add (default: wall)",
+    )
+    group = command.add_argument_group("with --backends")
+    add = group.add_argument
+    add(
+        "--work",
+        nargs="+",
+        choices=WORK,
+        help="inference by the merged form, a step of AdamW by the train form "
+        "(default: both)",
+    )
+    add(
+        "--xla",
+        nargs="+",
+        choices=("on", "off"),
+        help="TensorFlow with XLA, without, or both; JAX is always with it, PyTorch "
+        "always without (default: off on)",
+    )
+    add(
+        "--precision",
+        choices=PRECISIONS,
+        help="training keeps its weights in float32 (default: float32)",
+    )
+    add(
+        "--device",
+        choices=("cpu", "gpu"),
+        help="default: a GPU where the machine has one",
+    )
+    add(
+        "--no-memory",
+        dest="memory",
+        action="store_const",
+        const=False,
+        help="leave out peak memory, which takes a process for each figure",
+    )
+    add("--csv", metavar="FILE", type=Path, help="the table as CSV too")
     command.set_defaults(job=run)
 
 
 def run(options):
     """Measures and prints."""
     check_json(options.json)
+    _settle(options)
+    if options.backends:
+        _backends(options)
+    else:
+        _forms(options)
+
+
+def _settle(options):
+    """Fills in defaults; options of the other kind of benchmark are refused."""
+    kind = "backends" if options.backends else "forms"
+    own, others = OF_FORMS, OF_BACKENDS
+    if options.backends:
+        own, others = others, own
+    for name in others:
+        if getattr(options, name) is not None:
+            flag = "--no-memory" if name == "memory" else f"--{name}"
+            remedy = "--backends" if others is OF_BACKENDS else "--forms"
+            raise Stop(f"{flag} goes with {remedy}. Received: {flag}")
+    for name, value in own.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    options.batch = tuple(dict.fromkeys(options.batch or BATCHES[kind]))
+
+
+def _backends(options):
+    """The benchmark of backends, which this process has no part in."""
+    from kmlp.benchmarking.backends import benchmark_backends
+    from kmlp.benchmarking.findings import COLUMNS
+    from kmlp.jobs.plot.output import check_file
+    from kmlp.tables import table
+
+    check_file(options.csv, "--csv")
+    found = benchmark_backends(
+        _sources(options),
+        tuple(dict.fromkeys(options.backends)),
+        work=tuple(dict.fromkeys(options.work)),
+        xla=tuple(word == "on" for word in dict.fromkeys(options.xla)),
+        batches=options.batch,
+        precision=options.precision,
+        device=options.device,
+        threads=options.threads,
+        rounds=options.rounds,
+        memory=options.memory,
+        progress=_progress(),
+    )
+    print(found, flush=True)
+    if options.json is not None:
+        options.json.write_text(json.dumps(found.as_data(), indent=1) + "\n")
+    if options.csv is not None:
+        options.csv.write_text(table(COLUMNS, found.rows(), "csv") + "\n")
+
+
+def _forms(options):
+    """The benchmark of forms."""
     import_quietly(settle=False)
     from kmlp import benchmarking
     from kmlp.benchmarking.report import as_data
 
-    forms = benchmarking.chosen_forms(options.forms)
+    forms = benchmarking.chosen_forms(options.forms or ["all"])
     benchmarking.check_clock(options.clock, options.threads)
     benchmarking.use_threads(options.threads)  # before any model is made
-    sources = [_source(name, options) for name in options.names]
+    sources = _sources(options)
+    for source in sources:
+        source.check()
     results = []
-    for name, source in zip(options.names, sources):
+    for source in sources:
         found = benchmarking.benchmark(
-            source(),
-            name=name,
+            source.model(),
+            name=source.name,
             forms=forms,
-            batches=tuple(dict.fromkeys(options.batch)),
+            batches=options.batch,
             rounds=options.rounds,
             threads=options.threads,
             clock=options.clock,
-            input_shape=model_arguments(options)["input_shape"],
+            input_shape=source.input_shape,
             progress=_progress(),
         )
         print("\n" * bool(results) + benchmarking.report(found), flush=True)
@@ -86,49 +199,13 @@ def run(options):
             options.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def _source(name, options):
-    """A function that makes a name's model; what is wrong with the name shows now.
+def _sources(options):
+    from kmlp.benchmarking.networks import Source
 
-    Raises:
-        Stop, ValueError: neither an architecture nor a checkpoint.
-    """
-    import kmlp
-    from kmlp.analysis.shapes import shapes_only
-    from kmlp.artifacts.forms import locate_checkpoint
-    from kmlp.models.registry import check_options, variant
-    from kmlp.pretrained.loading import load_checkpoint
-
-    if not (os.sep in name or name.endswith(".keras") or os.path.exists(name)):
-        given = dict(options.set)
-        check_options(variant(name)[0], given)
-        further = {**given, **model_arguments(options)}
-        # Shapes only, no weights are drawn.
-        with quiet(), shapes_only():
-            kmlp.create_model(name, **further)
-        return lambda: kmlp.create_model(name, **further)
-    if options.num_classes or options.set:
-        flag = "--num-classes" if options.num_classes else "--set"
-        raise Stop(f"{flag} goes with the name of an architecture. Received: {name!r}")
-    path = locate_checkpoint(name)
-
-    return lambda: _fitting(load_checkpoint(path), options, name)
-
-
-def _fitting(model, options, name):
-    """The model of a checkpoint, if it takes images of the size asked for."""
-    own = tuple(model.inputs[0].shape[1:])
-    asked = model_arguments(options)["input_shape"]
-    if asked is None and None in own:
-        raise Stop(
-            f"This network takes images of any size: pass --image-size. "
-            f"Received: {name!r}"
-        )
-    if asked is not None and any(o not in (None, a) for o, a in zip(own, asked)):
-        raise Stop(
-            f"This network takes images of {own[0]}x{own[1]}: leave --image-size out. "
-            f"Received: {name!r}, {asked[0]}x{asked[1]}"
-        )
-    return model
+    return [
+        Source(name, settings=tuple(options.set), **model_arguments(options))
+        for name in dict.fromkeys(options.names)
+    ]
 
 
 def _progress():

@@ -30,6 +30,7 @@ STEPS = 4
 def shrink(replace, names=ROWS):
     """Makes studies tiny, by `replace(module, name, value)`."""
     import_quietly(settle=False, needed=False)
+    from kmlp.benchmarking import products
     from training.studies import study, throughput
 
     scale = study.Scale("tiny", 24, 9, 2, TINY)
@@ -37,10 +38,11 @@ def shrink(replace, names=ROWS):
     chosen = tuple(r for r in rows if r.name.rpartition("/")[2] in names)
     replace(study, "SCALES", {**study.SCALES, "tiny": scale})
     replace(study, "rows_of", lambda name: chosen if name == STUDY else rows)
-    replace(throughput, "SECONDS", 0.01)
-    replace(throughput, "ROUNDS", 2)
-    replace(throughput, "SMALLEST_MATRIX", 64)
-    replace(throughput, "LARGEST_MATRIX", 128)
+    for module in (throughput, products):
+        replace(module, "SECONDS", 0.01)
+        replace(module, "ROUNDS", 2)
+    replace(products, "SMALLEST_MATRIX", 64)
+    replace(products, "LARGEST_MATRIX", 128)
 
 
 def studied(data, output, *more):

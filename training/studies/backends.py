@@ -1,11 +1,12 @@
-"""The few things that each of Keras' backends has its own way for."""
+"""What studies ask of each of Keras' backends in its own way."""
 
 import contextlib
-import os
 
 import keras
 import numpy as np
 from keras import ops
+
+from kmlp.benchmarking import devices
 
 
 def tensorflow_data(batches):
@@ -20,22 +21,6 @@ def tensorflow_data(batches):
     signature = tuple(tf.TensorSpec(array.shape, array.dtype) for array in first)
     dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
     return dataset.prefetch(2)
-
-
-def compiled(function):
-    """A function of tensors as the backend runs it fastest, without gradients."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        return jax.jit(function)
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(function)
-    import torch
-
-    return torch.no_grad()(function)
 
 
 @contextlib.contextmanager
@@ -70,45 +55,11 @@ def exact():
 
 def inference(model):
     """What a network answers to images, `(N, …) -> (N, …)` of NumPy, compiled."""
-
-    def answer(weights, others, images):
-        return model.stateless_call(weights, others, images, training=False)[0]
-
-    step = compiled(answer)
-    values = [
-        [ops.convert_to_tensor(v.value) for v in variables]
-        for variables in (model.trainable_variables, model.non_trainable_variables)
-    ]
+    step = devices.inference(model)
 
     def answers(images):
         with exact():
-            found = step(*values, ops.convert_to_tensor(images))
+            found = step(ops.convert_to_tensor(images))
         return np.asarray(ops.convert_to_numpy(found), "float32")
 
     return answers
-
-
-def wait(tensor):
-    """Until a matrix is there."""
-    ops.convert_to_numpy(ops.cast(tensor[0, 0], "float32"))
-
-
-def device_name():
-    """The device in use, as its maker calls it."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        device = jax.devices()[0]
-        name = device.device_kind if device.platform != "cpu" else None
-    elif backend == "tensorflow":
-        import tensorflow as tf
-
-        found = tf.config.list_physical_devices("GPU")
-        details = tf.config.experimental.get_device_details(found[0]) if found else {}
-        name = details.get("device_name")
-    else:
-        import torch
-
-        name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return name or f"{os.cpu_count()} CPU cores"

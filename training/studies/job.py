@@ -11,6 +11,8 @@ import keras
 import numpy as np
 
 from kmlp.atomic import new_file
+from kmlp.benchmarking.devices import device_name
+from kmlp.benchmarking.products import Peak
 from kmlp.console import Stop
 from training.engine.cluster import open_engine, read_cluster
 from training.memory.arrays import Packed
@@ -21,7 +23,6 @@ from training.runs.loop import TimeUp
 from training.runs.monitor import HISTORY
 from training.runs.training import checked_output, train
 from training.studies import table, throughput
-from training.studies.backends import device_name
 from training.studies.outcome import results
 from training.studies.row import resolve_row, row_recipe
 from training.studies.study import find, listed, made_for
@@ -60,7 +61,7 @@ def run(options):
         until = begun + 60 * options.minutes
     about = _about(jobs[0])
     print("; ".join(f"{word} {said}" for word, said in about.items()))
-    found, peak = {}, throughput.Peak(options.precision)
+    found, peak = {}, Peak(options.precision)
     for number, job in enumerate(jobs, 1):
         print(f"Row {number}/{len(jobs)}: {job.short}", end="", flush=True)
         try:
@@ -161,7 +162,7 @@ def _throughput(study, jobs, folder):
     """Measures all rows in turns, so that what slows the machine slows all alike."""
     about = _about(jobs[0])
     precision = jobs[0].options.precision
-    peak = throughput.Peak(precision)
+    peak = Peak(precision)
     peak.measure()
     batch = throughput.batch_milliseconds(jobs[0])
     about |= {

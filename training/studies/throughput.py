@@ -3,20 +3,12 @@
 import statistics
 import time
 
-import numpy as np
-from keras import ops
-
 import kmlp
-from training.studies.backends import compiled, wait
+from kmlp.benchmarking.products import ROUNDS, SECONDS
 
 # A forward pass, and twice as much for the gradients of inputs and weights; each
 # multiply-add is two operations.
 OPERATIONS = 3 * 2
-SECONDS = 1.0  # of one measurement
-ROUNDS = 5
-# Products of one program, so that its start is not measured.
-CHAIN = 8
-SMALLEST_MATRIX, LARGEST_MATRIX = 1024, 16384
 
 
 class Stopwatch:
@@ -75,7 +67,7 @@ def measured(job, macs, peak):
 
     Args:
         macs: multiply-adds of the train form for one image.
-        peak: `Peak`.
+        peak: a `kmlp.benchmarking.products.Peak`.
     """
     watch = Stopwatch(job)
     for _ in range(ROUNDS):
@@ -84,74 +76,6 @@ def measured(job, macs, peak):
         peak.measure()
     watch.close()
     return watch.figures(macs, peak.value)
-
-
-class Peak:
-    """Operations per second of large square matrix products on the device in use.
-
-    Args:
-        precision: `"float32"`, `"bfloat16"` or `"float16"`.
-
-    Attributes:
-        value: of the fastest measurement so far, each the median of some turns; 0
-            before the first.
-    """
-
-    def __init__(self, precision):
-        self.precision = precision
-        self.value = 0.0
-        self._sizes = None
-
-    def measure(self):
-        """Measures once more; returns the value.
-
-        The first time sizes double until a product takes long, then the best is kept:
-        a machine that was busy then may be idle now.
-        """
-        if self._sizes is None:
-            self._sizes, size = {}, SMALLEST_MATRIX
-            while size <= LARGEST_MATRIX:
-                self._sizes[size] = self._product(size)
-                if self._speed(size)[1] > SECONDS:
-                    break
-                size *= 2
-            speeds = {size: self._speed(size)[0] for size in self._sizes}
-            best = max(speeds, key=speeds.get)
-            self._sizes = {best: self._sizes[best]}
-        for size in self._sizes:
-            self.value = max(self.value, self._speed(size)[0])
-        return self.value
-
-    def _product(self, size):
-        """A function without arguments that takes `CHAIN` products."""
-        random = np.random.default_rng(0)
-        # Of such variance that products keep theirs.
-        a, b = (
-            ops.cast(
-                random.standard_normal((size, size), np.float32) * size**-power,
-                self.precision,
-            )
-            for power in (0, 0.5)
-        )
-
-        def chain(a, b):
-            for _ in range(CHAIN):
-                a = ops.matmul(a, b)
-            return a
-
-        product = compiled(chain)
-        wait(product(a, b))
-        return lambda: wait(product(a, b))
-
-    def _speed(self, size):
-        """Operations per second, and the seconds of a turn."""
-        times = []
-        while len(times) < ROUNDS and sum(times) < 2 * SECONDS:
-            begun = time.perf_counter()
-            self._sizes[size]()
-            times.append(time.perf_counter() - begun)
-        taken = statistics.median(times)
-        return CHAIN * 2 * size**3 / taken, taken
 
 
 def batch_milliseconds(job, count=50):
