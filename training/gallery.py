@@ -40,6 +40,12 @@ SHOWN_DIGITS = (3, 5, 8)
 
 def main(argv=None):
     """Trains and draws; returns the process's exit code."""
+    options = parse(argv)
+    return exit_code("gallery.py", lambda: draw(options))
+
+
+def parse(argv):
+    """The command line."""
     parser = Parser(
         prog="gallery.py",
         description=__doc__,
@@ -59,8 +65,7 @@ def main(argv=None):
         metavar="FOLDER",
         help="where pictures go (default: pictures in --output)",
     )
-    options = parser.parse_args(argv)
-    return exit_code("gallery.py", lambda: draw(options))
+    return parser.parse_args(argv)
 
 
 def draw(options):
@@ -69,21 +74,25 @@ def draw(options):
     Raises:
         Stop: a folder that cannot be made, or a command that failed.
     """
-    pictures = options.pictures or options.output / "pictures"
+    # Commands run in the clone.
+    options.output = options.output.absolute()
+    pictures = (options.pictures or options.output / "pictures").absolute()
     try:
         pictures.mkdir(parents=True, exist_ok=True)
         images = write_digits(options.output / "digits")
     except OSError as error:
         raise Stop(f"The gallery cannot be written: {error}") from error
-    for name, arguments in NETWORKS.items():
+    for name in NETWORKS:
         if not (options.output / name).is_dir():
-            _call(
-                [ROOT / "training" / "train.py", "--arch", name, "--output"]
-                + [options.output, *arguments.split()]
-            )
+            _call(["training/train.py", *training(name), "--output", options.output])
     runs = {name: options.output / name for name in NETWORKS}
     for name, arguments in plots(runs, images).items():
         _call(["-m", "kmlp", "plot", *arguments, "--out", pictures / f"{name}.png"])
+
+
+def training(name):
+    """Arguments of train.py."""
+    return ["--arch", name, *NETWORKS[name].split()]
 
 
 def plots(runs, images):
