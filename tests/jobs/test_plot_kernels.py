@@ -158,6 +158,14 @@ def test_what_cannot_be_drawn_is_said_in_a_line(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["resmlp_s24", "convmlp/table2/plain_conv"])
+def test_an_architecture_has_nothing_to_show(name, capsys):
+    assert plot("rows", "--weights", name) == 2
+    error = capsys.readouterr().err
+    assert "has learned nothing yet" in error
+    assert error.endswith(f"Received: {name!r}\n")
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [

@@ -230,6 +230,10 @@ WRONG = {
         ["features", GOOD[0], "--weights", "bare.keras"],
         "pass --mean, --std",
     ),
+    "an architecture": (
+        ["features", GOOD[0], "--weights", "resmlp_s12"],
+        "has learned nothing yet.*Received: 'resmlp_s12'",
+    ),
     "no class": (
         ["saliency", *ONE, "--class", "be"],
         "such as bee, .*0 to 2. Received: --class be",

@@ -46,6 +46,7 @@ def open_networks(weights):
 
     models = []
     for path in weights:
+        check_trained(path)
         try:
             models.append(kmlp.create_model(weights=path))
         except (ValueError, OSError) as error:
@@ -54,6 +55,19 @@ def open_networks(weights):
         Network(label, model, getattr(model, "preprocessing", None))
         for label, model in zip(labels_of(weights, models), models)
     ]
+
+
+def check_trained(weights):
+    """Raises `Stop` for the name of an architecture, which has learned nothing."""
+    from kmlp.models.ablations import ABLATIONS
+    from kmlp.models.registry import VARIANTS
+
+    if not os.path.exists(weights) and weights in {**VARIANTS, **ABLATIONS}:
+        raise Stop(
+            "An architecture has learned nothing yet: pass a run's folder, a .keras "
+            "file, or published weights by name and tag (`kmlp list --weights`). "
+            f"Received: {weights!r}"
+        )
 
 
 def labels_of(weights, models):

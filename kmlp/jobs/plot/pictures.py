@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kmlp.console import RESOLUTIONS, Stop, add_preparation, positive
-from kmlp.jobs.plot.networks import add_networks
+from kmlp.jobs.plot.networks import add_networks, check_trained
 
 # With which ImageNet's files begin.
 _WNID = re.compile(r"^n\d{8}_(?=[A-Za-z])")
@@ -87,6 +87,7 @@ def check_weights(weights, shown):
     from kmlp.artifacts.forms import TFLITE, locate
     from kmlp.predicting.dense_network import task_of
 
+    check_trained(weights)
     try:
         _, form = locate(checkpoint_of(weights))
     except Stop:
