@@ -277,11 +277,17 @@ def test_evaluation_shows_every_image_once(case):
 
 
 def stopped(dataset):
-    """The `Stop` that going through a data set ends with."""
+    """The `Stop` that going through a data set ends with.
+
+    The iterator goes here: left to the garbage collector it might be collected on a
+    thread of its own, which would wait for itself, and nothing be collected any more.
+    """
     with pytest.raises(tf.errors.OpError) as raised:
         for _ in dataset:
             pass
-    return reason(raised.value)
+    found = reason(raised.value)
+    del raised  # its traceback holds the iterator
+    return found
 
 
 GONE = "No such file or directory"
