@@ -22,3 +22,13 @@ _NEEDS_TENSORFLOW = [
 ]
 
 collect_ignore = [] if keras.backend.backend() == "tensorflow" else _NEEDS_TENSORFLOW
+
+
+def pytest_configure(config):
+    """Files come to several workers in their own order.
+
+    In that of their numbers of tests the slow files, which have few, come last, and one
+    worker does them while the others wait.
+    """
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False

@@ -157,6 +157,7 @@ def test_pruning_publishes_what_it_says(resmlp, tmp_path, capfd):
     assert 0 < json.loads(result.read_text())["top1"] < 1
 
 
+@pytest.mark.long
 def test_two_of_four(repmlpnet, tmp_path, capfd):
     _, report, model = compressed(
         capfd, tmp_path, repmlpnet, "--method", "prune", "--pattern", "2:4"
@@ -170,6 +171,7 @@ def test_two_of_four(repmlpnet, tmp_path, capfd):
             assert (zeros == 2).all()
 
 
+@pytest.mark.long
 def test_clusters(resmlp, tmp_path, capfd):
     _, report, model = compressed(
         capfd, tmp_path, resmlp, "--method", "cluster", "--clusters", "5", *LEARNS

@@ -110,7 +110,14 @@ def test_scenes_to_artifacts(head, few_scenes, tmp_path, capfd):
     assert known.class_names == (shapes if detects else ("background", *shapes))
 
 
-@pytest.mark.parametrize("head", ["retinanet", "cascade_mask_rcnn", "semantic_fpn"])
+@pytest.mark.parametrize(
+    "head",
+    [
+        "retinanet",
+        pytest.param("cascade_mask_rcnn", marks=pytest.mark.long),
+        pytest.param("semantic_fpn", marks=pytest.mark.long),
+    ],
+)
 def test_other_heads_and_precision(head, few_scenes, tmp_path, capfd):
     precision = {"retinanet": ["--precision", "bfloat16"]}.get(head, [])
     precision += {"semantic_fpn": ["--xla", "--steps-per-execution", 2]}.get(head, [])

@@ -168,7 +168,7 @@ def test_steps_are_those_of_keras(engine):
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, marks=[pytest.mark.long] if case != "smlpnet" else [])
+        pytest.param(case, marks=[pytest.mark.long] if case != "resmlp" else [])
         for case in FAMILIES  # they drop nothing: XLA draws other random numbers
     ],
 )

@@ -439,6 +439,7 @@ def test_other_weights_are_another_run(animals, tmp_path, capfd, monkeypatch):
     assert len(set(found)) == len(found) - 1
 
 
+@pytest.mark.long
 def test_every_device_keeps_what_is_frozen(tmp_path):
     weights = preset(tmp_path / "begun", depth=1)
     command = [sys.executable, Path(train.__file__), "--weights", weights]
