@@ -6,14 +6,8 @@ import keras
 import numpy as np
 
 from kmlp.analysis.gradients import evaluated
-from kmlp.analysis.maps import (
-    find_map,
-    graph_of,
-    maps_of,
-    nodes_of,
-    pyramid_of,
-    run_graph,
-)
+from kmlp.analysis.graphs import calls_of, graph_of
+from kmlp.analysis.maps import checked_images, find_map, maps_of, pyramid_of, run_graph
 
 # Of networks of one resolution: as many maps as the others have stages.
 DEPTHS = 4
@@ -44,12 +38,7 @@ def stage_maps(model, images, *, layers=None, batch_size=BATCH):
 
     Reference: ConvMLP (Li et al., 2021), Fig. 4.
     """
-    images = np.asarray(images, "float32")
-    if images.ndim != 4 or not len(images):
-        raise ValueError(
-            "`images` is a batch (N, H, W, C) of at least one, as the model takes it. "
-            f"Received: a shape of {images.shape}"
-        )
+    images = checked_images(images)
     if layers is None:
         wanted = _stages(model, images.shape[1:])
     else:
@@ -130,11 +119,10 @@ def _spread(model, inputs, seen):
     """Goes through a graph with shapes alone."""
     graph = graph_of(model)
     values = {id(graph.inputs[0]): inputs}
-    for node in nodes_of(graph):
+    for node in calls_of(graph):
         layer = node.operation
         args, kwargs = node.arguments.fill_in(values)
-        nested = isinstance(layer, keras.Model) and graph_of(layer) is not None
-        if nested:
+        if graph_of(layer) is not None:
             found = _spread(layer, args[0], seen)
         else:
             found = layer.compute_output_spec(*args, **kwargs)

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmlp.analysis.maps import graph_of, nodes_of, run_graph
+from kmlp.analysis.graphs import calls_of, graph_of
+from kmlp.analysis.maps import run_graph
 from kmlp.layers import ClassifierHead
 
 _ENDS = (keras.layers.Dense, ClassifierHead)
@@ -148,10 +149,10 @@ def logits_of(model):
 def _without_activation(model):
     """`{id of a layer: what gives its values before the activation}`."""
     graph = graph_of(model)
-    produced = {id(t): node for node in nodes_of(graph) for t in node.outputs}
+    produced = {id(t): node for node in calls_of(graph) for t in node.outputs}
     last = produced[id(graph.outputs[0])]
     layer = last.operation
-    if isinstance(layer, keras.Model) and graph_of(layer) is not None:
+    if graph_of(layer) is not None:
         return _without_activation(layer)
     if type(layer).__name__ in _ACTIVATIONS:
         return {id(layer): lambda x, **_: x}

@@ -4,6 +4,9 @@ import dataclasses
 import difflib
 
 import keras
+import numpy as np
+
+from kmlp.analysis.graphs import calls_of, graph_of
 
 NAMED = 6  # how many of many maps a message names
 
@@ -23,24 +26,6 @@ class Map:
     name: str
     tensor: keras.KerasTensor
     trunk: bool
-
-
-def graph_of(model):
-    """A model's graph, `None` where it has none.
-
-    Args:
-        model: a `keras.Model`; subclassed ones have no graph.
-    """
-    if isinstance(model, keras.Sequential):
-        return model._functional if model.built else None
-    return model if hasattr(model, "_nodes_by_depth") else None
-
-
-def nodes_of(graph):
-    """The calls of a graph, in the order in which it is gone through."""
-    depths = graph._nodes_by_depth
-    for depth in sorted(depths, reverse=True):
-        yield from (node for node in depths[depth] if not node.is_input)
 
 
 def maps_of(model):
@@ -67,7 +52,7 @@ def maps_of(model):
 
 def _maps(model, path, trunk):
     graph = graph_of(model)
-    nodes = list(nodes_of(graph))
+    nodes = calls_of(graph)
     waiting = {}  # tensor -> how often it is still needed
     for tensor in [t for node in nodes for t in node.input_tensors] + graph.outputs:
         waiting[id(tensor)] = waiting.get(id(tensor), 0) + 1
@@ -79,7 +64,7 @@ def _maps(model, path, trunk):
         live = {key for key in live if waiting.get(key)}
         name, inner = path + node.operation.name, node.operation
         alone = trunk and len(live) == 1
-        if isinstance(inner, keras.Model) and graph_of(inner) is not None:
+        if graph_of(inner) is not None:
             yield from _maps(inner, f"{name}/", alone)
         elif len(node.outputs) == 1 and _is_map(node.outputs[0]):
             yield Map(name, node.outputs[0], alone and id(node.outputs[0]) in live)
@@ -159,7 +144,7 @@ def run_graph(model, inputs, *, changes=None, seen=None, stand_ins=None):
 
     for tensor, value in zip(graph.inputs, keras.tree.flatten(inputs)):
         note(tensor, keras.ops.cast(value, tensor.dtype))
-    for node in nodes_of(graph):
+    for node in calls_of(graph):
         layer = node.operation
         args, kwargs = node.arguments.fill_in(values)
         if getattr(layer, "_call_has_training_arg", False):
@@ -178,11 +163,23 @@ def run_graph(model, inputs, *, changes=None, seen=None, stand_ins=None):
 
 def _holds(layer, asked):
     """Whether a layer is a model with one of the tensors or layers in its graph."""
-    if not isinstance(layer, keras.Model) or (graph := graph_of(layer)) is None:
+    graph = graph_of(layer)
+    if graph is None:
         return False
     return any(
         id(node.operation) in asked
         or any(id(tensor) in asked for tensor in node.outputs)
         or _holds(node.operation, asked)
-        for node in nodes_of(graph)
+        for node in calls_of(graph)
     )
+
+
+def checked_images(images):
+    """A batch of images as float32; `ValueError` where it is none."""
+    images = np.asarray(images, "float32")
+    if images.ndim != 4 or not len(images):
+        raise ValueError(
+            "`images` is a batch (N, H, W, C) of at least one, as the model takes it: "
+            f"images[None] is one of one. Received: a shape of {images.shape}"
+        )
+    return images

@@ -28,13 +28,6 @@ _PRODUCT_LAYERS = (
 )
 
 
-def has_graph(operation):
-    """Whether an operation is a functional or `Sequential` model."""
-    return isinstance(operation, keras.Model) and (
-        hasattr(operation, "operations") or isinstance(operation, keras.Sequential)
-    )
-
-
 def is_composite(operation):
     """Whether an operation is a layer whose `call` is to be opened."""
     if not isinstance(operation, keras.Layer):

@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from kmlp.analysis.gradients import differentiated, logits_of
-from kmlp.analysis.maps import find_map
+from kmlp.analysis.maps import checked_images, find_map
 
 BATCH = 8  # images, or points on the way to one, that are differentiated at once
 
@@ -215,7 +215,7 @@ def class_activation_map(model, images, classes=None, *, layer=None, batch_size=
         return chosen, (seen[key], outputs, classes)
 
     step = differentiated(explained, variables)
-    images = _checked_images(images)
+    images = checked_images(images)
     asked = _asked(classes, len(images))
     maps, parts = [], []
     for rows, batch in _batches(len(images), batch_size):
@@ -240,7 +240,7 @@ class _Run:
     """The derivatives of a model's logits at images and at points near them."""
 
     def __init__(self, model, images, batch_size):
-        self.images = _checked_images(images)
+        self.images = checked_images(images)
         self.batch_size = batch_size
         function, variables = logits_of(model)
 
@@ -322,16 +322,6 @@ def _check_classes(classes, logits):
             f"The model has classes 0 to {logits.shape[-1] - 1}. Received: "
             f"classes={wrong[0]}"
         )
-
-
-def _checked_images(images):
-    images = np.asarray(images, "float32")
-    if images.ndim != 4 or not len(images):
-        raise ValueError(
-            "`images` is a batch (N, H, W, C) of at least one, as the model takes it: "
-            f"images[None] is one of one. Received: a shape of {images.shape}"
-        )
-    return images
 
 
 def _check_count(**argument):

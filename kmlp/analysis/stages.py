@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from kmlp.analysis.tracing import ordered_nodes
+from kmlp.analysis.graphs import graph_of, ordered_nodes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ def _bounds(model, rows, ends):
     pyramid = getattr(model, "pyramid_outputs", None)
     if not pyramid or not rows:
         return [(model.name, len(rows))]
-    graph = getattr(model, "_functional", model)
+    graph = graph_of(model)
     after = {
         id(tensor): end
         for node, end in zip(ordered_nodes(graph), ends, strict=True)

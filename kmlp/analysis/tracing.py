@@ -12,13 +12,23 @@ import math
 import keras
 from keras.src.backend import AutocastScope
 
+from kmlp.analysis.graphs import graph_of, ordered_nodes
 from kmlp.analysis.operations import (
-    has_graph,
     is_composite,
     is_product,
     kind_of,
     multiplies,
     tensors_in,
+)
+
+# What code that wants a backend's tensors makes of symbolic ones.
+UNFOLLOWED = (
+    AttributeError,
+    IndexError,
+    KeyError,
+    RuntimeError,  # NotImplementedError too
+    TypeError,
+    ValueError,
 )
 
 
@@ -123,12 +133,6 @@ def trace(model, input_shape=None, *, batch=1):
     )
 
 
-def ordered_nodes(model):
-    """The nodes of a functional model's graph in the order in which Keras runs them."""
-    depths = model._nodes_by_depth
-    return [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
-
-
 class _Tracer:
     def __init__(self):
         self.values = []
@@ -162,7 +166,7 @@ class _Tracer:
 
     def _run_node(self, node, args, kwargs, prefix):
         layer = node.operation
-        if has_graph(layer):
+        if graph_of(layer) is not None:
             images = tensors_in((args, kwargs))
             return self.run_model(layer, images, f"{prefix}{layer.name}/")
         if isinstance(layer, keras.Layer) and not self._opened:
@@ -192,7 +196,7 @@ class _Tracer:
                 else the recorded tensors are the outputs.
         """
         outputs = None
-        if has_graph(operation):
+        if graph_of(operation) is not None:
             outputs = self.run_model(operation, tensors_in((args, kwargs)))
         elif is_composite(operation):
             outputs = self._run_parts(operation, args, kwargs, prefix)
@@ -222,7 +226,7 @@ class _Tracer:
         try:
             with AutocastScope(layer.compute_dtype if layer.autocast else None):
                 outputs = keras.tree.flatten(layer.call(*args, **kwargs))
-        except Exception:
+        except UNFOLLOWED:
             # A layer of somebody's own that computes with a backend's tensors, or
             # needs their values, remains one operation.
             return None
@@ -292,7 +296,7 @@ def _outputs(operation, args, kwargs, recorded):
     """What an operation puts out for these arguments, by shapes alone."""
     try:
         return tensors_in(operation.compute_output_spec(*args, **kwargs))
-    except Exception:
+    except UNFOLLOWED:
         # It knows its output only for the sizes that it was built for.
         return recorded
 
@@ -304,4 +308,4 @@ def _at_shape(model, images):
         # Layers may have been built for a size.
         inputs = keras.Input(shapes[0], dtype=model.inputs[0].dtype)
         model = keras.models.clone_model(model, input_tensors=inputs)
-    return model._functional if isinstance(model, keras.Sequential) else model
+    return graph_of(model)

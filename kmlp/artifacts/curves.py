@@ -16,6 +16,10 @@ WHAT = (
 )
 
 
+# What a run is judged by: the first that it has.
+SCORES = ("val_top1", "val_mIoU", "val_mask_AP", "val_AP")
+
+
 @dataclasses.dataclass(frozen=True)
 class Curves:
     """One run.
@@ -39,6 +43,11 @@ class Curves:
         return None if seconds is None else np.cumsum(np.nan_to_num(seconds)) / 60
 
     @property
+    def score(self):
+        """The column that the run is judged by, `None` where it has none."""
+        return next((name for name in SCORES if name in self.epochs), None)
+
+    @property
     def steps_per_epoch(self):
         return self.epochs["step"][0] / self.epochs["epoch"][0]
 
@@ -57,11 +66,8 @@ def read_runs(folders):
         ValueError: no curves there, or a file that holds none.
         OSError: a file cannot be read.
     """
-    found = [
-        (path, folder) for folder in map(Path, folders) for path in _histories(folder)
-    ]
-    labels = _labels([path for path, _ in found])
-    return [_read(path, label) for (path, _), label in zip(found, labels, strict=True)]
+    paths = [path for folder in map(Path, folders) for path in _histories(folder)]
+    return [_read(path, label) for path, label in zip(paths, _labels(paths))]
 
 
 def _histories(folder):
@@ -72,14 +78,12 @@ def _histories(folder):
         raise ValueError(f"{WHAT}; this does not exist. Received: {str(folder)!r}")
     if (folder / ROWS).is_dir():
         # A row that is trained again has a newer file.
-        rows = [
-            sorted(row.glob("*.csv"), key=_age) for row in (folder / ROWS).iterdir()
-        ]
-        finished = sorted((files[-1] for files in rows if files), key=_age)
-        if finished:
-            return finished
-    choices = [newest(folder), folder, *sorted(folder.glob(f"{UNFINISHED}*"), key=_age)]
-    for choice in (choices[0], choices[1], *reversed(choices[2:])):
+        rows = (row.glob("*.csv") for row in (folder / ROWS).iterdir())
+        finished = [max(files, key=_age, default=None) for files in rows]
+        if any(finished):
+            return sorted(filter(None, finished), key=_age)
+    unfinished = sorted(folder.glob(f"{UNFINISHED}*"), key=_age, reverse=True)
+    for choice in (newest(folder), folder, *unfinished):
         if (choice / HISTORY).is_file():
             return [choice / HISTORY]
     raise ValueError(f"{WHAT}; there is none here. Received: {str(folder)!r}")

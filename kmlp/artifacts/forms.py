@@ -68,6 +68,11 @@ def newest(folder):
     return max(versions, key=lambda p: int(p.name)) if versions else folder
 
 
+def run_name(path):
+    """What a run's folder is called: of a version, the folder of the versions."""
+    return path.parent.name if path.name.isdecimal() else path.name
+
+
 def _in_folder(folder):
     folder = newest(folder)
     if (folder / "saved_model.pb").is_file():

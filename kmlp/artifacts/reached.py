@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from kmlp.analysis.efficiency import Cost
-from kmlp.artifacts.forms import CHECKPOINT, newest
+from kmlp.artifacts.forms import CHECKPOINT, newest, run_name
 
 REPORT = "report.json"
 _WHAT = f"A finished run of a classifier has a {REPORT} with its accuracy"
@@ -43,9 +43,8 @@ def read_cost(folder, activations=False):
             f"Received: {str(path)!r}"
         ) from error
     folder = path.parent
-    label = folder.parent.name if folder.name.isdecimal() else folder.name
     return Cost(
-        name=label or report.get("architecture", str(folder)),
+        name=run_name(folder) or report.get("architecture", str(folder)),
         image_size=size,
         parameters=parameters,
         macs=macs,

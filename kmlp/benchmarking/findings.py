@@ -3,6 +3,7 @@
 import dataclasses
 import statistics
 
+from kmlp.benchmarking.measuring import quartiles
 from kmlp.tables import table
 
 KIND = "kmlp benchmark of backends"
@@ -61,10 +62,7 @@ class Speed:
     @property
     def quartiles(self):
         """Lower and upper quartile of the rounds."""
-        if len(self.rounds) == 1:
-            return (self.rounds[0],) * 2
-        low, _, high = statistics.quantiles(self.rounds, n=4, method="inclusive")
-        return low, high
+        return quartiles(self.rounds)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -114,6 +114,14 @@ def _share(contender, speeds, peak, peak_speeds):
     )
 
 
+def quartiles(values):
+    """Lower and upper quartile, of a single value that twice."""
+    if len(values) == 1:
+        return (values[0],) * 2
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
 def use_threads(threads):
     """Sets TensorFlow's threads, before anything runs, and quiets its advice."""
     import tensorflow as tf

@@ -9,7 +9,7 @@ from kmlp.console import Stop, import_quietly, positive
 from kmlp.jobs.naming import (
     add_architecture,
     add_settings,
-    check_json,
+    check_file,
     model_arguments,
 )
 
@@ -115,7 +115,7 @@ def add(commands):
 
 def run(options):
     """Measures and prints."""
-    check_json(options.json)
+    check_file(options.json, "--json")
     _settle(options)
     if options.backends:
         _backends(options)
@@ -144,7 +144,6 @@ def _backends(options):
     """The benchmark of backends, which this process has no part in."""
     from kmlp.benchmarking.backends import benchmark_backends
     from kmlp.benchmarking.findings import COLUMNS
-    from kmlp.jobs.plot.output import check_file
     from kmlp.tables import table
 
     check_file(options.csv, "--csv")

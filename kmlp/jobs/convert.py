@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from kmlp.jobs.naming import add_settings, check_json
+from kmlp.jobs.naming import add_settings, check_file
 
 
 def add(commands):
@@ -50,7 +50,7 @@ def add(commands):
 
 def run(options):
     """Converts and prints what became of the file."""
-    check_json(options.json)
+    check_file(options.json, "--json")
     from kmlp.converting import convert
 
     result = convert(

@@ -42,13 +42,14 @@ def setting(text):
         return name, value
 
 
-def check_json(path):
-    """Raises `Stop` where `--json` could not be written at the end."""
+def check_file(path, flag):
+    """Raises `Stop` where a file could not be written at the end; `None` is none."""
     if path is None:
         return
-    if path.is_dir() or not os.access(path.absolute().parent, os.W_OK):
+    parent = path.absolute().parent
+    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
         raise Stop(
-            "--json takes the path of a file in an existing folder that is writable. "
+            f"{flag} takes the path of a file in an existing folder that is writable. "
             f"Received: {str(path)!r}"
         )
 

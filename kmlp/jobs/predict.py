@@ -11,7 +11,7 @@ from kmlp.console import (
     rate,
     scales,
 )
-from kmlp.jobs.naming import check_json
+from kmlp.jobs.naming import check_file
 
 CLASSIFIER, DETECTOR, SEGMENTER = "a classifier", "a detector", "a segmenter"
 # Which weights an option goes with, where not with all.
@@ -93,7 +93,7 @@ def _dense(group):
 
 def run(options):
     """Prints what images show; one that cannot be read ends with code 1."""
-    check_json(options.json)
+    check_file(options.json, "--json")
     import_quietly()
     from kmlp.jobs import predict_classes, predict_maps, predict_objects
     from kmlp.predicting.dense_network import DETECTION, SEGMENTATION, task_of

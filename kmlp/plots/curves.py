@@ -15,8 +15,6 @@ _KNOWN = {
     "val_AP": ("average precision of boxes", "AP (%)", None),
     "val_mask_AP": ("average precision of masks", "mask AP (%)", None),
 }
-# What a run is judged by; the first that it has is shown.
-_MAIN = ("val_top1", "val_mIoU", "val_mask_AP", "val_AP")
 RATE = "learning_rate"
 X = {"epoch": "epoch", "step": "step", "minutes": "time (minutes)"}
 _NOT_CURVES = ("epoch", "step")
@@ -72,9 +70,7 @@ def curves(runs, *, columns=None, x="epoch"):
 
 
 def _default(runs):
-    mains = dict.fromkeys(
-        next((name for name in _MAIN if name in run.epochs), None) for run in runs
-    )
+    mains = dict.fromkeys(run.score for run in runs)
     panels = [_panel("val_loss", runs, any_of=("val_loss", "loss"))]
     panels += [_panel(name, runs) for name in mains if name is not None]
     if any(RATE in run.steps for run in runs):

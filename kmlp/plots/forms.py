@@ -1,8 +1,6 @@
 """How fast the forms of networks are."""
 
-import statistics
-
-from kmlp.benchmarking.measuring import PEAK
+from kmlp.benchmarking.measuring import PEAK, quartiles
 from kmlp.plots import style
 from kmlp.plots.benchmark import SPEED, WIDTH, logarithmic, panel_grid, short_name
 
@@ -53,16 +51,16 @@ def _draw_forms(axes, result, batches):
         own = [t for t in result.timings if t.name != PEAK and t.batch == batch]
         if not own:
             continue
-        quartiles = [_quartiles(t) for t in own]
-        edges += [edge for pair in quartiles for edge in pair]
+        ranges = [quartiles(t.rounds or (t.images_per_second,)) for t in own]
+        edges += [edge for pair in ranges for edge in pair]
         shift = (number - (len(batches) - 1) / 2) * 0.6 / max(len(batches), 1)
         look = style.series(number)
         axes.errorbar(
             [t.images_per_second for t in own],
             [names.index(t.name) + shift for t in own],
             xerr=[
-                [t.images_per_second - low for t, (low, _) in zip(own, quartiles)],
-                [high - t.images_per_second for t, (_, high) in zip(own, quartiles)],
+                [t.images_per_second - low for t, (low, _) in zip(own, ranges)],
+                [high - t.images_per_second for t, (_, high) in zip(own, ranges)],
             ],
             color=look["color"],
             marker=look["marker"],
@@ -79,10 +77,3 @@ def _draw_forms(axes, result, batches):
     axes.set_title(f"{short_name(result.name)} at {size}, {cores}")
     axes.set(xlabel=SPEED, ylabel="form")
     axes.grid(True, axis="x")
-
-
-def _quartiles(timing):
-    if len(timing.rounds) < 2:
-        return (timing.images_per_second,) * 2
-    low, _, high = statistics.quantiles(timing.rounds, n=4, method="inclusive")
-    return low, high

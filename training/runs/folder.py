@@ -7,6 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
+from kmlp.artifacts.curves import UNFINISHED as PREFIX
 from kmlp.atomic import check_writable, new_file
 from training.console import Stop
 
@@ -15,7 +16,6 @@ try:
 except ImportError:  # nothing keeps two processes out of one folder
     fcntl = None
 
-PREFIX = "unfinished-"
 CHECKPOINTS = "checkpoints"
 
 

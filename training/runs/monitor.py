@@ -7,10 +7,11 @@ import time
 
 import numpy as np
 
+from kmlp.artifacts.curves import HISTORY, STEPS
 from kmlp.atomic import new_file
 from training.console import progress_bar
 
-HISTORY, STEPS, BOARD = "history.csv", "steps.csv", "tensorboard"
+BOARD = "tensorboard"
 SHOWN_IMAGES = 16
 
 

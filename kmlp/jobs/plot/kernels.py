@@ -4,6 +4,7 @@ import argparse
 import difflib
 import fnmatch
 
+from kmlp.analysis.injection import times
 from kmlp.console import Stop, some
 from kmlp.tables import table
 
@@ -30,8 +31,8 @@ def add_list(command):
 def listing(kernels):
     """The layers with their numbers, as text."""
     rows = [
-        (number, kernel.name, f"{kernel.depth:g}", _times(kernel.grid))
-        + (kernel.share_sets, " ".join(map(_times, kernel.branches)) or "none")
+        (number, kernel.name, f"{kernel.depth:g}", times(kernel.grid))
+        + (kernel.share_sets, " ".join(map(times, kernel.branches)) or "none")
         for number, kernel in enumerate(kernels, start=1)
     ]
     header = ("number", "layer", "depth", "grid", "share-sets", "local branches")
@@ -77,7 +78,3 @@ def _unknown(kernels, word, flag):
         f"{flag} takes a layer's name, a pattern of names or a number from 1 to "
         f"{len(names)}, such as {some(near)}; --list prints all. Received: {word!r}"
     )
-
-
-def _times(size):
-    return "×".join(map(str, size))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from kmlp.artifacts.forms import run_name
 from kmlp.console import Stop
 
 
@@ -84,5 +85,5 @@ def _label(path, model):
     if not os.path.exists(path):
         return str(path)
     path = Path(path).resolve()
-    name = path.parent.name if path.name.isdecimal() else path.stem
+    name = path.stem if path.is_file() else run_name(path)
     return name if name != "trained" else model.name

@@ -1,10 +1,10 @@
 """Where a plot goes."""
 
-import os
 from pathlib import Path
 
 from kmlp.atomic import new_file
 from kmlp.console import Stop, positive
+from kmlp.jobs.naming import check_file
 from kmlp.tables import table
 
 
@@ -41,18 +41,6 @@ def check_output(options):
             f"Received: {str(path)!r}"
         )
     check_file(path, "--out")
-
-
-def check_file(path, flag):
-    """Raises `Stop` where a file could not be written at the end; `None` is none."""
-    if path is None:
-        return
-    parent = path.absolute().parent
-    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise Stop(
-            f"{flag} takes the path of a file in an existing folder that is writable. "
-            f"Received: {str(path)!r}"
-        )
 
 
 def write(figure, options):

@@ -51,13 +51,11 @@ def run(options):
 def _in_words(run):
     """How far a run is, and its best."""
     said = f"{int(run.epochs['epoch'][-1])} epochs"
-    for name in ("val_top1", "val_mIoU", "val_mask_AP", "val_AP"):
-        if name in run.epochs:
-            values = run.epochs[name]
-            best = int(values.argmax())
-            said += (
-                f", {name.removeprefix('val_')} {values[-1]:.2%}, best "
-                f"{values[best]:.2%} in epoch {int(run.epochs['epoch'][best])}"
-            )
-            break
+    if run.score is not None:
+        values = run.epochs[run.score]
+        best = int(values.argmax())
+        said += (
+            f", {run.score.removeprefix('val_')} {values[-1]:.2%}, best "
+            f"{values[best]:.2%} in epoch {int(run.epochs['epoch'][best])}"
+        )
     return said
