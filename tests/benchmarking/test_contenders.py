@@ -185,7 +185,9 @@ def test_keras_gets_a_backend_that_is_there(
     monkeypatch, tmp_path, installed, configured, chosen, expected
 ):
     monkeypatch.delitem(sys.modules, "keras")
-    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    # Set before it is deleted: else nobody remembers to take back what is written.
+    monkeypatch.setenv("KERAS_BACKEND", "")
+    monkeypatch.delenv("KERAS_BACKEND")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(
         backend_module.importlib.util, "find_spec", lambda name: name in installed
