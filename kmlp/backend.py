@@ -14,13 +14,21 @@ def settle_backend():
 
     Keras takes TensorFlow unless its environment or its file says otherwise, and then
     fails on a machine that has JAX or PyTorch alone. A choice that somebody made by
-    `KERAS_BACKEND` stays.
+    `KERAS_BACKEND`, or for another backend by the file, stays.
     """
     if "keras" in sys.modules or "KERAS_BACKEND" in os.environ:
         return
-    installed = [name for name in BACKENDS if importlib.util.find_spec(name)]
-    if installed and _configured() not in installed:
-        os.environ["KERAS_BACKEND"] = installed[0]
+    configured = _configured()
+    if configured not in BACKENDS or _installed(configured):
+        return
+    for name in BACKENDS:
+        if _installed(name):
+            os.environ["KERAS_BACKEND"] = name
+            return
+
+
+def _installed(name):
+    return importlib.util.find_spec(name) is not None
 
 
 def _configured():
