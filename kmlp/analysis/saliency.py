@@ -14,6 +14,8 @@ from kmlp.analysis.gradients import differentiated, logits_of
 from kmlp.analysis.maps import checked_images, find_map
 
 BATCH = 8  # images, or points on the way to one, that are differentiated at once
+STEPS = (64, 192, 576)  # thrice as many have the former ones' middles among theirs
+TOLERANCE = 0.01  # of the logit's change, that they may miss
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Saliency:
         gap: `(N,)` of integrated gradients: by how much their sum misses the change
             of the logit from the baseline to the image, in logits.
         change: `(N,)` that change.
+        steps: `(N,)` of integrated gradients: the number of parts of each image.
         layer: of a class-activation map, the name of the layer.
     """
 
@@ -42,6 +45,7 @@ class Saliency:
     values: np.ndarray | None = None
     gap: np.ndarray | None = None
     change: np.ndarray | None = None
+    steps: np.ndarray | None = None
     layer: str | None = None
 
 
@@ -111,7 +115,9 @@ def smooth_grad(
         drawn = draws[index].standard_normal(run.images.shape[1:], "float32")
         return run.images[index] + deviations[index] * drawn
 
-    return _magnitudes(run.mean(point, samples, classes), logits, classes)
+    places = [(i, n) for i in range(len(run.images)) for n in range(samples)]
+    mean = (run.sums(point, places, classes) / samples).astype("float32")
+    return _magnitudes(mean, logits, classes)
 
 
 def integrated_gradients(
@@ -119,19 +125,20 @@ def integrated_gradients(
     images,
     classes=None,
     *,
-    steps=64,
+    steps=None,
     baseline=0.0,
     batch_size=BATCH,
 ):
     """The gradient's integral on the straight way from a baseline to the image.
 
     Times the difference to the baseline it shares out, over all pixels, by how much
-    the logit changes on that way; the integral is a sum at the middles of `steps`
-    equal parts, and the `gap` says how much is missed by that.
+    the logit changes on that way; the integral is a sum at the middles of equal parts,
+    and the `gap` says how much is missed by that.
 
     Args:
         model, images, classes, batch_size: as in `gradient`.
-        steps: number of parts.
+        steps: number of parts; `None`: for each image the first of `STEPS` (64, 192,
+            576) that misses no more than 1 % of the change (`TOLERANCE`), or the last.
         baseline: where the way begins, an image that says nothing: a number, one value
             per channel or an array of the images' shape, in the values that the model
             takes; 0 is the mean of the training set where images are normalised,
@@ -146,7 +153,8 @@ def integrated_gradients(
     Reference: Sundararajan, Taly and Yan (2017), Sect. 3 and eq. 3; completeness is
     their Proposition 1.
     """
-    _check_count(steps=steps)
+    if steps is not None:
+        _check_count(steps=steps)
     run = _Run(model, images, batch_size)
     try:
         start = np.broadcast_to(np.asarray(baseline, "float32"), run.images.shape)
@@ -158,21 +166,40 @@ def integrated_gradients(
     _, logits, classes = run.at_images(classes)
     _, before, _ = run.at_images(classes, start)
 
-    def point(index, step):
-        way = (step + 0.5) / steps
-        return start[index] + way * (run.images[index] - start[index])
-
-    values = (run.images - start) * run.mean(point, steps, classes)
     rows = np.arange(len(classes))
     change = logits[rows, classes] - before[rows, classes]
+
+    def point(index, way):
+        return start[index] + way * (run.images[index] - start[index])
+
+    sums = np.zeros(run.images.shape, "float64")
+    parts = np.zeros(len(rows), "int64")
+    left = rows
+    for count in STEPS if steps is None else (steps,):
+        # Every third middle is one of the coarser parts, and already in the sum.
+        places = [
+            (i, (k + 0.5) / count)
+            for i in left
+            for k in range(count)
+            if not parts[i] or k % 3 != 1
+        ]
+        sums += run.sums(point, places, classes)
+        parts[left] = count
+        means = (sums / parts[:, None, None, None]).astype("float32")
+        values = (run.images - start) * means
+        gap = values.sum((1, 2, 3), dtype="float64").astype("float32") - change
+        left = np.flatnonzero(np.abs(gap) > TOLERANCE * np.abs(change))
+        if not len(left):
+            break
     return Saliency(
         maps=values.sum(-1),
         signed=True,
         classes=classes,
         logits=logits,
         values=values,
-        gap=values.sum((1, 2, 3), dtype="float64").astype("float32") - change,
+        gap=gap,
         change=change,
+        steps=parts,
     )
 
 
@@ -263,10 +290,12 @@ class _Run:
         _check_classes(classes, logits)
         return gradients, logits, chosen
 
-    def mean(self, point, count, classes):
-        """The mean gradient over `point(image, number)` of `count` numbers."""
+    def sums(self, point, places, classes):
+        """Each image's sum of the gradients at `point(image, x)`, of places (image, x).
+
+        In double precision; `places` may leave images out, whose sums are zero.
+        """
         found = np.zeros(self.images.shape, "float64")
-        places = [(i, n) for i in range(len(self.images)) for n in range(count)]
         for rows, batch in _batches(len(places), self.batch_size):
             owners = np.array([places[k][0] for k in batch])
             points = [point(*places[k]) for k in batch[:rows]]
@@ -274,7 +303,7 @@ class _Run:
             points = np.stack(points).astype("float32")
             gradients, _ = self._step(points, classes[owners])
             np.add.at(found, owners[:rows], gradients[:rows])
-        return (found / count).astype("float32")
+        return found
 
 
 def _magnitudes(gradients, logits, classes):

@@ -153,6 +153,44 @@ def test_integrated_gradients_are_complete(name):
     np.testing.assert_allclose(sums - found.change, found.gap, atol=1e-4)
 
 
+def test_integrated_gradients_take_the_steps_that_they_need():
+    """A kink's middles are counted: a pixel over the threshold has the gradient 1."""
+    threshold = 0.5
+    pixels = np.array([0.3, 0.53, 0.5401, 0.505, 0.56, 0.95], "float32")
+    expected = []
+    for count in (64, 192, 576):
+        middles = (np.arange(count) + 0.5) / count
+        over = (middles * pixels[:, None] > threshold).sum(1)
+        expected.append(pixels * over / count)
+    sums = np.stack(expected)
+    change = np.maximum(pixels - threshold, 0)
+    enough = np.abs(sums - change) <= 0.01 * change
+    enough[-1] = True
+    level = enough.argmax(0)
+    assert set(level) == {0, 1, 2}
+    assert (np.abs(sums - change)[-1] > 0.01 * change).any()
+
+    def kinked(x):
+        return keras.ops.relu(keras.ops.reshape(x, (-1, 1)) - threshold)
+
+    found = saliency.integrated_gradients(kinked, pixels.reshape(-1, 1, 1, 1))
+    np.testing.assert_array_equal(found.steps, np.array([64, 192, 576])[level])
+    chosen = sums[level, np.arange(len(pixels))]
+    np.testing.assert_allclose(found.maps.ravel(), chosen, atol=1e-6)
+    np.testing.assert_allclose(found.gap, chosen - change, atol=1e-6)
+
+
+def test_further_steps_are_those_of_one_sum():
+    model = small("convmlp")
+    x = images(model, 3)
+    found = saliency.integrated_gradients(model, x)
+    for index, steps in enumerate(found.steps):
+        one = x[index : index + 1]
+        alone = saliency.integrated_gradients(model, one, steps=int(steps))
+        assert relative_error(found.values[index], alone.values[0]) < 1e-5
+    assert found.steps.max() > 64
+
+
 @pytest.mark.parametrize("name", ["resmlp", "resmlp_batch_norm", "repmlpnet"])
 def test_cam_of_norm_pool_dense_by_hand(name):
     """The Dense's weights on the map, with the norm's scale and without its shift."""

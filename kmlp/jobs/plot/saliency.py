@@ -67,7 +67,13 @@ def add(kinds):
     add("--samples", type=positive, metavar="N", help="of SmoothGrad (25)")
     add("--noise", type=rate, metavar="X", help="of SmoothGrad, for the range (0.15)")
     add("--seed", type=seed, metavar="N", help="of SmoothGrad's noise (0)")
-    add("--steps", type=positive, metavar="N", help="of integrated gradients (64)")
+    add(
+        "--steps",
+        type=positive,
+        metavar="N",
+        help="of integrated gradients (64; 192 or 576 where an image's logit change is "
+        "missed by more than 1 %%)",
+    )
     add(
         "--baseline",
         choices=("black", "mean"),
@@ -236,7 +242,7 @@ def _explain(method, viewer, pixels, of_class, options):
         worst = np.abs(found.gap / np.where(found.change == 0, np.inf, found.change))
         print(
             f"{viewer.label}: integrated gradients miss up to {worst.max():.1%} of the "
-            "logit's change",
+            f"logit's change ({found.steps.max()} steps)",
             flush=True,
         )
     return found
