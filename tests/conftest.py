@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
+import pytest
 
 import kmlp  # noqa: F401
 
@@ -40,5 +41,16 @@ def pytest_collection_finish():
 
     A full search takes a second with them, and there are hundreds: a sixth of the time.
     """
+    _keep()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _kept():
+    """Nor is what a module's tests leave behind, in caches and graphs."""
+    yield
+    _keep()
+
+
+def _keep():
     gc.collect()
     gc.freeze()

@@ -187,6 +187,7 @@ def test_clusters(resmlp, tmp_path, capfd):
     assert forms["compressed"]["gzip_bytes"] < 0.9 * forms["float32"]["gzip_bytes"]
 
 
+@pytest.mark.long
 def test_quantisation_aware_training(resmlp, tmp_path, capfd):
     version, report, _ = compressed(
         capfd, tmp_path, resmlp, "--method", "quantize", *LEARNS

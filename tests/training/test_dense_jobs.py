@@ -110,14 +110,8 @@ def test_scenes_to_artifacts(head, few_scenes, tmp_path, capfd):
     assert known.class_names == (shapes if detects else ("background", *shapes))
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        "retinanet",
-        pytest.param("cascade_mask_rcnn", marks=pytest.mark.long),
-        pytest.param("semantic_fpn", marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("head", ["retinanet", "cascade_mask_rcnn", "semantic_fpn"])
 def test_other_heads_and_precision(head, few_scenes, tmp_path, capfd):
     precision = {"retinanet": ["--precision", "bfloat16"]}.get(head, [])
     precision += {"semantic_fpn": ["--xla", "--steps-per-execution", 2]}.get(head, [])
@@ -137,7 +131,10 @@ FOLDERS = {  # recipe that is implied, its data, arguments
 }
 
 
-@pytest.mark.parametrize("kind", FOLDERS)
+@pytest.mark.parametrize(
+    "kind",
+    ["coco", "ade20k", pytest.param("cityscapes", marks=pytest.mark.long)],
+)
 def test_recipes_on_real_layouts(kind, tmp_path, capfd):
     head, write, more = FOLDERS[kind]
     data = write(tmp_path / "data")
@@ -165,6 +162,7 @@ def test_recipes_on_real_layouts(kind, tmp_path, capfd):
         assert "left out" in printed or report["data"]["notes"]
 
 
+@pytest.mark.long
 def test_a_run_that_was_cut_off_goes_on(few_scenes, tmp_path, capfd, monkeypatch):
     from training.engine.tensorflow import TensorFlowEngine
 

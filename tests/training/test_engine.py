@@ -165,13 +165,8 @@ def test_steps_are_those_of_keras(engine):
     assert values["finite"].all()
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, marks=[pytest.mark.long] if case != "resmlp" else [])
-        for case in FAMILIES  # they drop nothing: XLA draws other random numbers
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("case", FAMILIES)  # drop nothing: XLA draws other numbers
 def test_compiled_steps_are_those_of_the_graph(engine, case):
     options = {"clip_norm": 1.0, "ema": 0.9}
     plain = run(prepared(engine, case, **options), case, 5)
