@@ -99,10 +99,12 @@ def _rewrite_parts(layer, replace):
         for name, value in attributes.items()
         if not name.startswith("_") and _holds_layers(value)
     }
-    # A built layer refuses new parts and keeps count of the old ones; these take
-    # the place of their equals.
+    # A built layer refuses new parts; these take the place of their equals. Keras knows
+    # those by their addresses, and would take a new part for the freed one that it
+    # stands in place of in memory.
     twin._tracker.unlock()
-    twin._layers.clear()
+    for part in list(twin._layers):
+        twin._tracker.untrack(part)
     for name, value in parts.items():
         setattr(twin, name, _rewrite_value(value, replace))
     twin._tracker.lock()

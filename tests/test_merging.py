@@ -186,6 +186,14 @@ def shared():
     return keras.Model(inputs, block(block(inputs)))
 
 
+def test_no_part_is_taken_for_one_that_is_gone():
+    """Keras leaves out a part whose address it has noted, though another had it."""
+    merged = kmlp.merge(subclassed())
+    for layer in merged._flatten_layers():
+        parts = {id(part) for part in layer._layers}
+        assert layer._tracker.stored_ids["layers"] == parts, layer.name
+
+
 @pytest.mark.parametrize(
     "make", [functional, sequential, subclassed, nested, nested_backbone, shared]
 )
