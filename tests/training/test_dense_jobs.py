@@ -133,7 +133,10 @@ FOLDERS = {  # recipe that is implied, its data, arguments
 
 @pytest.mark.parametrize(
     "kind",
-    ["coco", "ade20k", pytest.param("cityscapes", marks=pytest.mark.long)],
+    [
+        "ade20k",
+        *(pytest.param(k, marks=pytest.mark.long) for k in ("coco", "cityscapes")),
+    ],
 )
 def test_recipes_on_real_layouts(kind, tmp_path, capfd):
     head, write, more = FOLDERS[kind]
