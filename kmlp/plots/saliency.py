@@ -11,7 +11,7 @@ from kmlp.plots.sheets import colour_bar, new_sheet, short
 # Single pixels far above all others would leave nothing else to see.
 PERCENTILE = 99
 _SIDE, _TITLE, _LINE = 1.55, 0.4, 0.15  # inches
-_SHARE = "how much a place counts, as a share of its map's largest"
+_SHARE = "how much a place counts,\nas a share of its map's largest"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +90,7 @@ def saliency(columns, *, names=None, alone=False):
         axes.set_title("\n".join(short(line, _SIDE) for line in lines), fontsize=8)
     for signed, axes in zip(kinds, bars):
         if signed:
-            ticks = {-1: "against the class", 0: "0", 1: "for it"}
+            ticks = {-1: "against", 0: "0", 1: "for"}
             colour_bar(axes, style.DIVERGING, -1, 1, ticks, _SHARE)
         else:
             ticks = {0: "0", 0.5: "0.5", 1: "1"}

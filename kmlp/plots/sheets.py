@@ -2,7 +2,9 @@
 
 from kmlp.plots import style
 
-_BARS, _LONGEST, _THICK = 0.62, 3.4, 0.1  # inches
+# Inches: of the bars' strip, of a bar, of the room for what stands at a bar's ends.
+_BARS, _LONGEST, _THICK, _ENDS = 0.8, 3.4, 0.1, 0.6
+_TOP = 0.17  # of a bar's lower edge, from the strip's upper one
 
 
 def new_sheet(rows, columns, width, height, bars=1):
@@ -16,15 +18,15 @@ def new_sheet(rows, columns, width, height, bars=1):
     Returns:
         The figure, `(rows, columns)` axes, and the list of the bars' axes.
     """
-    width = max(width, 1.6 * bars)
+    width = max(width, 2.1 * bars)
     figure = style.new_figure(width, height + _BARS)
     above, below = figure.subfigures(2, 1, height_ratios=[height, _BARS])
     panels = above.subplots(rows, columns, squeeze=False)
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
     share = 1 / bars
-    length = min(_LONGEST / width, 0.8 * share)
+    length = min(_LONGEST / width, share - _ENDS / width)
     left = [(index + 0.5) * share - length / 2 for index in range(bars)]
-    places = [(x, 0.72, length, _THICK / _BARS) for x in left]
+    places = [(x, 1 - _TOP / _BARS, length, _THICK / _BARS) for x in left]
     return figure, panels, [below.add_axes(place) for place in places]
 
 
@@ -35,8 +37,8 @@ def colour_bar(axes, colours, lowest, highest, ticks, label):
         axes: from `new_sheet`.
         colours: name of the scale.
         lowest, highest: its ends.
-        ticks: `{value: what stands there}`.
-        label: what the colours are.
+        ticks: `{value: what stands there}`, narrow words.
+        label: what the colours are, in lines of up to 30 letters.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize

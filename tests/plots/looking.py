@@ -1,6 +1,8 @@
-"""What every plot has to be: drawable and labelled."""
+"""What every plot has to be: drawable, labelled, and whole within its edges."""
 
 from kmlp.plots import style
+
+EDGE = 0.05  # inches that a letter may come too near
 
 
 def check_figure(figure, folder):
@@ -15,6 +17,7 @@ def check_figure(figure, folder):
         style.save(figure, path, dpi=40)
     assert files[0].read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in files[1].read_bytes()[:1000]
+    check_edges(figure)
     assert any(axes.has_data() for axes in figure.axes)
     for axes in figure.axes:
         if not axes.get_visible() or not axes.axison:
@@ -24,6 +27,15 @@ def check_figure(figure, folder):
             if len(ticks):
                 # A side that shares its scale may leave the words to its neighbour.
                 assert _labelled(figure, axes, side), f"{side} of {axes.get_title()!r}"
+
+
+def check_edges(figure):
+    """Nothing that is drawn is cut off."""
+    figure.draw_without_rendering()
+    drawn = figure.get_tightbbox()
+    width, height = figure.get_size_inches()
+    room = (drawn.x0, drawn.y0, width - drawn.x1, height - drawn.y1)
+    assert min(room) > -EDGE, f"left, bottom, right, top: {room} inches"
 
 
 def _labelled(figure, axes, side):

@@ -116,6 +116,12 @@ def test_long_names_stay_in_their_column(tmp_path):
                 assert text.get_window_extent().width <= axes.bbox.width * 1.05
 
 
+@pytest.mark.parametrize("chosen", [[0], [1], [0, 1], [0, 1, 2]])
+def test_words_of_the_bars_stay_within_the_sheet(chosen, tmp_path):
+    own = columns()
+    check_figure(plots.saliency([own[index] for index in chosen]), tmp_path)
+
+
 @pytest.mark.parametrize(
     "wrong", [[], [column("a", np.ones((3, 8, 8))), column("b", np.ones((2, 8, 8)))]]
 )
