@@ -134,8 +134,8 @@ FOLDERS = {  # recipe that is implied, its data, arguments
 @pytest.mark.parametrize(
     "kind",
     [
-        "ade20k",
-        *(pytest.param(k, marks=pytest.mark.long) for k in ("coco", "cityscapes")),
+        pytest.param(kind, marks=[pytest.mark.long] if kind != "ade20k" else [])
+        for kind in FOLDERS
     ],
 )
 def test_recipes_on_real_layouts(kind, tmp_path, capfd):

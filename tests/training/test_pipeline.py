@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from image_folders import DAMAGES, damage, numbered_source, write_folder, write_image
+from stopping import stopped
 
 from kmlp.data import evaluation_batches, open_source, reason
 from kmlp.data.batches import statistics
@@ -274,20 +275,6 @@ def test_evaluation_shows_every_image_once(case):
     if workers == 1:
         assert shown == list(range(count))
     assert sorted(shown) == list(range(count))
-
-
-def stopped(dataset):
-    """The `Stop` that going through a data set ends with.
-
-    The iterator goes here: left to the garbage collector it might be collected on a
-    thread of its own, which would wait for itself, and nothing be collected any more.
-    """
-    with pytest.raises(tf.errors.OpError) as raised:
-        for _ in dataset:
-            pass
-    found = reason(raised.value)
-    del raised  # its traceback holds the iterator
-    return found
 
 
 GONE = "No such file or directory"

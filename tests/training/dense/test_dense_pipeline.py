@@ -15,8 +15,8 @@ from dense_folders import (
     write_cityscapes,
     write_coco,
 )
+from stopping import stopped
 
-from kmlp.data import reason
 from kmlp.data.dense import (
     DenseSource,
     DenseSplit,
@@ -453,31 +453,19 @@ def test_targets_score_as_perfect_detections(tmp_path, kind):
     assert scores["mask_AP"] > 0.97
 
 
-def failure(batches):
-    """What ends the iteration, in words.
-
-    The iterator goes here: left to the garbage collector it might be collected on a
-    thread of its own, which would wait for itself, and nothing be collected any more.
-    """
-    iterator = iter(batches)
-    with pytest.raises(tf.errors.OpError) as caught:
-        next(iterator)
-    line = str(reason(caught.value))
-    del caught  # its traceback holds the iterator
-    return line
-
-
 @pytest.mark.parametrize("task", AUGMENTED)
 def test_what_cannot_be_read_ends_the_run_with_a_line(task):
     source = scenes(task, train=4)
     spoil_one(source.train)
-    line = failure(training_batches(source, recipe_of(task), batch_size=4, **FOUR))
+    batches = training_batches(source, recipe_of(task), batch_size=4, **FOUR)
+    line = str(stopped(batches.take(1)))
     assert line.startswith("An image or its annotation cannot be used")
     assert line.endswith("Received: some/file.jpg (cut short)")
     source = scenes(task, train=4)
     spoil_one(source.train, error=FileNotFoundError(2, "No such file", "x/y.jpg"))
     source.train.on_corrupt = "skip"  # a file that is gone is another matter
-    line = failure(training_batches(source, recipe_of(task), batch_size=4, **FOUR))
+    batches = training_batches(source, recipe_of(task), batch_size=4, **FOUR)
+    line = str(stopped(batches.take(1)))
     assert "can no longer be read" in line
     assert "x/y.jpg" in line
 
