@@ -2,6 +2,7 @@
 
 import gc
 import os
+from pathlib import Path
 
 # Must stand before TensorFlow is imported, whose lines several workers would mix.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -34,6 +35,18 @@ def pytest_configure(config):
     """
     if hasattr(config.option, "loadscopereorder"):
         config.option.loadscopereorder = False
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Write the ids of skipped tests to the file that `KMLP_SKIPPED` names.
+
+    `.ci/run` runs them again where the optional packages are installed.
+    """
+    path = os.environ.get("KMLP_SKIPPED")
+    if path:
+        skipped = terminalreporter.stats.get("skipped", [])
+        ids = dict.fromkeys(report.nodeid for report in skipped)
+        Path(path).write_text("".join(f"{name}\n" for name in ids))
 
 
 def pytest_collection_finish():

@@ -125,6 +125,7 @@ print(picture.size)
 
 
 def test_tensorflow_is_not_needed():
+    pytest.importorskip("jax")
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         env={**os.environ, "KERAS_BACKEND": "jax"},

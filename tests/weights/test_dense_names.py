@@ -7,10 +7,10 @@ from cases import images, run
 
 import kmlp
 from kmlp.detection import CascadeMaskRCNN, MaskRCNN, RetinaNet
-from kmlp.pytorch.convmlp import ConvMLP as TorchConvMLP
 from kmlp.segmentation import SemanticFPN, UperNet
 
 torch = pytest.importorskip("torch")
+published = pytest.importorskip("kmlp.pytorch.convmlp")
 nn, functional = torch.nn, torch.nn.functional
 TOLERANCE = 1e-5
 CLASSES, FILTERS, UNITS, MASK = 5, 12, 20, 8
@@ -85,7 +85,7 @@ def state_of(module, backbone):
 def backbones():
     """Our backbone, and the authors' layout of it with other weights."""
     ours = kmlp.ConvMLP(3, (64, 96, 3), include_top=False, **SMALL)
-    theirs = TorchConvMLP(
+    theirs = published.ConvMLP(
         blocks=(1, 1, 1),
         dims=(10, 12, 14),
         mlp_ratios=(2, 2, 2),

@@ -140,10 +140,9 @@ print(download(dataclasses.replace(entry, address=sys.argv[1])))
 
 
 def downloading(site):
-    """Another process that downloads; on NumPy, whose import is the quickest."""
+    """Start another process that downloads."""
     return subprocess.Popen(
         [sys.executable, "-c", CODE, site.address],
-        env=os.environ | {"KERAS_BACKEND": "numpy"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -477,6 +476,7 @@ def test_killed_midway(site, cache, how):
     part = cache / PART
     while not (part.exists() and part.stat().st_size):
         assert time.monotonic() < deadline
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.01)
     process.send_signal(how)
     process.communicate()
