@@ -3,85 +3,104 @@
 Five families (RepMLPNet, ResMLP, ConvMLP, MS-MLP, sMLPNet) with the hybrids and
 ablations of their papers, exact merging of their training-time structure, and export
 of what remains.
+
+Importing `kmlp` imports neither Keras nor its backend: a name of this face is imported
+when it is first used.
 """
 
+import contextlib
 import importlib
+import sys
 
 from kmlp.backend import settle_backend
 from kmlp.quiet import quiet
 from kmlp.version import __version__
 
 settle_backend()
-# Keras loads its backend now, and TensorFlow's libraries announce themselves.
-with quiet():
-    from kmlp import (
-        analysis,
-        detection,
-        layers,
-        models,
-        pretrained,
-        segmentation,
-        weights,
-    )
-    from kmlp.analysis import profile
-    from kmlp.merging import merge
-    from kmlp.models import (
-        MSMLP,
-        ConvMLP,
-        FocalTransformer,
-        MSMLPHybrid,
-        RepMLPNet,
-        ResMLP,
-        SMLPNet,
-        SwinTransformer,
-        list_ablations,
-        list_models,
-    )
-    from kmlp.pretrained import create_model
-    from kmlp.weights import list_weights, load_published, resize
 
-# Imported on first use: TensorFlow stays out of what runs without it.
-_LAZY = {
-    name: f"kmlp.{name}"
-    for name in (
-        "callbacks",
-        "compression",
-        "export",
-        "plots",
-        "preprocessing",
-        "serving",
-    )
+# Public name -> the module that holds it.
+_NAMES = {
+    "ConvMLP": "kmlp.models.convmlp",
+    "FocalTransformer": "kmlp.models.focal",
+    "MSMLP": "kmlp.models.msmlp",
+    "MSMLPHybrid": "kmlp.models.hybrid",
+    "RepMLPNet": "kmlp.models.repmlpnet",
+    "ResMLP": "kmlp.models.resmlp",
+    "SMLPNet": "kmlp.models.smlpnet",
+    "SwinTransformer": "kmlp.models.swin",
+    "create_model": "kmlp.pretrained",
+    "list_ablations": "kmlp.models.ablations",
+    "list_models": "kmlp.models.registry",
+    "list_weights": "kmlp.weights",
+    "load_published": "kmlp.weights",
+    "merge": "kmlp.merging",
+    "profile": "kmlp.analysis",
+    "resize": "kmlp.weights",
 }
-
-__all__ = [
-    "MSMLP",
-    "ConvMLP",
-    "FocalTransformer",
-    "MSMLPHybrid",
-    "RepMLPNet",
-    "ResMLP",
-    "SMLPNet",
-    "SwinTransformer",
-    "__version__",
+_MODULES = (
+    "algebra",
     "analysis",
-    "create_model",
+    "artifacts",
+    "benchmarking",
+    "callbacks",
+    "compression",
+    "data",
     "detection",
+    "export",
     "layers",
-    "list_ablations",
-    "list_models",
-    "list_weights",
-    "load_published",
-    "merge",
+    "merging",
     "models",
+    "plots",
+    "preprocessing",
     "pretrained",
-    "profile",
-    "resize",
+    "recipes",
     "segmentation",
+    "serving",
+    "training",
     "weights",
-]
+)
+# The packages whose classes Keras finds by name when it loads a file.
+_SERIALIZABLE = ("layers", "models", "detection", "segmentation")
+
+__all__ = ["__version__", *sorted((*_NAMES, *_MODULES))]
+
+
+def _register():
+    """Register every class that a saved model may hold."""
+    # Keras loads its backend now, and TensorFlow's libraries announce themselves.
+    with quiet():
+        for name in _SERIALIZABLE:
+            importlib.import_module(f"kmlp.{name}")
+
+
+def _registered_with(keras):
+    """Register the classes once Keras is imported by somebody else than this package.
+
+    While one of our modules imports Keras, the others cannot be imported yet; using a
+    name of the face registers them.
+    """
+    if not any(f"kmlp.{name}" in sys.modules for name in _MODULES):
+        _register()
+
+
+with contextlib.suppress(ImportError):
+    from wrapt import when_imported
+
+    when_imported("keras")(_registered_with)
 
 
 def __getattr__(name):
-    if name in _LAZY:
-        return importlib.import_module(_LAZY[name])
-    raise AttributeError(f"module 'kmlp' has no attribute {name!r}")
+    if name in _NAMES:
+        _register()
+        value = getattr(importlib.import_module(_NAMES[name]), name)
+    elif name in _MODULES:
+        with quiet():
+            value = importlib.import_module(f"kmlp.{name}")
+    else:
+        raise AttributeError(f"module 'kmlp' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted(__all__)

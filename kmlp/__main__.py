@@ -1,5 +1,5 @@
 import sys
 
-from kmlp.cli import main
+from kmlp.commands.main import main
 
 sys.exit(main())

@@ -8,15 +8,16 @@ import numpy as np
 from keras.src.callbacks.monitor_callback import MonitorCallback
 
 from kmlp.artifacts import origin
+from kmlp.artifacts.running import difference, load_saved_model, load_tflite, run_model
+from kmlp.artifacts.signature import input_specs
 from kmlp.atomic import check_writable, new_version
 from kmlp.averages import Averages, average_pairs
+from kmlp.errors import InputError, RunError
 from kmlp.export.evidence import audited
 from kmlp.export.offer import offer
 from kmlp.export.precision import in_float32
-from kmlp.export.running import difference, load_saved_model, load_tflite, run_model
 from kmlp.export.saved_model import inference_form, write_saved_model
 from kmlp.export.scope import outside_strategy
-from kmlp.export.signature import input_specs
 from kmlp.export.tflite import check_options, write_tflite
 
 __all__ = ["MergeAndExport"]
@@ -91,12 +92,12 @@ class MergeAndExport(MonitorCallback):
         _check_choice("mode", mode, ("auto", "min", "max"))
         _check_choice("on_failure", on_failure, ("warn", "raise"))
         if save == "best" and monitor is None:
-            raise ValueError(
+            raise InputError(
                 "save='best' needs `monitor`, the name of a value that `fit` logs. "
                 "Received: monitor=None"
             )
         if not tolerance > 0:
-            raise ValueError(
+            raise InputError(
                 f"`tolerance` must be positive. Received: tolerance={tolerance!r}"
             )
         super().__init__(monitor, mode)
@@ -118,7 +119,7 @@ class MergeAndExport(MonitorCallback):
     def on_train_begin(self, logs=None):
         specs = input_specs(self.model)
         if len(specs) != 1:
-            raise ValueError(
+            raise InputError(
                 "MergeAndExport takes a model with one input. "
                 f"Received: inputs {[spec.name for spec in specs]}"
             )
@@ -244,7 +245,7 @@ class MergeAndExport(MonitorCallback):
         self.report["fully_connected_only"][name] = audit["fully_connected_only"]
         exact = name != "tflite" or self.quantize is None
         if not math.isfinite(error) or (exact and error > self.tolerance):
-            raise RuntimeError(
+            raise RunError(
                 f"The outputs of the {name} differ from the trained model's by more "
                 f"than tolerance={self.tolerance:g} of their magnitude. "
                 f"Received: {error:.3g}"
@@ -266,7 +267,7 @@ def _sample_images(sample, spec):
     shape, dtype = tuple(spec.shape[1:]), spec.dtype.as_numpy_dtype
     if sample is None:
         if None in shape:
-            raise ValueError(
+            raise InputError(
                 "A model of unknown height and width needs `sample`, images to "
                 f"compare on. Received: sample=None with input_shape={shape}"
             )
@@ -275,7 +276,7 @@ def _sample_images(sample, spec):
     if len(images.shape) != len(shape) + 1 or any(
         own not in (None, given) for own, given in zip(shape, images.shape[1:])
     ):
-        raise ValueError(
+        raise InputError(
             f"`sample` must hold a batch of images {shape}. "
             f"Received: shape {images.shape}"
         )
@@ -284,6 +285,6 @@ def _sample_images(sample, spec):
 
 def _check_choice(argument, value, choices):
     if value not in choices:
-        raise ValueError(
+        raise InputError(
             f"`{argument}` must be one of {choices}. Received: {argument}={value!r}"
         )

@@ -3,25 +3,22 @@
 import argparse
 import os
 import sys
+import traceback
 from pathlib import Path
+
+from kmlp.errors import Interrupted, KmlpError, RunError, TimeUp
 
 SMALLEST_IMAGE = 8
 # What `kmlp.resize` offers, known before Keras is imported.
 RESOLUTIONS = ("interpolate", "interpolate_cubic", "partition")
+_CLONE = Path(__file__).resolve().parents[1]
+# Where results go: into the clone, or outside of one where the command runs.
+SAVED_MODELS = (
+    _CLONE / "saved_models"
+    if (_CLONE / "training" / "train.py").is_file()
+    else Path("saved_models")
+)
 NAMED = 3  # how many of many a message names
-
-
-class Stop(Exception):
-    """Ends the job with one line for the person who started it.
-
-    Args:
-        message: what was wrong and the remedy; line breaks become spaces.
-        code: the process's exit code, 2 for input that cannot be worked with.
-    """
-
-    def __init__(self, message, code=2):
-        super().__init__(" ".join(str(message).split()))
-        self.code = code
 
 
 def first_line(error):
@@ -47,14 +44,18 @@ def aligned(rows, left=1):
     )
 
 
-def exit_code(program, job, interrupted="interrupted.", errors=()):
-    """Runs a command's job; its end as one line and an exit code.
+def exit_code(program, job, interrupted="interrupted."):
+    """Run a command's job and turn its end into one line and an exit code.
 
     Args:
-        program: name of the command.
-        job: function without arguments.
-        interrupted: what is said of Ctrl-C.
-        errors: further exceptions whose message is for the person.
+        program: Name of the command.
+        job: Function without arguments.
+        interrupted: What is said of Ctrl-C.
+
+    Returns:
+        0 at the end of the work or of its time; 1 where it could not be finished; 2 for
+        input that cannot be worked with; 128 and the signal's number after a signal.
+        With `KMLP_DEBUG=1` in the environment the traceback is printed too.
     """
     try:
         job()
@@ -62,13 +63,33 @@ def exit_code(program, job, interrupted="interrupted.", errors=()):
     except BrokenPipeError:
         # The reader of a pipe has gone; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (Stop, *errors) as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
-        return getattr(error, "code", 2)
     except KeyboardInterrupt:
         print(f"\n{program}: {interrupted}", file=sys.stderr)
         return 130
+    except Exception as error:
+        if os.environ.get("KMLP_DEBUG") == "1":
+            traceback.print_exc()
+        message, code = _end(error)
+        print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+        return code
     return 0
+
+
+def _end(error):
+    """Return the line and the exit code that an exception ends a command with."""
+    if isinstance(error, TimeUp):
+        return str(error), 0
+    if isinstance(error, Interrupted):
+        return str(error), 128 + error.signal
+    if isinstance(error, RunError):
+        return str(error), 1
+    if isinstance(error, (KmlpError, OSError, ImportError)):
+        return str(error), 2
+    return (
+        f"{type(error).__name__}: {first_line(error)[:300]} This is a fault of kmlp: "
+        "please report it where you got kmlp from, with the command and what it prints "
+        "with KMLP_DEBUG=1 in the environment."
+    ), 1
 
 
 def import_quietly(settle=True, needed=True):

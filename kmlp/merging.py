@@ -1,5 +1,6 @@
 """`merge`: a trained model in, its inference form out."""
 
+from kmlp.errors import InputError
 from kmlp.rewriting import rewrite
 
 
@@ -21,12 +22,12 @@ def merge(model):
         model has them.
 
     Raises:
-        ValueError: the model is not built.
+        InputError: the model is not built.
 
     Reference: RepMLPNet (Ding et al., 2022), Sect. 3.
     """
     if not model.built:
-        raise ValueError(
+        raise InputError(
             "merge() needs a built model: call it on data or build() it first. "
             f"Received: {model.name!r}, which has no weights yet"
         )

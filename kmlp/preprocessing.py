@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 
 from kmlp.artifacts import origin
-from kmlp.artifacts.forms import locate
-from kmlp.console import Stop
+from kmlp.artifacts.locating import locate
+from kmlp.errors import InputError, KmlpError
 
 # The later overrides the former: a report has what training really used.
 FILES = ("recipe.json", "report.json")
@@ -81,7 +81,7 @@ def preprocessing_of(path):
         path: of weights: a run's folder, a SavedModel's or a file.
 
     Raises:
-        Stop: something such that cannot be read.
+        InputError: something such that cannot be read.
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
@@ -103,7 +103,7 @@ def _carried(path):
     """The artifact's origin, `None` where there is none, or no artifact."""
     try:
         locate(path)
-    except Stop:
+    except KmlpError:
         return None
     return origin.read(path)
 
@@ -121,7 +121,7 @@ def _read(path):
     try:
         values = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise Stop(
+        raise InputError(
             "What a run wrote of its preprocessing cannot be read: restore the file, "
             f"or move it away and pass the values. Received: {str(path)!r} ({error})"
         ) from error

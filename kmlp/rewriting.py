@@ -4,7 +4,7 @@ import inspect
 
 import keras
 
-from kmlp.layers.base import copy, remade
+from kmlp.layers.layer import copy, remade
 
 # What a model knows of its images, its classes and its weights.
 _KEPT = ("preprocessing", "class_names", "weights_source", "num_classes", "task")

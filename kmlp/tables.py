@@ -4,6 +4,7 @@ import csv
 import io
 
 from kmlp.console import aligned
+from kmlp.errors import InputError
 
 FORMS = ("text", "csv", "markdown")
 
@@ -35,14 +36,14 @@ def table(header, rows, form="text", left=1):
         left: how many columns stand left, where the form knows sides.
 
     Raises:
-        ValueError: an unknown form, or a row of another length.
+        InputError: an unknown form, or a row of another length.
     """
     if form not in FORMS:
-        raise ValueError(f"form must be one of {FORMS}. Received: {form!r}")
+        raise InputError(f"form must be one of {FORMS}. Received: {form!r}")
     cells = [["" if c is None else str(c) for c in row] for row in (header, *rows)]
     for row in cells:
         if len(row) != len(cells[0]):
-            raise ValueError(
+            raise InputError(
                 f"Each row needs {len(cells[0])} cells, one per column. Received: {row}"
             )
     if form == "text":

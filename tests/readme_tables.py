@@ -28,14 +28,14 @@ def printed(command):
     Raises:
         ValueError: another program, or a command that fails.
     """
-    from kmlp import cli
+    from kmlp.commands import main
 
     program, *arguments = shlex.split(command)
     if program != "kmlp":
         raise ValueError(f"Only kmlp is called. Received: {command!r}")
     output = io.StringIO()
     with contextlib.redirect_stdout(output):
-        code = cli.main(arguments)
+        code = main.main(arguments)
     if code:
         raise ValueError(f"The command failed, code {code}. Received: {command!r}")
     return output.getvalue()

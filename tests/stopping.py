@@ -7,7 +7,7 @@ from kmlp.data import reason
 
 
 def stopped(dataset):
-    """The `Stop` that going through a data set ends with.
+    """The `InputError` that going through a data set ends with.
 
     The iterator goes here: left to the garbage collector it might be collected on a
     thread of its own, which would wait for itself, and nothing be collected any more.

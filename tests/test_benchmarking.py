@@ -10,12 +10,21 @@ import keras
 import pytest
 
 import kmlp
-from kmlp import benchmarking, cli, pytorch
-from kmlp.benchmarking import FORMS, PEAK, Contender, Timing, measure, report, table
-from kmlp.benchmarking.job import Benchmark
-from kmlp.benchmarking.operations import Operations, operations
+from kmlp import benchmarking, pytorch
+from kmlp.benchmarking import (
+    FORMS,
+    PEAK,
+    Contender,
+    Timing,
+    measure,
+    report,
+    table,
+)
+from kmlp.benchmarking.form_benchmark import Benchmark
 from kmlp.benchmarking.reasons import reasons
+from kmlp.benchmarking.tflite_operations import Operations, operations
 from kmlp.benchmarking.verdicts import ratio, verdicts
+from kmlp.commands import main
 from kmlp.pytorch.counterparts import counterpart
 
 TRAIN, MERGED, FLOAT32, INT8 = (
@@ -254,7 +263,7 @@ def test_bad_input_gets_one_line(argv, words, capsys, monkeypatch, tmp_path):
     # TensorFlow's threads are fixed once it has run, as it has in this process.
     monkeypatch.setattr(benchmarking, "use_threads", lambda threads: None)
     try:
-        code = cli.main(["benchmark", *argv])
+        code = main.main(["benchmark", *argv])
     except SystemExit as end:
         code = end.code
     captured = capsys.readouterr()

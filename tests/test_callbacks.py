@@ -13,8 +13,8 @@ import pytest
 
 from kmlp import callbacks
 from kmlp.artifacts import origin
+from kmlp.artifacts.running import load_saved_model, load_tflite, run_model
 from kmlp.callbacks import MergeAndExport
-from kmlp.export.running import load_saved_model, load_tflite, run_model
 
 ROOT = pathlib.Path(__file__).parents[1]
 SMALL = "resmlp_local"

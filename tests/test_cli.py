@@ -2,7 +2,7 @@
 
 import pytest
 
-from kmlp import cli
+from kmlp.commands import main
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ from kmlp import cli
     ],
 )
 def test_output(argv, words, capsys):
-    assert cli.main(argv) == 0
+    assert main.main(argv) == 0
     output = capsys.readouterr().out
     for word in words:
         assert word in output
@@ -50,7 +50,7 @@ def test_output(argv, words, capsys):
     ],
 )
 def test_bad_input_gets_one_line(argv, words, capsys):
-    assert cli.main(argv) == 2
+    assert main.main(argv) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1

@@ -7,7 +7,7 @@ import pytest
 import readme_tables
 from readme_tables import README, blocks, commands, printed, rendered
 
-from kmlp import cli
+from kmlp.commands import main
 
 TEXT = README.read_text()
 BLOCKS = blocks(TEXT)
@@ -27,12 +27,12 @@ def test_there_are_such_tables():
 
 def parse(words):
     if words[0] == "kmlp":
-        return cli._parser().parse_args(words[1:])
+        return main._parser().parse_args(words[1:])
     name = words[1].removesuffix(".py").replace("/", ".")
     script = importlib.import_module(name)
     if hasattr(script, "parse"):
         return script.parse(words[2:])
-    command = importlib.import_module("training.dense.command")
+    command = importlib.import_module("kmlp.commands.train_dense")
     return command.parse(name, "", script.HEADS, script.DATA, words[2:])
 
 

@@ -1,35 +1,13 @@
-"""Trains a detector over any hierarchical backbone, exports it and scores it.
-
-    python training/train_detector.py
-    python training/train_detector.py --head retinanet
-    python training/train_detector.py --arch msmlp_t --data coco:DIR --weights RUN
-
-The first trains on drawn scenes in a few minutes on a laptop and ends with COCO's AP of
-boxes and masks; with --data coco:DIR the recipe of the paper is used. A run that was
-stopped, however, goes on with the same command. The result lies in
-saved_models/HEAD_ARCH/VERSION: a SavedModel with boxes, scores, classes and masks as
-its outputs, trained.keras, pictures of predictions, results.json as COCO takes it,
-history.csv, recipe.json and report.json.
-"""
+"""Train a detector: `kmlp train --task detect` from a clone."""
 
 import sys
 from pathlib import Path
 
-if not __package__:
-    # As a script: its own folder"s modules are imported from the clone.
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+# A script's own folder comes first: what is imported is the clone's.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.dense import command
-from training.options import leave
-
-HEADS = ("retinanet", "mask_rcnn", "cascade_mask_rcnn")
-DATA = ("coco",)
-
-
-def main(argv=None):
-    """Runs the job; returns the process's exit code."""
-    return command.main("detection", "train_detector.py", __doc__, HEADS, DATA, argv)
-
+from kmlp.commands.train_detector import main  # noqa: E402
+from kmlp.commands.training_arguments import leave  # noqa: E402
 
 if __name__ == "__main__":
     leave(main())

@@ -1,36 +1,13 @@
-"""Trains a segmenter over any hierarchical backbone, exports it and scores it.
-
-    python training/train_segmenter.py
-    python training/train_segmenter.py --head upernet
-    python training/train_segmenter.py --arch repmlpnet_d256 --data cityscapes:DIR
-
-The first trains on drawn scenes in a few minutes on a laptop and ends with the mean
-IoU; with --data ade20k:DIR or cityscapes:DIR the recipe of the paper is used. A run
-that was stopped, however, goes on with the same command. The result lies in
-saved_models/HEAD_ARCH/VERSION: a SavedModel and model.tflite of class scores for every
-pixel, trained.keras, pictures of predictions, history.csv, recipe.json and report.json.
-"""
+"""Train a segmenter: `kmlp train --task segment` from a clone."""
 
 import sys
 from pathlib import Path
 
-if not __package__:
-    # As a script: its own folder"s modules are imported from the clone.
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+# A script's own folder comes first: what is imported is the clone's.
+sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from training.dense import command
-from training.options import leave
-
-HEADS = ("semantic_fpn", "upernet")
-DATA = ("ade20k", "cityscapes")
-
-
-def main(argv=None):
-    """Runs the job; returns the process's exit code."""
-    return command.main(
-        "segmentation", "train_segmenter.py", __doc__, HEADS, DATA, argv
-    )
-
+from kmlp.commands.train_segmenter import main  # noqa: E402
+from kmlp.commands.training_arguments import leave  # noqa: E402
 
 if __name__ == "__main__":
     leave(main())

@@ -5,10 +5,11 @@ import math
 
 import keras
 
-from kmlp.analysis.memory import live_bytes, weight_bytes
+from kmlp.analysis.live_memory import live_bytes, weight_bytes
 from kmlp.analysis.stages import StageProfile, stage_rows
 from kmlp.analysis.tracing import trace
 from kmlp.console import aligned
+from kmlp.errors import InputError
 
 # Keras' own layers whose kernel is applied once per output position.
 _LINEAR = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
@@ -53,7 +54,7 @@ class Profile:
         activations: values that all matrix products and convolutions put out.
         weight_bytes: of the weights in the dtype in which they are held.
         peak_activation_bytes: of activations that are alive at once in inference on
-            `batch` images, at most; `kmlp.analysis.memory` says what is counted.
+            `batch` images, at most; `kmlp.analysis.live_memory` says what is counted.
         stages: a `StageProfile` of the stem, of each stage and of the head; one row
             where the model has no `pyramid_outputs`.
         batch: images that memory is counted for.
@@ -110,21 +111,21 @@ def profile(model, input_shape=None, *, batch=1):
         A `Profile`; printed, a table.
 
     Raises:
-        ValueError: the model's sizes are unknown and none are given, the model has no
+        InputError: the model's sizes are unknown and none are given, the model has no
             graph, or `batch` is no positive integer.
     """
     if not hasattr(model, "operations") and not isinstance(model, keras.Sequential):
-        raise ValueError(
+        raise InputError(
             "profile() reads a functional or Sequential model's graph. "
             f"Received: {model!r}"
         )
     if not isinstance(batch, int) or batch < 1:
-        raise ValueError(f"batch must be 1, 2, … images. Received: batch={batch!r}")
+        raise InputError(f"batch must be 1, 2, … images. Received: batch={batch!r}")
     shape = (
         tuple(model.inputs[0].shape[1:]) if input_shape is None else tuple(input_shape)
     )
     if None in shape:
-        raise ValueError(
+        raise InputError(
             "The model takes images of any size: pass input_shape=(height, width, "
             f"channels) to count at one. Received: input_shape={shape}"
         )

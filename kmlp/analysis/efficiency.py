@@ -5,6 +5,7 @@ import gc
 
 from kmlp.analysis.complexity import profile
 from kmlp.analysis.shapes import shapes_only
+from kmlp.errors import InputError
 from kmlp.models import create_model
 from kmlp.models.reported import Reported, reported
 
@@ -74,10 +75,10 @@ def efficiency(top1, macs, parameters):
         parameters: their number.
 
     Raises:
-        ValueError: nothing to divide by.
+        InputError: nothing to divide by.
     """
     if not (macs > 0 and parameters > 0):
-        raise ValueError(
+        raise InputError(
             "A network without multiply-adds or without parameters has no efficiency. "
             f"Received: macs={macs}, parameters={parameters}"
         )
@@ -96,7 +97,7 @@ def cost(name):
         A `Cost`.
 
     Raises:
-        ValueError: an unknown name; the message has the nearest.
+        InputError: an unknown name; the message has the nearest.
     """
     # Costs need shapes only; drawing weights would take most of the time.
     with shapes_only():

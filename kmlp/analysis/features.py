@@ -34,7 +34,7 @@ def stage_maps(model, images, *, layers=None, batch_size=BATCH):
         `{name: (N, h, w, C) float32}`, `"P2"` or the layer's name, in order.
 
     Raises:
-        ValueError: a model without maps, no such layer, or images that do not fit.
+        InputError: a model without maps, no such layer, or images that do not fit.
 
     Reference: ConvMLP (Li et al., 2021), Fig. 4.
     """

@@ -8,6 +8,7 @@ from keras import ops
 
 from kmlp.analysis.graphs import calls_of, graph_of
 from kmlp.analysis.maps import run_graph
+from kmlp.errors import InputError
 from kmlp.layers import ClassifierHead
 
 _ENDS = (keras.layers.Dense, ClassifierHead)
@@ -94,7 +95,7 @@ def differentiated(function, variables=()):
             return _arrays((derivative, further))
 
     else:
-        raise ValueError(
+        raise InputError(
             "Derivatives are taken on TensorFlow, JAX or PyTorch: set KERAS_BACKEND to "
             f"tensorflow, jax or torch. Received: {backend!r}"
         )
@@ -119,7 +120,7 @@ def logits_of(model):
         that it reads.
 
     Raises:
-        ValueError: neither images in nor one batch of classes out.
+        InputError: neither images in nor one batch of classes out.
     """
     if not isinstance(model, keras.Model):
         return model, ()
@@ -129,7 +130,7 @@ def logits_of(model):
     one = len(inputs) == 1 and len(outputs) == 1
     if not one or len(inputs[0].shape) != 4 or len(outputs[0].shape) != 2:
         shapes = [tuple(tensor.shape) for tensor in (*inputs, *outputs)]
-        raise ValueError(
+        raise InputError(
             "Saliency is of a classifier: one batch of images (N, H, W, C) in, one of "
             f"classes (N, K) out. Received: {model.name!r} with {shapes}"
         )

@@ -7,7 +7,8 @@ import numpy as np
 
 from kmlp import algebra
 from kmlp.analysis.spatial import check_share_set, spatial_kernels
-from kmlp.layers.base import host
+from kmlp.errors import InputError
+from kmlp.layers.layer import host
 
 # The paper's: third stage, tenth block, (6, 6), counted from 0.
 STAGE, BLOCK, POSITION = 3, 10, 6
@@ -94,7 +95,7 @@ class Injection:
         footprint: `(kh, kw)`, height and width of the largest branches.
 
     Raises:
-        ValueError: the layer has no local branches.
+        InputError: the layer has no local branches.
     """
 
     def __init__(self, kernel):
@@ -159,7 +160,7 @@ def kernel_before_after(kernel, share_set=0, position=None):
         A `KernelPair`; for several of a layer, `Injection(kernel).at(…)`.
 
     Raises:
-        ValueError: no local branches, or no such share-set or position.
+        InputError: no local branches, or no such share-set or position.
 
     Reference: RepMLPNet (Ding et al., 2022), Appendix A, Fig. 3.
     """
@@ -171,7 +172,7 @@ def injected_kernels(model):
     """The `SpatialKernel`s of a model that have local branches.
 
     Raises:
-        ValueError: there are none.
+        InputError: there are none.
     """
     return check_branches(spatial_kernels(model), model.name)
 
@@ -180,7 +181,7 @@ def check_branches(kernels, name):
     """Those of some kernels with local branches; `ValueError` without any."""
     found = [kernel for kernel in kernels if kernel.branches]
     if not found:
-        raise ValueError(
+        raise InputError(
             "No local branches beside the FC kernels, so nothing is injected: they "
             "were trained without, or are merged already. It takes the train form of a "
             "network trained with such branches (`--local-kernels 1,3`); `kmlp plot "
@@ -195,7 +196,7 @@ def check_position(kernel, position):
     height, width = kernel.grid
     row, column = position
     if not (0 <= row < height and 0 <= column < width):
-        raise ValueError(
+        raise InputError(
             f"{kernel.name} is over {times(kernel.grid)} positions: row 0 to "
             f"{height - 1}, column 0 to {width - 1}. Received: position={position}"
         )

@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 
+from kmlp.errors import InputError
 from kmlp.layers import (
     ChannelMLP,
     ClassifierHead,
@@ -15,7 +16,7 @@ from kmlp.layers import (
     PositionLinear,
     SetSharingLinear,
 )
-from kmlp.layers.base import host
+from kmlp.layers.layer import host
 
 MIXING, CHANNEL, GATE = "patch mixing", "channel", "gate"
 EMBEDDING, CONVOLUTION, HEAD = "patch embedding", "convolution", "head"
@@ -91,10 +92,10 @@ def linear_layers(model):
         A list of `LinearLayer`.
 
     Raises:
-        ValueError: the model is not built.
+        InputError: the model is not built.
     """
     if not model.built:
-        raise ValueError(
+        raise InputError(
             "The linear layers of a model without weights are not known: call it on "
             f"data or build() it first. Received: {model.name!r}"
         )

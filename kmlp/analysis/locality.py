@@ -71,7 +71,7 @@ def locality(model):
         A `Locality`.
 
     Raises:
-        ValueError: no kernels over positions, or no local branches beside them.
+        InputError: no kernels over positions, or no local branches beside them.
     """
     return Locality(tuple(map(_measured, injected_kernels(model))))
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kmlp.analysis.graphs import calls_of, graph_of
+from kmlp.errors import InputError
 
 NAMED = 6  # how many of many maps a message names
 
@@ -40,10 +41,10 @@ def maps_of(model):
         A list of `Map`, named after layers.
 
     Raises:
-        ValueError: the model has no graph.
+        InputError: the model has no graph.
     """
     if graph_of(model) is None:
-        raise ValueError(
+        raise InputError(
             "The maps of a model are found in its graph: pass a functional or a built "
             f"Sequential model. Received: {model!r}"
         )
@@ -91,11 +92,11 @@ def find_map(model, layer=None):
             level of more than one position, or else the last map of the graph.
 
     Raises:
-        ValueError: no such map, or no map at all; the message names those that are.
+        InputError: no such map, or no map at all; the message names those that are.
     """
     levels, maps = pyramid_of(model), maps_of(model)
     if not maps:
-        raise ValueError(
+        raise InputError(
             "No layer of this model puts out a map (N, h, w, C): the gradient, "
             "SmoothGrad and integrated gradients need none. "
             f"Received: {model.name!r}"
@@ -108,7 +109,7 @@ def find_map(model, layer=None):
         near = difflib.get_close_matches(layer, known, NAMED, cutoff=0.5)
         ends = [one.name for one in maps if one.trunk] or list(known)
         near = near or [one.name for one in levels] + ends[-NAMED:]
-        raise ValueError(
+        raise InputError(
             "A map is named after a level of the pyramid or the layer that puts it "
             f"out; these would do, among others: {', '.join(near)}. "
             f"Received: layer={layer!r}"
@@ -178,7 +179,7 @@ def checked_images(images):
     """A batch of images as float32; `ValueError` where it is none."""
     images = np.asarray(images, "float32")
     if images.ndim != 4 or not len(images):
-        raise ValueError(
+        raise InputError(
             "`images` is a batch (N, H, W, C) of at least one, as the model takes it: "
             f"images[None] is one of one. Received: a shape of {images.shape}"
         )

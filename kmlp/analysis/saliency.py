@@ -12,6 +12,7 @@ from keras import ops
 
 from kmlp.analysis.gradients import differentiated, logits_of
 from kmlp.analysis.maps import checked_images, find_map
+from kmlp.errors import InputError
 
 BATCH = 8  # images, or points on the way to one, that are differentiated at once
 STEPS = (64, 192, 576)  # thrice as many have the former ones' middles among theirs
@@ -63,7 +64,7 @@ def gradient(model, images, classes=None, *, batch_size=BATCH):
         A `Saliency`; its maps are the largest magnitude over the channels.
 
     Raises:
-        ValueError: no classifier, images that do not fit it, or no such class.
+        InputError: no classifier, images that do not fit it, or no such class.
 
     Reference: Simonyan, Vedaldi and Zisserman (2014), Sect. 3.
     """
@@ -96,13 +97,13 @@ def smooth_grad(
         A `Saliency`; its maps are the largest magnitude over the channels of the mean.
 
     Raises:
-        ValueError: as in `gradient`, no sample, or noise below zero.
+        InputError: as in `gradient`, no sample, or noise below zero.
 
     Reference: Smilkov et al. (2017), SmoothGrad, Sect. 3.
     """
     _check_count(samples=samples)
     if not 0 <= noise < math.inf:
-        raise ValueError(
+        raise InputError(
             "`noise` is a share of the image's range, 0 or more, such as 0.15. "
             f"Received: noise={noise!r}"
         )
@@ -148,7 +149,7 @@ def integrated_gradients(
         A `Saliency`; its maps are sums over the channels, with signs.
 
     Raises:
-        ValueError: as in `gradient`, no step, or a baseline of another shape.
+        InputError: as in `gradient`, no step, or a baseline of another shape.
 
     Reference: Sundararajan, Taly and Yan (2017), Sect. 3 and eq. 3; completeness is
     their Proposition 1.
@@ -159,7 +160,7 @@ def integrated_gradients(
     try:
         start = np.broadcast_to(np.asarray(baseline, "float32"), run.images.shape)
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             "`baseline` is a number, a value per channel or an array of the images' "
             f"shape, {run.images.shape}. Received: shape {np.shape(baseline)}"
         ) from error
@@ -222,7 +223,7 @@ def class_activation_map(model, images, classes=None, *, layer=None, batch_size=
         A `Saliency`; its maps have signs, and the size of the layer's.
 
     Raises:
-        ValueError: as in `gradient`, or no such map; the message names those that
+        InputError: as in `gradient`, or no such map; the message names those that
             would do.
 
     References: Selvaraju et al. (2017), Grad-CAM, eq. 1 and 2, Appendix A; Zhou et al.
@@ -319,7 +320,7 @@ def _magnitudes(gradients, logits, classes):
 def _chosen(logits, classes):
     """Each image's logit of its class, and that class; below 0: the likeliest."""
     if len(logits.shape) != 2:
-        raise ValueError(
+        raise InputError(
             "Saliency is of one batch of logits (N, K). "
             f"Received: a shape of {tuple(logits.shape)}"
         )
@@ -336,7 +337,7 @@ def _asked(classes, count):
         return np.full(count, -1, "int32")
     asked = np.asarray(classes)
     if asked.dtype.kind not in "iu" or asked.shape not in ((), (count,)):
-        raise ValueError(
+        raise InputError(
             f"`classes` is a class's number, one for each of the {count} images, or "
             f"None. Received: classes={classes!r}"
         )
@@ -347,7 +348,7 @@ def _check_classes(classes, logits):
     wrong = [c for c in np.ravel(classes) if c is not None]
     wrong = [int(c) for c in wrong if not 0 <= c < logits.shape[-1]]
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"The model has classes 0 to {logits.shape[-1] - 1}. Received: "
             f"classes={wrong[0]}"
         )
@@ -356,7 +357,7 @@ def _check_classes(classes, logits):
 def _check_count(**argument):
     ((name, value),) = argument.items()
     if not hasattr(value, "__index__") or value < 1:
-        raise ValueError(f"`{name}` is at least 1. Received: {name}={value!r}")
+        raise InputError(f"`{name}` is at least 1. Received: {name}={value!r}")
 
 
 def _batches(count, size):

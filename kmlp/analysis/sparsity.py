@@ -9,6 +9,7 @@ import numpy as np
 
 from kmlp.analysis.linear import KINDS, PARTS, linear_layers
 from kmlp.console import aligned
+from kmlp.errors import InputError
 
 COLUMNS = ("depth", "layer", "kind", "part", "weights", "threshold", "below", "zero")
 
@@ -129,17 +130,17 @@ def sparsity(model, threshold=0.05):
         projection.
 
     Raises:
-        ValueError: a model without weights or linear layers, or another threshold.
+        InputError: a model without weights or linear layers, or another threshold.
 
     Reference: ResMLP (Touvron et al., 2021), Sect. 3.3, Figs. 3 and B.2.
     """
     if not 0 < threshold < 1:
-        raise ValueError(
+        raise InputError(
             f"`threshold` is a share in (0, 1). Received: threshold={threshold!r}"
         )
     rows = tuple(_measured(layer, threshold) for layer in linear_layers(model))
     if not rows:
-        raise ValueError(f"There is no linear layer. Received: {model.name!r}")
+        raise InputError(f"There is no linear layer. Received: {model.name!r}")
     return Sparsity(threshold, rows)
 
 

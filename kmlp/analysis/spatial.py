@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from kmlp.analysis.linear import MIXING, LinearLayer, linear_layers
+from kmlp.errors import InputError
 from kmlp.layers import SetSharingLinear
 
 WIDTH, HEIGHT = "along the width", "along the height"
@@ -83,12 +84,12 @@ def spatial_kernels(model):
         A list of `SpatialKernel`.
 
     Raises:
-        ValueError: the model has none, or no weights.
+        InputError: the model has none, or no weights.
     """
     found = [_spatial(linear) for linear in linear_layers(model)]
     kernels = [kernel for kernel in found if kernel is not None]
     if not kernels:
-        raise ValueError(
+        raise InputError(
             "No layer of this network is fully connected over the positions of a map: "
             "its patches are mixed by convolution, shift or attention. RepMLPNet, "
             f"ResMLP, sMLPNet and MLP-Mixer have such layers. Received: {model.name!r}"
@@ -148,7 +149,7 @@ def kernel_rows(kernel, share_set=0, central=CENTRAL):
         A `KernelRows`.
 
     Raises:
-        ValueError: no such share-set.
+        InputError: no such share-set.
 
     Reference: ResMLP (Touvron et al., 2021), Figs. 2 and B.1: the central 6×6 patches.
     """
@@ -179,7 +180,7 @@ def kernel_rows(kernel, share_set=0, central=CENTRAL):
 def check_share_set(kernel, share_set):
     """Raises `ValueError` where a kernel has no such share-set."""
     if not 0 <= share_set < kernel.share_sets:
-        raise ValueError(
+        raise InputError(
             f"{kernel.name} has {_counted(kernel.share_sets)}. "
             f"Received: share_set={share_set}"
         )

@@ -12,14 +12,14 @@ import math
 import keras
 from keras.src.backend import AutocastScope
 
-from kmlp.analysis.graphs import graph_of, ordered_nodes
-from kmlp.analysis.operations import (
+from kmlp.analysis.graph_operations import (
     is_composite,
     is_product,
     kind_of,
     multiplies,
     tensors_in,
 )
+from kmlp.analysis.graphs import graph_of, ordered_nodes
 
 # What code that wants a backend's tensors makes of symbolic ones.
 UNFOLLOWED = (

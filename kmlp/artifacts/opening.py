@@ -8,8 +8,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kmlp.artifacts.forms import FORMS, KERAS, TFLITE, locate
-from kmlp.console import Stop, first_line
+from kmlp.artifacts.locating import FORMS, KERAS, TFLITE, locate
+from kmlp.console import first_line
+from kmlp.errors import InputError, KmlpError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,16 +43,16 @@ def open_weights(path):
             or else its `trained.keras`) or the folder of versions (the newest).
 
     Raises:
-        Stop: nothing such there, unreadable, or no images in and classes out.
+        InputError: nothing such there, unreadable, or no images in and classes out.
     """
     path, form = locate(path)
     try:
         read = _keras if form == KERAS else _artifact
         source, run, shape, outputs = read(path, form)
-    except Stop:
+    except KmlpError:
         raise
     except Exception as error:
-        raise Stop(
+        raise InputError(
             f"{FORMS}; this {form} cannot be read. Received: {str(path)!r} "
             f"({first_line(error)})"
         ) from error
@@ -66,7 +67,7 @@ def as_weights(model, path):
         path: where it was found.
 
     Raises:
-        Stop: no images in and classes out.
+        InputError: no images in and classes out.
     """
     run, shape, outputs = _run_keras(model)
     return Weights(Path(path), KERAS, run, *_checked(path, shape, outputs), model)
@@ -114,18 +115,18 @@ def compiled(model):
 
 
 def runner(path, form):
-    """A SavedModel or TFLite file as a `kmlp.export.running.Runner`.
+    """A SavedModel or TFLite file as a `kmlp.artifacts.running.Runner`.
 
     Raises:
-        Stop: Keras does not run on TensorFlow.
+        InputError: Keras does not run on TensorFlow.
     """
     if keras.backend.backend() != "tensorflow":
-        raise Stop(
+        raise InputError(
             f"A {form} runs with Keras on TensorFlow: set KERAS_BACKEND=tensorflow, or "
             f"pass a .keras checkpoint. Received: {str(path)!r}, "
             f"KERAS_BACKEND={keras.backend.backend()}"
         )
-    from kmlp.export.running import load_saved_model, load_tflite
+    from kmlp.artifacts.running import load_saved_model, load_tflite
 
     if form == TFLITE:
         return load_tflite(path, num_threads=os.cpu_count())
@@ -135,7 +136,7 @@ def runner(path, form):
 def _artifact(path, form):
     opened = runner(path, form)
     if opened.input_dtype != np.float32:
-        raise Stop(
+        raise InputError(
             f"Weights take float images; this {form} takes {opened.input_dtype}: "
             f"export one with float input. Received: {str(path)!r}"
         )
@@ -154,13 +155,13 @@ def _checked(path, shape, outputs):
     """`(image size, classes)` of an input's shape and all outputs'."""
     one = len(outputs) == 1 and outputs[0] is not None and len(outputs[0]) == 2
     if shape is None or len(shape) != 4 or shape[-1] != 3 or not one:
-        raise Stop(
+        raise InputError(
             "Weights take one batch of images (N, H, W, 3) and give one of classes "
             f"(N, classes). Received: {str(path)!r}, from {shape} to "
             f"{', '.join(map(str, outputs))}"
         )
     if shape[1] != shape[2]:
-        raise Stop(
+        raise InputError(
             "Images are evaluated as squares. "
             f"Received: {str(path)!r}, which takes {shape[1]}x{shape[2]}"
         )

@@ -20,11 +20,11 @@ import numpy as np
 
 from kmlp.analysis.complexity import count_parameters, profile
 from kmlp.artifacts import flatbuffer
-from kmlp.artifacts.forms import KERAS, SAVED_MODEL, TFLITE, locate
+from kmlp.artifacts.locating import KERAS, SAVED_MODEL, TFLITE, locate
 from kmlp.atomic import new_file
-from kmlp.console import Stop
-from kmlp.models.base import VisionMLP
+from kmlp.errors import InputError
 from kmlp.models.dense import DenseModel
+from kmlp.models.vision_mlp import VisionMLP
 from kmlp.version import __version__
 
 FORMAT = 1
@@ -124,17 +124,17 @@ def read(path):
     """The origin that an artifact carries, `None` where it carries none.
 
     Args:
-        path: as in `kmlp.artifacts.forms.locate`.
+        path: as in `kmlp.artifacts.locating.locate`.
 
     Raises:
-        Stop: no artifact, or one whose origin is damaged.
+        InputError: no artifact, or one whose origin is damaged.
     """
     path, form = locate(path)
     try:
         text = _READERS[form](path)
         return None if text is None else json.loads(text)
     except (OSError, ValueError, struct.error, zipfile.BadZipFile) as error:
-        raise Stop(
+        raise InputError(
             "What this artifact says of its origin cannot be read: it is damaged; "
             f"export it again. Received: {str(path)!r} ({error})"
         ) from error
@@ -148,7 +148,7 @@ def write(path, origin):
         origin: a dictionary that JSON can hold.
 
     Raises:
-        Stop: no artifact.
+        InputError: no artifact.
         OSError: it cannot be written; the artifact stays as it was.
     """
     path, form = locate(path)

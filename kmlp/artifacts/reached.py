@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 from kmlp.analysis.efficiency import Cost
-from kmlp.artifacts.forms import CHECKPOINT, newest, run_name
+from kmlp.artifacts.locating import CHECKPOINT, newest, run_name
+from kmlp.errors import InputError
 
 REPORT = "report.json"
 _WHAT = f"A finished run of a classifier has a {REPORT} with its accuracy"
@@ -22,13 +23,13 @@ def read_cost(folder, activations=False):
         trained network's on the run's validation images.
 
     Raises:
-        ValueError: no report, or one without an accuracy.
+        InputError: no report, or one without an accuracy.
         OSError: the report cannot be read.
     """
     folder = Path(folder).expanduser()
     path = newest(folder) / REPORT if folder.is_dir() else folder / REPORT
     if not path.is_file():
-        raise ValueError(f"{_WHAT}; there is none here. Received: {str(folder)!r}")
+        raise InputError(f"{_WHAT}; there is none here. Received: {str(folder)!r}")
     try:
         report = json.loads(path.read_text())
         trained, data = report["forms"]["trained"], report["data"]
@@ -38,7 +39,7 @@ def read_cost(folder, activations=False):
         size = tuple(report["arguments"]["input_shape"][:2])
         name = str(data["name"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
+        raise InputError(
             f"{_WHAT}; this one has none that can be read ({error!r}). "
             f"Received: {str(path)!r}"
         ) from error

@@ -1,9 +1,10 @@
 """Speed: every form of a network, or networks on every backend, timed in turns."""
 
 from kmlp.benchmarking.backends import benchmark_backends
+from kmlp.benchmarking.benchmarked import Source
 from kmlp.benchmarking.findings import Findings, Speed
-from kmlp.benchmarking.forms import FORMS, GROUPS, chosen_forms
-from kmlp.benchmarking.job import Benchmark, benchmark, check_clock
+from kmlp.benchmarking.form_benchmark import Benchmark, benchmark, check_clock
+from kmlp.benchmarking.form_report import report, table
 from kmlp.benchmarking.measuring import (
     PEAK,
     Contender,
@@ -12,10 +13,9 @@ from kmlp.benchmarking.measuring import (
     measure,
     use_threads,
 )
-from kmlp.benchmarking.networks import Source
-from kmlp.benchmarking.reading import read
+from kmlp.benchmarking.network_forms import FORMS, GROUPS, chosen_forms
 from kmlp.benchmarking.reasons import why_not_twice
-from kmlp.benchmarking.report import report, table
+from kmlp.benchmarking.saved_findings import read
 from kmlp.benchmarking.verdicts import Verdict, verdicts
 
 __all__ = [

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tempfile
 
+from kmlp.errors import InputError
+
 COMMAND = (sys.executable, "-m", "kmlp.benchmarking.worker")
 # Several processes share a GPU: none takes all of its memory for itself.
 _SHARED = {
@@ -77,7 +79,7 @@ class Worker:
         except (OSError, EOFError, pickle.UnpicklingError):
             raise Failed(self._end()) from None
         if kind == "input":
-            raise ValueError(value)
+            raise InputError(value)
         if kind == "failed":
             raise Failed(value)
         return value

@@ -9,6 +9,7 @@ from pathlib import Path
 from kmlp.benchmarking.asking import Failed, Worker
 from kmlp.benchmarking.cases import BACKENDS, PASSES, WORK, Case, why_not
 from kmlp.benchmarking.findings import Findings, Speed
+from kmlp.errors import InputError
 
 # Where the drivers of GPUs show themselves.
 _GPUS = ("/dev/nvidiactl", "/dev/kfd")
@@ -36,7 +37,7 @@ def benchmark_backends(
     backend's matrix product.
 
     Args:
-        sources: list of `kmlp.benchmarking.networks.Source`.
+        sources: list of `kmlp.benchmarking.benchmarked.Source`.
         backends: of `"tensorflow"`, `"jax"`, `"torch"`.
         work: of `"inference"`, of the merged form, and `"training"`, a step of AdamW
             by the train form.
@@ -56,7 +57,7 @@ def benchmark_backends(
         A `Findings`. What a backend cannot do is named there, and the others go on.
 
     Raises:
-        ValueError: a network that does not exist, or nothing could be measured.
+        InputError: a network that does not exist, or nothing could be measured.
     """
     device = device or default_device()
     run = _Run(device, threads, precision, progress or (lambda line: None), worker)
@@ -213,7 +214,7 @@ class _Run:
             if backend in self._workers and (backend, case) not in self.failed
         )
         if not speeds:
-            raise ValueError(
+            raise InputError(
                 "Nothing could be measured: "
                 + "; ".join(f"{what}: {why}" for what, why in self.missing.items())
             )

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from kmlp.benchmarking.networks import Source
+from kmlp.benchmarking.benchmarked import Source
 
 WORK = ("inference", "training")
 # A training step multiplies and adds three times as much as a forward pass: twice as

@@ -9,6 +9,7 @@ from keras import ops
 import kmlp
 from kmlp.benchmarking.devices import inference
 from kmlp.benchmarking.measuring import Contender
+from kmlp.errors import InputError
 
 LEARNING_RATE = 1e-4
 
@@ -55,11 +56,11 @@ def training_step(model, case):
     """A step of AdamW on one batch, by Keras' own `train_on_batch`.
 
     Raises:
-        ValueError: the network does not classify.
+        InputError: the network does not classify.
     """
     outputs = model.outputs
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
-        raise ValueError(
+        raise InputError(
             "A training step is of a network that classifies; --work inference takes "
             f"any. Received: {case.source.name!r}"
         )

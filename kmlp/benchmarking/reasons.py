@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kmlp.benchmarking.operations import operations
+from kmlp.benchmarking.tflite_operations import operations
 
 BAR = 2.0
 # A kind of operation is named where it takes this share of the int8 file's time.

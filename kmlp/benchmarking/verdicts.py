@@ -3,7 +3,7 @@
 import dataclasses
 import statistics
 
-from kmlp.benchmarking.forms import FORMS
+from kmlp.benchmarking.network_forms import FORMS
 
 # Faster form, slower form, and how much the first should gain.
 COMPARISONS = (

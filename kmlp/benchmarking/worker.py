@@ -14,7 +14,8 @@ import sys
 import threading
 import time
 
-from kmlp.console import Stop, first_line
+from kmlp.console import first_line
+from kmlp.errors import KmlpError
 
 
 class Desk:
@@ -52,7 +53,7 @@ class Desk:
         try:
             for source in sources:
                 source.check()
-        except (Stop, ValueError, OSError) as error:
+        except (KmlpError, ValueError, OSError) as error:
             raise WrongInput(error) from error
 
     def make(self, case):
@@ -83,7 +84,7 @@ class Desk:
 
         `None` where the system does not tell.
         """
-        from kmlp.benchmarking.memory import peak_memory
+        from kmlp.benchmarking.peak_memory import peak_memory
 
         def make():
             return self._networks.contender(case)[0].run
@@ -99,7 +100,7 @@ def answer(desk, question, arguments):
     """An answer, whatever happens."""
     try:
         return "answer", getattr(desk, question)(**arguments)
-    except (WrongInput, Stop) as error:
+    except (WrongInput, KmlpError) as error:
         return "input", " ".join(str(error).split())
     except ValueError as error:
         return "failed", first_line(error)[:300]

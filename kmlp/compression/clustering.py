@@ -5,6 +5,7 @@ import keras
 from kmlp.analysis.linear import CHANNEL, KINDS, MIXING
 from kmlp.compression.tfmot import import_tfmot
 from kmlp.compression.twin import twin
+from kmlp.errors import InputError
 
 
 class Clustering:
@@ -30,7 +31,7 @@ class Clustering:
         model: the `tf_keras.Model` to compile and fit.
 
     Raises:
-        ValueError: the model has no twin (`kmlp.compression.twin`), or nothing in it
+        InputError: the model has no twin (`kmlp.compression.twin`), or nothing in it
             is clustered.
         ImportError: tensorflow-model-optimization is missing.
     """
@@ -43,12 +44,12 @@ class Clustering:
         kinds=(MIXING, CHANNEL),
     ):
         if type(number_of_clusters) is not int or number_of_clusters < 2:
-            raise ValueError(
+            raise InputError(
                 "`number_of_clusters` is an integer of at least 2. "
                 f"Received: {number_of_clusters!r}"
             )
         if not kinds or not set(kinds) <= set(KINDS):
-            raise ValueError(
+            raise InputError(
                 f"`kinds` names kinds of layers, of {KINDS}. Received: {kinds!r}"
             )
         clustering = import_tfmot().clustering.keras
@@ -59,7 +60,7 @@ class Clustering:
             if link.size > number_of_clusters
         }
         if not kernels:
-            raise ValueError(
+            raise InputError(
                 f"No layer of {tuple(kinds)} has more than {number_of_clusters} "
                 f"weights: nothing is clustered. Received: {model.name!r}"
             )

@@ -12,6 +12,7 @@ from kmlp.analysis.linear import CHANNEL, KINDS, MIXING, linear_layers
 from kmlp.averages import average_pairs
 from kmlp.compression.masks import SCHEDULES, Schedule, block_mask, unstructured_mask
 from kmlp.compression.tfmot import import_tfmot
+from kmlp.errors import InputError
 
 
 class Pruning(keras.callbacks.Callback):
@@ -52,7 +53,7 @@ class Pruning(keras.callbacks.Callback):
             of four products fall away for all outputs alike.
 
     Raises:
-        ValueError: a share, step, kind or pattern that cannot be.
+        InputError: a share, step, kind or pattern that cannot be.
         ImportError: tensorflow-model-optimization is missing.
 
     References: Zhu and Gupta, 2017, To prune, or not to prune (the polynomial);
@@ -75,7 +76,7 @@ class Pruning(keras.callbacks.Callback):
         import_tfmot()
         _check_steps(begin_step, end_step, frequency)
         if schedule not in SCHEDULES:
-            raise ValueError(
+            raise InputError(
                 f"`schedule` must be one of {SCHEDULES}. Received: {schedule!r}"
             )
         _check_share("initial_sparsity", initial_sparsity)
@@ -85,7 +86,7 @@ class Pruning(keras.callbacks.Callback):
                 m, n = sparsity_m_by_n
                 sparsity = {MIXING: m / n, CHANNEL: m / n}
         if sparsity is None:
-            raise ValueError(
+            raise InputError(
                 "`sparsity` is a share, shares by kind of layer or a function, and "
                 "only to be left out beside `sparsity_m_by_n`. Received: None"
             )
@@ -109,7 +110,7 @@ class Pruning(keras.callbacks.Callback):
                     schedule = Schedule(final=final, **self._schedule)
                     self._pruned.append(_Pruned(linear, schedule))
         if not self._pruned:
-            raise ValueError(
+            raise InputError(
                 "Nothing is pruned: no layer of this model is given a sparsity above "
                 f"0. Received: {self.model.name!r}"
             )
@@ -167,7 +168,7 @@ class Pruning(keras.callbacks.Callback):
         if final and self.sparsity_m_by_n:
             m, n = self.sparsity_m_by_n
             if not np.isclose(final, m / n):
-                raise ValueError(
+                raise InputError(
                     f"With sparsity_m_by_n={self.sparsity_m_by_n} a layer's sparsity "
                     f"is {m / n:g} or 0. Received: {final:g} for {linear.name}"
                 )
@@ -212,7 +213,7 @@ def _target(sparsity):
     if isinstance(sparsity, dict):
         unknown = set(sparsity) - set(KINDS)
         if unknown or not sparsity:
-            raise ValueError(
+            raise InputError(
                 f"`sparsity` names kinds of layers, of {KINDS}. "
                 f"Received: {sorted(map(str, unknown))}"
             )
@@ -225,19 +226,19 @@ def _target(sparsity):
 
 def _check_share(name, value):
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"`{name}` must be a number. Received: {value!r}")
+        raise InputError(f"`{name}` must be a number. Received: {value!r}")
     if not 0 <= value < 1:
-        raise ValueError(f"`{name}` must be in [0, 1). Received: {value!r}")
+        raise InputError(f"`{name}` must be in [0, 1). Received: {value!r}")
 
 
 def _check_steps(begin_step, end_step, frequency):
     if not 0 <= begin_step < end_step:
-        raise ValueError(
+        raise InputError(
             "`begin_step` must be at least 0 and `end_step` above it. "
             f"Received: begin_step={begin_step}, end_step={end_step}"
         )
     if frequency < 1:
-        raise ValueError(f"`frequency` must be at least 1. Received: {frequency}")
+        raise InputError(f"`frequency` must be at least 1. Received: {frequency}")
 
 
 def _checked_pattern(pattern):
@@ -247,7 +248,7 @@ def _checked_pattern(pattern):
         or any(type(value) is not int for value in values)
         or not 0 < values[0] < values[1]
     ):
-        raise ValueError(
+        raise InputError(
             "`sparsity_m_by_n` is (m, n), m zeros of every n, 0 < m < n. "
             f"Received: {pattern!r}"
         )

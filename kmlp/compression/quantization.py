@@ -10,12 +10,13 @@ import tensorflow as tf
 
 from kmlp.analysis.linear import MIXING
 from kmlp.artifacts import origin
+from kmlp.artifacts.running import load_tflite
 from kmlp.atomic import new_file
 from kmlp.compression.tfmot import import_tfmot
 from kmlp.compression.twin import twin
+from kmlp.errors import InputError
 from kmlp.export import evidence
 from kmlp.export.compact import compact
-from kmlp.export.running import load_tflite
 from kmlp.quiet import quiet
 
 _PREFIX = "quant_"  # tfmot's, of the names of its layers
@@ -47,7 +48,7 @@ class QuantizationAware:
             quantisation.
 
     Raises:
-        ValueError: the model has no twin (`kmlp.compression.twin`), or images of
+        InputError: the model has no twin (`kmlp.compression.twin`), or images of
             another shape.
         ImportError: tensorflow-model-optimization is missing.
     """
@@ -62,7 +63,7 @@ class QuantizationAware:
         images = np.asarray(images, "float32")
         shape = tuple(self.model.inputs[0].shape[1:])
         if images.shape[1:] != shape or not len(images):
-            raise ValueError(
+            raise InputError(
                 f"`images` must hold a batch of images {shape}. "
                 f"Received: shape {images.shape}"
             )

@@ -12,6 +12,7 @@ import numpy as np
 
 from kmlp.compression.links import Link
 from kmlp.compression.tfmot import import_tfmot
+from kmlp.errors import InputError
 from kmlp.merging import merge
 
 
@@ -64,18 +65,18 @@ def twin(model: keras.Model) -> Twin:
         A `Twin`; its model gives the outputs of `model` in inference.
 
     Raises:
-        ValueError: the model is not merged, or has a layer without a twin.
+        InputError: the model is not merged, or has a layer without a twin.
         ImportError: tensorflow-model-optimization is missing.
     """
     import_tfmot()
     from kmlp.compression.twin_builder import Builder
 
     if not hasattr(model, "_nodes_by_depth"):
-        raise ValueError(
+        raise InputError(
             f"A twin is made of a functional keras.Model. Received: {model!r}"
         )
     if len(model.inputs) != 1 or len(model.outputs) != 1:
-        raise ValueError(
+        raise InputError(
             "A twin has one input and one output. Received: "
             f"{len(model.inputs)} and {len(model.outputs)} of {model.name!r}"
         )

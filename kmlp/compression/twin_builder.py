@@ -14,6 +14,7 @@ from kmlp.compression.legacy_layers import (
     Unstack,
 )
 from kmlp.compression.links import Link
+from kmlp.errors import InputError
 
 _ADVICE = (
     "A twin is made of merged RepMLPNets and ResMLPs in float32: merge the model first "
@@ -57,12 +58,12 @@ class Builder:
         received = f"Received: {layer.name!r}, a {type(layer).__name__}"
         rebuild = _METHODS.get(type(layer))
         if rebuild is None:
-            raise ValueError(f"{_ADVICE}. {received}, which has no twin")
+            raise InputError(f"{_ADVICE}. {received}, which has no twin")
         if layer.dtype_policy.name != "float32":
-            raise ValueError(f"{_ADVICE}. {received} in {layer.dtype_policy.name}")
+            raise InputError(f"{_ADVICE}. {received} in {layer.dtype_policy.name}")
         parts = (getattr(layer, name, None) for name in _TRAIN_FORM)
         if any(p not in (None, []) for p in parts) or not getattr(layer, "folded", 1):
-            raise ValueError(
+            raise InputError(
                 f"{_ADVICE}; norms and local branches have no twin. {received} in its "
                 "train form or with a layer norm"
             )

@@ -8,7 +8,7 @@ _PLACES = {
     "Split": "images",
     "evaluation_batches": "batches",
     "open_evaluation": "labelled",
-    "open_source": "opening",
+    "open_source": "sources",
     "reason": "reading",
 }
 

@@ -4,9 +4,9 @@ import os
 
 import tensorflow as tf
 
-from kmlp.console import Stop
 from kmlp.data.decode import centre_crop, normalise
 from kmlp.data.reading import guarded, reason
+from kmlp.errors import InputError
 
 
 def evaluation_batches(
@@ -30,7 +30,7 @@ def evaluation_batches(
         and 0 for padding and for what was skipped as unreadable.
 
     Raises:
-        Stop: no mean and deviation.
+        InputError: no mean and deviation.
     """
     mean, std = statistics(split, recipe)
     rounds = -(-split.count // (workers * batch_size * replicas))
@@ -56,12 +56,12 @@ def statistics(split, recipe):
     """`(mean, std)` per channel, of the recipe or else of the data.
 
     Raises:
-        Stop: neither knows them.
+        InputError: neither knows them.
     """
     mean = split.mean if recipe.mean is None else recipe.mean
     std = split.std if recipe.std is None else recipe.std
     if mean is None or std is None:
-        raise Stop(
+        raise InputError(
             "Neither recipe nor data say how images are normalised: set mean and std, "
             "three numbers each, of images in 0…1. "
             f"Received: mean={mean}, std={std}, data {split.name}".replace(
@@ -102,7 +102,7 @@ def read(batches, remedy="replace or remove it"):
         remedy: what to do about an image that cannot be read.
 
     Raises:
-        Stop: an image that cannot be read or decoded.
+        InputError: an image that cannot be read or decoded.
     """
     try:
         yield from batches.as_numpy_iterator()
@@ -111,6 +111,6 @@ def read(batches, remedy="replace or remove it"):
         if found is None:
             raise
         place = str(found).rpartition("Received: ")[2]
-        raise Stop(
+        raise InputError(
             f"An image cannot be read or decoded: {remedy}. Received: {place}"
         ) from error

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kmlp.console import Stop, some
+from kmlp.console import some
 from kmlp.data.images import Files, Source, Split
+from kmlp.errors import InputError
 from kmlp.statistics import IMAGENET
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -23,16 +24,16 @@ def image_folder(folder, on_corrupt="stop"):
         on_corrupt: `"stop"` or `"skip"` where images cannot be decoded.
 
     Raises:
-        Stop: no such folder, nothing in it, or classes that do not agree.
+        InputError: no such folder, nothing in it, or classes that do not agree.
     """
     root = _root(Path(folder).expanduser())
     train = root / "train"
     validation = _validation(root)
     if validation is None:
-        raise Stop(f"{LAYOUT}; this has only train. Received: {str(root)!r}")
+        raise InputError(f"{LAYOUT}; this has only train. Received: {str(root)!r}")
     names, others = _classes(train), _classes(validation)
     if others != names:
-        raise Stop(
+        raise InputError(
             f"train and {validation.name} must hold the same class folders; only in "
             f"train: {some(set(names) - set(others))}; only in {validation.name}: "
             f"{some(set(others) - set(names))}. Received: {str(root)!r}"
@@ -48,7 +49,7 @@ def image_folder(folder, on_corrupt="stop"):
 def _root(folder):
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise Stop(f"{LAYOUT}; this {what}. Received: {str(folder)!r}")
+        raise InputError(f"{LAYOUT}; this {what}. Received: {str(folder)!r}")
     inner = subfolders(folder)
     candidates = [folder, *inner]
     homes = [path for path in candidates if (path / "train").is_dir()]
@@ -57,7 +58,7 @@ def _root(folder):
     found = "several of its folders have" if homes else "there is no train in it"
     if not homes and not inner:
         found = "this is empty" if not any(folder.iterdir()) else "this has no folders"
-    raise Stop(f"{LAYOUT}; {found}. Received: {str(folder)!r}")
+    raise InputError(f"{LAYOUT}; {found}. Received: {str(folder)!r}")
 
 
 def _validation(root):
@@ -79,7 +80,7 @@ def _classes(folder):
     names = [path.name for path in subfolders(folder)]
     if len(names) < 2:
         found = f"there is only {names[0]!r}" if names else "there is none"
-        raise Stop(
+        raise InputError(
             f"Images need a folder per class, two at least; {found}. "
             f"Received: {str(folder)!r}"
         )
@@ -106,7 +107,7 @@ def _split(folder, names, on_corrupt):
     for label, name in enumerate(names):
         found = image_paths(folder / name)
         if not found:
-            raise Stop(
+            raise InputError(
                 f"A class folder without images ({', '.join(SUFFIXES)}): put some "
                 "there or remove the class from both splits. "
                 f"Received: {str(folder / name)!r}"

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 
-from kmlp.console import Stop
 from kmlp.data.folders import (
     SUFFIXES,
     VALIDATION_NAMES,
@@ -12,7 +11,8 @@ from kmlp.data.folders import (
     subfolders,
 )
 from kmlp.data.images import Files, Source, Split
-from kmlp.data.opening import PREFIX, open_source
+from kmlp.data.sources import PREFIX, open_source
+from kmlp.errors import InputError
 
 LAYOUT = (
     "--data takes digits, tfds:NAME, or a folder with val/CLASS/*, test/CLASS/*, "
@@ -34,7 +34,7 @@ def open_evaluation(spec, *, data_dir=None, download=False, on_corrupt="stop"):
         their labels.
 
     Raises:
-        Stop: nothing there to evaluate on.
+        InputError: nothing there to evaluate on.
     """
     if spec == "digits":
         return open_source(None)
@@ -45,20 +45,20 @@ def open_evaluation(spec, *, data_dir=None, download=False, on_corrupt="stop"):
     try:
         return _folder(_validation(Path(spec).expanduser()), on_corrupt)
     except OSError as error:  # no permission, a lost disk
-        raise Stop(f"--data: {error}") from error
+        raise InputError(f"--data: {error}") from error
 
 
 def _validation(folder):
     """The folder that holds the images to evaluate on."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise Stop(f"{LAYOUT}; this {what}. Received: {str(folder)!r}")
+        raise InputError(f"{LAYOUT}; this {what}. Received: {str(folder)!r}")
     inner = _folders(folder)
     for name in VALIDATION_NAMES:
         if name in inner:
             return folder / name
     if inner == ["train"]:
-        raise Stop(f"{LAYOUT}; this has only train. Received: {str(folder)!r}")
+        raise InputError(f"{LAYOUT}; this has only train. Received: {str(folder)!r}")
     if len(inner) == 1 and _folders(folder / inner[0]):
         return _validation(folder / inner[0])
     return folder
@@ -67,7 +67,7 @@ def _validation(folder):
 def _folder(folder, on_corrupt):
     names = _folders(folder)
     if len(names) == 1:
-        raise Stop(
+        raise InputError(
             "Images need a folder per class, two at least; there is only "
             f"{names[0]!r}. Received: {str(folder)!r}"
         )
@@ -95,7 +95,7 @@ def _folders(folder):
 def _images(folder):
     paths = image_paths(folder)
     if not paths:
-        raise Stop(
+        raise InputError(
             f"A folder without images ({', '.join(SUFFIXES)}). "
             f"Received: {str(folder)!r}"
         )

@@ -6,9 +6,9 @@ import difflib
 import tensorflow_datasets as tfds
 
 from kmlp import statistics
-from kmlp.console import Stop
 from kmlp.data.images import Source, Split
 from kmlp.data.records import Records
+from kmlp.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,19 +62,20 @@ def named_set(name, data_dir=None, *, download=False, on_corrupt="stop"):
         on_corrupt: `"stop"` or `"skip"` where images cannot be decoded.
 
     Raises:
-        Stop: no such set, one that is not prepared, or not one of images by class.
+        InputError: no such set, one that is not prepared, or not one of images by
+            class.
     """
     builder = _builder(name, data_dir)
     features = builder.info.features
     image, label = _keys(builder.info)
     if label is None:
-        raise Stop(
+        raise InputError(
             "Only sets of images by class can be used; this has "
             f"{', '.join(features or {}) or 'neither'}. Received: tfds:{name}"
         )
     if not builder.is_prepared():
         if not download:
-            raise Stop(_instructions(builder))
+            raise InputError(_instructions(builder))
         _download(builder)
     known = KNOWN.get(builder.name, Known())
     splits = builder.info.splits
@@ -82,7 +83,7 @@ def named_set(name, data_dir=None, *, download=False, on_corrupt="stop"):
     train = known.train or ("train" if "train" in splits else None)
     validation = known.validation or (found[0] if found else None)
     if validation is None:
-        raise Stop(
+        raise InputError(
             "There is neither validation nor test among the splits: "
             f"{', '.join(splits)}. Received: tfds:{name}"
         )
@@ -112,11 +113,11 @@ def _builder(name, data_dir):
     except tfds.core.registered.DatasetNotFoundError as error:
         known = difflib.get_close_matches(name, tfds.list_builders(), n=3)
         hint = f": did you mean {' or '.join(known)}?" if known else "."
-        raise Stop(
+        raise InputError(
             f"TensorFlow Datasets knows no set of this name{hint} Received: tfds:{name}"
         ) from error
     except Exception as error:  # a bad configuration or version, in many types
-        raise Stop(f"{error} Received: tfds:{name}") from error
+        raise InputError(f"{error} Received: tfds:{name}") from error
     return builder
 
 
@@ -166,4 +167,4 @@ def _download(builder):
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         builder.download_and_prepare(download_config=config)
     except Exception as error:  # network, disk, missing files: of many types
-        raise Stop(f"{_instructions(builder)} ({error})") from error
+        raise InputError(f"{_instructions(builder)} ({error})") from error

@@ -11,13 +11,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kmlp.console import NAMED, Stop
+from kmlp.console import NAMED
+from kmlp.errors import RunError
 
 # How many images after one that cannot be decoded are tried in its place.
 SUBSTITUTES = 3
 _MARK = "cannot be decoded:"
-# How TensorFlow tells of a `Stop` that a function of NumPy's raised.
-_STOPPED = re.compile(rf"^{Stop.__module__}\.{Stop.__name__}: (.*)$", re.MULTILINE)
+# How TensorFlow tells of a `KmlpError` that a function of NumPy's raised.
+_STOPPED = re.compile(r"^kmlp\.errors\.(?:InputError|RunError): (.*)$", re.MULTILINE)
 _SIGNATURES = {b"\xff\xd8\xff": "damaged JPEG", b"\x89PNG": "damaged PNG"}
 _PNG_END = b"IEND\xaeB`\x82"
 # How messages of TensorFlow, of Python and of `guarded` name a file.
@@ -140,24 +141,23 @@ def guarded(split, prepare):
 
 
 def reason(error):
-    """A `Stop` for an error that reading images raised while training, or `None`.
+    """A `InputError` for an error that reading images raised while training, or `None`.
 
     Args:
         error: any exception, of the data set's iterator or what ran it.
     """
     text = str(error)
     if stopped := _STOPPED.search(text):
-        return Stop(stopped[1], code=1)
+        return RunError(stopped[1])
     found = [match[1] for match in (re.search(p, text) for p in _NAMING) if match]
     if found:
-        return Stop(
+        return RunError(
             "An image can no longer be read, or not be decoded; what was reached is "
             f"kept: {REMEDY}, then give the same command to go on. Received: "
             f"{named(found[:1])}",
-            code=1,
         )
     if re.search(r"\{\{node [^}]*(Decode|ExtractJpegShape)", text):
-        return Stop(f"An image cannot be decoded: {REMEDY}. Received: {text}", code=1)
+        return RunError(f"An image cannot be decoded: {REMEDY}. Received: {text}")
     return None
 
 

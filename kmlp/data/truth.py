@@ -4,8 +4,9 @@ import json
 import re
 from pathlib import Path
 
-from kmlp.console import Stop, some
-from kmlp.weights.catalogue.labels import spellings
+from kmlp.console import some
+from kmlp.errors import InputError
+from kmlp.weights.catalogue.class_labels import spellings
 
 # ImageNet-ReaL numbers the validation images as their files do, from 1.
 NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.", re.IGNORECASE)
@@ -27,10 +28,10 @@ def class_numbers(data_names, output_names, outputs):
         A list, one output per class of the data.
 
     Raises:
-        Stop: other numbers of classes, or other names.
+        InputError: other numbers of classes, or other names.
     """
     if len(data_names) != outputs:
-        raise Stop(
+        raise InputError(
             f"The weights have {outputs:,} outputs and the data {len(data_names):,} "
             "classes: choose those that belong together. "
             f"Received: {some(data_names)}"
@@ -41,7 +42,7 @@ def class_numbers(data_names, output_names, outputs):
     if _are_numbers(data_names):
         return [int(name) for name in data_names]
     if output_names is not None:
-        raise Stop(
+        raise InputError(
             "The data's classes are not those that the weights were trained on: only "
             f"in the data: {some(set(data_names) - set(output_names))}; only in the "
             f"weights: {some(set(output_names) - set(data_names))}."
@@ -64,7 +65,7 @@ def read_labels(path, files, data_names, outputs):
         For each file the tuple of its classes.
 
     Raises:
-        Stop: unreadable, a file without a label, or a class without an output.
+        InputError: unreadable, a file without a label, or a class without an output.
     """
     path = Path(path).expanduser()
     try:
@@ -72,7 +73,7 @@ def read_labels(path, files, data_names, outputs):
         json_like = text.lstrip().startswith("[")
         written = json.loads(text) if json_like else None
     except (OSError, ValueError) as error:
-        raise Stop(
+        raise InputError(
             f"--labels takes ReaL's JSON file or lines of filename and class: {error}. "
             f"Received: {str(path)!r}"
         ) from error
@@ -82,7 +83,7 @@ def read_labels(path, files, data_names, outputs):
         truth = _by_name(path, text, files, data_names)
     largest = max((c for classes in truth for c in classes), default=0)
     if largest >= outputs:
-        raise Stop(
+        raise InputError(
             f"The weights have {outputs:,} outputs and --labels class {largest:,}: "
             f"choose those that belong together. Received: {str(path)!r}"
         )
@@ -104,7 +105,7 @@ def _by_number(path, written, files):
         for classes in written
     )
     if not well_formed:
-        raise Stop(
+        raise InputError(
             "--labels needs a list of lists of class numbers, one per validation "
             f"image. Received: {str(path)!r}"
         )
@@ -112,7 +113,7 @@ def _by_number(path, written, files):
     for file in files:
         number = NUMBERED.search(Path(file).name)
         if number is None or not 1 <= int(number.group(1)) <= len(written):
-            raise Stop(
+            raise InputError(
                 "ReaL's labels are for files ILSVRC2012_val_00000001.* to "
                 f"{len(written):08}: evaluate ImageNet's validation images. "
                 f"Received: {str(file)!r}"
@@ -129,7 +130,7 @@ def _by_name(path, text, files, names):
             continue
         file, _, name = line.strip().rpartition(" ")
         if name not in places and not name.isdecimal():
-            raise Stop(
+            raise InputError(
                 "A line of --labels is a file's name, a space and its class, by "
                 f"number or by a name that is known. Received: {str(path)!r}, line "
                 f"{number}: {line!r}"
@@ -137,7 +138,7 @@ def _by_name(path, text, files, names):
         labels[file.strip()] = places[name] if name in places else int(name)
     missing = [file for file in files if Path(file).name not in labels]
     if missing:
-        raise Stop(
+        raise InputError(
             f"--labels has no line for {len(missing):,} of {len(files):,} images: add "
             f"them, or take the images away. Received: {str(path)!r} without "
             f"{some(Path(file).name for file in missing)}"

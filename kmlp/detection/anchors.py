@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 from keras import ops
 
+from kmlp.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class Anchors:
@@ -53,7 +55,7 @@ class Anchors:
             ValueError: another number of levels than of strides.
         """
         if len(shapes) != len(self.strides):
-            raise ValueError(
+            raise InputError(
                 f"Anchors need the shapes of {len(self.strides)} levels, one for each "
                 f"stride of {self.strides}. Received: {len(shapes)} shapes"
             )

@@ -6,8 +6,9 @@ Segmentation, 2019.
 
 import keras
 
-from kmlp.detection.stages import Stage
+from kmlp.detection.box_stages import Stage
 from kmlp.detection.two_stage import TwoStageDetector
+from kmlp.errors import InputError
 
 STAGES = (
     Stage(0.5, (0.1, 0.1, 0.2, 0.2), 1.0),
@@ -39,7 +40,7 @@ class CascadeMaskRCNN(TwoStageDetector):
     All other arguments are those of `MaskRCNN`.
 
     Raises:
-        ValueError: a backbone without these levels, or an argument out of its range.
+        InputError: a backbone without these levels, or an argument out of its range.
 
     Reference: Sect. 4, 5.
     """
@@ -75,7 +76,7 @@ class CascadeMaskRCNN(TwoStageDetector):
         dtype=None,
     ):
         if box_head not in BOX_HEADS:
-            raise ValueError(
+            raise InputError(
                 f"`box_head` must be one of {', '.join(BOX_HEADS)}. "
                 f"Received: box_head={box_head!r}"
             )

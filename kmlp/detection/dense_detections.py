@@ -6,7 +6,7 @@ from keras import ops
 from kmlp.detection.anchors import Anchors
 from kmlp.detection.boxes import decode
 from kmlp.detection.suppression import nms
-from kmlp.layers.base import Layer
+from kmlp.layers.layer import Layer
 
 
 @keras.saving.register_keras_serializable("kmlp")

@@ -5,8 +5,8 @@ import math
 import keras
 from keras import ops
 
-from kmlp.layers.base import Layer
 from kmlp.layers.conv_norm import ConvNorm, conv2d
+from kmlp.layers.layer import Layer
 
 
 @keras.saving.register_keras_serializable("kmlp")

@@ -6,7 +6,7 @@ from keras import ops
 from kmlp.detection.boxes import area, decode
 from kmlp.detection.regions import rows_of
 from kmlp.detection.suppression import nms
-from kmlp.layers.base import Layer
+from kmlp.layers.layer import Layer
 
 
 def of_class(values, classes):

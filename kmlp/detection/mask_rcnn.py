@@ -5,7 +5,7 @@ He, Gkioxari, Dollár, Girshick: Mask R-CNN, 2017.
 
 import keras
 
-from kmlp.detection.stages import Stage
+from kmlp.detection.box_stages import Stage
 from kmlp.detection.two_stage import TwoStageDetector
 
 
@@ -40,7 +40,7 @@ class MaskRCNN(TwoStageDetector):
         name, dtype: of the model.
 
     Raises:
-        ValueError: a backbone without these levels, or an argument out of its range.
+        InputError: a backbone without these levels, or an argument out of its range.
 
     Reference: Sect. 3; Feature Pyramid Networks, Sect. 4.
     """

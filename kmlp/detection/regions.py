@@ -6,9 +6,9 @@ from typing import Any
 import keras
 from keras import ops
 
+from kmlp.detection.anchor_matching import match, sample
 from kmlp.detection.boxes import area, iou
-from kmlp.detection.matching import match, sample
-from kmlp.layers.base import Layer
+from kmlp.layers.layer import Layer
 
 
 def rows_of(values, index):

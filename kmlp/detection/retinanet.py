@@ -7,18 +7,19 @@ experiments of ConvMLP (Sect. 4.5) and MS-MLP (Sect. 4.2).
 import keras
 from keras import ops
 
-from kmlp.detection import losses
+from kmlp.detection import detection_losses
+from kmlp.detection.anchor_matching import match
 from kmlp.detection.anchors import Anchors
 from kmlp.detection.boxes import encode, iou
 from kmlp.detection.dense_detections import DenseDetections
 from kmlp.detection.dense_head import DenseHead
-from kmlp.detection.matching import match
+from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import FeaturePyramid
 from kmlp.models.dense import DenseModel, pyramid_of
 
 LEVELS = ("P3", "P4", "P5")
 STRIDES = (8, 16, 32, 64, 128)
-BOX_LOSSES = {"l1": losses.l1, "smooth_l1": losses.smooth_l1}
+BOX_LOSSES = {"l1": detection_losses.l1, "smooth_l1": detection_losses.smooth_l1}
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -49,7 +50,7 @@ class RetinaNet(DenseModel):
     levels' maps, `class` logits `(N, h, w, A·K)` and `box` codes `(N, h, w, A·4)`.
 
     Raises:
-        ValueError: an argument out of its range, a backbone without these levels.
+        InputError: an argument out of its range, a backbone without these levels.
 
     Reference: Lin et al., Focal Loss for Dense Object Detection, 2017, Sect. 4.
     """
@@ -80,17 +81,17 @@ class RetinaNet(DenseModel):
         dtype=None,
     ):
         if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(
+            raise InputError(
                 "`num_classes` counts the classes of objects and is 1 or more; "
                 f"background is none of them. Received: num_classes={num_classes!r}"
             )
         if box_loss not in BOX_LOSSES:
-            raise ValueError(
+            raise InputError(
                 f"`box_loss` must be one of {', '.join(BOX_LOSSES)}. "
                 f"Received: box_loss={box_loss!r}"
             )
         if not 0 < prior < 1:
-            raise ValueError(
+            raise InputError(
                 "`prior` is a probability between 0 and 1, both excluded. "
                 f"Received: prior={prior!r}"
             )
@@ -182,7 +183,7 @@ class RetinaNet(DenseModel):
         classes = ops.one_hot(
             ops.take_along_axis(classes, index, axis=1), self.num_classes
         )
-        class_loss = losses.focal(
+        class_loss = detection_losses.focal(
             _together(outputs["class"], self.num_classes),
             ops.cast(classes, "float32") * positive[..., None],
             self.focal_gamma,

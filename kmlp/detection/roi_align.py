@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kmlp.layers.base import Layer
+from kmlp.layers.layer import Layer
 
 # Samples per bin and axis. The reference frameworks let each box choose, which has no
 # static shape; the published experiments found hardly a difference from four on.

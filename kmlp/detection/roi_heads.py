@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from kmlp.layers.base import Layer
 from kmlp.layers.conv_norm import ConvNorm
+from kmlp.layers.layer import Layer
 
 _HE = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 

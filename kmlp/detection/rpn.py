@@ -5,14 +5,14 @@ import math
 import keras
 from keras import ops
 
-from kmlp.detection import losses
+from kmlp.detection import detection_losses
+from kmlp.detection.anchor_matching import match
 from kmlp.detection.anchors import Anchors
 from kmlp.detection.boxes import area, decode, encode, iou
-from kmlp.detection.matching import match
 from kmlp.detection.regions import mean_share, objects_of, rows_of
 from kmlp.detection.suppression import nms
-from kmlp.layers.base import Layer
 from kmlp.layers.conv_norm import ConvNorm
+from kmlp.layers.layer import Layer
 
 # IoU from which an anchor is an object, below which it is none, and which the best
 # anchor of an object needs.
@@ -195,7 +195,7 @@ def rpn_losses(objectness, deltas, anchors, targets, sampler, beta=0.0):
     positives, negatives = (ops.cast(x, "float32") for x in sampler(label))
     sampled = positives + negatives
     share = mean_share(sampled)
-    objectness = losses.binary(logits, positives) * sampled
+    objectness = detection_losses.binary(logits, positives) * sampled
     wanted = encode(boxes, rows_of(objects, index))
     apart = distance(codes, wanted, beta) * positives[..., None]
     return ops.sum(objectness, axis=1) * share, ops.sum(apart, axis=(1, 2)) * share
@@ -204,5 +204,5 @@ def rpn_losses(objectness, deltas, anchors, targets, sampler, beta=0.0):
 def distance(predictions, targets, beta):
     """Smooth L1 of a `beta`, or L1 where that is 0."""
     if not beta:
-        return losses.l1(predictions, targets)
-    return losses.smooth_l1(predictions, targets, beta)
+        return detection_losses.l1(predictions, targets)
+    return detection_losses.smooth_l1(predictions, targets, beta)

@@ -3,6 +3,7 @@
 from keras import ops
 
 from kmlp.detection.anchors import Anchors
+from kmlp.detection.box_stages import BOX_LOSSES, box_loss, class_loss, mask_loss
 from kmlp.detection.detections import (
     ClassMasks,
     Detections,
@@ -14,7 +15,7 @@ from kmlp.detection.regions import Sampler, sample_regions
 from kmlp.detection.roi_align import RoIAlign
 from kmlp.detection.roi_heads import BoxHead, MaskHead
 from kmlp.detection.rpn import Proposals, RPNHead, rpn_losses
-from kmlp.detection.stages import BOX_LOSSES, box_loss, class_loss, mask_loss
+from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import FeaturePyramid
 from kmlp.models.dense import DenseModel, pyramid_of
 
@@ -35,7 +36,7 @@ class TwoStageDetector(DenseModel):
         name, dtype: of the model.
 
     Raises:
-        ValueError: an argument out of its range, or a backbone without a pyramid.
+        InputError: an argument out of its range, or a backbone without a pyramid.
     """
 
     task = "detection"
@@ -170,7 +171,7 @@ class TwoStageDetector(DenseModel):
             ValueError: targets without masks for a model that has them.
         """
         if self.masks and "masks" not in targets:
-            raise ValueError(
+            raise InputError(
                 f"{self.name!r} learns masks: give them in the targets, or build it "
                 f"with masks=False. Received: targets with {', '.join(targets)}"
             )
@@ -237,17 +238,17 @@ def _checked(config):
     )
     for key in counts:
         if not hasattr(config[key], "__index__") or config[key] < 1:
-            raise ValueError(
+            raise InputError(
                 f"`{key}` is a number of at least 1. Received: {key}={config[key]!r}"
             )
     share, samples = config["positive_share"], config["roi_samples"]
     if not 1 / samples <= share <= 1:
-        raise ValueError(
+        raise InputError(
             "`positive_share` of `roi_samples` is one sample at least and all at "
             f"most. Received: positive_share={share!r}, roi_samples={samples}"
         )
     if config["box_loss"] not in BOX_LOSSES:
-        raise ValueError(
+        raise InputError(
             f"`box_loss` must be one of {', '.join(BOX_LOSSES)}. "
             f"Received: box_loss={config['box_loss']!r}"
         )

@@ -12,7 +12,7 @@ if keras.backend.backend() != "tensorflow":
         f"loads there. Received: backend={keras.backend.backend()!r}"
     )
 
-from kmlp.export.audit import audit
+from kmlp.artifacts.operation_audit import audit
 from kmlp.export.saved_model import saved_model
 from kmlp.export.tflite import tflite
 

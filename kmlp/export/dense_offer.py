@@ -3,7 +3,8 @@
 import dataclasses
 
 from kmlp.dense_preprocessing import DensePreprocessing
-from kmlp.export.names import checked_names
+from kmlp.errors import InputError
+from kmlp.export.class_names import checked_names
 
 DETECTION, SEGMENTATION = "detection", "segmentation"
 # A class map is served in bytes, of which the last stands for no class.
@@ -45,7 +46,7 @@ def dense_offer(model, specs, preprocessing=None, class_names=None):
         class_names: in the order of the classes; `None`: those of `preprocessing`.
 
     Raises:
-        ValueError: something contradicts the model.
+        InputError: something contradicts the model.
     """
     if preprocessing is None:
         preprocessing = getattr(model, "preprocessing", None)
@@ -62,7 +63,7 @@ def _classes(model):
     if known is None and not isinstance(model.output, dict):
         known = model.output.shape[-1]  # logits
     if known is None:
-        raise ValueError(
+        raise InputError(
             "Nothing says how many classes this detector has: leave `class_names` "
             f"out. Received: {model.name!r}"
         )
@@ -71,31 +72,31 @@ def _classes(model):
 
 def _check(model, specs, preprocessing):
     if not isinstance(preprocessing, DensePreprocessing):
-        raise ValueError(
+        raise InputError(
             "Pictures of a detector or segmenter keep their aspect: pass a "
             "DensePreprocessing as `preprocessing`. "
             f"Received: {type(preprocessing).__name__}"
         )
     answers = DETECTION if isinstance(model.output, dict) else SEGMENTATION
     if preprocessing.task != answers:
-        raise ValueError(
+        raise InputError(
             f"`preprocessing` is of {preprocessing.task} and this model does "
             f"{answers}. Received: {model.name!r}"
         )
     shape = tuple(specs[0].shape)
     if len(specs) != 1 or len(shape) != 4 or shape[3] != 3:
-        raise ValueError(
+        raise InputError(
             "`preprocessing` goes with a model of one input (N, H, W, 3) of images. "
             f"Received: inputs {[tuple(spec.shape) for spec in specs]}"
         )
     canvas = tuple(preprocessing.canvas)
     if any(own not in (None, side) for own, side in zip(shape[1:3], canvas)):
-        raise ValueError(
+        raise InputError(
             f"`preprocessing` must make images of the model's {shape[1]}x{shape[2]} "
             f"pixels. Received: canvas={canvas}"
         )
     if answers == SEGMENTATION and _classes(model) > MOST_CLASSES:
-        raise ValueError(
+        raise InputError(
             f"Class maps of encoded images have at most {MOST_CLASSES} classes: leave "
             f"`preprocessing` out. Received: {_classes(model)} classes"
         )

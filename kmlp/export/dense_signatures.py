@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from kmlp.artifacts.signature import serving_function
 from kmlp.data.decode import decode
 from kmlp.data.dense.source import VOID
 from kmlp.data.headers import checked
@@ -13,7 +14,6 @@ from kmlp.export.serving_signatures import (
     IMAGE_BYTES,
     at_least_one,
 )
-from kmlp.export.signature import serving_function
 
 
 def dense_signatures(model, specs, offered):

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from kmlp.layers import ChannelMLP, ClassifierHead, CrossPatch, PatchEmbed
-from kmlp.layers.base import assign, host
+from kmlp.layers.layer import assign, host
 from kmlp.rewriting import rewrite
 
 # Channels are brought to a common range where they lie within this factor of it.

@@ -9,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from kmlp.artifacts import origin
-from kmlp.export.audit import audit
-from kmlp.export.detection_difference import apart
-from kmlp.export.running import run_model
-from kmlp.export.signature import input_specs
+from kmlp.artifacts.detection_difference import apart
+from kmlp.artifacts.operation_audit import audit
+from kmlp.artifacts.running import run_model
+from kmlp.artifacts.signature import input_specs
+from kmlp.errors import RunError
 from kmlp.quiet import quiet
 
 # Largest difference from the trained model over its largest output, in float32.
@@ -60,7 +61,7 @@ def compare(model, runner, *, images=None, exact):
 
     Args:
         model: the train form, in float32.
-        runner: `kmlp.export.running.Runner` of the artifact.
+        runner: `kmlp.artifacts.running.Runner` of the artifact.
         images: as the model takes them; `None`: random ones.
         exact: whether both must agree within `TOLERANCE`.
 
@@ -68,7 +69,7 @@ def compare(model, runner, *, images=None, exact):
         The origin's entry `equality`.
 
     Raises:
-        RuntimeError: they must and do not.
+        RunError: they must and do not.
     """
     (spec,) = input_specs(model)
     shape = tuple(s or r for s, r in zip(spec.shape[1:], runner.input_shape[1:]))
@@ -81,7 +82,7 @@ def compare(model, runner, *, images=None, exact):
         expected, actual = _paired(run_model(model, images), runner(images))
     error = apart(actual, expected)
     if exact and not error <= TOLERANCE:
-        raise RuntimeError(
+        raise RunError(
             "The artifact does not equal the trained model: its outputs differ by "
             f"{error:.1e} of the largest, {TOLERANCE:.0e} at most being allowed. A "
             "layer is merged or converted wrongly: merge=False (--train-form) tells "

@@ -4,8 +4,9 @@ import dataclasses
 
 import keras
 
+from kmlp.errors import InputError
+from kmlp.export.class_names import checked_names
 from kmlp.export.dense_offer import dense_offer, is_dense
-from kmlp.export.names import checked_names
 from kmlp.preprocessing import NEEDED, Preprocessing
 
 
@@ -40,12 +41,12 @@ def offer(model, specs, *, preprocessing=None, class_names=None, top_k=5):
         An `Offer`; of detectors and segmenters a `DenseOffer`.
 
     Raises:
-        ValueError: something contradicts the model or is incomplete.
+        InputError: something contradicts the model or is incomplete.
     """
     if is_dense(model, preprocessing):
         return dense_offer(model, specs, preprocessing, class_names)
     if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-        raise ValueError(f"`top_k` must be a positive integer. Received: top_k={top_k}")
+        raise InputError(f"`top_k` must be a positive integer. Received: top_k={top_k}")
     if preprocessing is None:
         preprocessing = _own(model)
     classes = _classes(model, specs)
@@ -66,7 +67,7 @@ def names_of(model, specs, class_names=None, preprocessing=None):
         model, specs, class_names, preprocessing: as in `offer`.
 
     Raises:
-        ValueError: not one distinct name of one line for each class.
+        InputError: not one distinct name of one line for each class.
     """
     if is_dense(model, preprocessing):
         return dense_offer(model, specs, preprocessing, class_names).class_names
@@ -87,7 +88,7 @@ def _names(classes, class_names, preprocessing):
     if class_names is None and preprocessing is not None and classes:
         class_names = preprocessing.class_names
     if class_names is not None and classes is None:
-        raise ValueError(
+        raise InputError(
             "`class_names` go with a model of one output (N, classes), and this has "
             f"none. Received: {len(tuple(class_names))} class names"
         )
@@ -116,24 +117,24 @@ def _checked_preprocessing(preprocessing, specs):
     if {*missing, "image_size"} == set(NEEDED):
         return None
     if missing:
-        raise ValueError(
+        raise InputError(
             "`preprocessing` must be complete, for encoded images to be prepared as "
             f"in evaluation. Received: no {', '.join(missing)}"
         )
     spec, *others = specs
     shape = tuple(spec.shape)
     if others or len(shape) != 4 or shape[3] != 3 or not spec.dtype.is_floating:
-        raise ValueError(
+        raise InputError(
             "`preprocessing` goes with a model of one input (N, S, S, 3) of float "
             f"images. Received: inputs {[tuple(spec.shape) for spec in specs]}"
         )
     if None not in shape[1:3] and shape[1] != shape[2]:
-        raise ValueError(
+        raise InputError(
             "`preprocessing` makes square images, and this model takes others: leave "
             f"it out. Received: a model of {shape[1]}x{shape[2]} pixels"
         )
     if {shape[1], shape[2]} - {preprocessing.image_size, None}:
-        raise ValueError(
+        raise InputError(
             f"`preprocessing` must make images of the model's {shape[1]}x{shape[2]} "
             f"pixels. Received: image_size={preprocessing.image_size}"
         )

@@ -2,7 +2,8 @@
 
 import keras
 
-from kmlp.layers.base import remade
+from kmlp.errors import InputError
+from kmlp.layers.layer import remade
 from kmlp.rewriting import rewrite
 
 
@@ -17,7 +18,7 @@ def in_float32(model):
             left untouched.
 
     Raises:
-        ValueError: a layer computes in another precision whatever its config says.
+        InputError: a layer computes in another precision whatever its config says.
     """
     if not _others(model):
         return model
@@ -26,7 +27,7 @@ def in_float32(model):
         if isinstance(layer, keras.Model):
             layer.dtype_policy = "float32"
     if others := _others(twin):
-        raise ValueError(
+        raise InputError(
             "These layers keep their own precision; build them with the `dtype` that "
             "their config names, so that they can be rebuilt in float32. "
             f"Received: {', '.join(others)}"

@@ -9,18 +9,19 @@ import keras
 import tensorflow as tf
 
 from kmlp.artifacts import origin
+from kmlp.artifacts.running import load_saved_model
+from kmlp.artifacts.signature import input_specs, serving_function
 from kmlp.atomic import new_version
 from kmlp.dense_preprocessing import DensePreprocessing
+from kmlp.errors import InputError
 from kmlp.export import evidence
 from kmlp.export import warmup as warming
 from kmlp.export.dense_offer import DenseOffer
 from kmlp.export.dense_signatures import dense_signatures
 from kmlp.export.offer import offer
 from kmlp.export.precision import in_float32
-from kmlp.export.running import load_saved_model
 from kmlp.export.scope import outside_strategy
 from kmlp.export.serving_signatures import signatures
-from kmlp.export.signature import input_specs, serving_function
 from kmlp.merging import merge as merge_model
 from kmlp.preprocessing import Preprocessing
 from kmlp.quiet import quiet
@@ -91,7 +92,7 @@ def saved_model(
         OSError: `path` is no folder and cannot become one, or is not writable, or
             there is no room.
         RuntimeError: the artifact does not equal the model.
-        ValueError: the model is not built, or preprocessing or class names do not
+        InputError: the model is not built, or preprocessing or class names do not
             fit it.
         ImportError: `warmup` without `tensorflow-serving-api`.
     """
@@ -134,7 +135,7 @@ def _evidence(model, folder):
 def check_model(model):
     """Raises `ValueError` where there is no built model to export."""
     if not getattr(model, "built", False):
-        raise ValueError(
+        raise InputError(
             "Export takes a built keras.Model: call it on data or build() it first. "
             f"Received: {model!r}"
         )
@@ -163,7 +164,7 @@ def write_saved_model(
     Args:
         model: from `inference_form`.
         folder: of the SavedModel itself.
-        batch_size, input_shape: as in `kmlp.export.signature.input_specs`; with
+        batch_size, input_shape: as in `kmlp.artifacts.signature.input_specs`; with
             either, the artifact is for a converter: `serving_default` and no more.
         preprocessing, class_names, top_k, warmup: as in `saved_model`.
     """

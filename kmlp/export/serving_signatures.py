@@ -3,9 +3,9 @@
 import keras
 import tensorflow as tf
 
+from kmlp.artifacts.signature import call_flat, named_outputs
 from kmlp.data.decode import centre_crop, normalise
 from kmlp.data.headers import checked
-from kmlp.export.signature import call_flat, named_outputs
 
 DEFAULT, BYTES, CLASSIFY, FEATURES = (
     "serving_default",

@@ -11,16 +11,17 @@ import numpy as np
 import tensorflow as tf
 
 from kmlp.artifacts import origin
+from kmlp.artifacts.running import in_batches, load_tflite
+from kmlp.artifacts.signature import input_specs
 from kmlp.atomic import new_file
+from kmlp.errors import InputError, RunError
 from kmlp.export import evidence
 from kmlp.export.compact import compact
 from kmlp.export.equalising import equalised
 from kmlp.export.offer import names_of
 from kmlp.export.precision import in_float32
-from kmlp.export.running import in_batches, load_tflite
 from kmlp.export.saved_model import check_model, inference_form, write_saved_model
 from kmlp.export.scope import outside_strategy
-from kmlp.export.signature import input_specs
 from kmlp.export.spelling import spelled_for_tflite
 from kmlp.preprocessing import Preprocessing
 from kmlp.quiet import quiet
@@ -70,12 +71,12 @@ def tflite(
         The `pathlib.Path` of the file.
 
     Raises:
-        ValueError: an unknown `quantize`, missing or misshapen data, a size that is
+        InputError: an unknown `quantize`, missing or misshapen data, a size that is
             unknown or contradicts the model's, another number of names than of
             outputs, or a model that is not built.
         FileExistsError: there is a file, and `overwrite` is false.
         OSError: `path` cannot be written.
-        RuntimeError: TFLite lacks an operation, the int8 file does not run, or the
+        RunError: TFLite lacks an operation, the int8 file does not run, or the
             float32 file does not equal the model.
     """
     check_model(model)
@@ -127,43 +128,43 @@ def check_options(
     """The options of `write_tflite`, checked before any expensive work.
 
     Raises:
-        ValueError: as `tflite`.
+        InputError: as `tflite`.
     """
     if quantize not in QUANTIZATIONS:
-        raise ValueError(
+        raise InputError(
             f"`quantize` must be one of {QUANTIZATIONS}. Received: {quantize!r}"
         )
     if quantize == "int8" and representative_data is None:
-        raise ValueError(
+        raise InputError(
             "quantize='int8' needs `representative_data`, an iterable of image "
             "batches that shows the ranges of the activations. Received: None"
         )
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(
+        raise InputError(
             f"`batch_size` is a positive integer. Received: {batch_size!r}"
         )
     if isinstance(getattr(model, "output", None), dict):
-        raise ValueError(
+        raise InputError(
             "A detector is served as a SavedModel: TFLite has no operations for its "
             "decoding and suppression. Segmenters and classifiers become TFLite files. "
             f"Received: {model.name!r}"
         )
     specs = input_specs(model)
     if len(specs) != 1:
-        raise ValueError(
+        raise InputError(
             "A TFLite export takes a model with one input. "
             f"Received: inputs {[spec.name for spec in specs]}"
         )
     own = tuple(specs[0].shape[1:])
     shape = own if input_shape is None else tuple(input_shape)
     if None in shape:
-        raise ValueError(
+        raise InputError(
             f"The sizes in a TFLite file are fixed and this model's are not ({own}): "
             "pass `input_shape=(height, width, channels)`. "
             f"Received: input_shape={input_shape}"
         )
     if len(shape) != len(own) or any(o not in (None, s) for o, s in zip(own, shape)):
-        raise ValueError(
+        raise InputError(
             f"`input_shape` must agree with the model's, {own}. "
             f"Received: input_shape={input_shape}"
         )
@@ -222,7 +223,7 @@ def _convert(converter):
         found = re.search(r"(?:Select|Custom) ops: (.+)", str(error))
         if found is None:
             raise
-        raise RuntimeError(
+        raise RunError(
             "TFLite has no operation for a part of this model; write it with others "
             f"in the layer's `call`. Received: {found[1]}"
         ) from None
@@ -233,7 +234,7 @@ def _check_runs(file, images):
     try:
         load_tflite(file)(images)
     except RuntimeError as error:
-        raise RuntimeError(
+        raise RunError(
             "The int8 file does not run: an activation that is constant over "
             "`representative_data` (a dead ReLU, say) has no range to quantise. Give "
             f"more varied data, or take quantize='dynamic'. Received: {error}"
@@ -244,20 +245,20 @@ def _images(data, shape):
     """All images of an array or an iterable of batches as one float32 array.
 
     Raises:
-        ValueError: images of another shape, or none.
+        InputError: images of another shape, or none.
     """
     batches = []
     for batch in [data] if hasattr(data, "shape") else data:
         batch = batch[0] if isinstance(batch, (tuple, list)) else batch
         batch = np.asarray(batch, "float32")
         if batch.shape[1:] != shape:
-            raise ValueError(
+            raise InputError(
                 f"`representative_data` must hold batches of images {shape}. "
                 f"Received: a batch of shape {batch.shape}"
             )
         batches.append(batch)
     if not sum(len(batch) for batch in batches):
-        raise ValueError(
+        raise InputError(
             "`representative_data` must hold at least one image. Received: none"
         )
     return np.concatenate(batches)

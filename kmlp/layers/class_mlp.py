@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from kmlp.layers.base import Layer, assign, copy, host, initializer
 from kmlp.layers.channel_mlp import ChannelMLP
+from kmlp.layers.layer import Layer, assign, copy, host, initializer
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,

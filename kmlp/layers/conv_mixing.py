@@ -5,8 +5,9 @@ import math
 import keras
 import numpy as np
 
-from kmlp.layers.base import Layer, assign, copy, host, initializer, pair
+from kmlp.errors import InputError
 from kmlp.layers.conv_norm import conv2d
+from kmlp.layers.layer import Layer, assign, copy, host, initializer, pair
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,
@@ -37,7 +38,7 @@ class ConvMixing(Layer):
     Shapes: `(N, H, W, C)` in and out, sizes known.
 
     Raises:
-        ValueError: unknown sizes.
+        InputError: unknown sizes.
 
     Reference: ResMLP (Touvron et al., 2021), Sect. 3.5 and Table 4.
     """
@@ -86,7 +87,7 @@ class ConvMixing(Layer):
     def build(self, input_shape):
         _, height, width, channels = input_shape
         if height is None or width is None:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: what the norm's shift comes to depends on the distance "
                 "to the border; give input_shape a known height and width. "
                 f"Received: input_shape={tuple(input_shape)}"

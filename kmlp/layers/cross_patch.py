@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmlp.layers.base import Layer, assign, copy, host, initializer, pair
+from kmlp.layers.layer import Layer, assign, copy, host, initializer, pair
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,

@@ -2,6 +2,8 @@
 
 import keras
 
+from kmlp.errors import InputError
+
 
 def drop_path(rate, *, name, dtype=None):
     """A layer that drops whole samples of a residual branch in training.
@@ -19,7 +21,7 @@ def drop_path(rate, *, name, dtype=None):
 def drop_path_rates(rate, blocks):
     """Rates rising linearly from 0 at the first to `rate` at the last block."""
     if not 0 <= rate < 1:
-        raise ValueError(
+        raise InputError(
             f"`drop_path_rate` must lie in [0, 1). Received: drop_path_rate={rate}"
         )
     return [rate * i / max(blocks - 1, 1) for i in range(blocks)]

@@ -3,8 +3,9 @@
 import keras
 from keras import ops
 
-from kmlp.layers.base import Layer
+from kmlp.errors import InputError
 from kmlp.layers.conv_norm import ConvNorm
+from kmlp.layers.layer import Layer
 
 EXTRAS = ("input", "output", "pool")
 
@@ -85,7 +86,7 @@ class FeaturePyramid(Layer):
     def __init__(self, filters=256, *, extra=0, extra_from="input", **kwargs):
         super().__init__(**kwargs)
         if extra_from not in EXTRAS:
-            raise ValueError(
+            raise InputError(
                 f"`extra_from` must be one of {', '.join(EXTRAS)}. "
                 f"Received: extra_from={extra_from!r}"
             )

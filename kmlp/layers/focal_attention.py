@@ -5,9 +5,10 @@ import numpy as np
 from keras import ops
 
 from kmlp import algebra
-from kmlp.layers.base import Layer, assign, copy, host, initializer
+from kmlp.errors import InputError
 from kmlp.layers.focal_biases import TABLES, key_mask, position_bias, table_shapes
 from kmlp.layers.focal_windows import FocalWindows, check_focal
+from kmlp.layers.layer import Layer, assign, copy, host, initializer
 from kmlp.layers.norms import affine_terms, normalization
 from kmlp.layers.window_pooling import WindowPooling
 
@@ -39,7 +40,7 @@ class FocalAttention(Layer):
     Shapes: `(N, H, W, C)` in and out, H and W known and tiled by the windows.
 
     Raises:
-        ValueError: heads that do not divide the channels, an even focal window,
+        InputError: heads that do not divide the channels, an even focal window,
             levels or an expansion that there are not, or a map that does not fit.
 
     Reference: Focal Self-attention for Local-Global Interactions in Vision
@@ -91,12 +92,12 @@ class FocalAttention(Layer):
     def build(self, input_shape):
         *size, channels = input_shape[1:]
         if channels % self.heads:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: `heads` must divide the {channels} channels. "
                 f"Received: heads={self.heads}"
             )
         if None in size:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: focal attention needs a known height and width. "
                 f"Received: input_shape={tuple(input_shape)}"
             )
@@ -240,7 +241,7 @@ class FocalAttention(Layer):
         """
         old, new = ([tuple(t.shape) for t in la._own()] for la in (layer, self))
         if old != new:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: resize() keeps the biases of windows and neighbours, "
                 f"and these differ: {_described(layer)}, {_described(self)}. Choose "
                 "a size that leaves them as they are, or train at the new one. "

@@ -5,6 +5,8 @@ import dataclasses
 import numpy as np
 from keras import ops
 
+from kmlp.errors import InputError
+
 LEVELS = (1, 2)
 
 
@@ -51,7 +53,7 @@ class FocalWindows:
         neighbours, as in the published code."""
         side = tiling(size, window_size)
         if side is None:
-            raise ValueError(
+            raise InputError(
                 f"Windows of {min(window_size, *size)}x{min(window_size, *size)} "
                 "positions do not tile the map; choose a size at which they do. "
                 f"Received: a map of {size[0]}x{size[1]}"
@@ -193,21 +195,21 @@ def check_focal(heads, window_size, focal_window, focal_level, expansion):
     """Checks the arguments of `FocalAttention`.
 
     Raises:
-        ValueError: one that there cannot be.
+        InputError: one that there cannot be.
     """
     check_positive(heads=heads, window_size=window_size, focal_window=focal_window)
     if not focal_window % 2:
-        raise ValueError(
+        raise InputError(
             "`focal_window` must be odd: the region lies around its window. "
             f"Received: focal_window={focal_window}"
         )
     if focal_level not in LEVELS:
-        raise ValueError(
+        raise InputError(
             f"`focal_level` must be one of {LEVELS}. "
             f"Received: focal_level={focal_level!r}"
         )
     if not isinstance(expansion, int) or not 0 <= expansion <= window_size:
-        raise ValueError(
+        raise InputError(
             "`expansion` must be an integer from 0 to `window_size`. "
             f"Received: expansion={expansion!r}, window_size={window_size}"
         )
@@ -217,10 +219,10 @@ def check_positive(**numbers):
     """Checks that arguments are positive integers.
 
     Raises:
-        ValueError: one is not.
+        InputError: one is not.
     """
     for name, value in numbers.items():
         if not isinstance(value, int) or value < 1:
-            raise ValueError(
+            raise InputError(
                 f"`{name}` must be a positive integer. Received: {name}={value!r}"
             )

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from kmlp.layers.base import Layer, initializer
+from kmlp.errors import InputError
+from kmlp.layers.layer import Layer, initializer
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -30,7 +31,7 @@ class GlobalPerceptron(Layer):
         channels = input_shape[-1]
         hidden = channels // self.reduction
         if not hidden:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: `reduction` must not exceed the channels ({channels}). "
                 f"Received: reduction={self.reduction}"
             )

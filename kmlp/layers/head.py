@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from kmlp import algebra
-from kmlp.layers.base import Layer, assign, copy, host, initializer
+from kmlp.errors import InputError
+from kmlp.layers.layer import Layer, assign, copy, host, initializer
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,
@@ -33,7 +34,7 @@ class ClassifierHead(Layer):
     Shapes: `(N, H, W, C)` in, `(N, num_classes)` or `(N, C)` out.
 
     Raises:
-        ValueError: `num_classes` is no integer of at least 0.
+        InputError: `num_classes` is no integer of at least 0.
 
     References: ResMLP Sect. 2; RepMLPNet Sect. 4.3; MS-MLP Sect. 3.1.
     """
@@ -62,7 +63,7 @@ class ClassifierHead(Layer):
     ):
         super().__init__(**kwargs)
         if not hasattr(num_classes, "__index__") or num_classes < 0:
-            raise ValueError(
+            raise InputError(
                 "`num_classes` is the number of classes, or 0 for features without a "
                 f"classifier. Received: num_classes={num_classes!r}"
             )

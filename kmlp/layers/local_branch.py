@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 from kmlp import algebra
-from kmlp.layers.base import Layer, pair, tensor
+from kmlp.errors import InputError
+from kmlp.layers.layer import Layer, pair, tensor
 from kmlp.layers.norms import affine_terms, normalization
 
 
@@ -35,7 +36,7 @@ class LocalBranch(Layer):
         super().__init__(**kwargs)
         self.kernel_size = pair(kernel_size, "local_kernels")
         if any(size % 2 == 0 for size in self.kernel_size):
-            raise ValueError(
+            raise InputError(
                 "Local kernels must have odd sizes, so that their output stays "
                 f"centred. Received: local_kernels={kernel_size!r}"
             )
@@ -86,7 +87,7 @@ class LocalBranch(Layer):
         """The convolution with its norm folded in: `(kh, kw, S)` and `(S,)`.
 
         `read` turns variables into tensors (differentiable) or, as
-        `kmlp.layers.base.host`, into float64 arrays.
+        `kmlp.layers.layer.host`, into float64 arrays.
         """
         terms = affine_terms(self.normalize, read)
         return algebra.fold_after(read(self.kernel), None, *terms)

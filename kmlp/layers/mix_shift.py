@@ -6,8 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmlp.layers.base import Layer, assign, copy, host, initializer
+from kmlp.errors import InputError
 from kmlp.layers.conv_norm import conv2d
+from kmlp.layers.layer import Layer, assign, copy, host, initializer
 
 ORDERS = ("shift_mix", "mix_shift")
 MIXINGS = ("depthwise", "full")
@@ -53,7 +54,7 @@ class MixShift(Layer):
     channels, the last one the rest.
 
     Raises:
-        ValueError: regions and shifts of different number, too few channels, or an
+        InputError: regions and shifts of different number, too few channels, or an
             unknown order or mixing.
 
     Reference: MS-MLP (Zheng et al., 2022), Sect. 3.2, Eqs. 1-4; Table 13 for full
@@ -82,14 +83,14 @@ class MixShift(Layer):
     ):
         super().__init__(**kwargs)
         if len(regions) != len(shifts):
-            raise ValueError(
+            raise InputError(
                 "`regions` and `shifts` name one value per channel group each. "
                 f"Received: regions={tuple(regions)}, shifts={tuple(shifts)}"
             )
         if order not in ORDERS:
-            raise ValueError(f"`order` must be one of {ORDERS}. Received: {order!r}")
+            raise InputError(f"`order` must be one of {ORDERS}. Received: {order!r}")
         if mixing not in MIXINGS:
-            raise ValueError(f"`mixing` must be one of {MIXINGS}. Received: {mixing!r}")
+            raise InputError(f"`mixing` must be one of {MIXINGS}. Received: {mixing!r}")
         self.regions = tuple(regions)
         self.shifts = tuple(shifts)
         self.order = order
@@ -118,7 +119,7 @@ class MixShift(Layer):
         self.sizes = [width] * (self.groups - 1)
         self.sizes.append(channels - sum(self.sizes))
         if self.sizes[-1] < 1:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: {channels} channels do not split into {self.groups} "
                 f"groups of {width} and a rest. Received: input_shape="
                 f"{tuple(input_shape)}"

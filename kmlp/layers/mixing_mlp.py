@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kmlp.layers.activations import activation_function
-from kmlp.layers.base import Layer, assign, copy, host, initializer, pair
+from kmlp.layers.layer import Layer, assign, copy, host, initializer, pair
 from kmlp.layers.norms import affine_terms, apply_norm, normalization
 from kmlp.layers.partition import Partition
 from kmlp.layers.position_linear import PositionLinear

@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 from kmlp import algebra
+from kmlp.errors import InputError
 from kmlp.layers.activations import activation_function
-from kmlp.layers.base import Layer, assign, copy, host
+from kmlp.layers.layer import Layer, assign, copy, host
 
 NORMS = ("batch", "layer", "affine", "l2", None)
 
@@ -146,7 +147,7 @@ def normalization(kind, *, epsilon, scale=True, center=True, name="norm", dtype=
         name, dtype: of the layer.
 
     Raises:
-        ValueError: an unknown kind.
+        InputError: an unknown kind.
     """
     if kind is None:
         return None
@@ -166,7 +167,7 @@ def normalization(kind, *, epsilon, scale=True, center=True, name="norm", dtype=
         return L2Norm(
             epsilon=epsilon, scale=scale, center=center, name=name, dtype=dtype
         )
-    raise ValueError(f"`norm` must be one of {NORMS}. Received: norm={kind!r}")
+    raise InputError(f"`norm` must be one of {NORMS}. Received: norm={kind!r}")
 
 
 def apply_norm(norm, inputs, training):

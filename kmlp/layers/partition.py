@@ -2,6 +2,8 @@
 
 from keras import ops
 
+from kmlp.errors import InputError
+
 
 class Partition:
     """Non-overlapping blocks of a map, each treated as one sample.
@@ -23,7 +25,7 @@ class Partition:
         padded: whether the blocks reach beyond the map.
 
     Raises:
-        ValueError: unknown sizes.
+        InputError: unknown sizes.
 
     Reference: RepMLPNet Sect. 5.3.
     """
@@ -31,7 +33,7 @@ class Partition:
     def __init__(self, input_shape, block_size, *, columns_as_channels, name):
         _, height, width, channels = input_shape
         if height is None or width is None:
-            raise ValueError(
+            raise InputError(
                 f"{name}: a layer that is fully connected over positions needs "
                 "input_shape with known height and width. "
                 f"Received: input_shape={tuple(input_shape)}"

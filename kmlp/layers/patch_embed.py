@@ -4,8 +4,9 @@ import keras
 from keras import ops
 
 from kmlp import algebra
+from kmlp.errors import InputError
 from kmlp.layers.activations import activation_function
-from kmlp.layers.base import Layer, assign, copy, host, initializer, pair
+from kmlp.layers.layer import Layer, assign, copy, host, initializer, pair
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,
@@ -36,7 +37,7 @@ class PatchEmbed(Layer):
     Shapes: `(N, H, W, C)` to `(N, ceil(H / p), ceil(W / p), filters)`.
 
     Raises:
-        ValueError: `padding="valid"` and the patch does not divide the map.
+        InputError: `padding="valid"` and the patch does not divide the map.
     """
 
     arguments = (
@@ -65,7 +66,7 @@ class PatchEmbed(Layer):
     ):
         super().__init__(**kwargs)
         if padding not in ("valid", "same"):
-            raise ValueError(
+            raise InputError(
                 f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}"
             )
         self.filters = filters
@@ -96,7 +97,7 @@ class PatchEmbed(Layer):
     def _check(self, input_shape):
         for size, patch in zip(input_shape[1:3], self.patch_size):
             if self.padding == "valid" and size is not None and size % patch:
-                raise ValueError(
+                raise InputError(
                     f"{self.name}: height and width must be multiples of "
                     f"{self.patch_size}; pass padding='same' to pad them. "
                     f"Received: input_shape={tuple(input_shape)}"

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kmlp import algebra
-from kmlp.layers.base import Layer, assign, copy, host, initializer
+from kmlp.layers.layer import Layer, assign, copy, host, initializer
 from kmlp.layers.norms import affine_terms, normalization
 
 

@@ -3,7 +3,8 @@
 import keras
 
 from kmlp import algebra
-from kmlp.layers.base import Layer, assign, host
+from kmlp.errors import InputError
+from kmlp.layers.layer import Layer, assign, host
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -13,7 +14,7 @@ class PositionEncoding(Layer):
     Shapes: `(N, H, W, C)` in and out, sizes known.
 
     Raises:
-        ValueError: unknown sizes.
+        InputError: unknown sizes.
 
     Reference: ResMLP (Touvron et al., 2021), Appendix A, Position encoding.
     """
@@ -23,7 +24,7 @@ class PositionEncoding(Layer):
 
     def build(self, input_shape):
         if None in input_shape[1:]:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: positions are learned for one grid; give input_shape a "
                 f"known height and width. Received: input_shape={tuple(input_shape)}"
             )

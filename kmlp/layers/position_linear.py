@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kmlp import algebra
-from kmlp.layers.base import Layer, assign, host, initializer
+from kmlp.layers.layer import Layer, assign, host, initializer
 
 
 @keras.saving.register_keras_serializable("kmlp")

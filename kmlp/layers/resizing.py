@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmlp.layers.base import Layer
 from kmlp.layers.feature_pyramid import resize_bilinear
+from kmlp.layers.layer import Layer
 
 
 @keras.saving.register_keras_serializable("kmlp")

@@ -6,7 +6,8 @@ import keras
 from keras import ops
 
 from kmlp import algebra
-from kmlp.layers.base import Layer, assign, copy, host, initializer, pair, tensor
+from kmlp.errors import InputError
+from kmlp.layers.layer import Layer, assign, copy, host, initializer, pair, tensor
 from kmlp.layers.local_branch import LocalBranch
 from kmlp.layers.norms import affine_terms, normalization
 from kmlp.layers.partition import Partition
@@ -41,7 +42,7 @@ class SetSharingLinear(Layer):
     position first.
 
     Raises:
-        ValueError: share-sets do not divide the channels, or unknown sizes.
+        InputError: share-sets do not divide the channels, or unknown sizes.
 
     References: RepMLPNet Sect. 3 and 4.1 (set-sharing linear mapping); ResMLP
     Eq. 2; sMLPNet Sect. 3.3.
@@ -71,7 +72,7 @@ class SetSharingLinear(Layer):
     ):
         super().__init__(**kwargs)
         if norm not in ("batch", None):
-            raise ValueError(f"`norm` must be 'batch' or None. Received: norm={norm!r}")
+            raise InputError(f"`norm` must be 'batch' or None. Received: norm={norm!r}")
         self.share_sets = share_sets
         self.block_size = None if block_size is None else pair(block_size, "block_size")
         self.local_kernels = tuple(pair(k, "local_kernels") for k in local_kernels)
@@ -94,7 +95,7 @@ class SetSharingLinear(Layer):
     def build(self, input_shape):
         channels = input_shape[-1]
         if channels % self.share_sets:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: share_sets must divide the channels ({channels}). "
                 f"Received: share_sets={self.share_sets}"
             )
@@ -163,7 +164,7 @@ class SetSharingLinear(Layer):
         Args:
             read: how a variable is read: as a backend tensor by default, so that
                 gradients reach the FC kernel, the convolutions and the norms'
-                gamma and beta; `kmlp.layers.base.host` reads float64 arrays.
+                gamma and beta; `kmlp.layers.layer.host` reads float64 arrays.
             local: whether the local branches go in; without them it is the FC and
                 its norm.
 

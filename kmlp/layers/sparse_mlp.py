@@ -5,7 +5,8 @@ import math
 import keras
 from keras import ops
 
-from kmlp.layers.base import Layer, assign, copy, host, initializer, like, pair
+from kmlp.errors import InputError
+from kmlp.layers.layer import Layer, assign, copy, host, initializer, like, pair
 from kmlp.layers.set_sharing import SetSharingLinear
 
 FUSIONS = ("concat", "sum", "weighted_sum")
@@ -37,7 +38,7 @@ class SparseMLP(Layer):
     Shapes: `(N, H, W, C)` in and out.
 
     Raises:
-        ValueError: an unknown fusion or order of axes.
+        InputError: an unknown fusion or order of axes.
 
     Reference: sMLPNet (Tang et al., 2022), Sect. 3.3, Algorithm 1; Tables 3 and 4 for
     other fusions and paths.
@@ -67,11 +68,11 @@ class SparseMLP(Layer):
     ):
         super().__init__(**kwargs)
         if fusion not in FUSIONS:
-            raise ValueError(
+            raise InputError(
                 f"`fusion` must be one of {FUSIONS}. Received: fusion={fusion!r}"
             )
         if axes not in AXES:
-            raise ValueError(f"`axes` must be one of {AXES}. Received: axes={axes!r}")
+            raise InputError(f"`axes` must be one of {AXES}. Received: axes={axes!r}")
         self.block_size = None if block_size is None else pair(block_size, "block_size")
         self.local_kernels = tuple(local_kernels)
         self.fusion = fusion

@@ -7,8 +7,9 @@ import numpy as np
 from keras import ops
 
 from kmlp import algebra
+from kmlp.errors import InputError
 from kmlp.layers import windows
-from kmlp.layers.base import Layer, assign, copy, host, initializer
+from kmlp.layers.layer import Layer, assign, copy, host, initializer
 from kmlp.layers.norms import affine_terms, normalization
 
 
@@ -38,7 +39,7 @@ class WindowAttention(Layer):
     Shapes: `(N, H, W, C)` in and out.
 
     Raises:
-        ValueError: heads that do not divide the channels, a window without positions,
+        InputError: heads that do not divide the channels, a window without positions,
             or a shift that is no part of it.
 
     Reference: Swin Transformer (Liu et al., 2021), Sect. 3.2, Eq. 4.
@@ -67,11 +68,11 @@ class WindowAttention(Layer):
         super().__init__(**kwargs)
         for name, value in {"heads": heads, "window_size": window_size}.items():
             if not hasattr(value, "__index__") or value < 1:
-                raise ValueError(
+                raise InputError(
                     f"`{name}` takes a positive integer. Received: {name}={value!r}"
                 )
         if not 0 <= shift < window_size:
-            raise ValueError(
+            raise InputError(
                 "`shift` must lie in [0, window_size). "
                 f"Received: shift={shift}, window_size={window_size}"
             )
@@ -92,7 +93,7 @@ class WindowAttention(Layer):
     def build(self, input_shape):
         self.channels = channels = input_shape[-1]
         if channels % self.heads:
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: `heads` must divide the {channels} channels. "
                 f"Received: heads={self.heads}"
             )

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kmlp.layers.base import Layer, initializer
+from kmlp.layers.layer import Layer, initializer
 
 
 @keras.saving.register_keras_serializable("kmlp")

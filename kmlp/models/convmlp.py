@@ -6,6 +6,7 @@ Li, Hassani, Walton, Shi: ConvMLP: Hierarchical Convolutional MLPs for Vision,
 
 import keras
 
+from kmlp.errors import InputError
 from kmlp.layers import (
     ChannelMLP,
     ConvNorm,
@@ -14,7 +15,7 @@ from kmlp.layers import (
     drop_path,
     drop_path_rates,
 )
-from kmlp.models.base import VisionMLP, check_choice, check_stages, image_input
+from kmlp.models.vision_mlp import VisionMLP, check_choice, check_stages, image_input
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 CONV_INITIALIZER = keras.initializers.VarianceScaling(
@@ -65,7 +66,7 @@ class ConvMLP(VisionMLP):
         name, dtype: of the model; every layer follows the dtype policy.
 
     Raises:
-        ValueError: stages that do not fit, or an unknown kind of one.
+        InputError: stages that do not fit, or an unknown kind of one.
 
     Reference: Sect. 3, Table 1; Table 2 for the kinds of stages.
     """
@@ -192,7 +193,7 @@ def max_pool(x, *, name, dtype):
 def plain_stage(x, width, blocks, *, dtype):
     """3×3 convolutions, the last one to `width`, and a max-pool (Table 2)."""
     if blocks < 1:
-        raise ValueError(
+        raise InputError(
             "`conv_stage='plain'` widens in the last of its convolutions and needs "
             f"one. Received: conv_blocks={blocks}"
         )

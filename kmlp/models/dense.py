@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from kmlp.errors import InputError
+
 # Classes of backbones whose taps the published networks normalise, by name, so that
 # transformers of other libraries may join.
 NORMED_TAPS = ("MSMLP", "MSMLPHybrid", "SwinTransformer", "FocalTransformer")
@@ -136,17 +138,17 @@ def pyramid_of(backbone, levels=LEVELS, *, norm="auto", dtype=None):
         first, with their norms.
 
     Raises:
-        ValueError: no pyramid, or levels that it does not have.
+        InputError: no pyramid, or levels that it does not have.
     """
     taps = getattr(backbone, "pyramid_outputs", None)
     if not taps:
-        raise ValueError(
+        raise InputError(
             "A backbone is a functional model with `pyramid_outputs`, such as "
             "kmlp.create_model('convmlp_s', include_top=False). "
             f"Received: {backbone!r}"
         )
     if missing := [level for level in levels if level not in taps]:
-        raise ValueError(
+        raise InputError(
             f"This takes a hierarchical backbone with {', '.join(levels)}; "
             f"{', '.join(missing)} are missing: choose a family of four stages. "
             f"Received: {backbone.name!r} with {', '.join(taps)}"
@@ -154,7 +156,7 @@ def pyramid_of(backbone, levels=LEVELS, *, norm="auto", dtype=None):
     if norm == "auto":
         norm = "layer" if type(backbone).__name__ in NORMED_TAPS else None
     if norm not in ("layer", None):
-        raise ValueError(
+        raise InputError(
             f"`tap_norm` must be 'auto', 'layer' or None. Received: tap_norm={norm!r}"
         )
     wanted = {level: taps[level] for level in levels}

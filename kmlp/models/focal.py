@@ -8,9 +8,9 @@ import itertools
 
 import keras
 
+from kmlp.errors import InputError
 from kmlp.layers import FocalAttention, PatchEmbed, drop_path_rates
 from kmlp.layers.focal_windows import check_positive, tiling
-from kmlp.models.base import VisionMLP, check_stages, image_input
 from kmlp.models.swin import (
     CONV_INITIALIZER,
     DENSE_INITIALIZER,
@@ -18,6 +18,7 @@ from kmlp.models.swin import (
     HEAD,
     transformer_block,
 )
+from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
 
 VARIANTS = {
     "focal_t": {},
@@ -56,7 +57,7 @@ class FocalTransformer(VisionMLP):
         name, dtype: of the model; every layer follows the dtype policy.
 
     Raises:
-        ValueError: stages, heads or windows that do not fit, or a size that the
+        InputError: stages, heads or windows that do not fit, or a size that the
             windows do not tile; the message names the nearest that they do.
 
     Reference: Sect. 3, Table 1.
@@ -186,19 +187,19 @@ def focal_input(input_shape, strides, window_size):
         window_size: of all of them.
 
     Raises:
-        ValueError: sizes that are unknown, or that the windows do not tile at every
+        InputError: sizes that are unknown, or that the windows do not tile at every
             stride; the message names the nearest that they do. Or no window.
     """
     check_positive(window_size=window_size)
     shape = tuple(input_shape)
     if len(shape) == 3 and None in shape[:2]:
-        raise ValueError(
+        raise InputError(
             "`input_shape` needs a known height and width: focal attention knows the "
             f"windows of its map. Received: input_shape={input_shape}"
         )
     if len(shape) == 3 and not _fits(shape[:2], strides, window_size):
         nearest = _nearest(shape[:2], strides, window_size)
-        raise ValueError(
+        raise InputError(
             f"`input_shape` must halve exactly down to stride {strides[-1]}, and "
             f"windows of {window_size}x{window_size} must tile the map of every stage "
             "with focal attention; the nearest that fit, height x width: "

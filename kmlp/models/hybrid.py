@@ -6,12 +6,13 @@ Dependencies in Vision MLPs, 2022, Sect. 4.1.
 
 import keras
 
+from kmlp.errors import InputError
 from kmlp.layers import PatchEmbed, drop_path_rates
 from kmlp.models import msmlp, swin
-from kmlp.models.base import VisionMLP, check_choice, image_input
 from kmlp.models.focal import focal_block, focal_input
 from kmlp.models.msmlp import mix_shift_block
 from kmlp.models.swin import patch_merging, swin_block
+from kmlp.models.vision_mlp import VisionMLP, check_choice, image_input
 
 ATTENTION = ("swin", "focal")
 _DEEP = {"depths": (2, 2, 2, 18, 2)}
@@ -65,7 +66,7 @@ class MSMLPHybrid(VisionMLP):
         pyramid_outputs: of stages one to four.
 
     Raises:
-        ValueError: an unknown `attention`, or stages, heads, groups or sizes that do
+        InputError: an unknown `attention`, or stages, heads, groups or sizes that do
             not fit.
 
     Reference: Sect. 4.1 (Results with Transformers), Table 10.
@@ -175,18 +176,18 @@ class MSMLPHybrid(VisionMLP):
 def _check(attention, stage_zero, depths, width, heads, focal_windows):
     check_choice(ATTENTION, attention=attention)
     if len(depths) != 5 and (stage_zero or len(depths) != 4):
-        raise ValueError(
+        raise InputError(
             "`depths` names the blocks of stages zero to four; of one to four with "
             f"stage_zero=False. Received: depths={tuple(depths)}"
         )
     for name, values in {"heads": heads, "focal_windows": focal_windows}.items():
         if len(values) != 3:
-            raise ValueError(
+            raise InputError(
                 f"`{name}` names one value for each of the last three stages. "
                 f"Received: {name}={tuple(values)}"
             )
     if width % 2:
-        raise ValueError(
+        raise InputError(
             f"`width` must be even: stage zero has half of it. Received: width={width}"
         )
 

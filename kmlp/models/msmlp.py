@@ -13,7 +13,7 @@ from kmlp.layers import (
     drop_path,
     drop_path_rates,
 )
-from kmlp.models.base import VisionMLP, check_stages, image_input
+from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 # PyTorch's default for convolutions.
@@ -54,7 +54,7 @@ class MSMLP(VisionMLP):
         name, dtype: of the model; every layer follows the dtype policy.
 
     Raises:
-        ValueError: stages or groups that do not fit, or an unknown order or mixing.
+        InputError: stages or groups that do not fit, or an unknown order or mixing.
 
     Reference: Sect. 3, Table 1; Tables 9, 12 and 13 for other regions, distances,
     stages and convolutions.

@@ -4,6 +4,7 @@ import difflib
 import fnmatch
 import inspect
 
+from kmlp.errors import InputError
 from kmlp.models import convmlp, focal, hybrid, msmlp, repmlpnet, resmlp, smlpnet, swin
 from kmlp.models.ablations import ABLATIONS
 
@@ -42,7 +43,7 @@ def variant(name):
         name: of `list_models()` or `list_ablations()`.
 
     Raises:
-        ValueError: an unknown name; the message names the nearest.
+        InputError: an unknown name; the message names the nearest.
     """
     if name in ABLATIONS:
         row = ABLATIONS[name]
@@ -56,7 +57,7 @@ def variant(name):
             choose = "one of `kmlp list --ablations`"
         elif not near:
             choose = f"one of {', '.join(known)}"
-        raise ValueError(f"Unknown architecture: choose {choose}. Received: {name!r}")
+        raise InputError(f"Unknown architecture: choose {choose}. Received: {name!r}")
     return VARIANTS[name]
 
 
@@ -76,7 +77,7 @@ def check_options(family, names):
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=2) or sorted(known)
-            raise ValueError(
+            raise InputError(
                 f"{family.__name__} has no such option; choose {' or '.join(near)}. "
                 f"Received: {name!r}"
             )
@@ -97,7 +98,7 @@ def create_model(name, num_classes=None, input_shape=None, **overrides):
         underscores in place of slashes.
 
     Raises:
-        ValueError: an unknown name; the message names the nearest.
+        InputError: an unknown name; the message names the nearest.
     """
     family, arguments = variant(name)
     arguments = {"name": name.replace("/", "_"), **arguments, **overrides}

@@ -16,7 +16,7 @@ from kmlp.layers import (
     drop_path,
     drop_path_rates,
 )
-from kmlp.models.base import (
+from kmlp.models.vision_mlp import (
     VisionMLP,
     check_choice,
     check_stages,
@@ -101,7 +101,7 @@ class RepMLPNet(VisionMLP):
         name, dtype: of the model; every layer follows the dtype policy.
 
     Raises:
-        ValueError: sizes, stages, share-sets or a downsampling that do not fit.
+        InputError: sizes, stages, share-sets or a downsampling that do not fit.
 
     Reference: Sect. 4, Table 1; Sect. 5.3 and Appendix B for dense prediction.
     """

@@ -9,6 +9,7 @@ import math
 
 import keras
 
+from kmlp.errors import InputError
 from kmlp.layers import (
     ChannelMLP,
     ClassMLP,
@@ -19,7 +20,7 @@ from kmlp.layers import (
     PositionEncoding,
     drop_path,
 )
-from kmlp.models.base import VisionMLP, check_choice, partitioned_input
+from kmlp.models.vision_mlp import VisionMLP, check_choice, partitioned_input
 
 # What the arguments of these names may be.
 ALLOWED = {
@@ -91,7 +92,7 @@ class ResMLP(VisionMLP):
         name, dtype: of the model; every layer follows the dtype policy.
 
     Raises:
-        ValueError: sizes that do not fit, or arguments that do not go together.
+        InputError: sizes that do not fit, or arguments that do not go together.
 
     Reference: Sect. 2, Eqs. 2-3; variants of Sect. 3.5 and Appendix A.
     """
@@ -214,14 +215,14 @@ class ResMLP(VisionMLP):
 def _hidden(mixing, ratio, width, grid):
     """Hidden positions of the mixing MLP over a grid, `None` where there is none."""
     if not isinstance(ratio, int | float) or not ratio > 0:
-        raise ValueError(
+        raise InputError(
             "`mixing_ratio` is the mixing MLP's hidden positions per patch, above 0. "
             f"Received: mixing_ratio={ratio!r}"
         )
     if width is None:
         return max(int(ratio * math.prod(grid)), 1) if mixing == "mlp" else None
     if mixing != "mlp" or not isinstance(width, int) or width < 1:
-        raise ValueError(
+        raise InputError(
             "`mixing_width` is a positive number of hidden positions of mixing='mlp'. "
             f"Received: mixing_width={width!r} with mixing={mixing!r}"
         )
@@ -231,7 +232,7 @@ def _hidden(mixing, ratio, width, grid):
 def _mixing(mixing, *, hidden, activation, block_size, local_kernels):
     """The cross-patch sublayer's class with the arguments that are its alone."""
     if local_kernels and mixing != "linear":
-        raise ValueError(
+        raise InputError(
             "Local branches merge into a linear map over the patches: leave "
             "`local_kernels` empty, or take mixing='linear'. "
             f"Received: local_kernels={tuple(local_kernels)} with mixing={mixing!r}"

@@ -6,6 +6,7 @@ Self-Attention Really Necessary?, AAAI 2022.
 
 import keras
 
+from kmlp.errors import InputError
 from kmlp.layers import (
     ChannelMLP,
     ConvNorm,
@@ -16,7 +17,7 @@ from kmlp.layers import (
     drop_path,
     drop_path_rates,
 )
-from kmlp.models.base import (
+from kmlp.models.vision_mlp import (
     VisionMLP,
     check_choice,
     check_stages,
@@ -76,7 +77,7 @@ class SMLPNet(VisionMLP):
         name, dtype: of the model; every layer follows the dtype policy.
 
     Raises:
-        ValueError: sizes or stages that do not fit, unknown kinds of mixing, or a
+        InputError: sizes or stages that do not fit, unknown kinds of mixing, or a
             stage without any.
 
     Reference: Sect. 3; Tables 1-5 for other mixings and fusions.
@@ -168,7 +169,7 @@ def mixing_per_stage(global_mixing, depths, local_mixing):
     """`global_mixing` as a tuple with a value per stage.
 
     Raises:
-        ValueError: an unknown value, not one per stage, or a stage without mixing.
+        InputError: an unknown value, not one per stage, or a stage without mixing.
     """
     if not isinstance(global_mixing, (list, tuple)):
         global_mixing = (global_mixing,) * len(depths)
@@ -176,7 +177,7 @@ def mixing_per_stage(global_mixing, depths, local_mixing):
     for mixing in global_mixing:
         check_choice(GLOBAL_MIXINGS, global_mixing=mixing)
     if not local_mixing and False in global_mixing:
-        raise ValueError(
+        raise InputError(
             "Tokens of every stage need local or global mixing. Received: "
             f"local_mixing={local_mixing}, global_mixing={tuple(global_mixing)}"
         )

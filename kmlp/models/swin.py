@@ -14,7 +14,7 @@ from kmlp.layers import (
     drop_path,
     drop_path_rates,
 )
-from kmlp.models.base import VisionMLP, check_stages, image_input
+from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 # PyTorch's default for convolutions.
@@ -57,7 +57,7 @@ class SwinTransformer(VisionMLP):
         name, dtype: of the model; every layer follows the dtype policy.
 
     Raises:
-        ValueError: stages or heads that do not fit.
+        InputError: stages or heads that do not fit.
 
     Reference: Sect. 3.1, 3.3.
     """

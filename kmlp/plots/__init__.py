@@ -3,15 +3,15 @@
 matplotlib is an extra, imported when something is drawn.
 """
 
-from kmlp.plots.benchmark import throughput
-from kmlp.plots.costs import costs
-from kmlp.plots.curves import curves
-from kmlp.plots.features import features
-from kmlp.plots.forms import form_speeds
-from kmlp.plots.locality import locality
-from kmlp.plots.rows import rows
-from kmlp.plots.saliency import saliency
-from kmlp.plots.sparsity import sparsity
+from kmlp.plots.backend_speed import throughput
+from kmlp.plots.cost_chart import costs
+from kmlp.plots.feature_sheet import features
+from kmlp.plots.form_speed import form_speeds
+from kmlp.plots.kernel_rows import rows
+from kmlp.plots.locality_matrices import locality
+from kmlp.plots.saliency_sheet import saliency
+from kmlp.plots.sparsity_bars import sparsity
+from kmlp.plots.training_curves import curves
 
 __all__ = [
     "costs",

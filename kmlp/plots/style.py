@@ -10,6 +10,7 @@ import math
 
 from kmlp.atomic import new_file
 from kmlp.data.dense.palettes import DISTINCT
+from kmlp.errors import InputError
 
 FORMATS = (".png", ".svg", ".pdf")
 # By their contrast with white; yellow is left out, lines of it would not be seen.
@@ -102,12 +103,12 @@ def save(figure, path, dpi=DPI):
         dpi: dots per inch of a PNG.
 
     Raises:
-        ValueError: another ending.
+        InputError: another ending.
         OSError: the path cannot be written.
     """
     ending = "." + str(path).rpartition(".")[2].lower()
     if ending not in FORMATS:
-        raise ValueError(
+        raise InputError(
             f"A plot is written as {', '.join(FORMATS)}. Received: {str(path)!r}"
         )
     dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}

@@ -10,11 +10,11 @@ import tensorflow as tf
 
 import kmlp
 from kmlp.artifacts import origin
-from kmlp.artifacts.forms import KERAS, locate
+from kmlp.artifacts.locating import KERAS, locate
 from kmlp.artifacts.opening import Weights, as_weights, open_weights
-from kmlp.console import Stop
 from kmlp.data.decode import centre_crop, normalise
 from kmlp.data.headers import checked
+from kmlp.errors import InputError, KmlpError, RunError
 from kmlp.preprocessing import NEEDED, Preprocessing, preprocessing_of
 
 FLAGS = {"image_size": "--image-size", "mean": "--mean", "std": "--std"}
@@ -69,7 +69,7 @@ def open_classifier(
         merged: whether a checkpoint is merged, which gives the same faster.
 
     Raises:
-        Stop: nothing such, no classifier, or nothing that says how images are
+        InputError: nothing such, no classifier, or nothing that says how images are
             prepared.
     """
     given = {name: value for name, value in (given or {}).items() if value is not None}
@@ -86,7 +86,7 @@ def open_classifier(
     prepared = completed(known, given, opened.image_size, weights)
     names = prepared.class_names
     if names is not None and len(names) != opened.classes:
-        raise Stop(
+        raise InputError(
             f"The weights have {opened.classes:,} outputs and {len(names):,} class "
             f"names: they do not belong together. Received: {str(weights)!r}"
         )
@@ -103,18 +103,18 @@ def completed(known, given, size, weights):
         weights: what a message names.
 
     Raises:
-        Stop: another size than the network's, or something that nobody knows.
+        InputError: another size than the network's, or something that nobody knows.
     """
     prepared = known.completed(given)
     size = size or prepared.image_size
     if size != (given.get("image_size") or size):
-        raise Stop(
+        raise InputError(
             f"This artifact takes images of {size}x{size}: leave --image-size out, or "
             f"pass the .keras checkpoint. Received: --image-size {given['image_size']}"
         )
     prepared = dataclasses.replace(prepared, image_size=size)
     if missing := [FLAGS[n] for n in NEEDED if getattr(prepared, n) is None]:
-        raise Stop(
+        raise InputError(
             "Nothing says how images are prepared for these weights: pass "
             f"{', '.join(missing)}. Received: {str(weights)!r}"
         )
@@ -127,7 +127,7 @@ def _artifact(weights, arch, given):
         return None
     try:
         path, form = locate(weights)
-    except Stop:
+    except KmlpError:
         return None  # a published file, or a folder that create_model explains
     if form == KERAS:
         return None
@@ -138,14 +138,11 @@ def _artifact(weights, arch, given):
 
 def _model(weights, arch, image_size, resolution):
     shape = None if image_size is None else (image_size, image_size, 3)
-    try:
-        model = kmlp.create_model(
-            arch, input_shape=shape, weights=weights, resolution=resolution
-        )
-    except (ValueError, OSError) as error:
-        raise Stop(error) from error
+    model = kmlp.create_model(
+        arch, input_shape=shape, weights=weights, resolution=resolution
+    )
     if getattr(model, "num_classes", None) == 0:
-        raise Stop(
+        raise InputError(
             "These weights have no classifier: train one with training/train.py "
             f"--weights, or probe them. Received: {str(weights)!r}"
         )
@@ -207,10 +204,9 @@ def preparation(prepared):
 
 def _best(scores, classifier, top):
     if not np.isfinite(scores).all():
-        raise Stop(
+        raise RunError(
             "The weights give scores that are not finite: they are damaged, or trained "
             f"to divergence. Received: {str(classifier.weights.path)!r}",
-            code=1,
         )
     order = np.argsort(-scores, kind="stable")[:top]
     names = classifier.class_names

@@ -11,10 +11,11 @@ import keras
 import numpy as np
 
 from kmlp.artifacts import origin
-from kmlp.artifacts.forms import CHECKPOINT, KERAS, TFLITE, locate, newest
+from kmlp.artifacts.locating import CHECKPOINT, KERAS, TFLITE, locate, newest
 from kmlp.artifacts.opening import compiled, runner
-from kmlp.console import Stop, first_line
+from kmlp.console import first_line
 from kmlp.dense_preprocessing import DensePreprocessing
+from kmlp.errors import InputError, KmlpError
 from kmlp.merging import merge
 from kmlp.pretrained.loading import load_checkpoint
 from kmlp.quiet import quiet
@@ -37,7 +38,7 @@ class DenseNetwork:
 
     Attributes:
         path: where it was found.
-        form: as `kmlp.artifacts.forms.locate` tells it.
+        form: as `kmlp.artifacts.locating.locate` tells it.
         preprocessing: `DensePreprocessing`.
         input_shape: with the batch; `None` where a size is free.
         run: the function.
@@ -72,7 +73,7 @@ def task_of(weights):
         weights: what `kmlp predict` takes.
 
     Raises:
-        Stop: such a network, and nothing that says how its pictures are prepared.
+        InputError: such a network, and nothing that says how its pictures are prepared.
     """
     path = Path(weights).expanduser()
     if not path.exists():
@@ -80,12 +81,12 @@ def task_of(weights):
     try:
         path, form = _located(path)
         known = DensePreprocessing.from_origin(origin.read(path))
-    except Stop:
+    except KmlpError:
         return None  # published weights, or what is explained where it is opened
     if known is not None:
         return known.task
     if form == KERAS and _head(path) in _HEADS:
-        raise Stop(
+        raise InputError(
             "This detector or segmenter does not say how its pictures are prepared: "
             "take the trained.keras of a run, or give the model a DensePreprocessing "
             f"and save it by kmlp.pretrained.save_preset. Received: {str(path)!r}"
@@ -103,21 +104,21 @@ def open_dense_network(weights, *, any_size=False):
             family takes them.
 
     Raises:
-        Stop: nothing such, or unreadable.
+        InputError: nothing such, or unreadable.
     """
     path, form = _located(Path(weights).expanduser())
     known = DensePreprocessing.from_origin(origin.read(path))
     if known is None:
-        raise Stop(
+        raise InputError(
             "Neither a detector nor a segmenter that says how its pictures are "
             f"prepared: pass a run's folder or what it holds. Received: {str(path)!r}"
         )
     try:
         run, shape = _keras(path, any_size) if form == KERAS else _runner(path, form)
-    except Stop:
+    except KmlpError:
         raise
     except Exception as error:
-        raise Stop(
+        raise InputError(
             f"This {form} cannot be read: export it again. "
             f"Received: {str(path)!r} ({first_line(error)})"
         ) from error

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from kmlp.console import Stop
 from kmlp.data.dense import Unreadable, instances
 from kmlp.data.dense.files import read_image
 from kmlp.data.dense.preparation import on_canvas
 from kmlp.data.dense.results import paste, to_picture
-from kmlp.pictures import draw_detections
+from kmlp.errors import KmlpError
+from kmlp.predicting.drawing import draw_detections
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ def detect(network, images, *, batch_size=8):
         A `Detected` per image, in order.
 
     Raises:
-        Stop: a detection that is not finite.
+        InputError: a detection that is not finite.
     """
     known = network.preprocessing
     for start in range(0, len(images), batch_size):
@@ -129,7 +129,7 @@ def run_lengths(mask):
     """A mask as COCO has it, compressed where pycocotools is installed."""
     try:
         return instances.encoded(mask)
-    except Stop:
+    except KmlpError:
         flat = np.asarray(mask, bool).ravel(order="F")
         ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
         runs = np.diff([0, *ends, flat.size]).tolist()

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from kmlp.console import Stop
 from kmlp.data.dense.palettes import palette
 from kmlp.data.dense.preparation import alone
-from kmlp.pictures import draw_classes
+from kmlp.errors import InputError, RunError
 from kmlp.predicting.detecting import read
+from kmlp.predicting.drawing import draw_classes
 from kmlp.segmentation import segment
 
 # Rows of a picture whose scores are held at its own size at a time.
@@ -40,20 +40,20 @@ def way_of(network, *, mode=None, window=None, stride=None, scales=None, flip=Fa
             Windows are the canvas where nothing says another size.
 
     Raises:
-        Stop: windows without `"slide"`, or of another size than the network's.
+        InputError: windows without `"slide"`, or of another size than the network's.
     """
     known = network.preprocessing
     mode = mode or ("slide" if window or stride else known.mode)
     if mode == "whole":
         if window or stride:
-            raise Stop(
+            raise InputError(
                 "Windows and their stride go with --mode slide. Received: --mode whole"
             )
         return Way(mode, scales=scales or (1.0,), flip=bool(flip))
     fixed = tuple(network.input_shape[1:3])
     if None not in fixed:
         if window not in (None, fixed):
-            raise Stop(
+            raise InputError(
                 f"This network takes {fixed[0]}x{fixed[1]}: leave --window out, or "
                 "pass the .keras checkpoint of a family that takes any size. "
                 f"Received: --window {window[0]}x{window[1]}"
@@ -110,15 +110,14 @@ def classes_of(network, picture, way):
         `(H, W)` integers.
 
     Raises:
-        Stop: scores that are not finite.
+        InputError: scores that are not finite.
     """
     image = alone(picture, network.preprocessing)
     scores = segment(network, image, **dataclasses.asdict(way))
     if not np.isfinite(scores).all():
-        raise Stop(
+        raise RunError(
             "The weights give scores that are not finite: they are damaged, or trained "
             f"to divergence. Received: {str(network.path)!r}",
-            code=1,
         )
     return likeliest_at(scores, picture.shape[:2])
 

@@ -1,14 +1,14 @@
 """`create_model`: an architecture with the weights that were asked for."""
 
 from kmlp import models
-from kmlp.console import Stop
-from kmlp.models.base import VisionMLP
+from kmlp.errors import InputError
 from kmlp.models.dense import DenseModel
 from kmlp.models.registry import variant
-from kmlp.pretrained import checkpoints, published
+from kmlp.models.vision_mlp import VisionMLP
+from kmlp.pretrained import published, restoring
 from kmlp.pretrained.found import Found, find
 from kmlp.weights.communication import communicating
-from kmlp.weights.resizing import resize
+from kmlp.weights.grid_resizing import resize
 
 
 def create_model(
@@ -53,7 +53,7 @@ def create_model(
         `class_names` and `weights_source`, as far as known.
 
     Raises:
-        ValueError: an unknown name or tag, a file that is damaged or of another
+        InputError: an unknown name or tag, a file that is damaged or of another
             architecture (the message names the one that it seems to be), or arguments
             that do not fit the weights.
         OSError: the weights cannot be fetched or read.
@@ -61,13 +61,13 @@ def create_model(
     if isinstance(name, str) and "." in name:
         name, tag = name.split(".", 1)
         if weights is not None:
-            raise ValueError(
+            raise InputError(
                 "Weights are named once: by the tag behind the name or by `weights`. "
                 f"Received: name={name + '.' + tag!r}, weights={weights!r}"
             )
         weights = tag
     if name is None and weights is None:
-        raise ValueError(
+        raise InputError(
             "create_model() needs a name of list_models(), or `weights` that hold one. "
             "Received: neither"
         )
@@ -75,15 +75,12 @@ def create_model(
         variant(name)  # a name that is wrong is said before anything is fetched
     if weights is None:
         return models.create_model(name, num_classes, input_shape, **overrides)
-    try:
-        found = find(name, weights)
-        return _with_weights(found, num_classes, input_shape, resolution, overrides)
-    except Stop as error:
-        raise ValueError(str(error)) from error
+    found = find(name, weights)
+    return _with_weights(found, num_classes, input_shape, resolution, overrides)
 
 
 def _with_weights(found: Found, num_classes, input_shape, resolution, overrides):
-    source = published if found.is_published else checkpoints
+    source = published if found.is_published else restoring
     overrides = dict(overrides)
     downsample = overrides.pop("downsample", None)
     model, own_classes = source.load(found, num_classes, input_shape, overrides)

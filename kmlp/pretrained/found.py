@@ -6,7 +6,8 @@ import os
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from kmlp.artifacts.forms import locate_checkpoint
+from kmlp.artifacts.locating import locate_checkpoint
+from kmlp.errors import InputError
 from kmlp.weights.catalogue import (
     DEFAULT,
     WEIGHTS,
@@ -50,12 +51,12 @@ def find(architecture, weights):
         A `Found`.
 
     Raises:
-        ValueError: neither a tag nor a path of anything.
-        Stop: a folder without a checkpoint.
+        InputError: neither a tag nor a path of anything.
+        InputError: a folder without a checkpoint.
         OSError: not to be fetched.
     """
     if not isinstance(weights, (str, os.PathLike)):
-        raise ValueError(
+        raise InputError(
             "`weights` is None, a tag of list_weights(), or a path. "
             f"Received: weights={weights!r}"
         )
@@ -64,7 +65,7 @@ def find(architecture, weights):
         entry = _entry(architecture, str(weights))
         return Found(entry.architecture, download(entry), entry)
     if not path.exists():
-        raise ValueError(
+        raise InputError(
             "`weights` names a file or folder that does not exist. "
             f"Received: weights={str(weights)!r}"
         )
@@ -87,7 +88,7 @@ def _entry(architecture, tag):
     if architecture is None:
         architecture, _, tag = tag.partition(".")
         if not tag:
-            raise ValueError(
+            raise InputError(
                 "A tag needs the name of its architecture, and nothing of this name is "
                 f"a file or folder. Received: name=None, weights={architecture!r}"
             )

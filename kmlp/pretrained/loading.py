@@ -5,10 +5,11 @@ from pathlib import Path
 import keras
 
 from kmlp.artifacts import origin
-from kmlp.console import Stop, first_line
+from kmlp.console import first_line
 from kmlp.dense_preprocessing import DensePreprocessing
-from kmlp.models.base import VisionMLP
+from kmlp.errors import InputError
 from kmlp.models.dense import DenseModel
+from kmlp.models.vision_mlp import VisionMLP
 from kmlp.preprocessing import preprocessing_of
 from kmlp.quiet import quiet
 
@@ -26,7 +27,7 @@ def load_checkpoint(path):
         The `keras.Model`, not compiled.
 
     Raises:
-        Stop: it cannot be read; the message names the remedy.
+        InputError: it cannot be read; the message names the remedy.
     """
     path = Path(path)
     try:
@@ -41,7 +42,7 @@ def load_checkpoint(path):
             else "it is damaged, or was written by another version of Keras: save the "
             "model again"
         )
-        raise Stop(
+        raise InputError(
             f"This checkpoint cannot be read; {remedy}. "
             f"Received: {str(path)!r} ({first_line(error)[:200]})"
         ) from error

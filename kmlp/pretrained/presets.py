@@ -4,11 +4,12 @@ import dataclasses
 from pathlib import Path
 
 from kmlp.artifacts import origin
-from kmlp.artifacts.forms import CHECKPOINT
+from kmlp.artifacts.locating import CHECKPOINT
 from kmlp.atomic import new_file
 from kmlp.dense_preprocessing import DensePreprocessing
-from kmlp.models.base import VisionMLP
+from kmlp.errors import InputError
 from kmlp.models.dense import DenseModel
+from kmlp.models.vision_mlp import VisionMLP
 from kmlp.preprocessing import Preprocessing
 
 
@@ -26,11 +27,11 @@ def save_preset(model, folder, *, preprocessing=None, class_names=None):
         The `pathlib.Path` of the folder.
 
     Raises:
-        ValueError: no model of ours, or names or preprocessing that do not fit it.
+        InputError: no model of ours, or names or preprocessing that do not fit it.
         OSError: the folder cannot be written; what was there is kept.
     """
     if not isinstance(model, (VisionMLP, DenseModel)):
-        raise ValueError(
+        raise InputError(
             "A preset holds a model of one of the families in its train form; save "
             f"others by model.save(). Received: {type(model).__name__}"
         )
@@ -38,13 +39,13 @@ def save_preset(model, folder, *, preprocessing=None, class_names=None):
         preprocessing = model.preprocessing
     fitting = DensePreprocessing if isinstance(model, DenseModel) else Preprocessing
     if preprocessing is not None and not isinstance(preprocessing, fitting):
-        raise ValueError(
+        raise InputError(
             f"`preprocessing` of this model is a {fitting.__name__}. "
             f"Received: {type(preprocessing).__name__}"
         )
     if class_names is not None:
         if preprocessing is None and fitting is DensePreprocessing:
-            raise ValueError(
+            raise InputError(
                 "`class_names` of a detector or segmenter go with its `preprocessing`: "
                 "pass a DensePreprocessing too. Received: preprocessing=None"
             )
@@ -67,7 +68,7 @@ def _check(model, preprocessing):
     names = preprocessing.class_names
     outputs = model.num_classes if getattr(model, "include_top", True) else 0
     if names is not None and outputs and len(names) != outputs:
-        raise ValueError(
+        raise InputError(
             f"`class_names` must name each of the model's {outputs} classes. "
             f"Received: {len(names)} class names"
         )
@@ -76,7 +77,7 @@ def _check(model, preprocessing):
     sizes = set(model.inputs[0].shape[1:3]) - {None}
     if preprocessing.image_size is not None and sizes - {preprocessing.image_size}:
         height, width = model.inputs[0].shape[1:3]
-        raise ValueError(
+        raise InputError(
             f"`preprocessing` must make images of the model's {height}x{width} pixels. "
             f"Received: image_size={preprocessing.image_size}"
         )

@@ -1,11 +1,12 @@
 """Published weights into a model of ours."""
 
 from kmlp import models
+from kmlp.errors import InputError
 from kmlp.models.registry import variant
 from kmlp.preprocessing import Preprocessing
 from kmlp.pretrained.found import sha256_of
 from kmlp.weights import load_published, read_state, recognise
-from kmlp.weights.catalogue.labels import class_names
+from kmlp.weights.catalogue.class_labels import class_names
 
 
 def load(found, num_classes, input_shape, overrides):
@@ -21,7 +22,7 @@ def load(found, num_classes, input_shape, overrides):
         `(model, classes of the weights' own head)`, 0 where they have none.
 
     Raises:
-        ValueError: a file that cannot be read or does not fit.
+        InputError: a file that cannot be read or does not fit.
     """
     entry = found.entry
     state = promised(read_state(found.path), entry)
@@ -57,7 +58,7 @@ def _check_name(seems, found):
         return
     family, _ = variant(name)
     if seems.family is not family or seems.architecture not in (None, name):
-        raise ValueError(
+        raise InputError(
             f"These weights seem to be of {seems}, not of {name}: leave the name out "
             f"or correct it. Received: {str(found.path)!r}"
         )

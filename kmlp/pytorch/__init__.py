@@ -14,7 +14,8 @@ PyTorch is imported when a network is asked for, not before.
 import importlib
 import importlib.util
 
-from kmlp.pytorch.variants import VARIANTS
+from kmlp.errors import InputError
+from kmlp.pytorch.published_variants import VARIANTS
 
 __all__ = ["FAMILIES", "VARIANTS", "build", "installed"]
 
@@ -50,15 +51,15 @@ def build(name, **overrides):
 
     Raises:
         ImportError: If PyTorch is not installed.
-        ValueError: If `name` is neither a variant nor a family.
+        InputError: If `name` is neither a variant nor a family.
     """
     if name not in VARIANTS and name not in FAMILIES:
         known = ", ".join([*FAMILIES, *VARIANTS])
-        raise ValueError(f"name must be one of {known}. Received: {name!r}")
+        raise InputError(f"name must be one of {known}. Received: {name!r}")
     if not installed():
         raise ImportError(f"The published {name} needs PyTorch: pip install torch.")
     # Names of variants begin with the family's, which may have an underscore too.
     family = max((f for f in FAMILIES if name.startswith(f)), key=len)
     module, family = FAMILIES[family]
-    module = importlib.import_module(f"kmlp.pytorch.{module}")
+    module = importlib.import_module(f"kmlp.pytorch.published_{module}")
     return getattr(module, family)(**{**VARIANTS.get(name, {}), **overrides})

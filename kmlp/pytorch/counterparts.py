@@ -3,6 +3,7 @@
 import inspect
 
 from kmlp import pytorch
+from kmlp.errors import InputError
 
 # What has no bearing on the network's operations in inference.
 _INDIFFERENT = {"drop_path_rate", "layer_scale", "name", "trainable", "dtype"}
@@ -19,11 +20,11 @@ def counterpart(model, *, num_classes=None, **overrides):
 
     Raises:
         ImportError: PyTorch is not installed.
-        ValueError: no family of ours, or an option that the published code lacks.
+        InputError: no family of ours, or an option that the published code lacks.
     """
     family = type(model).__name__
     if not type(model).__module__.startswith("kmlp.") or family not in _NAMES:
-        raise ValueError(
+        raise InputError(
             f"there is no published PyTorch network of this kind. Received: {family}"
         )
     config = model.get_config()
@@ -59,7 +60,7 @@ def _check(family, config, translated):
         default = defaults[name].default
         # Sequences come back from a checkpoint as lists.
         if _plain(value) != _plain(default):
-            raise ValueError(
+            raise InputError(
                 f"the published {family.__name__} has no such option. "
                 f"Received: {name}={value!r}"
             )
@@ -71,7 +72,7 @@ def _plain(value):
 
 def _square(height, width):
     if height != width or height is None:
-        raise ValueError(
+        raise InputError(
             f"the published network takes square images. Received: {height}x{width}"
         )
     return height
@@ -87,7 +88,7 @@ def _block_sides(config, height, width):
     halvings = 2 ** (len(config["depths"]) - 1)
     for size, side in zip((height, width), grid):
         if size % (config["patch_size"] * side) or side % halvings:
-            raise ValueError(
+            raise InputError(
                 "the published network takes images of whole blocks, which halve "
                 f"exactly. Received: {height}x{width}, block_size={tuple(grid)}"
             )

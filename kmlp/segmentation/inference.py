@@ -5,6 +5,7 @@ import math
 import numpy as np
 from keras import ops
 
+from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import resize_bilinear
 
 MODES = ("whole", "slide")
@@ -39,31 +40,31 @@ def segment(
         the softmax of each, as the "MS mIoU" of the papers is taken.
 
     Raises:
-        ValueError: a mode or windows that do not fit.
+        InputError: a mode or windows that do not fit.
     """
     image = np.asarray(image, "float32")
     if image.ndim != 3:
-        raise ValueError(
+        raise InputError(
             f"`image` is (height, width, channels). Received: shape {image.shape}"
         )
     if mode not in MODES:
-        raise ValueError(f"`mode` must be 'whole' or 'slide'. Received: mode={mode!r}")
+        raise InputError(f"`mode` must be 'whole' or 'slide'. Received: mode={mode!r}")
     fixed = _fixed_size(model)
     if mode == "slide":
         window = tuple(window or fixed or ())
         if len(window) != 2:
-            raise ValueError(
+            raise InputError(
                 "`window` must be given where the model takes any size. "
                 f"Received: window={window or None}"
             )
         if fixed and window != fixed:
-            raise ValueError(
+            raise InputError(
                 f"This model takes {fixed[0]}x{fixed[1]}: leave `window` out. "
                 f"Received: window={window}"
             )
         stride = tuple(stride or (max(1, 2 * size // 3) for size in window))
     if not scales or min(scales) <= 0:
-        raise ValueError(f"`scales` are above 0. Received: scales={scales}")
+        raise InputError(f"`scales` are above 0. Received: scales={scales}")
 
     def logits_of(picture):
         if mode == "slide":

@@ -8,7 +8,7 @@ import keras
 from kmlp.layers import FeaturePyramid
 from kmlp.layers.resizing import Resize
 from kmlp.models.dense import pyramid_of
-from kmlp.segmentation.base import Segmenter, classify, conv
+from kmlp.segmentation.segmenter import Segmenter, classify, conv
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -31,7 +31,7 @@ class SemanticFPN(Segmenter):
     Shapes: `(N, H, W, 3)` to logits `(N, H, W, num_classes)`, float32.
 
     Raises:
-        ValueError: a backbone without these levels.
+        InputError: a backbone without these levels.
 
     Reference: Sect. 3, Fig. 3; ConvMLP Sect. 4.6.
     """

@@ -8,7 +8,7 @@ import keras
 
 from kmlp.layers.resizing import AdaptivePooling, Resize
 from kmlp.models.dense import LEVELS, pyramid_of
-from kmlp.segmentation.base import Segmenter, classifier, classify, conv
+from kmlp.segmentation.segmenter import Segmenter, classifier, classify, conv
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -31,7 +31,7 @@ class UperNet(Segmenter):
     Shapes: `(N, H, W, 3)` to logits `(N, H, W, num_classes)`, float32.
 
     Raises:
-        ValueError: a backbone without these levels.
+        InputError: a backbone without these levels.
 
     Reference: Sect. 3.1, Fig. 4; RepMLPNet Sect. 5.3 and Appendix B; MS-MLP Sect. 4.2.
     """

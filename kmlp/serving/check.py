@@ -8,8 +8,8 @@ code is there to help: `kmlp serving check FOLDER`.
 import dataclasses
 import sys
 
-from kmlp.artifacts.forms import SAVED_MODEL, locate
-from kmlp.console import Stop
+from kmlp.artifacts.locating import SAVED_MODEL, locate
+from kmlp.errors import InputError
 from kmlp.serving import checks
 from kmlp.serving.session import reason
 
@@ -39,11 +39,11 @@ def check(folder):
         A `Finding` for each check.
 
     Raises:
-        Stop: there is no SavedModel.
+        InputError: there is no SavedModel.
     """
     folder, form = locate(folder)
     if form != SAVED_MODEL:
-        raise Stop(f"Served is a SavedModel. Received: {str(folder)!r}, a {form}")
+        raise InputError(f"Served is a SavedModel. Received: {str(folder)!r}, a {form}")
     try:
         artifact = checks.Artifact(folder)
     except Exception as error:  # whatever it is, a server would not load it either

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from kmlp.artifacts import origin
+from kmlp.artifacts.detection_difference import apart
 from kmlp.data.decode import centre_crop, normalise
-from kmlp.export.detection_difference import apart
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA
 from kmlp.export.serving_signatures import (
     BYTES,

@@ -11,6 +11,7 @@ import urllib.request
 
 import numpy as np
 
+from kmlp.errors import InputError
 from kmlp.serving import json_tensors
 
 IMAGE_BYTES = "image_bytes"
@@ -39,7 +40,7 @@ class Rest:
     def __post_init__(self):
         parts = urllib.parse.urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise ValueError(
+            raise InputError(
                 "A REST server is named by a URL such as http://localhost:8501. "
                 f"Received: {self.url!r}"
             )
@@ -126,7 +127,7 @@ class Grpc:
     def __post_init__(self):
         host, _, port = self.address.rpartition(":")
         if not host or not port.isdecimal() or "/" in host:
-            raise ValueError(
+            raise InputError(
                 "A gRPC server is named by host and port, such as localhost:8500. "
                 f"Received: {self.address!r}"
             )
@@ -235,7 +236,7 @@ def _unknown(place, model, told):
 
 
 def _refused(told):
-    return ValueError(f"The server refuses the request. Received: {_first(told)}")
+    return InputError(f"The server refuses the request. Received: {_first(told)}")
 
 
 def _first(told):

@@ -3,10 +3,10 @@
 import tensorflow as tf
 
 from kmlp.artifacts import origin
+from kmlp.artifacts.detection_difference import apart
 from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.export.dense_offer import DETECTION
 from kmlp.export.dense_signatures import class_maps, detections, prepared
-from kmlp.export.detection_difference import apart
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA
 from kmlp.export.serving_signatures import BYTES, DEFAULT
 

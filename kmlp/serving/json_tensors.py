@@ -11,6 +11,8 @@ import json
 
 import numpy as np
 
+from kmlp.errors import InputError
+
 ROW, COLUMNAR = "instances", "inputs"
 _ANSWERS = {ROW: "predictions", COLUMNAR: "outputs"}
 _BYTES = "_bytes"
@@ -41,20 +43,20 @@ def read_request(text, inputs_of):
         `(signature or None, {name: array}, ROW or COLUMNAR)`.
 
     Raises:
-        ValueError: the server would refuse it.
+        InputError: the server would refuse it.
     """
     try:
         request = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"The request is no JSON. Received: {error}") from error
+        raise InputError(f"The request is no JSON. Received: {error}") from error
     if not isinstance(request, dict):
-        raise ValueError("The request must be an object. Received: another value")
+        raise InputError("The request must be an object. Received: another value")
     signature = request.get("signature_name")
     if not isinstance(signature, str | None):
-        raise ValueError(f"'signature_name' must be text. Received: {signature!r}")
+        raise InputError(f"'signature_name' must be text. Received: {signature!r}")
     inputs = inputs_of(signature)
     if (ROW in request) == (COLUMNAR in request):
-        raise ValueError(
+        raise InputError(
             f"A request has either '{ROW}' or '{COLUMNAR}'. "
             f"Received: {', '.join(request) or 'neither'}"
         )
@@ -71,12 +73,12 @@ def write_answer(outputs, form):
         form: that of the request.
 
     Raises:
-        ValueError: rows are asked for and the outputs do not have them.
+        InputError: rows are asked for and the outputs do not have them.
     """
     if form == ROW:
         counts = {array.shape[:1] for array in outputs.values()}
         if len(counts) != 1 or counts & {(), (0,)}:
-            raise ValueError(
+            raise InputError(
                 "Outputs must have the same number of rows, at least 1. Received: "
                 + ", ".join(f"{name} {array.shape}" for name, array in outputs.items())
             )
@@ -94,7 +96,7 @@ def read_answer(text, names):
         names: of the signature's outputs; one alone stands bare in the answer.
 
     Raises:
-        ValueError: it is no answer, or one of other outputs.
+        InputError: it is no answer, or one of other outputs.
     """
     try:
         answer = json.loads(text)
@@ -106,7 +108,7 @@ def read_answer(text, names):
             values = {name: [row[name] for row in values] for name in names}
         return {name: _array(values[name]) for name in names}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
+        raise InputError(
             f"This is no answer with {', '.join(names)}. Received: {text[:200]!r}"
         ) from error
 
@@ -155,7 +157,7 @@ def _columns(values, inputs):
     if not isinstance(values, dict) or _is_bytes(values):
         values = {_only(inputs): values}
     if missing := [name for name in inputs if name not in values]:
-        raise ValueError(
+        raise InputError(
             f"'{COLUMNAR}' must have every input. Received: no {', '.join(missing)}"
         )
     return {name: _tensor(values[name], dtype) for name, dtype in inputs.items()}
@@ -163,15 +165,15 @@ def _columns(values, inputs):
 
 def _rows(rows, inputs):
     if not isinstance(rows, list) or not rows:
-        raise ValueError(f"'{ROW}' must be a list that is not empty. Received: {rows}")
+        raise InputError(f"'{ROW}' must be a list that is not empty. Received: {rows}")
     named = [isinstance(row, dict) and not _is_bytes(row) for row in rows]
     if len(set(named)) > 1:
-        raise ValueError(f"'{ROW}' must be all named or all bare. Received: a mixture")
+        raise InputError(f"'{ROW}' must be all named or all bare. Received: a mixture")
     if not named[0]:
         return {_only(inputs): _tensor(rows, inputs[_only(inputs)])}
     for index, row in enumerate(rows):
         if row.keys() != inputs.keys():
-            raise ValueError(
+            raise InputError(
                 f"'{ROW}' must have the inputs {', '.join(inputs)}. "
                 f"Received: {', '.join(row)} in entry {index}"
             )
@@ -183,7 +185,7 @@ def _rows(rows, inputs):
 
 def _only(inputs):
     if len(inputs) != 1:
-        raise ValueError(
+        raise InputError(
             f"Bare values go with one input. Received: {', '.join(inputs)} to fill"
         )
     return next(iter(inputs))
@@ -193,7 +195,7 @@ def _tensor(value, dtype):
     """Nested lists as a dense array of one type; a server converts none into another.
 
     Raises:
-        ValueError: values of another type, or lists of unequal lengths.
+        InputError: values of another type, or lists of unequal lengths.
     """
     shape, leaves = _shape(value), []
     _collect(value, shape, leaves)
@@ -214,7 +216,7 @@ def _shape(value):
 
 def _collect(value, shape, leaves):
     if isinstance(value, list) != bool(shape) or (shape and len(value) != shape[0]):
-        raise ValueError("Lists must be equally long at each level. Received: others")
+        raise InputError("Lists must be equally long at each level. Received: others")
     if not shape:
         leaves.append(value)
         return
@@ -235,7 +237,7 @@ def _decoded(value):
     try:
         return base64.b64decode(value["b64"], validate=True)
     except binascii.Error as error:
-        raise ValueError(f"This is no base64. Received: {error}") from error
+        raise InputError(f"This is no base64. Received: {error}") from error
 
 
 def _string(value):
@@ -265,4 +267,4 @@ def _truth(value):
 
 
 def _type_error(value, expected):
-    return ValueError(f"A value must be {expected}. Received: {str(value)[:80]!r}")
+    return InputError(f"A value must be {expected}. Received: {str(value)[:80]!r}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from kmlp.errors import InputError
 from kmlp.quiet import quiet
 
 DEFAULT = "serving_default"
@@ -69,7 +70,7 @@ class Session:
         """
         found = self._signature(signature)
         if tensors.keys() != found.inputs.keys():
-            raise ValueError(
+            raise InputError(
                 f"The signature takes {', '.join(sorted(found.inputs))}. "
                 f"Received: {', '.join(sorted(tensors)) or 'nothing'}"
             )

@@ -1,10 +1,10 @@
 """Weights of published checkpoints: reading, naming, loading."""
 
 from kmlp.weights.catalogue import list_weights, published_weights
-from kmlp.weights.published import load_published
+from kmlp.weights.grid_resizing import resize
 from kmlp.weights.readers import read_state
 from kmlp.weights.recognition import recognise
-from kmlp.weights.resizing import resize
+from kmlp.weights.strict_loading import load_published
 
 __all__ = [
     "list_weights",

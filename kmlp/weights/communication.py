@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from kmlp.layers.base import assign, host
+from kmlp.errors import InputError
+from kmlp.layers.layer import assign, host
 from kmlp.models.repmlpnet import DOWNSAMPLINGS
 
 
@@ -22,14 +23,14 @@ def communicating(model, downsample):
         in 0…1.
 
     Raises:
-        ValueError: another family, or embeddings that are convolutions already.
+        InputError: another family, or embeddings that are convolutions already.
 
     Reference: RepMLPNet, Appendix B, has the structure; the published embeddings
     cannot be mapped onto it exactly.
     """
     own = getattr(model, "downsample", None)
     if own != "patch" or downsample not in DOWNSAMPLINGS:
-        raise ValueError(
+        raise InputError(
             "A RepMLPNet with 2x2 embeddings becomes one with conv3 or conv5. "
             f"Received: downsample={downsample!r} for {model.name!r} with {own!r}"
         )

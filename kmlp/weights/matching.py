@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from kmlp.errors import InputError
 from kmlp.weights.names import SCHEMES, classifier_of, depths_of, schemes_of
 from kmlp.weights.names.layouts import converted
 from kmlp.weights.names.scheme import Scheme
@@ -71,18 +72,18 @@ def match(model, state, *, new_head=False):
         A `Match`; nothing is assigned.
 
     Raises:
-        ValueError: a model of no family, or with parts that were never published.
+        InputError: a model of no family, or with parts that were never published.
     """
     schemes = schemes_of(model)
     if not schemes and type(model).__name__ in _NEVER_PUBLISHED:
-        raise ValueError(
+        raise InputError(
             f"No weights of {type(model).__name__} were ever published: there are no "
             "names to load by. Files of your own load with `model.load_weights` or "
             f"`kmlp.create_model(weights=…)`. Received: {model.name!r}"
         )
     if not schemes:
         families = ", ".join(family.__name__ for family in SCHEMES)
-        raise ValueError(
+        raise InputError(
             f"load_published() knows the published names of {families}, and of "
             "RetinaNet and MaskRCNN over them. "
             f"Received: {type(model).__name__}"
@@ -100,7 +101,7 @@ def match(model, state, *, new_head=False):
     )
     for path in variables:
         if path not in named:
-            raise ValueError(
+            raise InputError(
                 f"{model.name!r} has a structure that was never published: there is "
                 f"no published name for {path}. Received: {model!r}"
             )

@@ -5,6 +5,7 @@ import inspect
 
 import numpy as np
 
+from kmlp.errors import InputError
 from kmlp.models.registry import VARIANTS, create_model
 from kmlp.weights.matching import derived
 from kmlp.weights.names import SCHEMES
@@ -73,7 +74,7 @@ def recognise(state):
         A `Recognised`.
 
     Raises:
-        ValueError: its names are of no family known.
+        InputError: its names are of no family known.
     """
     shapes = {name: np.shape(a) for name, a in state.items() if not derived(name)}
     tables = [
@@ -90,7 +91,7 @@ def recognise(state):
             name = _variant(family, told)
             arguments = {k: v for k, v in told.items() if name is None or k in _FREE}
             return Recognised(name, family, scheme.name, arguments, told)
-    raise ValueError(
+    raise InputError(
         "The state is of no family that kmlp knows: its names are neither the authors' "
         f"nor timm's nor mmpretrain's. Received: {len(state)} arrays, such as "
         f"{', '.join(sorted(map(str, state))[:3]) or 'none'}"

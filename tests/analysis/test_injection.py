@@ -10,7 +10,7 @@ from kmlp.analysis import injection
 from kmlp.analysis.locality import COLUMNS, locality
 from kmlp.analysis.shapes import shapes_only
 from kmlp.analysis.spatial import kernel_rows, spatial_kernels
-from kmlp.layers.base import host
+from kmlp.layers.layer import host
 
 EXACT = {"rtol": 1e-12, "atol": 1e-12}
 SHAPE = (4, 6, 8)

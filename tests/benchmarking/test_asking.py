@@ -11,7 +11,7 @@ import pytest
 
 from kmlp.benchmarking.asking import Failed, Worker
 from kmlp.benchmarking.worker import Desk, WrongInput, answer
-from kmlp.console import Stop
+from kmlp.errors import KmlpError
 
 STANDIN = (sys.executable, str(pathlib.Path(__file__).parent / "standin_worker.py"))
 
@@ -90,7 +90,7 @@ def test_the_process_ends_with_its_parents_pipe():
     ("error", "expected"),
     [
         (WrongInput("no\n  network"), ("input", "no network")),
-        (Stop("another size"), ("input", "another size")),
+        (KmlpError("another size"), ("input", "another size")),
         (ValueError("no classes\nbelow"), ("failed", "no classes")),
         (MemoryError(), ("failed", "MemoryError: MemoryError")),
         (RuntimeError("x" * 999), ("failed", "RuntimeError: " + "x" * 300)),

@@ -8,9 +8,9 @@ import pytest
 from kmlp.benchmarking import backends
 from kmlp.benchmarking.asking import Failed
 from kmlp.benchmarking.backends import benchmark_backends
+from kmlp.benchmarking.benchmarked import Source
 from kmlp.benchmarking.cases import Case
 from kmlp.benchmarking.findings import COLUMNS, HEADER, Findings, Speed, from_data
-from kmlp.benchmarking.networks import Source
 
 MACS = {"small": 10, "large": 100}
 PRODUCTS = {"tensorflow": 1000, "jax": 4000, "torch": 2000}

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from kmlp import cli
 from kmlp.benchmarking import read
 from kmlp.benchmarking.findings import COLUMNS
+from kmlp.commands import main
 
 BACKENDS = [
     name
@@ -74,7 +74,7 @@ def test_peak_memory_comes_from_a_process_of_its_own(tmp_path, capfd):
     path = tmp_path / "speeds.json"
     argv = ["benchmark", "resmlp_s12", *TINY, "--backends", "tensorflow"]
     argv += ["--work", "inference", "--rounds", "1", "--device", "cpu", "--xla", "off"]
-    assert cli.main([*argv, "--json", str(path)]) == 0
+    assert main.main([*argv, "--json", str(path)]) == 0
     captured = capfd.readouterr()
     assert captured.err == ""
     found = read(path)
@@ -109,7 +109,7 @@ def test_peak_memory_comes_from_a_process_of_its_own(tmp_path, capfd):
 )
 def test_bad_input_gets_one_line(argv, words, capsys):
     try:
-        code = cli.main(["benchmark", *argv])
+        code = main.main(["benchmark", *argv])
     except SystemExit as end:
         code = end.code
     captured = capsys.readouterr()
@@ -130,8 +130,8 @@ def test_bad_input_gets_one_line(argv, words, capsys):
 def test_wrong_networks_get_one_line(argv, words):
     """What the processes find wrong, by their desk."""
     from kmlp.benchmarking.worker import Desk, answer
-    from kmlp.cli import _parser
-    from kmlp.jobs.benchmark import _sources
+    from kmlp.commands.benchmark import _sources
+    from kmlp.commands.main import _parser
 
     options = _parser().parse_args(["benchmark", *argv, "--backends", "jax"])
     kind, message = answer(Desk(), "check", {"sources": _sources(options)})

@@ -13,10 +13,10 @@ from keras import ops
 import kmlp
 from kmlp import backend as backend_module
 from kmlp.backend import settle_backend
-from kmlp.benchmarking import contenders, memory
+from kmlp.benchmarking import contenders, peak_memory
+from kmlp.benchmarking.benchmarked import Source
 from kmlp.benchmarking.cases import Case, why_not
 from kmlp.benchmarking.contenders import Networks
-from kmlp.benchmarking.networks import Source
 from kmlp.benchmarking.products import Peak
 
 XLA = keras.backend.backend() == "jax"
@@ -133,7 +133,7 @@ def test_a_checkpoint_is_timed_in_the_precision_asked_for(tmp_path):
 MIB = 2**20
 
 
-@pytest.mark.skipif(not os.access(memory._RESET, os.W_OK), reason="not Linux")
+@pytest.mark.skipif(not os.access(peak_memory._RESET, os.W_OK), reason="not Linux")
 def test_peak_memory_is_of_the_repeated_work():
     """Weights of 64 MiB, 96 MiB while it runs, 256 MiB once to compile."""
 
@@ -147,14 +147,14 @@ def test_peak_memory_is_of_the_repeated_work():
 
         return run
 
-    found = memory.peak_memory(make, XLA)
+    found = peak_memory.peak_memory(make, XLA)
     # The allocator's own pages; nothing of what compiling took.
     assert abs(found - 160 * MIB) < 8 * MIB
 
 
 def test_peak_memory_is_none_where_the_system_does_not_tell(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "_RESET", tmp_path / "missing" / "clear_refs")
-    assert memory.peak_memory(None, XLA, memory.ResidentSet()) is None
+    monkeypatch.setattr(peak_memory, "_RESET", tmp_path / "missing" / "clear_refs")
+    assert peak_memory.peak_memory(None, XLA, peak_memory.ResidentSet()) is None
 
 
 def test_the_peak_is_the_best_of_the_turns(monkeypatch):

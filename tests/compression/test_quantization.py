@@ -7,8 +7,8 @@ import tensorflow as tf
 
 import kmlp
 from kmlp.artifacts import origin
+from kmlp.artifacts.running import load_tflite
 from kmlp.compression import QuantizationAware
-from kmlp.export.running import load_tflite
 
 
 def rms_error(actual, expected):

@@ -27,7 +27,7 @@ def run(script):
 
 def test_importing_kmlp_imports_neither_tfmot_nor_keras_2():
     result = run(
-        "import sys, kmlp, kmlp.cli, kmlp.export, kmlp.compression\n"
+        "import sys, kmlp, kmlp.commands.main, kmlp.export, kmlp.compression\n"
         "bad = ('tensorflow_model_optimization', 'tf_keras')\n"
         "print([name for name in bad if name in sys.modules])"
     )

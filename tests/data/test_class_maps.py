@@ -5,8 +5,8 @@ import pytest
 from dense_folders import write_ade20k, write_cityscapes, write_map, write_picture
 from PIL import Image
 
-from kmlp.console import Stop
 from kmlp.data.dense import Unreadable, open_dense
+from kmlp.errors import KmlpError
 
 OPEN = {
     "ade20k": lambda root: open_dense(f"ade20k:{root}", "segmentation"),
@@ -67,13 +67,13 @@ def test_train_ids_are_preferred(tmp_path):
 def test_missing_folders(tmp_path, kind, write, gone, words):
     write(tmp_path)
     (tmp_path / gone).rename(tmp_path / "elsewhere")
-    with pytest.raises(Stop, match=words):
+    with pytest.raises(KmlpError, match=words):
         OPEN[kind](tmp_path)
 
 
 @pytest.mark.parametrize("kind", OPEN)
 def test_no_folder_at_all(tmp_path, kind):
-    with pytest.raises(Stop, match="this does not exist"):
+    with pytest.raises(KmlpError, match="this does not exist"):
         OPEN[kind](tmp_path / "gone")
 
 
@@ -82,11 +82,13 @@ def test_images_without_maps_and_folders_without_images(tmp_path):
     for path in (tmp_path / "annotations/training").iterdir():
         path.unlink()
         break
-    with pytest.raises(Stop, match="1 of 2 images have no map: ADE_training_0000000"):
+    with pytest.raises(
+        KmlpError, match="1 of 2 images have no map: ADE_training_0000000"
+    ):
         OPEN["ade20k"](tmp_path)
     for path in (tmp_path / "images/training").iterdir():
         path.unlink()
-    with pytest.raises(Stop, match="there are no images"):
+    with pytest.raises(KmlpError, match="there are no images"):
         OPEN["ade20k"](tmp_path)
 
 

@@ -15,8 +15,8 @@ from dense_folders import (
 )
 from pycocotools import mask as rle
 
-from kmlp.console import Stop
 from kmlp.data.dense import Unreadable, open_dense, scoring
+from kmlp.errors import KmlpError
 
 
 @pytest.fixture
@@ -145,14 +145,14 @@ def test_bad_annotations_are_refused(tmp_path, case):
     for split in ("train", "val"):
         path = tmp_path / "annotations" / f"instances_{split}2017.json"
         path.write_text(json.dumps(content))
-    with pytest.raises(Stop, match=words) as caught:
+    with pytest.raises(KmlpError, match=words) as caught:
         open_dense(f"coco:{tmp_path}", "detection")
     assert "Received: " in str(caught.value)
 
 
 def test_damaged_json_is_refused(folder):
     (folder / "annotations/instances_val2017.json").write_text('{"images": [')
-    with pytest.raises(Stop, match=r"damaged: Expecting value.*val2017.json"):
+    with pytest.raises(KmlpError, match=r"damaged: Expecting value.*val2017.json"):
         open_dense(f"coco:{folder}", "detection")
 
 
@@ -182,7 +182,7 @@ BAD_FOLDERS = {
 def test_bad_folders_are_refused(folder, case):
     spoil, words = BAD_FOLDERS[case]
     spoil(folder)
-    with pytest.raises(Stop, match=words):
+    with pytest.raises(KmlpError, match=words):
         open_dense(f"coco:{folder}", "detection")
 
 
@@ -191,7 +191,7 @@ def test_train_and_val_must_agree_on_the_categories(folder):
     content["categories"][0]["name"] = "broom"
     path = folder / "annotations/instances_val2017.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(Stop, match="only in train: brush; only in val: broom"):
+    with pytest.raises(KmlpError, match="only in train: brush; only in val: broom"):
         open_dense(f"coco:{folder}", "detection")
 
 
@@ -220,7 +220,7 @@ def test_without_pycocotools_there_is_one_clear_line(folder, monkeypatch):
     source = open_dense(f"coco:{folder}", "detection")
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     assert len(source.train.annotation(0).boxes) == 2  # boxes need no masks
-    with pytest.raises(Stop, match="pip install pycocotools"):
+    with pytest.raises(KmlpError, match="pip install pycocotools"):
         source.train.annotation(0).masks()
 
 

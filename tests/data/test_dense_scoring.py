@@ -8,8 +8,8 @@ import pytest
 from dense_folders import write_coco
 from pycocotools import mask as rle
 
-from kmlp.console import Stop
 from kmlp.data.dense import open_dense, results, scoring
+from kmlp.errors import KmlpError
 
 SIZE = (40, 60)
 
@@ -126,7 +126,7 @@ def test_what_lies_in_a_crowd_counts_for_nothing():
 
 
 def test_what_cannot_be_scored():
-    with pytest.raises(Stop, match="no object"):
+    with pytest.raises(KmlpError, match="no object"):
         scored([], [{**image(1, A)[0], "score": 0.5}])
     detections = {
         "boxes": np.array([[1.0, 2, 3, 4], [1, 2, np.nan, 4]]),
@@ -134,7 +134,9 @@ def test_what_cannot_be_scored():
         "classes": np.array([0, 0]),
     }
     given = {"image_id": 1, "size": SIZE, "category_ids": (1,)}
-    with pytest.raises(Stop, match=r"not finite: .*Received: \[1.0, 2.0, nan, 4.0"):
+    with pytest.raises(
+        KmlpError, match=r"not finite: .*Received: \[1.0, 2.0, nan, 4.0"
+    ):
         results.coco_results(detections, **given)
     detections["classes"][1] = -1  # an empty place may hold anything
     assert len(results.coco_results(detections, **given)) == 1
@@ -255,7 +257,7 @@ def test_intersection_over_union_agrees_with_keras():
 def test_maps_of_void_alone_are_not_scored():
     void = np.full((4, 4), 255)
     matrix = scoring.confusion(void, np.zeros((4, 4), int), 3)
-    with pytest.raises(Stop, match="No pixel"):
+    with pytest.raises(KmlpError, match="No pixel"):
         scoring.intersection_over_union(matrix)
 
 

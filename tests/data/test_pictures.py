@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from kmlp import pictures
 from kmlp.data.dense.palettes import palette
+from kmlp.predicting import drawing as pictures
 
 NAMES = ("circle", "square", "triangle")
 

@@ -9,9 +9,9 @@ import time
 import numpy as np
 import pytest
 
-from kmlp.console import Stop
 from kmlp.data.dense import open_dense
 from kmlp.data.dense.drawing import LEAST_VISIBLE, RADII, draw
+from kmlp.errors import KmlpError
 
 COUNT = 60
 
@@ -101,23 +101,25 @@ def _seconds(count):
 
 
 def test_no_scenes_are_refused():
-    with pytest.raises(Stop, match="Received: 0 and 256"):
+    with pytest.raises(KmlpError, match="Received: 0 and 256"):
         open_dense(None, "detection", train=0)
 
 
 @pytest.mark.parametrize("spec", ["ade20k:x", "coco", "coco:", "imagenet:x", "x"])
 def test_other_data_are_refused(spec):
-    with pytest.raises(Stop, match=r"--data takes scenes or coco:DIR for detection"):
+    with pytest.raises(
+        KmlpError, match=r"--data takes scenes or coco:DIR for detection"
+    ):
         open_dense(spec, "detection")
 
 
 SCRIPT = """
 import sys
 sys.modules["tensorflow"] = None  # importing it raises ImportError
-import kmlp.pictures
+import kmlp.predicting.drawing
 from kmlp.data.dense import open_dense, scoring, geometry, results
 source = open_dense(None, "detection", train=1, validation=1)
-picture = kmlp.pictures.draw_detections(
+picture = kmlp.predicting.drawing.draw_detections(
     source.train.image(0), vars(source.train.annotation(0)), source.class_names
 )
 print(picture.size)

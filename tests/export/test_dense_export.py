@@ -16,16 +16,16 @@ from serving import pictures
 
 import kmlp
 from kmlp.artifacts import origin
+from kmlp.artifacts.detection_difference import apart
+from kmlp.artifacts.running import load_saved_model, load_tflite, run_model
+from kmlp.artifacts.signature import input_specs
 from kmlp.data.dense.geometry import fitted as fitted_by_pillow
 from kmlp.data.dense.preparation import on_canvas
 from kmlp.data.dense.results import to_picture
 from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.export.dense_offer import dense_offer
 from kmlp.export.dense_signatures import fitted, prepared
-from kmlp.export.detection_difference import apart
-from kmlp.export.running import load_saved_model, load_tflite, run_model
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA, write_saved_model
-from kmlp.export.signature import input_specs
 from kmlp.preprocessing import Preprocessing
 from kmlp.serving import dense_checks
 from kmlp.serving.check import check

@@ -12,10 +12,10 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 
 import kmlp
-from kmlp import cli
 from kmlp.artifacts import origin
-from kmlp.console import Stop
-from kmlp.export.running import load_saved_model, load_tflite
+from kmlp.artifacts.running import load_saved_model, load_tflite
+from kmlp.commands import main
+from kmlp.errors import KmlpError
 from kmlp.preprocessing import Preprocessing, preprocessing_of
 
 SMALL = "resmlp_local"
@@ -156,7 +156,7 @@ def test_info_shows_it(make, tmp_path, capsys):
             "audit": {"fully_connected_only": True, "operations": {"MatMul": 3}},
         },
     )
-    assert cli.main(["info", str(path)]) == 0
+    assert main.main(["info", str(path)]) == 0
     shown = capsys.readouterr().out
     for words in (
         f" {path}, ",
@@ -170,13 +170,13 @@ def test_info_shows_it(make, tmp_path, capsys):
         f"keras {keras.__version__}",
     ):
         assert words in shown
-    assert cli.main(["info", str(path), "--json"]) == 0
+    assert main.main(["info", str(path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == origin.read(path)
 
 
 def test_info_opens_a_checkpoint_that_says_nothing(tmp_path, capsys):
     path = keras_file(tmp_path)
-    assert cli.main(["info", str(path)]) == 0
+    assert main.main(["info", str(path)]) == 0
     shown = capsys.readouterr().out
     assert "patch_size=8" in shown
     assert "sha256" in shown
@@ -185,9 +185,9 @@ def test_info_opens_a_checkpoint_that_says_nothing(tmp_path, capsys):
 def test_info_says_where_nothing_is_known(tmp_path, capsys):
     path = saved_model(tmp_path)
     shutil.rmtree(path / "assets.extra", ignore_errors=True)
-    assert cli.main(["info", str(path)]) == 0
+    assert main.main(["info", str(path)]) == 0
     assert "unknown" in capsys.readouterr().out
-    assert cli.main(["info", str(path), "--json"]) == 2
+    assert main.main(["info", str(path), "--json"]) == 2
     assert "says nothing of its origin" in capsys.readouterr().err
 
 
@@ -217,7 +217,7 @@ def unreadable(folder):
     ],
 )
 def test_bad_input_gets_one_line(make, arguments, words, tmp_path, capsys):
-    assert cli.main(["info", str(make(tmp_path)), *arguments]) == 2
+    assert main.main(["info", str(make(tmp_path)), *arguments]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1
     for word in (*words, "Received"):
@@ -226,5 +226,5 @@ def test_bad_input_gets_one_line(make, arguments, words, tmp_path, capsys):
 
 def test_only_artifacts_take_one(tmp_path):
     (tmp_path / "text.keras").write_text("no archive")
-    with pytest.raises(Stop, match="neither of them"):
+    with pytest.raises(KmlpError, match="neither of them"):
         origin.write(tmp_path / "text.keras", ENTRIES)

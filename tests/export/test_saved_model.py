@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import kmlp
 from kmlp import atomic
-from kmlp.export.running import load_saved_model, run_model
+from kmlp.artifacts.running import load_saved_model, run_model
 from kmlp.models.registry import VARIANTS
 
 ROOT = pathlib.Path(__file__).parents[2]

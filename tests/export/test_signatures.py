@@ -13,11 +13,11 @@ from serving import pictures, served
 
 import kmlp
 from kmlp.artifacts import origin
+from kmlp.artifacts.signature import input_specs
 from kmlp.data import decode
 from kmlp.export.offer import offer
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA
 from kmlp.export.serving_signatures import has_activation, prepared
-from kmlp.export.signature import input_specs
 from kmlp.export.warmup import FILE, LARGEST_FILE, read_warmup
 from kmlp.preprocessing import Preprocessing
 from kmlp.serving.session import Session

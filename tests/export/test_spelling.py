@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import kmlp
-from kmlp.export.running import load_tflite
+from kmlp.artifacts.running import load_tflite
 from kmlp.export.spelling import spelled_for_tflite
 
 

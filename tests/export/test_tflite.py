@@ -13,9 +13,9 @@ from ai_edge_litert.interpreter import Interpreter
 import kmlp
 from kmlp.artifacts import origin
 from kmlp.artifacts.flatbuffer import unpacked
+from kmlp.artifacts.running import load_tflite
 from kmlp.export.compact import compact
 from kmlp.export.equalising import equalised
-from kmlp.export.running import load_tflite
 from kmlp.export.spelling import spelled_for_tflite
 from kmlp.preprocessing import Preprocessing
 from kmlp.quiet import quiet

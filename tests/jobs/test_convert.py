@@ -20,9 +20,8 @@ from published_states import (
 )
 
 import kmlp
-from kmlp import cli
-from kmlp.artifacts import origin
-from kmlp.converting import checking, job
+from kmlp.artifacts import conversion, origin, source_network
+from kmlp.commands import main
 from kmlp.pretrained.found import Found
 from kmlp.weights.catalogue import WEIGHTS
 from kmlp.weights.matching import derived
@@ -31,7 +30,7 @@ torch = pytest.importorskip("torch")
 
 
 def convert(*argv):
-    return cli.main(["convert", *map(str, argv)])
+    return main.main(["convert", *map(str, argv)])
 
 
 def lines(capsys):
@@ -177,7 +176,9 @@ def test_what_the_catalogue_knows_goes_along(promised, tmp_path, monkeypatch, ca
         labels="cifar10" if promised else None,
     )
     path = REFERENCE / "resmlp_small.pth"
-    monkeypatch.setattr(job, "find", lambda arch, source: Found(None, path, entry))
+    monkeypatch.setattr(
+        conversion, "find", lambda arch, source: Found(None, path, entry)
+    )
     target = tmp_path / "a.keras"
     assert convert("resmlp_s12.fb_in1k", target) == 0
     text, known = lines(capsys), origin.read(target)
@@ -208,8 +209,8 @@ def test_a_published_name_alone_makes_no_published_file(tmp_path, capsys):
 
 
 def test_a_network_that_differs_is_not_written(tmp_path, monkeypatch, capsys):
-    outputs = checking._outputs
-    monkeypatch.setattr(checking, "_outputs", lambda n, x: outputs(n, x) * 1.001)
+    outputs = source_network._outputs
+    monkeypatch.setattr(source_network, "_outputs", lambda n, x: outputs(n, x) * 1.001)
     assert convert(REFERENCE / "resmlp_small.npz", tmp_path / "a.keras", "--check") == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -221,7 +222,7 @@ def test_timms_names_are_checked_without_timm(tmp_path, monkeypatch, capsys):
     def missing(**kwargs):
         raise ImportError("no timm")
 
-    monkeypatch.setattr(checking, "timm_resmlp", missing)
+    monkeypatch.setattr(source_network, "timm_resmlp", missing)
     file = REFERENCE / "resmlp_small_timm.npz"
     assert convert(file, tmp_path / "a.keras", "--check") == 0
     assert "the published network" in lines(capsys)["check"]

@@ -12,13 +12,13 @@ import pytest
 import runs
 
 import kmlp
-from kmlp import cli
 from kmlp.artifacts import origin
+from kmlp.artifacts.running import load_tflite
+from kmlp.commands import main
 from kmlp.data import open_source
 from kmlp.data.subset import some_of
-from kmlp.edge import job
-from kmlp.edge.layers import layer_losses
-from kmlp.export.running import load_tflite
+from kmlp.export import device_files
+from kmlp.export.layer_losses import layer_losses
 
 ALL = ("none", "float16", "dynamic", "int8")
 FEW = ("--images", "60", "--calibration-images", "20")
@@ -41,7 +41,7 @@ def copied(made, tmp_path):
 
 
 def export(*argv):
-    return cli.main(["export", *map(str, argv)])
+    return main.main(["export", *map(str, argv)])
 
 
 def test_a_run_becomes_every_file_beside_its_checkpoint(copied, tmp_path, capsys):
@@ -288,7 +288,7 @@ def test_a_disk_that_fills_leaves_the_earlier_file(copied, monkeypatch, capsys):
         target.write_bytes(source.read_bytes()[:100])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(job.shutil, "copyfile", full)
+    monkeypatch.setattr(device_files.shutil, "copyfile", full)
     earlier = copied / "reader" / "1" / "model.float32.tflite"
     earlier.write_text("earlier")
     before = sorted(os.listdir(earlier.parent))

@@ -7,14 +7,14 @@ import json
 import pytest
 
 import kmlp
-from kmlp import cli
-from kmlp.artifacts.description import describe
+from kmlp.artifacts.origin_text import describe
+from kmlp.commands import main
 
 SMALL = ["resmlp_s12", "--image-size", "32", "--set", "depth=1", "width=64"]
 
 
 def said(argv, capsys):
-    assert cli.main(["info", *argv]) == 0
+    assert main.main(["info", *argv]) == 0
     return capsys.readouterr().out
 
 
@@ -110,7 +110,7 @@ def test_rows_of_the_papers_tables_are_architectures(capsys):
     ],
 )
 def test_bad_input_gets_one_line(argv, words, capsys):
-    assert cli.main(["info", *argv]) == 2
+    assert main.main(["info", *argv]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1

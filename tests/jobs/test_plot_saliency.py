@@ -12,7 +12,7 @@ import kmlp
 from kmlp import plots
 from kmlp.analysis import saliency
 from kmlp.analysis.features import stage_maps, varied_channels
-from kmlp.cli import main
+from kmlp.commands.main import main
 from kmlp.predicting.classifying import open_classifier, predict
 from kmlp.preprocessing import Preprocessing
 

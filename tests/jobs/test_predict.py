@@ -10,7 +10,7 @@ from cases import randomize
 from PIL import Image
 
 import kmlp
-from kmlp.cli import main
+from kmlp.commands.main import main
 from kmlp.preprocessing import Preprocessing
 
 SIZE = 32

@@ -11,10 +11,11 @@ from dense_models import CANVAS, NAMES, dense_model
 from PIL import Image
 
 import kmlp
-from kmlp.cli import main
+from kmlp.commands.main import main
 from kmlp.data.dense import instances
 from kmlp.data.dense.preparation import on_canvas
 from kmlp.data.dense.results import paste, to_picture
+from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import resize_bilinear
 from kmlp.predicting.detecting import run_lengths
 from kmlp.predicting.segmenting import likeliest_at
@@ -113,7 +114,7 @@ def test_masks_without_pycocotools(monkeypatch):
 
 
 def missing(mask):
-    raise kmlp.console.Stop("no pycocotools")
+    raise InputError("no pycocotools")
 
 
 def test_class_maps(place, capsys):

@@ -6,7 +6,7 @@ import pytest
 from cases import randomize, relative_error, run
 
 from kmlp.layers import SetSharingLinear
-from kmlp.layers.base import host
+from kmlp.layers.layer import host
 
 TOLERANCE = 1e-5
 CONFIGURATIONS = [

@@ -7,7 +7,7 @@ from cases import randomize, relative_error, run
 
 import kmlp
 from kmlp.layers import CrossPatch, SetSharingLinear, SparseMLP
-from kmlp.layers.base import host
+from kmlp.layers.layer import host
 from kmlp.layers.partition import Partition
 
 TOLERANCE = 1e-5

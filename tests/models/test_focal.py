@@ -11,7 +11,7 @@ from published_states import state_of
 import kmlp
 from kmlp import pytorch
 from kmlp.analysis.shapes import shapes_only
-from kmlp.converting.checking import compare
+from kmlp.artifacts.source_network import compare
 from kmlp.layers import FocalAttention
 from kmlp.layers.focal_windows import FocalWindows
 from kmlp.pytorch.counterparts import counterpart

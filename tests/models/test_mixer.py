@@ -6,7 +6,7 @@ from cases import relative_error, run
 
 import kmlp
 from kmlp import pytorch
-from kmlp.converting.checking import compare
+from kmlp.artifacts.source_network import compare
 from kmlp.pytorch.counterparts import counterpart
 from kmlp.pytorch.timm_resmlp import timm_mlp_mixer
 from kmlp.weights.names import SCHEMES
@@ -122,7 +122,7 @@ def test_conversions_are_checked(small, monkeypatch):
     def missing(**_):
         raise ImportError("timm")
 
-    monkeypatch.setattr("kmlp.converting.checking.timm_mlp_mixer", missing)
+    monkeypatch.setattr("kmlp.artifacts.source_network.timm_mlp_mixer", missing)
     found = compare(model, state, scheme)
     assert found.difference < 1e-5
     assert found.network == "the published"

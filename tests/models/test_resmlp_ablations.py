@@ -17,7 +17,7 @@ from kmlp.layers import (
     MixingMLP,
     PositionEncoding,
 )
-from kmlp.layers.base import host
+from kmlp.layers.layer import host
 from kmlp.models.ablations import ABLATIONS
 
 PATCHES, PIXELS, CLASSES = 14 * 14, 16 * 16 * 3, 1000

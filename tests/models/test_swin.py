@@ -8,7 +8,7 @@ from cases import REFERENCE, images, randomize, relative_error, run
 import kmlp
 from kmlp import pytorch
 from kmlp.layers import WindowAttention
-from kmlp.layers.base import host
+from kmlp.layers.layer import host
 from kmlp.pytorch.timm_resmlp import timm_module
 from kmlp.weights.matching import derived
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from looking import check_figure
 
-from kmlp import cli
 from kmlp.benchmarking import FORMS, PEAK, Findings, Speed, Timing, read
-from kmlp.benchmarking.job import Benchmark
-from kmlp.benchmarking.report import as_data
+from kmlp.benchmarking.form_benchmark import Benchmark
+from kmlp.benchmarking.form_report import as_data
 from kmlp.benchmarking.verdicts import verdicts
+from kmlp.commands import main
 from kmlp.plots import form_speeds, throughput
 
 WAYS = (("tensorflow", False), ("tensorflow", True), ("jax", True), ("torch", False))
@@ -200,11 +200,11 @@ def test_the_command(tmp_path, capsys):
     second = write(tmp_path / "b.json", found(("convmlp_s", "my_own")).as_data())
     out = tmp_path / "speeds.svg"
     argv = ["plot", "benchmark", first, second, "--x", "top1", "--out", str(out)]
-    assert cli.main(argv) == 0
+    assert main.main(argv) == 0
     assert "left out  my_own: without top1" in capsys.readouterr().out
     assert b"<svg" in out.read_bytes()[:1000]
     forms = write(tmp_path / "c.json", [as_data(of_forms("one"))])
-    assert cli.main(["plot", "benchmark", forms, "--out", str(out)]) == 0
+    assert main.main(["plot", "benchmark", forms, "--out", str(out)]) == 0
     for argv, word in (
         ([forms, first], "one kind"),
         ([forms, "--x", "macs"], "--x goes with"),
@@ -213,7 +213,7 @@ def test_the_command(tmp_path, capsys):
         ([first, "--out", "speeds.gif"], ".svg"),
     ):
         capsys.readouterr()
-        assert cli.main(["plot", "benchmark", *argv]) == 2
+        assert main.main(["plot", "benchmark", *argv]) == 2
         captured = capsys.readouterr()
         assert (captured.out, captured.err.count("\n")) == ("", 1)
         assert word in captured.err
@@ -247,7 +247,7 @@ def test_other_files_get_one_line(case, tmp_path, capsys):
     if case != "missing":
         write(path, DAMAGED[case])
     out = tmp_path / "speeds.png"
-    assert cli.main(["plot", "benchmark", str(path), "--out", str(out)]) == 2
+    assert main.main(["plot", "benchmark", str(path), "--out", str(out)]) == 2
     captured = capsys.readouterr()
     assert (captured.out, captured.err.count("\n")) == ("", 1)
     assert path.name in captured.err

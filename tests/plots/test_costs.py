@@ -6,12 +6,13 @@ import matplotlib
 import pytest
 from looking import check_figure
 
-from kmlp import cli, plots
+from kmlp import plots
 from kmlp.analysis.efficiency import Cost
+from kmlp.commands import main
 from kmlp.models import list_models
 from kmlp.models.reported import reported
 from kmlp.plots import style
-from kmlp.plots.labels import name_points
+from kmlp.plots.label_placing import name_points
 
 DIGITS = "scikit-learn's handwritten digits"
 
@@ -166,7 +167,7 @@ def test_command(tmp_path, capsys):
     out = tmp_path / "costs.svg"
     argv = ["plot", "costs", "convmlp_s", "repmlpnet/table4/resmlp_1x1"]
     argv += ["msmlp/table9/local", "--run", str(newest.parent), "--x", "macs"]
-    assert cli.main([*argv, "--out", str(out)]) == 0
+    assert main.main([*argv, "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert f"written  {out}" in said
     assert "left out" in said
@@ -188,7 +189,7 @@ def test_bad_input_gets_one_line(argv, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "empty", "{}")
     write_run(tmp_path / "damaged", '{"forms": ')
-    assert cli.main(["plot", "costs", *argv]) == 2
+    assert main.main(["plot", "costs", *argv]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     for word in (*words, "Received"):

@@ -5,7 +5,7 @@ import pytest
 from looking import check_figure
 
 from kmlp import plots
-from kmlp.plots.features import Shown
+from kmlp.plots.feature_sheet import Shown
 
 RANDOM = np.random.default_rng(0)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from looking import check_figure
 
-from kmlp.cli import main
+from kmlp.commands.main import main
 from kmlp.plots import style
 
 # Vision without one kind of cone, on linear light: Viénot, Brettel and Mollon (1999),

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from serving import served
 
-from kmlp import cli
+from kmlp.commands import main
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA
 from kmlp.export.warmup import FILE
 from kmlp.serving.check import check
@@ -82,7 +82,7 @@ def test_an_artifact_that_does_not_load(copy, capsys):
     for file in (copy / "variables").iterdir():
         file.unlink()
     assert set(failures(copy)) == {"loads in a session"}
-    assert cli.main(["serving", "check", str(copy)]) == 1
+    assert main.main(["serving", "check", str(copy)]) == 1
     captured = capsys.readouterr()
     assert captured.out.startswith("FAIL  loads in a session")
     assert captured.err.splitlines()[-1].startswith("kmlp: This artifact would not")
@@ -114,7 +114,7 @@ def test_bytes_that_pass_unrefused(copy, monkeypatch):
 @pytest.mark.parametrize("path", ["none", "file"])
 def test_paths_that_hold_no_saved_model(tmp_path, path, capsys):
     (tmp_path / "file").write_text("text")
-    assert cli.main(["serving", "check", str(tmp_path / path)]) == 2
+    assert main.main(["serving", "check", str(tmp_path / path)]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from serving import pictures, served, standin
 
-from kmlp import cli
+from kmlp.commands import main
 from kmlp.serving.client import Grpc, Rest, classes_and_scores
 
 NAME = served.SMALL
@@ -120,9 +120,9 @@ def test_the_command(kind, tmp_path, capsys):
     serve = CLIENTS[kind][1]
     with serve(standin.Served(served.session(), NAME)) as place:
         asked = ["serving", "ask", *map(str, files), f"--{kind}", place, "--top", "2"]
-        assert cli.main([*asked, "--model", NAME]) == 1
+        assert main.main([*asked, "--model", NAME]) == 1
         captured = capsys.readouterr()
-        assert cli.main([*asked, "--model", "weeds"]) == 2
+        assert main.main([*asked, "--model", "weeds"]) == 2
     lines = captured.out.splitlines()
     assert [line for line in lines if line[0] != " "] == [str(files[0]), str(files[2])]
     name, score = expected(pictures.STRANGE["JPEG"])[0]
@@ -145,7 +145,7 @@ def test_the_commands_wrong_inputs(tmp_path, capsys):
         ([*ask, str(image), "--rest", "localhost"], "'localhost'"),
         ([*ask, str(image), "--rest", place], "No TensorFlow Serving"),
     ):
-        assert cli.main(argv) == 2
+        assert main.main(argv) == 2
         errors = capsys.readouterr().err.splitlines()
         assert len(errors) == 1
         assert word in errors[0]

@@ -7,13 +7,13 @@ import numpy as np
 from keras import ops
 
 import kmlp
-from training.classification import Classification
-from training.distillation.objective import Objective
-from training.engine.base import Options
-from training.engine.task import Task
-from training.engine.trees import cut
-from training.freezing import freeze
-from training.optimization import SGD, LinearWarmup, Polynomial
+from kmlp.training.distillation.objective import Objective
+from kmlp.training.engine.engine import Options
+from kmlp.training.engine.task import Task
+from kmlp.training.engine.trees import cut
+from kmlp.training.freezing import freeze
+from kmlp.training.optimization import SGD, LinearWarmup, Polynomial
+from kmlp.training.tasks.classification import Classification
 
 CLASSES, GLOBAL_BATCH, STEPS = 6, 8, 20
 TINY = {

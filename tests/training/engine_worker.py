@@ -6,6 +6,8 @@ below; what it returns is written to `FOLDER/JOB.STRATEGY.INDEX.npz`.
 
 import os
 
+from kmlp.errors import KmlpError
+
 os.environ.update(KERAS_BACKEND="tensorflow", TF_CPP_MIN_LOG_LEVEL="3")
 
 import json
@@ -32,11 +34,10 @@ from engine_cases import (
     validation,
 )
 
-from training.console import Stop
-from training.engine.base import WorkerLost
-from training.engine.cluster import open_engine
-from training.engine.gradients import batch_norms
-from training.engine.tensorflow import TensorFlowEngine
+from kmlp.training.engine.cluster import open_engine
+from kmlp.training.engine.engine import WorkerLost
+from kmlp.training.engine.gradient_steps import batch_norms
+from kmlp.training.engine.tensorflow import TensorFlowEngine
 
 FOLDER, INDEX = Path(sys.argv[1]), int(sys.argv[5])
 FAMILIES = [name for name in TINY if name != "batch_norm"]
@@ -177,7 +178,7 @@ def compiled(engine):
         results |= named(f"{name}/evaluated", evaluated(engine, "resmlp"))
     try:
         prepared(engine, "convmlp", xla=True, sync_batchnorm=True)
-    except Stop as stop:
+    except KmlpError as stop:
         results["message"] = str(stop)
     return results
 

@@ -27,12 +27,12 @@ from engine_cases import (
     validation,
 )
 
-from training.console import Stop
-from training.engine.base import WorkerLost
-from training.engine.jax import JaxEngine
-from training.engine.jax_processes import join, prepare_devices
-from training.optimization import make_dense_schedule
-from training.recipes import dense_recipes
+from kmlp.errors import KmlpError
+from kmlp.recipes import dense_recipes
+from kmlp.training.engine.engine import WorkerLost
+from kmlp.training.engine.jax import JaxEngine
+from kmlp.training.engine.jax_processes import join, prepare_devices
+from kmlp.training.optimization import make_dense_schedule
 
 FAMILIES = [name for name in TINY if name != "batch_norm"]
 FOLDER = Path(sys.argv[1])
@@ -149,7 +149,7 @@ def frozen(engine):
 
 
 class Teacher:
-    """A network that answers, as `training.distillation` hands it over."""
+    """A network that answers, as `kmlp.training.distillation` hands it over."""
 
     def __init__(self, model):
         self.model = model
@@ -252,7 +252,7 @@ def misused(engine):
     for name, attempt in attempts.items():
         try:
             attempt()
-        except Stop as stop:
+        except KmlpError as stop:
             messages[name] = str(stop)
     return messages
 

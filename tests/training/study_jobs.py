@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from training import train
-from training.console import import_quietly
+from kmlp.commands import train
+from kmlp.console import import_quietly
 
 STUDY = "repmlpnet/table4"
 TINY = {
@@ -31,7 +31,7 @@ def shrink(replace, names=ROWS):
     """Makes studies tiny, by `replace(module, name, value)`."""
     import_quietly(settle=False, needed=False)
     from kmlp.benchmarking import products
-    from training.studies import study, throughput
+    from kmlp.training.studies import study, throughput
 
     scale = study.Scale("tiny", 24, 9, 2, TINY)
     rows = study.rows_of(STUDY)
@@ -68,11 +68,11 @@ def outcome(output):
 
 def pieces(data, output):
     """The same study, ended by the clock and killed within a row and after each."""
-    from training.runs.monitor import Monitor
-    from training.studies import job
+    from kmlp.training.monitor import Monitor
+    from kmlp.training.studies import study_run
 
     codes = [studied(data, output, "--minutes", "0")]
-    steps, keep = Monitor.steps, job._keep
+    steps, keep = Monitor.steps, study_run._keep
 
     def killed(monitor, step, values):
         if step == 4:
@@ -87,9 +87,9 @@ def pieces(data, output):
         keep(*arguments)
         raise KeyboardInterrupt
 
-    job._keep = kept
+    study_run._keep = kept
     codes.append(studied(data, output))
-    job._keep = keep
+    study_run._keep = keep
     codes.append(studied(data, output))
     return codes  # 0 paused, 130 killed twice, 0 finished
 
@@ -99,11 +99,11 @@ def first_losses(folder, data):
     import keras
     import numpy as np
 
-    from training.engine.cluster import open_engine
-    from training.engine.naming import weight_names
-    from training.memory.packing import open_packed
-    from training.studies.row import resolve_row
-    from training.studies.study import find
+    from kmlp.training.engine.cluster import open_engine
+    from kmlp.training.engine.weight_names import weight_names
+    from kmlp.training.input.packing import open_packed
+    from kmlp.training.studies.row_job import resolve_row
+    from kmlp.training.studies.study import find
 
     options = train.parse([*COMMAND, "--data", str(data), "--set", "warmup_epochs=0"])
     study = find(STUDY, "tiny")

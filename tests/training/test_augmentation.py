@@ -11,11 +11,10 @@ import tensorflow as tf
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
+from kmlp.errors import KmlpError
 from kmlp.pytorch.timm_resmlp import timm_module
-from training import augmentation
-from training.augmentation import erasing, mixing, policies
-from training.augmentation.compilation import compiled
-from training.console import Stop
+from kmlp.training.input import augmentation, erasing, mixing, policies
+from kmlp.training.input.compilation import compiled
 
 torch = pytest.importorskip("torch")
 if importlib.util.find_spec("timm") is None:
@@ -185,7 +184,7 @@ def test_names_mean_what_they_mean_to_timm(name):
     ],
 )
 def test_unknown_names_stop(name):
-    with pytest.raises(Stop, match=r'such as "rand-m9-mstd0.5-inc1". Received: '):
+    with pytest.raises(KmlpError, match=r'such as "rand-m9-mstd0.5-inc1". Received: '):
         policies.policy(name)
 
 

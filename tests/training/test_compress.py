@@ -16,11 +16,11 @@ import pytest
 import kmlp
 from kmlp.analysis.linear import linear_layers
 from kmlp.artifacts import origin
-from kmlp.artifacts.description import describe
-from kmlp.artifacts.forms import TFLITE
+from kmlp.artifacts.locating import TFLITE
+from kmlp.artifacts.origin_text import describe
+from kmlp.commands import compress, evaluate
 from kmlp.data import open_source
-from training import compress, evaluate
-from training.recipes import recipe_for, to_json
+from kmlp.recipes import recipe_for, to_json
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow_model_optimization") is None,

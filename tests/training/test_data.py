@@ -12,10 +12,10 @@ from image_folders import DAMAGES, damage, truncate, write_folder, write_image
 from PIL import Image
 
 from kmlp.data import named, open_source
-from training.console import Stop
-from training.data import load, loading
-from training.data.crops import square
-from training.recipes import Recipe
+from kmlp.errors import InputError, KmlpError
+from kmlp.recipes import Recipe
+from kmlp.training.input import in_memory, load
+from kmlp.training.input.crops import square
 
 SIZE = 16
 RECIPE = Recipe(
@@ -63,12 +63,12 @@ def test_bad_folder(case, tmp_path):
     spoil, words = BAD_FOLDERS[case]
     root = write_folder(tmp_path / "images", count=1)
     spoil(root)
-    with pytest.raises(Stop) as stopped:
+    with pytest.raises(KmlpError) as stopped:
         open_source(root)
     assert words in str(stopped.value)
     assert "Received: " in str(stopped.value)
     assert str(root) in str(stopped.value)
-    assert stopped.value.code == 2
+    assert isinstance(stopped.value, InputError)
 
 
 @pytest.mark.parametrize("validation", ["val", "validation", "test"])
@@ -111,7 +111,7 @@ def test_corrupt_image(reason, split, crop, tmp_path, capsys):
     folder = write_folder(tmp_path / "images")
     path = damage(folder / split / "dog", reason)
     recipe = dataclasses.replace(RECIPE, crop=crop)
-    with pytest.raises(Stop) as stopped:
+    with pytest.raises(KmlpError) as stopped:
         load(open_source(folder), recipe)
     assert f"{path} ({reason})" in str(stopped.value)
     source = load(open_source(folder, on_corrupt="skip"), recipe)
@@ -124,7 +124,7 @@ def test_many_corrupt_images_are_counted(tmp_path):
     root = write_folder(tmp_path / "images", count=6)
     for index in range(5):
         truncate(root / f"train/cat/{index}.jpg")
-    with pytest.raises(Stop, match="5 images cannot be decoded") as stopped:
+    with pytest.raises(KmlpError, match="5 images cannot be decoded") as stopped:
         load(open_source(root), RECIPE)
     assert "and 2 more" in str(stopped.value)
 
@@ -132,7 +132,7 @@ def test_many_corrupt_images_are_counted(tmp_path):
 def test_class_of_corrupt_images(tmp_path):
     root = write_folder(tmp_path / "images", count=1)
     truncate(root / "val/dog/0.jpg")
-    with pytest.raises(Stop, match="No image of a class") as stopped:
+    with pytest.raises(KmlpError, match="No image of a class") as stopped:
         load(open_source(root, on_corrupt="skip"), RECIPE)
     assert str(root / "val/dog") in str(stopped.value)
 
@@ -141,7 +141,9 @@ def test_vanished_image(tmp_path):
     root = write_folder(tmp_path / "images")
     source = open_source(root)
     (root / "train/cat/1.jpg").unlink()
-    with pytest.raises(Stop, match=r"train/cat/1.jpg \(No such file or directory\)"):
+    with pytest.raises(
+        KmlpError, match=r"train/cat/1.jpg \(No such file or directory\)"
+    ):
         load(source, RECIPE)
 
 
@@ -156,10 +158,10 @@ def test_what_is_kept(tmp_path, monkeypatch):
     recipe = dataclasses.replace(RECIPE, crop="resized")
     assert load(source, recipe).train.store.images.numpy().tolist() == files
     used = sum(map(len, files))
-    monkeypatch.setattr(loading, "allowance", lambda: 2.5 * used)
+    monkeypatch.setattr(in_memory, "allowance", lambda: 2.5 * used)
     encoded = load(source, dataclasses.replace(RECIPE, image_size=1000))
     assert encoded.train.store.images.numpy().tolist() == files
-    monkeypatch.setattr(loading, "allowance", lambda: used)
+    monkeypatch.setattr(in_memory, "allowance", lambda: used)
     assert load(source, RECIPE) is source
 
 
@@ -270,7 +272,7 @@ BAD_SETS = {
 
 @pytest.mark.parametrize("name", BAD_SETS)
 def test_bad_named_set(name, tmp_path):
-    with pytest.raises(Stop) as stopped:
+    with pytest.raises(KmlpError) as stopped:
         open_source(f"tfds:{name}", data_dir=tmp_path)
     assert BAD_SETS[name].replace("FOLDER", str(tmp_path)) in str(stopped.value)
     assert "Received: " in str(stopped.value)
@@ -278,5 +280,5 @@ def test_bad_named_set(name, tmp_path):
 
 
 def test_download_that_lacks_what_is_fetched_by_hand(tmp_path):
-    with pytest.raises(Stop, match="downloads/manual"):
+    with pytest.raises(KmlpError, match="downloads/manual"):
         open_source("tfds:imagenet2012", data_dir=tmp_path, download=True)

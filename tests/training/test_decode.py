@@ -13,7 +13,7 @@ from serving.pictures import encoded, picture
 
 from kmlp.data import decode
 from kmlp.pytorch.timm_resmlp import timm_module
-from training.data import crops
+from kmlp.training.input import crops
 
 FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
 

@@ -11,12 +11,12 @@ from PIL import Image
 
 import kmlp
 from kmlp.artifacts import origin
+from kmlp.artifacts.running import load_saved_model
+from kmlp.commands import train_detector, train_segmenter
 from kmlp.data.dense import open_dense
 from kmlp.data.dense.scoring import average_precision, truth
 from kmlp.dense_preprocessing import DensePreprocessing
-from kmlp.export.running import load_saved_model
-from training import train_detector, train_segmenter
-from training.dense import ending
+from kmlp.training import dense_ending
 
 CONVMLP = [
     "model.stem_width=8",
@@ -59,8 +59,10 @@ COMMON = ["--batch-size", "2", "--epochs", "1", "--set", "warmup_steps=0"]
 @pytest.fixture
 def few_scenes(monkeypatch):
     few = functools.partial(open_dense, train=4, validation=3)
-    monkeypatch.setattr("training.dense.job.open_dense", few)
-    monkeypatch.setattr(ending, "draw", functools.partial(ending.draw, rows=2))
+    monkeypatch.setattr("kmlp.training.dense_job.open_dense", few)
+    monkeypatch.setattr(
+        dense_ending, "draw", functools.partial(dense_ending.draw, rows=2)
+    )
 
 
 def run(head, output, capfd, *more, backbone=CONVMLP):
@@ -167,7 +169,7 @@ def test_recipes_on_real_layouts(kind, tmp_path, capfd):
 
 @pytest.mark.long
 def test_a_run_that_was_cut_off_goes_on(few_scenes, tmp_path, capfd, monkeypatch):
-    from training.engine.tensorflow import TensorFlowEngine
+    from kmlp.training.engine.tensorflow import TensorFlowEngine
 
     arguments = ["--epochs", 2, "--checkpoint-steps", 1]
     assert run("retinanet", tmp_path / "whole", capfd, *arguments)[0] == 0

@@ -7,8 +7,8 @@ import pytest
 
 import kmlp
 from kmlp.analysis.shapes import shapes_only
-from training.console import Stop
-from training.recipes import (
+from kmlp.errors import KmlpError
+from kmlp.recipes import (
     REPORTED,
     DenseRecipe,
     dense_recipe_for,
@@ -19,8 +19,8 @@ from training.recipes import (
     override,
     to_json,
 )
-from training.recipes.dense_counts import count
-from training.recipes.reported import ours
+from kmlp.recipes.dense_counts import count
+from kmlp.recipes.dense_reported import ours
 
 COCO = {
     **{"task": "detection", "data": "coco:DIR", "batch_size": 16, "steps": None},
@@ -307,7 +307,7 @@ def test_another_head_leaves_the_arguments_of_the_first():
     ],
 )
 def test_recipes_that_there_are_not_stop(arguments, words):
-    with pytest.raises(Stop) as stopped:
+    with pytest.raises(KmlpError) as stopped:
         dense_recipe_for(**{"arch": "convmlp_s", "task": "detection"} | arguments)
     assert words in str(stopped.value)
     assert "Received: " in str(stopped.value)
@@ -376,7 +376,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("name", "settings", "words"), MISTAKES)
 def test_mistakes_stop_with_one_line(name, settings, words):
-    with pytest.raises(Stop) as stopped:
+    with pytest.raises(KmlpError) as stopped:
         override(dense_recipes()[name], settings)
     assert words in str(stopped.value)
     assert "\n" not in str(stopped.value)

@@ -16,9 +16,9 @@ import tensorflow as tf
 from keras.src.utils import file_utils
 
 import kmlp
-from training.console import Stop
-from training.distillation import Objective, open_teacher
-from training.distillation.networks import applications
+from kmlp.errors import KmlpError
+from kmlp.training.distillation import Objective, open_teacher
+from kmlp.training.distillation.teacher_networks import applications
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES, SIZE = 5, 16
@@ -123,7 +123,7 @@ BAD_OBJECTIVES = {
 @pytest.mark.parametrize("case", BAD_OBJECTIVES)
 def test_bad_objective(case):
     values, words = BAD_OBJECTIVES[case]
-    with pytest.raises(Stop, match=words) as stopped:
+    with pytest.raises(KmlpError, match=words) as stopped:
         Objective(**values)
     assert "Received: " in str(stopped.value)
     with pytest.raises(ValueError, match="needs a teacher"):
@@ -306,7 +306,7 @@ def bad(tmp_path_factory, model, mobilenet):
 def test_bad_teacher(case, bad):
     spec, words = BAD_TEACHERS[case]
     spec = spec.replace("FOLDER", str(bad))
-    with pytest.raises(Stop) as stopped:
+    with pytest.raises(KmlpError) as stopped:
         open_teacher(spec, **STUDENT)
     message = str(stopped.value)
     assert words in message
@@ -320,7 +320,7 @@ def test_no_network(tmp_path, monkeypatch):
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(file_utils, "urlretrieve", fail)
-    with pytest.raises(Stop) as stopped:
+    with pytest.raises(KmlpError) as stopped:
         open_teacher("mobilenet_v2", **{**STUDENT, "num_classes": 1000})
     assert "https://storage.googleapis.com/tensorflow/" in str(stopped.value)
     assert "_224.h5 where there is a network" in str(stopped.value)
@@ -337,7 +337,7 @@ def test_class_names(names, words, model, tmp_path):
     if words is None:
         open_teacher(str(path), **STUDENT, class_names=tuple(names))
         return
-    with pytest.raises(Stop, match=words):
+    with pytest.raises(KmlpError, match=words):
         open_teacher(str(path), **STUDENT, class_names=tuple(names))
 
 
@@ -345,7 +345,7 @@ def test_class_names(names, words, model, tmp_path):
 # once. The gradient must be the one of a teacher that was asked beforehand.
 BEFORE = """
 import sys, keras, numpy as np
-from training.console import Stop
+from kmlp.errors import KmlpError as Stop
 from training.distillation import Objective, open_teacher
 _, arrays, *paths, result = sys.argv
 x, y = np.load(arrays)["x"], np.load(arrays)["y"]

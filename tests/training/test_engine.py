@@ -34,13 +34,13 @@ from engine_cases import (
 )
 from engine_cases import validation as validation_of
 
-from training.classification import evaluation_sums
-from training.console import Stop
-from training.engine import cluster
-from training.engine.base import Options
-from training.engine.naming import optimizer_names, weight_names
-from training.engine.rules import _scramble, next_loss_scale, seeds
-from training.engine.tensorflow import TensorFlowEngine, share
+from kmlp.errors import KmlpError
+from kmlp.training.engine import cluster
+from kmlp.training.engine.engine import Options
+from kmlp.training.engine.rules import _scramble, next_loss_scale, seeds
+from kmlp.training.engine.tensorflow import TensorFlowEngine, share
+from kmlp.training.engine.weight_names import optimizer_names, weight_names
+from kmlp.training.tasks.classification import evaluation_sums
 
 WORKER = Path(__file__).with_name("engine_worker.py")
 FAMILIES = [name for name in TINY if name != "batch_norm"]
@@ -297,7 +297,7 @@ def test_state_is_restored(engine):
 def test_another_runs_state_is_refused(engine, change, message):
     state = prepared(engine, "resmlp", ema=0.9).state()
     change(state)
-    with pytest.raises(Stop, match=message):
+    with pytest.raises(KmlpError, match=message):
         engine.restore(state)
 
 
@@ -375,7 +375,7 @@ def test_scrambling_is_splitmix64():
     "fields", [{"precision": "half"}, {"accumulate": 0}, {"steps_per_execution": 0}]
 )
 def test_options_are_checked(fields):
-    with pytest.raises(Stop, match=f"{next(iter(fields))} must be .* Received"):
+    with pytest.raises(KmlpError, match=f"{next(iter(fields))} must be .* Received"):
         Options(**fields)
 
 
@@ -524,7 +524,7 @@ def first_missed(micro_batches):
 def test_without_a_batch_there_is_no_evaluation(engine):
     prepared(engine, "resmlp")
     data = dataset(lambda: validation_of(engine, "resmlp"))
-    with pytest.raises(Stop, match=r"nothing to validate on\. Received"):
+    with pytest.raises(KmlpError, match=r"nothing to validate on\. Received"):
         engine.evaluate(lambda: data.take(0))
 
 
@@ -631,7 +631,9 @@ PAIR = ["a:1", "b:2"]
 )
 def test_tf_config_that_cannot_be_read(monkeypatch, text, message):
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(Stop, match=f"TF_CONFIG cannot be read, .*{message}.*Received"):
+    with pytest.raises(
+        KmlpError, match=f"TF_CONFIG cannot be read, .*{message}.*Received"
+    ):
         cluster.open_engine()
 
 
@@ -670,7 +672,7 @@ def test_tf_config(text, expected):
 )
 def test_strategy_that_does_not_fit(monkeypatch, arguments, text, message):
     monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(Stop, match=f"{message}.* Received"):
+    with pytest.raises(KmlpError, match=f"{message}.* Received"):
         cluster.open_engine(*arguments)
 
 
@@ -678,7 +680,7 @@ def test_port_that_is_taken(monkeypatch):
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         monkeypatch.setenv("TF_CONFIG", tf_config([f"localhost:{port}", "b:2"]))
-        with pytest.raises(Stop, match=f"cannot listen on port {port}"):
+        with pytest.raises(KmlpError, match=f"cannot listen on port {port}"):
             cluster.open_engine()
 
 
@@ -705,5 +707,5 @@ def test_batch_of_a_replica(batch, replicas, accumulate, expected):
     [(10, 4, 1, 8), (12, 4, 2, 16), (3, 4, 1, 4), (100, 8, 1, 96)],
 )
 def test_batch_that_does_not_divide(batch, replicas, accumulate, nearest):
-    with pytest.raises(Stop, match=f"{nearest} is the nearest.*Received.*{batch}"):
+    with pytest.raises(KmlpError, match=f"{nearest} is the nearest.*Received.*{batch}"):
         cluster.per_replica_batch(batch, replicas, accumulate)

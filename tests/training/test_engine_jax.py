@@ -24,11 +24,11 @@ from engine_cases import (
     validation,
 )
 
-from training.console import Stop
-from training.engine.meeting import meet
-from training.engine.tensorflow import TensorFlowEngine
-from training.optimization import make_dense_schedule
-from training.recipes import dense_recipes
+from kmlp.errors import KmlpError
+from kmlp.recipes import dense_recipes
+from kmlp.training.engine.meeting import meet
+from kmlp.training.engine.tensorflow import TensorFlowEngine
+from kmlp.training.optimization import make_dense_schedule
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("jax") is None, reason="jax is not installed"
@@ -342,7 +342,7 @@ def test_who_waits_is_told_who_is_missing(came):
     def wait(index):
         try:
             meet(addresses, index, patience=0.5)
-        except Stop as stop:
+        except KmlpError as stop:
             messages.append(str(stop))
 
     threads = [threading.Thread(target=wait, args=(index,)) for index in came]

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from engine_cases import batches, images, prepared, validation
 
-from training.engine.tensorflow import TensorFlowEngine
+from kmlp.training.engine.tensorflow import TensorFlowEngine
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("torch") is None, reason="torch is not installed"

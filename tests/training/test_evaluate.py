@@ -16,12 +16,12 @@ import tensorflow as tf
 from commands import run_main
 
 import kmlp
-from kmlp.artifacts.forms import KERAS, SAVED_MODEL, TFLITE
-from kmlp.data.scoring import Score
+from kmlp.artifacts.locating import KERAS, SAVED_MODEL, TFLITE
+from kmlp.commands import evaluate
+from kmlp.data.accuracy import Score
 from kmlp.data.truth import class_numbers, read_labels
-from kmlp.weights.resizing import RESOLUTIONS
-from training import evaluate
-from training.console import Stop
+from kmlp.errors import KmlpError
+from kmlp.weights.grid_resizing import RESOLUTIONS
 
 SCRIPT = Path(evaluate.__file__)
 SIZE, CLASSES, APART = 8, 12, 20
@@ -362,14 +362,14 @@ def test_equal_answers_are_no_free_hits():
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_outputs_that_are_not_finite(value):
     score = Score([(0,)], 3)
-    with pytest.raises(Stop, match="not finite"):
+    with pytest.raises(KmlpError, match="not finite"):
         score.add(np.array([[1.0, value, 0.0]]), np.array([0]))
 
 
 def test_nothing_labelled():
     score = Score([()], 3)
     score.add(np.ones((1, 3)), np.array([0]))
-    with pytest.raises(Stop, match="No image has a label"):
+    with pytest.raises(KmlpError, match="No image has a label"):
         score.shares()
 
 
@@ -392,7 +392,7 @@ def test_class_numbers(case):
     if isinstance(expected, list):
         assert class_numbers(data_names, output_names, outputs) == expected
         return
-    with pytest.raises(Stop, match=expected):
+    with pytest.raises(KmlpError, match=expected):
         class_numbers(data_names, output_names, outputs)
 
 
@@ -413,14 +413,14 @@ def test_bad_labels(case, tmp_path):
     text, words = BAD_LABELS[case]
     (tmp_path / "labels").write_text(text)
     files = ["val/ILSVRC2012_val_00000001.JPEG"]
-    with pytest.raises(Stop, match=re.escape(words)) as stopped:
+    with pytest.raises(KmlpError, match=re.escape(words)) as stopped:
         read_labels(tmp_path / "labels", files, None, CLASSES)
     assert "Received: " in str(stopped.value)
 
 
 def test_labels_for_other_files(tmp_path):
     (tmp_path / "real.json").write_text("[[1]]")
-    with pytest.raises(Stop, match="ImageNet's validation images"):
+    with pytest.raises(KmlpError, match="ImageNet's validation images"):
         read_labels(tmp_path / "real.json", ["val/cat.png"], None, CLASSES)
 
 
@@ -562,7 +562,7 @@ def test_under_jax(artifacts, tmp_path):
     data = write_classes(tmp_path / "data")
     code = (
         "import sys\n"
-        "from training.evaluate import main\n"
+        "from kmlp.commands.evaluate import main\n"
         "keras, tflite, *rest = sys.argv[1:]\n"
         "print(main([keras, *rest]), main([tflite, *rest]))\n"
     )

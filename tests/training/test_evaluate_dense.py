@@ -10,12 +10,13 @@ import pytest
 from dense_models import dense_model, known
 
 import kmlp
+from kmlp.commands import evaluate, evaluate_dense
 from kmlp.data.dense import geometry, open_dense
 from kmlp.data.dense.preparation import alone
+from kmlp.errors import InputError
+from kmlp.predicting import dense_evaluation
 from kmlp.predicting.dense_network import DenseNetwork
 from kmlp.pretrained import save_preset
-from training import evaluate, evaluate_dense
-from training.dense import evaluation
 
 SIDE = 56
 
@@ -88,7 +89,7 @@ def test_a_detector_that_sees_all(data, canvas, sides, tmp_path, capsys):
     network = DenseNetwork(tmp_path, "seer", spec, (None, *canvas, 3), seer)
     count = min(source.validation.count, 12)
     file = tmp_path / "results.json"
-    figures, _ = evaluation.detection(
+    figures, _ = dense_evaluation.detection(
         network, source, count, options(batch_size=5, results=file)
     )
     assert figures["AP"] == pytest.approx(1, abs=1e-6)
@@ -165,7 +166,7 @@ def test_pictures_at_their_own_size(tmp_path, capsys):
 
     spec = known("segmentation", class_names=source.class_names)
     network = DenseNetwork(tmp_path, "seer", spec, (None, None, None, 3), run)
-    figures, _ = evaluation.segmentation(network, source, 2, options())
+    figures, _ = dense_evaluation.segmentation(network, source, 2, options())
     assert seen == [(48, 64), (41, 57)]
     maps = [source.validation.annotation(index) for index in range(2)]
     right = sum((m == 0).sum() for m in maps) / sum((m != 255).sum() for m in maps)
@@ -198,7 +199,7 @@ def test_the_other_command_points_here(runs, capsys):
 def test_the_window_is_the_networks(tmp_path):
     spec = known("segmentation", mode="slide", stride=(32, 32), window=(64, 96))
     network = DenseNetwork(tmp_path, "x", spec, (None, *dense_models.CANVAS, 3), None)
-    way = evaluation.way_of(network)
+    way = dense_evaluation.way_of(network)
     assert (way.mode, way.window, way.stride) == ("slide", (64, 96), (32, 32))
-    with pytest.raises(kmlp.console.Stop, match="takes 64x96: leave --window out"):
-        evaluation.way_of(network, window=(32, 32))
+    with pytest.raises(InputError, match="takes 64x96: leave --window out"):
+        dense_evaluation.way_of(network, window=(32, 32))

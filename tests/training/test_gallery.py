@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kmlp import cli
+from kmlp.commands import gallery, main, train
 from kmlp.data.digits import digits
-from training import gallery, train
 
 RUNS = {name: f"runs/{name}" for name in gallery.NETWORKS}
 
@@ -22,7 +21,7 @@ def test_networks_are_trained(name):
 def test_plots_are_drawn(name):
     kind, *arguments = map(str, gallery.plots(RUNS, ["3.png"])[name])
     words = ["plot", kind, *arguments, "--out", f"{name}.svg"]
-    options = cli._parser().parse_args(words)
+    options = main._parser().parse_args(words)
     assert options.kind == kind
     assert options.out.name == f"{name}.svg"
 

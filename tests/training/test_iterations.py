@@ -6,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from training.console import Stop
-from training.optimization import LinearWarmup, Polynomial, make_dense_schedule
-from training.recipes import dense_recipes, override
+from kmlp.errors import KmlpError
+from kmlp.recipes import dense_recipes, override
+from kmlp.training.optimization import LinearWarmup, Polynomial, make_dense_schedule
 
 PER_EPOCH = 7_392  # of COCO's 118,287 images in batches of 16
 
@@ -93,6 +93,8 @@ def test_a_cosine_behind_a_warmup():
 
 def test_a_warmup_longer_than_the_run_stops():
     recipe = dense_recipes()["convmlp_coco_retinanet"]
-    with pytest.raises(Stop, match=r"lower warmup_steps\. Received: warmup_steps=500"):
+    with pytest.raises(
+        KmlpError, match=r"lower warmup_steps\. Received: warmup_steps=500"
+    ):
         make_dense_schedule(recipe, 41)
     make_dense_schedule(recipe, 42)

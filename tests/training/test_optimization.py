@@ -10,7 +10,8 @@ from cases import CASES, build, relative_error
 import kmlp
 from kmlp import pytorch
 from kmlp.pytorch.timm_resmlp import timm_module
-from training.optimization import (
+from kmlp.recipes import dense_recipe_for, recipe_for, resolve
+from kmlp.training.optimization import (
     SGD,
     AdamW,
     Lamb,
@@ -19,7 +20,6 @@ from training.optimization import (
     make_optimizer,
     make_schedule,
 )
-from training.recipes import dense_recipe_for, recipe_for, resolve
 
 torch = pytest.importorskip("torch")
 

@@ -11,12 +11,12 @@ import tensorflow as tf
 from image_folders import DAMAGES, damage, numbered_source, write_folder, write_image
 from stopping import stopped
 
+from kmlp.commands import benchmark_input
 from kmlp.data import evaluation_batches, open_source, reason
 from kmlp.data.batches import statistics
-from training import benchmark_input
-from training.console import Stop
-from training.data import load, loading, randomness, training_batches
-from training.recipes import Recipe
+from kmlp.errors import KmlpError
+from kmlp.recipes import Recipe
+from kmlp.training.input import in_memory, load, randomness, training_batches
 
 SIZE = 8
 PLAIN = Recipe(
@@ -221,7 +221,7 @@ def test_files_give_the_images_of_memory(crop, tmp_path, monkeypatch):
     files = open_source(write_folder(tmp_path / "images"))
     recipe = dataclasses.replace(CROPPED, crop=crop)
     memory = load(files, recipe)
-    monkeypatch.setattr(loading, "allowance", lambda: 0)
+    monkeypatch.setattr(in_memory, "allowance", lambda: 0)
     assert load(files, recipe) is files
     for ours, theirs in zip(batches(files, recipe, 4), batches(memory, recipe, 4)):
         np.testing.assert_array_equal(ours[0], theirs[0])
@@ -350,7 +350,7 @@ def test_other_errors_have_no_such_reason():
 
 def test_bad_input():
     source = numbered_source(8)
-    with pytest.raises(Stop, match="more images than there are to train on, 8"):
+    with pytest.raises(KmlpError, match="more images than there are to train on, 8"):
         batches(source, PLAIN, 1, batch_size=9, global_batch=9)
     for options in ({"global_batch": 6}, {"global_batch": 4, "workers": 3}):
         with pytest.raises(ValueError, match="Received: global_batch="):
@@ -365,7 +365,7 @@ def test_statistics():
     unknown = dataclasses.replace(split, mean=None, std=None)
     assert statistics(unknown, given) == (given.mean, given.std)
     for known in ({}, {"mean": (0.1, 0.2, 0.3)}):
-        with pytest.raises(Stop, match="mean"):
+        with pytest.raises(KmlpError, match="mean"):
             statistics(unknown, dataclasses.replace(recipe, **known))
 
 

@@ -13,11 +13,11 @@ from image_folders import truncate, write_folder
 from sklearn.linear_model import LogisticRegression
 
 import kmlp
+from kmlp.commands import probe
 from kmlp.data import open_source
 from kmlp.data.decode import centre_crop, normalise
 from kmlp.preprocessing import Preprocessing
-from training import probe
-from training.probing import linear, neighbours
+from kmlp.training.probing import logistic, neighbours
 
 SIZE = 16
 MEAN, STD = (0.3, 0.3, 0.3), (0.4, 0.4, 0.4)
@@ -73,10 +73,10 @@ def test_linear_is_scikit_learns_on_standardised_features():
     labels = np.repeat([0, 2, 3], 40)
     centres = 4 * random.normal(size=(4, 5))
     values = (centres[labels] + 0.3 * random.normal(size=(120, 5))) * 10 + 100
-    model, chosen = linear.fit(values, labels, strengths=(0.01, 1.0))
+    model, chosen = logistic.fit(values, labels, strengths=(0.01, 1.0))
     assert (chosen["held_out_top1"], chosen["converged"]) == (1.0, True)
     assert chosen["C"] == 0.01  # of equals the strongest penalty
-    outputs = linear.outputs(model, values[::3], 4)
+    outputs = logistic.outputs(model, values[::3], 4)
     standard = (values - values.mean(axis=0)) / values.std(axis=0)
     reference = LogisticRegression(C=0.01, max_iter=1000).fit(standard, labels)
     expected = reference.predict_proba(standard[::3])
@@ -91,13 +91,13 @@ def test_the_penalty_is_the_best_on_images_held_out():
     values = random.normal(size=(400, 200))
     values[:, 0] += 2 * labels  # one feature that tells, among noise
     tried = []
-    _, chosen = linear.fit(values, labels, said=tried.append)
+    _, chosen = logistic.fit(values, labels, said=tried.append)
     shares = [float(re.search(r"([\d.]+)% of", line)[1]) for line in tried]
-    assert len(shares) == len(linear.STRENGTHS)
-    assert chosen["C"] == linear.STRENGTHS[shares.index(max(shares))] < 1
+    assert len(shares) == len(logistic.STRENGTHS)
+    assert chosen["C"] == logistic.STRENGTHS[shares.index(max(shares))] < 1
     assert max(shares) > shares[-1]
     # Too few for a tenth that shows anything.
-    assert linear.fit(values[:2], [0, 1])[1]["held_out_top1"] is None
+    assert logistic.fit(values[:2], [0, 1])[1]["held_out_top1"] is None
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +182,10 @@ def test_digits_linearly_from_kept_features(preset, tmp_path, capfd, monkeypatch
     first = probed(capfd, tmp_path, preset, *linearly)
     (row,) = first["results"]
     assert row["top1"] > 0.5  # of ten classes
-    assert row["C"] in linear.STRENGTHS
-    monkeypatch.setattr("training.probing.job.computed", lambda *_, **__: 1 / 0)
+    assert row["C"] in logistic.STRENGTHS
+    monkeypatch.setattr(
+        "kmlp.training.probing.probing.computed", lambda *_, **__: 1 / 0
+    )
     assert probed(capfd, tmp_path, preset, *linearly) == first
     assert run(capfd, preset, *arguments, "--method", "knn")[0] == 0
     # Other images, and then no features at all.
@@ -256,7 +258,7 @@ def test_bad_input(case, preset, tmp_path, capfd, monkeypatch):
         return text
 
     stop = lambda *_, **__: pytest.fail("computed")  # noqa: E731
-    monkeypatch.setattr("training.probing.job.computed", stop)
+    monkeypatch.setattr("kmlp.training.probing.probing.computed", stop)
     code, _, error = run(capfd, filled(weights), *map(filled, arguments))
     assert code == 2
     assert filled(words) in error

@@ -7,9 +7,8 @@ import keras
 import pytest
 
 import kmlp
-from training.console import Stop
-from training.networks import build
-from training.recipes import (
+from kmlp.errors import KmlpError
+from kmlp.recipes import (
     Recipe,
     describe,
     from_json,
@@ -22,8 +21,9 @@ from training.recipes import (
     to_json,
     with_epochs,
 )
-from training.recipes.catalogue import CATALOGUE
-from training.recipes.recipe import DESCRIPTIVE, GROUPS
+from kmlp.recipes.choosing import CATALOGUE
+from kmlp.recipes.recipe import DESCRIPTIVE, GROUPS
+from kmlp.training.networks import build
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -398,7 +398,7 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("settings", "words"), MISTAKES)
 def test_mistakes_stop_with_one_line(settings, words):
-    with pytest.raises(Stop) as stopped:
+    with pytest.raises(KmlpError) as stopped:
         override(recipe_for("convmlp_s"), settings)
     assert words in str(stopped.value)
     assert "\n" not in str(stopped.value)
@@ -415,27 +415,27 @@ def test_mistakes_stop_with_one_line(settings, words):
     ],
 )
 def test_unknown_names_stop_with_the_nearest(arguments, words):
-    with pytest.raises(Stop, match=words):
+    with pytest.raises(KmlpError, match=words):
         recipe_for(**arguments)
 
 
 def test_fields_of_another_version_stop():
     fields = to_json(recipe_for("convmlp_s"))
-    with pytest.raises(Stop, match=r"Received: epochs, lr$"):
+    with pytest.raises(KmlpError, match=r"Received: epochs, lr$"):
         from_json({**{k: v for k, v in fields.items() if k != "epochs"}, "lr": 1})
-    with pytest.raises(Stop, match="batch_size must be an integer"):
+    with pytest.raises(KmlpError, match="batch_size must be an integer"):
         from_json({**fields, "batch_size": "many"})
 
 
 def test_what_a_run_needs_is_asked_for():
-    with pytest.raises(Stop, match="set epochs"):
+    with pytest.raises(KmlpError, match="set epochs"):
         resolve(Recipe(name="bare", batch_size=8, learning_rate=0.1), images=9)
     distilled = recipe_for("resmlp_s12", name="resmlp_imagenet_distilled")
-    with pytest.raises(Stop, match="set teacher"):
+    with pytest.raises(KmlpError, match="set teacher"):
         resolve(distilled, images=9)
     taught = override(distilled, ["teacher=t.keras"])
     assert resolve(taught, images=9) == taught
-    with pytest.raises(Stop, match="needs distillation"):
+    with pytest.raises(KmlpError, match="needs distillation"):
         resolve(override(taught, ["distillation=none"]), images=9)
 
 
@@ -559,10 +559,10 @@ def test_the_network_of_a_recipe():
 )
 def test_arguments_that_do_not_fit_stop(arch, size, settings, words):
     recipe = override(recipe_for("resmlp_s12"), settings)
-    with pytest.raises(Stop, match=words):
+    with pytest.raises(KmlpError, match=words):
         build(arch, 10, size, recipe)
 
 
 def test_a_family_without_local_branches_stops():
-    with pytest.raises(Stop, match="no local branches"):
+    with pytest.raises(KmlpError, match="no local branches"):
         build("convmlp_s", 10, 32, recipe_for("convmlp_s"), local_kernels=(1,))

@@ -14,7 +14,7 @@ import pytest
 from image_folders import write_folder
 
 import kmlp  # noqa: F401, its layers are found by name
-from training import train
+from kmlp.commands import train
 
 SCRIPT = os.path.abspath(train.__file__)
 # Stochastic depth, every augmentation, averages and clipping: all that is random or

@@ -9,12 +9,12 @@ import signal
 import numpy as np
 import pytest
 
-from training.classification import Classification
-from training.console import Stop
-from training.runs.checkpoints import KEPT, Checkpoint, Checkpoints
-from training.runs.folder import RunFolder
-from training.runs.loop import Loop, Plan
-from training.runs.monitor import Monitor
+from kmlp.errors import KmlpError, RunError
+from kmlp.training.checkpoints import KEPT, Checkpoint, Checkpoints
+from kmlp.training.loop import Loop, Plan
+from kmlp.training.monitor import Monitor
+from kmlp.training.run_folder import RunFolder
+from kmlp.training.tasks.classification import Classification
 
 EPOCHS, STEPS = 3, 10
 
@@ -185,10 +185,10 @@ CUTS = {
 @pytest.mark.parametrize("how", [power_cut, terminate])
 def test_a_run_that_was_cut_ends_as_if_it_was_not(cut, how, tmp_path, uninterrupted):
     for step in CUTS[cut]:
-        with pytest.raises((KeyError, Stop)) as caught:
+        with pytest.raises((KeyError, KmlpError)) as caught:
             loop(tmp_path, Engine({step: how})).run()
         if how is terminate:
-            assert caught.value.code == 128 + signal.SIGTERM
+            assert caught.value.signal == signal.SIGTERM
             kept = Checkpoints(tmp_path / "checkpoints").latest().step
             assert kept >= step
             assert f"after step {kept} of 30" in str(caught.value)
@@ -213,10 +213,10 @@ def test_checkpoints_by_the_clock(tmp_path):
 @pytest.mark.parametrize("step", [2, 14])
 def test_a_loss_that_is_not_finite_keeps_the_last_good_state(step, tmp_path):
     engine = Engine({step: lambda loss: np.nan})
-    with pytest.raises(Stop, match=r"no longer finite.*learning-rate") as caught:
+    with pytest.raises(KmlpError, match=r"no longer finite.*learning-rate") as caught:
         loop(tmp_path, engine).run()
     assert f"step {step}" in str(caught.value)
-    assert caught.value.code == 1
+    assert isinstance(caught.value, RunError)
     found = Checkpoints(tmp_path / "checkpoints").latest()
     assert (found.step if found else 0) == (step - 1) // 3 * 3
 
@@ -226,7 +226,7 @@ def test_float16_may_skip_steps(tmp_path):
     history = loop(tmp_path, engine, skips=True).run()
     assert np.isfinite([row["loss"] for row in history]).all()
     endless = Engine({step: lambda loss: np.inf for step in range(1, 10**4)})
-    with pytest.raises(Stop, match="step 51"):
+    with pytest.raises(KmlpError, match="step 51"):
         loop(tmp_path / "endless", endless, skips=True, epochs=9).run()
 
 
@@ -274,7 +274,7 @@ def test_only_damaged_checkpoints_are_no_reason_to_begin_anew(tmp_path):
         store.save(Checkpoint(step, {"a": np.ones(3)}, {}))
         _truncate(tmp_path / f"step-{step:010d}.npz")
     for _ in range(2):
-        with pytest.raises(Stop, match="--fresh"):
+        with pytest.raises(KmlpError, match="--fresh"):
             store.latest()
 
 
@@ -287,9 +287,11 @@ def test_a_full_disk_keeps_the_last_good_state(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(Stop, match=r"No space left.*step-0000000001\.npz") as caught:
+    with pytest.raises(
+        KmlpError, match=r"No space left.*step-0000000001\.npz"
+    ) as caught:
         store.save(Checkpoint(2, {"a": np.zeros(3)}, {"x": 2}))
-    assert caught.value.code == 1
+    assert isinstance(caught.value, RunError)
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000000001.npz"]
     found = store.latest()
@@ -311,7 +313,7 @@ def test_folders_of_runs(tmp_path):
         first.write("recipe.json", {"epochs": 1})
         (first.path / "checkpoints").mkdir()
         (first.path / "checkpoints/step-0000000001.npz").touch()
-        with pytest.raises(Stop, match="Another process"), first.open(fresh=False):
+        with pytest.raises(KmlpError, match="Another process"), first.open(fresh=False):
             pass
         with other.open(fresh=False):
             pass
@@ -326,7 +328,7 @@ def test_folders_of_runs(tmp_path):
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("keep me")
     held = RunFolder(tmp_path / "file", {}).open(fresh=False)
-    with pytest.raises(Stop, match="--output: Cannot write"), held:
+    with pytest.raises(KmlpError, match="--output: Cannot write"), held:
         pass
 
 

@@ -16,17 +16,17 @@ from commands import run_main
 from image_folders import DAMAGES, damage, write_folder, write_image
 from study_jobs import COMMAND, STUDY
 
+from kmlp.commands import train
 from kmlp.data import evaluation_batches
 from kmlp.data.images import Memory, Source, Split
-from training import train
-from training.console import Stop
-from training.data import randomness as expected_randomness
-from training.data import training_batches as expected_batches
-from training.data.crops import square
-from training.memory import batches, packing, randomness
-from training.memory.background import Ahead
-from training.recipes import Recipe
-from training.studies import study, table
+from kmlp.errors import KmlpError
+from kmlp.recipes import Recipe
+from kmlp.training.input import array_batches, array_randomness, packing
+from kmlp.training.input import randomness as expected_randomness
+from kmlp.training.input import training_batches as expected_batches
+from kmlp.training.input.background import Ahead
+from kmlp.training.input.crops import square
+from kmlp.training.studies import study, study_table
 
 JOBS = Path(study_jobs.__file__)
 CLASSES = ("cat", "dog", "owl")
@@ -55,16 +55,16 @@ def arrays(count, seed=0):
 def test_random_numbers_are_those_of_tensorflow():
     positions = np.array([0, 1, 77, 2**40])
     for seed in (0, 1, 2**32 - 1):
-        own = randomness.bits(seed, randomness.SAMPLE, positions, 3)
+        own = array_randomness.bits(seed, array_randomness.SAMPLE, positions, 3)
         theirs = expected_randomness.bits(
             seed, expected_randomness.SAMPLE, tf.constant(positions, tf.int64), 3
         )
         np.testing.assert_array_equal(own, theirs)
         np.testing.assert_array_equal(
-            randomness.uniform(own), expected_randomness.uniform(theirs)
+            array_randomness.uniform(own), expected_randomness.uniform(theirs)
         )
         np.testing.assert_array_equal(
-            randomness.permutation(seed, 3, 100),
+            array_randomness.permutation(seed, 3, 100),
             expected_randomness.permutation(seed, tf.constant(3, tf.int64), 100),
         )
 
@@ -83,7 +83,7 @@ def test_training_batches_are_those_of_tensorflow(changes):
     theirs = expected_batches(
         Source("test", CLASSES, split, split), recipe, image_size=16, **options
     )
-    own = batches.training_batches(images, labels, recipe, classes=3, **options)
+    own = array_batches.training_batches(images, labels, recipe, classes=3, **options)
     shown = [next(own) for _ in range(10)]
     own.close()
     for (image, target), (other, wanted) in zip(
@@ -97,7 +97,7 @@ def test_validation_batches_are_those_of_tensorflow():
     images, labels = arrays(11)
     split = Split("test", Memory(images, labels))
     theirs = evaluation_batches(split, RECIPE, image_size=16, batch_size=4, replicas=2)
-    own = list(batches.validation_batches(images, labels, RECIPE, 4, 2))
+    own = list(array_batches.validation_batches(images, labels, RECIPE, 4, 2))
     for batch, other in zip(own, theirs.as_numpy_iterator(), strict=True):
         for array, wanted in zip(batch, other, strict=True):
             assert array.dtype == wanted.dtype
@@ -108,8 +108,8 @@ def test_validation_batches_are_those_of_tensorflow():
     "field", [{"crop": "resized"}, {"mixup": 0.2}, {"policy": "rand-m9"}], ids=str
 )
 def test_what_is_not_made_in_memory_is_refused(field):
-    with pytest.raises(Stop, match=f"{next(iter(field))}="):
-        batches.check(RECIPE.__class__(**{**vars(RECIPE), **field}))
+    with pytest.raises(KmlpError, match=f"{next(iter(field))}="):
+        array_batches.check(RECIPE.__class__(**{**vars(RECIPE), **field}))
 
 
 def test_work_ahead():
@@ -183,7 +183,7 @@ def test_damaged_packed_images_are_packed_again(folder, tmp_path, capsys):
     assert "damaged" in capsys.readouterr().err
     np.testing.assert_array_equal(again.train_images, packed.train_images)
     path.write_bytes(content)
-    with pytest.raises(Stop, match="cannot be read"):
+    with pytest.raises(KmlpError, match="cannot be read"):
         packing.open_packed(path, 16, tmp_path / "packed")
 
 
@@ -200,7 +200,7 @@ def test_images_of_other_sizes_are_resized(folder, tmp_path, capsys):
 @pytest.mark.parametrize("reason", DAMAGES)
 def test_images_that_cannot_be_decoded(reason, folder, tmp_path, capsys):
     path = damage(folder / "train/dog", reason)
-    with pytest.raises(Stop, match=f"1 image cannot be decoded.*{path.name}"):
+    with pytest.raises(KmlpError, match=f"1 image cannot be decoded.*{path.name}"):
         packing.open_packed(folder, 16, tmp_path / "packed")
     packed = packing.open_packed(folder, 16, tmp_path / "packed", "skip")
     assert len(packed.train_labels) == 15
@@ -212,7 +212,7 @@ def test_a_disk_that_is_full(folder, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(Stop, match=r"cannot be written.*No space left"):
+    with pytest.raises(KmlpError, match=r"cannot be written.*No space left"):
         packing.open_packed(folder, 16, tmp_path / "packed")
     assert not list((tmp_path / "packed").glob("*.npz"))
 
@@ -224,13 +224,13 @@ def test_arrays_of_others(tmp_path):
     packed = packing.open_packed(tmp_path / "cifar.npz", 16, tmp_path)
     assert packed.class_names == ("0", "1", "2")
     np.testing.assert_array_equal(packed.train_labels, labels)
-    with pytest.raises(Stop, match="16x16 pixels, the recipe 32x32"):
+    with pytest.raises(KmlpError, match="16x16 pixels, the recipe 32x32"):
         packing.open_packed(tmp_path / "cifar.npz", 32, tmp_path)
     for name, wrong in (("y_train", labels[1:]), ("x_test", images / 255)):
         np.savez(tmp_path / "bad.npz", **names | {name: wrong})
-        with pytest.raises(Stop, match="cannot be read"):
+        with pytest.raises(KmlpError, match="cannot be read"):
             packing.open_packed(tmp_path / "bad.npz", 16, tmp_path)
-    with pytest.raises(Stop, match="does not exist"):
+    with pytest.raises(KmlpError, match="does not exist"):
         packing.open_packed(tmp_path / "gone.npz", 16, tmp_path)
 
 
@@ -257,7 +257,7 @@ def test_the_papers_figures_stand_beside_ours(tmp_path):
         }
         for name, top1 in values.items()
     }
-    lines = table.text(found, results).splitlines()
+    lines = study_table.text(found, results).splitlines()
     shown = {line.split()[0]: line.split()[1:] for line in lines[1:]}
     speed = ["1,234", "12.5%"]
     counts = ["7,144,292", "7.1", "M", "1,812.8", "1,812"]
@@ -266,11 +266,11 @@ def test_the_papers_figures_stand_beside_ours(tmp_path):
     assert shown["resmlp_both"][:5] == ["65.09", "58.00", "+9.51", "+8.00", "58.00"]
     assert shown["repmlpnet_1x1"][:4] == ["60.73", "61.00", "+1.66", "+1.00"]
     assert shown["repmlpnet_both"] == ["67.43", "+8.36"]
-    assert table.orderings(found, results) == [
+    assert study_table.orderings(found, results) == [
         "resmlp_12_cifar: resmlp_none < resmlp_3x3 < resmlp_1x1 < resmlp_both; paper: "
         "resmlp_none < resmlp_1x1 < resmlp_3x3 < resmlp_both"
     ]
-    table.write(found, results, tmp_path, {"data": "none"})
+    study_table.write(found, results, tmp_path, {"data": "none"})
     assert (tmp_path / "table.md").read_text().splitlines()[4].startswith("| resmlp_no")
     written = json.loads((tmp_path / "table.json").read_text())
     assert written["rows"][3]["gain"] == 8

@@ -20,13 +20,13 @@ from image_folders import truncate, write_folder
 
 import kmlp
 from kmlp.artifacts import origin
-from kmlp.export.running import load_saved_model, load_tflite
+from kmlp.artifacts.running import load_saved_model, load_tflite
+from kmlp.commands import train
+from kmlp.errors import KmlpError
 from kmlp.models import registry
-from training import comparison, job, train
-from training.console import Stop
-from training.data import loading
-from training.recipes import recipe_for
-from training.runs import monitor
+from kmlp.recipes import recipe_for
+from kmlp.training import comparison, job, monitor
+from kmlp.training.input import in_memory
 
 SCRIPT = pathlib.Path(train.__file__)
 TINY = ("--arch", "resmlp_tiny", "--image-size", "16", "--batch-size", "4")
@@ -204,14 +204,19 @@ def test_corrupt_image(choice, tmp_path, capfd):
 # Case -> (where it happens, what happens, exit code, words of the message).
 FAILURES = {
     "disagreement": (
-        "kmlp.export.running.load_tflite",
+        "kmlp.artifacts.running.load_tflite",
         lambda *_, **__: lambda x: {"output_0": np.eye(2)[np.arange(len(x)) % 2]},
         1,
         "TFLite and the trained model see other classes",
     ),
-    "interruption": ("training.job.prepare", KeyboardInterrupt, 130, "interrupted"),
+    "interruption": (
+        "kmlp.training.job.prepare",
+        KeyboardInterrupt,
+        130,
+        "interrupted",
+    ),
     "interrupted export": (
-        "training.comparison.latency",
+        "kmlp.training.comparison.latency",
         KeyboardInterrupt,
         130,
         "interrupted",
@@ -268,7 +273,7 @@ def test_a_disk_that_fills_up_while_training(images, tmp_path, capfd, monkeypatc
 def test_an_image_that_vanishes_while_training(tmp_path, capfd, monkeypatch):
     folder = write_folder(tmp_path / "images", count=5)
     # As if the images were too many to be kept in memory.
-    monkeypatch.setattr(loading, "allowance", lambda: 0)
+    monkeypatch.setattr(in_memory, "allowance", lambda: 0)
     command = (*TINY, "--data", folder, "--output", tmp_path / "output")
     started = monitor.Monitor.begin
 
@@ -319,7 +324,7 @@ def test_ties_are_no_disagreement():
     assert result["disagreements"] == 1
     result = comparison._compare(expected * np.nan, expected, labels)
     assert result["disagreements"] == 2
-    with pytest.raises(Stop, match="merged and the trained"):
+    with pytest.raises(KmlpError, match="merged and the trained"):
         comparison.check_agreement({"trained": {"disagreements": 0}, "merged": result})
 
 

@@ -17,21 +17,21 @@ from image_folders import numbered_source, write_folder
 
 import kmlp
 from kmlp.artifacts import origin
+from kmlp.commands import train
+from kmlp.errors import KmlpError
 from kmlp.preprocessing import Preprocessing
-from training import train
-from training.choices import chosen_data, chosen_recipe
-from training.classification import Classification
-from training.console import Stop
-from training.distillation.objective import Objective
-from training.engine.base import Options
-from training.engine.naming import frozen, optimizer_names, weight_names
-from training.engine.tensorflow import TensorFlowEngine
-from training.freezing import chosen, freeze, parts
-from training.initial import Initial, initial_weights
-from training.publishing import TRAINED
-from training.recipes import data_for, recipe_for
-from training.recipes.recipe import DESCRIPTIVE
-from training.runs.folder import RunFolder
+from kmlp.recipes import data_for, recipe_for
+from kmlp.recipes.recipe import DESCRIPTIVE
+from kmlp.training.choices import chosen_data, chosen_recipe
+from kmlp.training.distillation.objective import Objective
+from kmlp.training.engine.engine import Options
+from kmlp.training.engine.tensorflow import TensorFlowEngine
+from kmlp.training.engine.weight_names import frozen, optimizer_names, weight_names
+from kmlp.training.freezing import chosen, freeze, parts
+from kmlp.training.initial import Initial, initial_weights
+from kmlp.training.publishing import TRAINED
+from kmlp.training.run_folder import RunFolder
+from kmlp.training.tasks.classification import Classification
 
 # Family -> the smallest network whose parts can be told apart, and their names.
 STAGED = {
@@ -171,7 +171,7 @@ def test_what_freeze_stands_for(case, text, trained):
     ],
 )
 def test_what_cannot_be_frozen(case, text, words):
-    with pytest.raises(Stop, match=words):
+    with pytest.raises(KmlpError, match=words):
         chosen(text, network(case))
 
 
@@ -360,8 +360,10 @@ def test_what_the_network_sees_decides_the_recipe():
 
 @pytest.mark.parametrize("names", [("cat", "dog"), tuple("abc")])
 def test_a_run_begins_with_the_weights(names, animals, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("training.publishing._export", lambda *_: {TRAINED: NO_FIGURES})
-    monkeypatch.setattr("training.ending.table", lambda _: "")
+    monkeypatch.setattr(
+        "kmlp.training.publishing._export", lambda *_: {TRAINED: NO_FIGURES}
+    )
+    monkeypatch.setattr("kmlp.training.ending.table", lambda _: "")
     weights = preset(tmp_path / "begun", names)
     arguments = ("--weights", weights, "--data", animals, *SHORT, *STILL)
     code, output, error = run(capfd, *arguments, "--output", tmp_path)
@@ -420,9 +422,9 @@ def test_other_weights_are_another_run(animals, tmp_path, capfd, monkeypatch):
 
     def folder(parent, identity):
         found.append(RunFolder(parent, identity).path.name)
-        raise Stop("seen")
+        raise KmlpError("seen")
 
-    monkeypatch.setattr("training.job.RunFolder", folder)
+    monkeypatch.setattr("kmlp.training.job.RunFolder", folder)
     first, same, other = tmp_path / "first", tmp_path / "same", tmp_path / "other"
     preset(first), preset(same), preset(other, seed=1)
     for arguments in (
@@ -465,7 +467,7 @@ def test_workers_must_find_the_same_weights(tmp_path):
             return flag
 
     begun = Initial({}, {}, {"sha256": "00", "name": "w"}, "")
-    with pytest.raises(Stop, match="different weights"):
+    with pytest.raises(KmlpError, match="different weights"):
         begun.fill(None, Worker())
 
 
@@ -498,7 +500,7 @@ def test_the_data_imply_the_fine_tuning():
             assert data_for(name) == f"tfds:{data.split(':')[1]}"
     assert recipe_for("resmlp_s12", name="small_images", pretrained=True).epochs is None
     assert data_for("small_images") is data_for("finetune") is data_for(None) is None
-    with pytest.raises(Stop, match="--data FOLDER"):
+    with pytest.raises(KmlpError, match="--data FOLDER"):
         data_for("finetune_inat19")
 
 
@@ -567,8 +569,10 @@ def wrong(tmp_path_factory):
 
 @pytest.mark.parametrize("case", BAD_INPUT)
 def test_bad_input(case, wrong, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr("training.job.train", lambda *_, **__: pytest.fail("trained"))
-    monkeypatch.setattr("training.resolved.load", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(
+        "kmlp.training.job.train", lambda *_, **__: pytest.fail("trained")
+    )
+    monkeypatch.setattr("kmlp.training.resolved.load", lambda *_: pytest.fail("read"))
 
     def filled(text):
         for name, path in wrong.items():

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from training import train
+from kmlp.commands import train
 
 SCRIPT = os.path.abspath(train.__file__)
 COMMAND = (

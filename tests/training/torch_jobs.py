@@ -5,6 +5,8 @@ What comes of them is written to `FOLDER/results.npz`.
 
 import os
 
+from kmlp.errors import KmlpError
+
 os.environ["KERAS_BACKEND"] = "torch"
 
 import sys
@@ -22,8 +24,7 @@ from engine_cases import (
     validation,
 )
 
-from training.console import Stop
-from training.engine.cluster import open_engine
+from kmlp.training.engine.cluster import open_engine
 
 FOLDER = Path(sys.argv[1])
 CASES = ("repmlpnet",)
@@ -105,7 +106,7 @@ def trees(engine):
 def misused(engine):
     try:
         open_engine(devices=2)
-    except Stop as error:
+    except KmlpError as error:
         return {"message": str(error)}
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import kmlp
-from kmlp import cli
+from kmlp.commands import main
 from kmlp.data.truth import class_numbers, read_labels
 from kmlp.weights.catalogue import WEIGHTS, list_unpublished, published_weights
-from kmlp.weights.catalogue.labels import class_names, spellings
+from kmlp.weights.catalogue.class_labels import class_names, spellings
 
 ROOT = Path(__file__).parents[2]
 
@@ -251,7 +251,7 @@ def test_what_there_is_not(architecture, tag, words):
 
 @pytest.mark.parametrize("name", UNPUBLISHED)
 def test_the_recipe_that_is_named_is_the_implied_one(name):
-    catalogue = pytest.importorskip("training.recipes.catalogue")
+    catalogue = pytest.importorskip("kmlp.recipes.choosing")
     with pytest.raises(ValueError, match="recipe") as caught:
         published_weights(name)
     small = name.endswith("_cifar")
@@ -321,7 +321,7 @@ def test_label_lines_by_synset_or_name(tmp_path):
     ],
 )
 def test_command(argv, words, capsys):
-    assert cli.main(["list", "--weights", *argv]) == 0
+    assert main.main(["list", "--weights", *argv]) == 0
     output = capsys.readouterr().out
     for word in words:
         assert word in output
@@ -335,7 +335,7 @@ def test_command(argv, words, capsys):
     ],
 )
 def test_command_without_any(pattern, words, capsys):
-    assert cli.main(["list", "--weights", pattern]) == 2
+    assert main.main(["list", "--weights", pattern]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from kmlp.weights.catalogue.publications import WEIGHTS
-from kmlp.weights.downloads import cache_path, download, partial, transfer
+from kmlp.weights.downloads import cache_path, download, http_transfer, partial
 
 BODY = np.random.default_rng(0).bytes(400_000)
 OTHER = np.random.default_rng(1).bytes(400_000)
@@ -118,7 +118,7 @@ def site():
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    monkeypatch.setattr(transfer, "PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(http_transfer, "PAUSES", (0.0, 0.0, 0.0))
     return tmp_path / "keras" / "models" / "kmlp"
 
 
@@ -202,7 +202,7 @@ def test_goes_on_where_a_connection_broke(site, cache, headers):
     assert site.asked[0] is None
     starts = [int(asked[len("bytes=") : -1]) for asked in site.asked[1:]]
     # A piece that came in part is asked for again, all before it is not.
-    assert 150_000 - transfer.PIECE <= starts[0] <= 150_000
+    assert 150_000 - http_transfer.PIECE <= starts[0] <= 150_000
     assert starts[0] < starts[1] <= 220_000
     assert left_in(cache) == [NAME]
 
@@ -514,7 +514,7 @@ def test_disk_that_fills_up(site, cache, monkeypatch):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return super().write(data)
 
-    monkeypatch.setattr(transfer, "open", Full, raising=False)
+    monkeypatch.setattr(http_transfer, "open", Full, raising=False)
     with pytest.raises(OSError, match=r"No space left on device.*KERAS_HOME"):
         download(entry_of(site.address))
     monkeypatch.undo()

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from kmlp.weights.readers import form_of, forms, read_checkpoint, read_state
+from kmlp.weights.readers import checkpoint_forms, form_of, read_checkpoint, read_state
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 TORCH_FORMS = ("zip", "legacy")
@@ -316,11 +316,11 @@ def test_no_tensors(torch, tmp_path):
 @pytest.mark.parametrize(
     ("form", "label"),
     [
-        ("zip", forms.TORCH),
-        ("legacy", forms.TORCH_LEGACY),
-        ("npz", forms.NPZ),
-        ("safetensors", forms.SAFETENSORS),
-        ("h5", forms.HDF5),
+        ("zip", checkpoint_forms.TORCH),
+        ("legacy", checkpoint_forms.TORCH_LEGACY),
+        ("npz", checkpoint_forms.NPZ),
+        ("safetensors", checkpoint_forms.SAFETENSORS),
+        ("h5", checkpoint_forms.HDF5),
     ],
 )
 def test_a_checkpoint_says_what_it_is(tmp_path, form, label):
@@ -413,9 +413,9 @@ def test_files_of_keras_are_told_apart(tmp_path):
         lambda file: file.attrs.update(layer_names=[b"dense"]),
     )
     for name, form, words in (
-        ("a.weights.h5", forms.KERAS_WEIGHTS, r"load_weights\(\)"),
-        ("2.h5", forms.KERAS_WEIGHTS, r"load_weights\(\)"),
-        ("a.keras", forms.KERAS, "create_model"),
+        ("a.weights.h5", checkpoint_forms.KERAS_WEIGHTS, r"load_weights\(\)"),
+        ("2.h5", checkpoint_forms.KERAS_WEIGHTS, r"load_weights\(\)"),
+        ("a.keras", checkpoint_forms.KERAS, "create_model"),
     ):
         assert form_of(tmp_path / name) == form
         with pytest.raises(ValueError, match=rf"{words}.*PyTorch.*Received: .*{name}$"):

@@ -8,9 +8,9 @@ from cases import CASES, build, images, relative_error, run
 import kmlp
 from kmlp import algebra
 from kmlp.layers import SetSharingLinear
-from kmlp.layers.base import host
+from kmlp.layers.layer import host
 from kmlp.preprocessing import Preprocessing
-from kmlp.weights.resizing import RESOLUTIONS
+from kmlp.weights.grid_resizing import RESOLUTIONS
 
 LENGTHS = [(1, 4), (2, 3), (4, 7), (7, 4), (8, 12), (12, 8), (14, 16), (5, 1)]
 WAYS = list(RESOLUTIONS)

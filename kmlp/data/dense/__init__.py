@@ -3,7 +3,7 @@
 NumPy and Pillow only; masks of COCO need `pycocotools` (the extra `detection`).
 """
 
-from kmlp.data.dense.opening import open_dense
+from kmlp.data.dense.dense_sources import open_dense
 from kmlp.data.dense.source import VOID, DenseSource, DenseSplit, Objects, Unreadable
 
 __all__ = [

@@ -26,7 +26,7 @@ def ade20k(folder, on_corrupt="stop"):
         on_corrupt: `"stop"` or `"skip"` where pictures cannot be read.
 
     Raises:
-        Stop: no such folder, or not in this layout.
+        InputError: no such folder, or not in this layout.
     """
     if (folder / INNER).is_dir():
         folder = folder / INNER

@@ -51,7 +51,7 @@ def cityscapes(folder, on_corrupt="stop"):
         on_corrupt: `"stop"` or `"skip"` where pictures cannot be read.
 
     Raises:
-        Stop: no such folder, or not in this layout.
+        InputError: no such folder, or not in this layout.
     """
     splits = []
     for name in ("train", "val"):

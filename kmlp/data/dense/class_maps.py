@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from kmlp.console import Stop, some
+from kmlp.console import some
 from kmlp.data.dense.files import image_size, read_image, read_map
 from kmlp.data.dense.source import VOID, DenseSplit, Unreadable
+from kmlp.errors import InputError
 
 # A number that a map must not hold.
 UNKNOWN = 254
@@ -102,14 +103,14 @@ def check_layout(folder, parts, layout):
         layout: what is expected, for people.
 
     Raises:
-        Stop: one is missing.
+        InputError: one is missing.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise Stop(f"{layout}; this {what}. Received: {str(folder)!r}")
+        raise InputError(f"{layout}; this {what}. Received: {str(folder)!r}")
     for part in parts:
         if not (folder / part).is_dir():
-            raise Stop(f"{layout}; there is no {part}. Received: {str(folder)!r}")
+            raise InputError(f"{layout}; there is no {part}. Received: {str(folder)!r}")
 
 
 def paired(images, maps, layout, folder):
@@ -125,13 +126,13 @@ def paired(images, maps, layout, folder):
         `(images, maps)`: lists of paths, sorted by name.
 
     Raises:
-        Stop: no image, or one without a map.
+        InputError: no image, or one without a map.
     """
     if not images:
-        raise Stop(f"{layout}; there are no images. Received: {str(folder)!r}")
+        raise InputError(f"{layout}; there are no images. Received: {str(folder)!r}")
     missing = images.keys() - maps.keys()
     if missing:
-        raise Stop(
+        raise InputError(
             f"{layout}; {len(missing):,} of {len(images):,} images have no map: "
             f"{some(missing)}. Received: {str(folder)!r}"
         )

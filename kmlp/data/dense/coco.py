@@ -5,11 +5,12 @@ import re
 
 import numpy as np
 
-from kmlp.console import Stop, some
+from kmlp.console import some
 from kmlp.data.dense import coco_json, instances
 from kmlp.data.dense.files import read_image
 from kmlp.data.dense.palettes import palette
 from kmlp.data.dense.source import DenseSource, DenseSplit, Objects, Unreadable
+from kmlp.errors import InputError
 
 LAYOUT = (
     "--data coco:DIR takes a folder with annotations/instances_trainYEAR.json and "
@@ -34,7 +35,8 @@ def coco(folder, on_corrupt="stop"):
         on_corrupt: `"stop"` or `"skip"` where pictures cannot be read.
 
     Raises:
-        Stop: no such folder, files that are missing or damaged, nothing to train on.
+        InputError: no such folder, files that are missing or damaged, nothing to train
+            on.
     """
     found = {}
     for split in ("train", "val"):
@@ -47,7 +49,7 @@ def coco(folder, on_corrupt="stop"):
         validation.data.category_ids,
     ):
         other = validation.data.class_names
-        raise Stop(
+        raise InputError(
             "The annotations of train and val must have the same categories; only in "
             f"train: {some(set(names) - set(other))}; only in val: "
             f"{some(set(other) - set(names))}. Received: {str(folder)!r}"
@@ -62,7 +64,7 @@ def coco(folder, on_corrupt="stop"):
         )
     for split in (train, validation):
         if not split.count:
-            raise Stop(f"There are no images to use. Received: {split.name}")
+            raise InputError(f"There are no images to use. Received: {split.name}")
     return DenseSource(
         name=f"coco:{folder}",
         task="detection",
@@ -189,7 +191,7 @@ def _places(folder, split):
     """The file of annotations of a split and the folder of its pictures."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise Stop(f"{LAYOUT}; this {what}. Received: {str(folder)!r}")
+        raise InputError(f"{LAYOUT}; this {what}. Received: {str(folder)!r}")
     home = folder / "annotations"
     files = sorted(home.iterdir()) if home.is_dir() else []
     matches = [(path, _FILE.fullmatch(path.name)) for path in files]
@@ -197,7 +199,7 @@ def _places(folder, split):
         (path, match[2]) for path, match in matches if match and match[1] == split
     ]
     if not matches:
-        raise Stop(
+        raise InputError(
             f"{LAYOUT}; there is no annotations/instances_{split}*.json. "
             f"Received: {str(folder)!r}"
         )
@@ -207,7 +209,7 @@ def _places(folder, split):
                 return path, folder / name
     year = matches[-1][1]
     wanted = f"{split}{year} nor {split}" if year else split
-    raise Stop(
+    raise InputError(
         f"{LAYOUT}; there is {'neither' if year else 'no'} {wanted} for "
         f"{matches[-1][0].name}. Received: {str(folder)!r}"
     )
@@ -221,7 +223,7 @@ def _check_files(data, folder):
         if name not in present and not os.path.exists(os.path.join(folder, name))
     ]
     if missing:
-        raise Stop(
+        raise InputError(
             f"{len(missing):,} of the {len(data.files):,} images that {data.path.name} "
             f"names are not there: {some(missing)}. Received: {str(folder)!r}"
         )

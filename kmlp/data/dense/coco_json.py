@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kmlp.console import Stop, some
+from kmlp.console import some
+from kmlp.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ def read(path):
     """The annotations of a file.
 
     Raises:
-        Stop: damaged, without what there must be, or naming what there is not.
+        InputError: damaged, without what there must be, or naming what there is not.
     """
     content = _parsed(path)
     images, found = content["images"], content["annotations"]
@@ -157,7 +158,7 @@ def _id(item):
 
 
 def _wrong(path, what):
-    return Stop(
+    return InputError(
         f"--data takes COCO's annotations, and this file is not as they are: {what}. "
         f"Received: {str(path)!r}"
     )

@@ -2,19 +2,19 @@
 
 import numpy as np
 
-from kmlp.console import Stop
+from kmlp.errors import InputError
 
 
 def library():
     """`pycocotools.mask`.
 
     Raises:
-        Stop: it is not installed.
+        InputError: it is not installed.
     """
     try:
         from pycocotools import mask
     except ImportError as error:
-        raise Stop(
+        raise InputError(
             "Masks of objects and COCO's scores need the extra 'detection': "
             "pip install pycocotools. Received: no module pycocotools"
         ) from error

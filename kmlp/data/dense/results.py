@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from kmlp.console import Stop
 from kmlp.data.dense import instances
+from kmlp.errors import RunError
 
 THRESHOLD = 0.5
 _PARTS = {"scores", "classes", "masks"}
@@ -25,7 +25,7 @@ def to_picture(detections, shape, size):
         left out.
 
     Raises:
-        Stop: a box or score is not finite.
+        InputError: a box or score is not finite.
     """
     scale = np.tile(np.array(size[::-1], float) / shape[::-1], 2)
     boxes = np.asarray(detections["boxes"], float) * scale
@@ -33,11 +33,10 @@ def to_picture(detections, shape, size):
     there = np.asarray(detections["classes"]) >= 0
     figures = np.column_stack([boxes, detections["scores"]])[there]
     if not np.isfinite(figures).all():
-        raise Stop(
+        raise RunError(
             "The weights give detections that are not finite: they are damaged, or "
             "trained to divergence. "
             f"Received: {figures[~np.isfinite(figures).all(1)][0].tolist()}",
-            code=1,
         )
     there &= np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     kept = {

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from kmlp.console import Stop
 from kmlp.data.dense.drawing import SHAPES, draw
 from kmlp.data.dense.instances import encoded
 from kmlp.data.dense.palettes import palette
 from kmlp.data.dense.source import DenseSource, DenseSplit, Objects
+from kmlp.errors import InputError
 
 NAME = "scenes"
 SIZE = 96
@@ -29,10 +29,10 @@ def scenes(task, *, train=TRAIN, validation=VALIDATION, size=SIZE, seed=0):
         A `DenseSource`.
 
     Raises:
-        Stop: no scenes.
+        InputError: no scenes.
     """
     if min(train, validation) < 1:
-        raise Stop(
+        raise InputError(
             "There must be scenes to train on and to validate on. "
             f"Received: {train} and {validation}"
         )

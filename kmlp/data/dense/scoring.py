@@ -5,9 +5,9 @@ import io
 
 import numpy as np
 
-from kmlp.console import Stop
 from kmlp.data.dense import instances
 from kmlp.data.dense.source import VOID
+from kmlp.errors import InputError
 
 # Places in what pycocotools sums up.
 _PLACES = {
@@ -59,14 +59,14 @@ def average_precision(truth, results, *, masks=False):
         the same with `mask_` before it; without those of which there is no object.
 
     Raises:
-        Stop: nothing is to be found, or pycocotools is not installed.
+        InputError: nothing is to be found, or pycocotools is not installed.
     """
     instances.library()
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     if not any(not item["iscrowd"] for item in truth["annotations"]):
-        raise Stop("There is no object in the pictures: nothing was scored.")
+        raise InputError("There is no object in the pictures: nothing was scored.")
     scores = {}
     with contextlib.redirect_stdout(io.StringIO()):
         reference = _indexed(COCO(), truth)
@@ -132,13 +132,13 @@ def intersection_over_union(matrix):
         neither seen nor predicted.
 
     Raises:
-        Stop: no pixel has a class.
+        InputError: no pixel has a class.
     """
     matrix = np.asarray(matrix, float)
     right = np.diagonal(matrix)
     seen, predicted = matrix.sum(1), matrix.sum(0)
     if not seen.sum():
-        raise Stop("No pixel of the pictures has a class: nothing was scored.")
+        raise InputError("No pixel of the pictures has a class: nothing was scored.")
     union = seen + predicted - right
     shares = right[union > 0] / union[union > 0]
     each = np.full(len(matrix), np.nan)

@@ -3,12 +3,12 @@
 import fnmatch
 
 from kmlp.models.ablations import (
-    convmlp,
-    hybrids,
-    msmlp,
-    repmlpnet,
-    resmlp,
-    smlpnet,
+    convmlp_tables,
+    hybrids_tables,
+    msmlp_tables,
+    repmlpnet_tables,
+    resmlp_tables,
+    smlpnet_tables,
 )
 from kmlp.models.ablations.row import Row
 
@@ -17,7 +17,14 @@ __all__ = ["ABLATIONS", "Row", "list_ablations"]
 # Name -> row, in the papers' order.
 ABLATIONS = {
     row.name: row
-    for paper in (repmlpnet, resmlp, convmlp, msmlp, hybrids, smlpnet)
+    for paper in (
+        repmlpnet_tables,
+        resmlp_tables,
+        convmlp_tables,
+        msmlp_tables,
+        hybrids_tables,
+        smlpnet_tables,
+    )
     for row in paper.ROWS
 }
 

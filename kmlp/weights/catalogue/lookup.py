@@ -3,6 +3,7 @@
 import difflib
 import fnmatch
 
+from kmlp.errors import InputError
 from kmlp.models.registry import list_models, variant
 from kmlp.weights.catalogue.publications import IMAGENET_TOP1, WEIGHTS, PublishedWeights
 
@@ -53,26 +54,26 @@ def published_weights(architecture, tag=DEFAULT):
         `PublishedWeights`.
 
     Raises:
-        ValueError: an unknown architecture or tag, or one that nothing was published
+        InputError: an unknown architecture or tag, or one that nothing was published
             for; the message has the nearest tags, or the recipe.
     """
     variant(architecture)
     received = f"Received: {architecture!r}, weights={tag!r}"
     entries = {e.tag: e for e in WEIGHTS.values() if e.architecture == architecture}
     if not entries:
-        raise ValueError(f"{_unpublished(architecture)} {received}")
+        raise InputError(f"{_unpublished(architecture)} {received}")
     tag = str(tag).removeprefix(f"{architecture}.")
     if tag == DEFAULT:
         rated = [e for e in entries.values() if e.metric == IMAGENET_TOP1]
         return max(rated, key=lambda entry: entry.top1)
     if tag in WEIGHTS:
-        raise ValueError(
+        raise InputError(
             f"These weights are of {WEIGHTS[tag].architecture}: name that "
             f"architecture, or one of its own: {', '.join(entries)}. {received}"
         )
     if tag not in entries:
         near = difflib.get_close_matches(tag, entries, n=len(entries), cutoff=0)
-        raise ValueError(
+        raise InputError(
             f"No such weights of {architecture}: choose {', '.join(near)}, or "
             f"{DEFAULT}. {received}"
         )

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from kmlp.errors import InputError
 from kmlp.weights.downloads.partial import part_of
 
 
@@ -25,7 +26,7 @@ def download(entry, *, progress=True) -> Path:
     Raises:
         ConnectionError: no network, or the server does not give it; the message says
             what to fetch by hand and where to put it.
-        ValueError: what came is not what was published.
+        InputError: what came is not what was published.
         OSError: the cache cannot be written to, or is full.
     """
     path = cache_path(entry)
@@ -54,7 +55,7 @@ def cache_path(entry) -> Path:
 def _bring(entry, path, progress):
     """Puts the checkpoint in its place; alone, where several want to."""
     # Imported here: most calls find the file in its place.
-    from kmlp.weights.downloads.transfer import fetch
+    from kmlp.weights.downloads.http_transfer import fetch
 
     def waiting():
         if progress:
@@ -73,7 +74,7 @@ def _bring(entry, path, progress):
         wrong = _fault(part.path, sha256)
         if wrong is not None:
             part.remove()
-            raise ValueError(
+            raise InputError(
                 f"What was fetched as {entry.name} {wrong}; it was removed. Try "
                 f"again, or {by_hand}. Received: {entry.address}"
             )

@@ -18,6 +18,8 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from kmlp.errors import InputError
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
 _STORAGE_DTYPES = {
@@ -168,7 +170,7 @@ def damage_reported(path: str | os.PathLike) -> Iterator[None]:
         yield
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ValueError(
+        raise InputError(
             "A checkpoint must be whole and in a known form; this one is damaged, "
             f"incomplete or something else ({reason}). "
             f"Received: {os.fspath(path)}"
@@ -206,7 +208,7 @@ def opened(
         `(name, tensor) -> array` that reads one tensor while the file is open.
 
     Raises:
-        ValueError: if the file, or a tensor asked for, is damaged or unsupported.
+        InputError: if the file, or a tensor asked for, is damaged or unsupported.
     """
     with open(path, "rb") as file:
         is_zip = file.read(2) == b"PK"
@@ -218,7 +220,7 @@ def opened(
 
         def fetch(name: str, tensor: Tensor) -> np.ndarray:
             if tensor.dtype not in _DTYPES:
-                raise ValueError(
+                raise InputError(
                     f"Tensor {name!r} must be dense and of a dtype among "
                     f"{sorted(_DTYPES)}. Received: {tensor.dtype}"
                 )

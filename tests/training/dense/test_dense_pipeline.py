@@ -26,9 +26,9 @@ from kmlp.data.dense import (
     scoring,
 )
 from kmlp.data.dense.results import coco_results
-from training.console import Stop
-from training.dense.pipeline import evaluation_batches, training_batches
-from training.recipes.dense import DenseRecipe
+from kmlp.errors import KmlpError
+from kmlp.recipes.dense_recipe import DenseRecipe
+from kmlp.training.input.dense_pipeline import evaluation_batches, training_batches
 
 ROOT = Path(__file__).parents[3]
 PLAIN = {
@@ -492,7 +492,7 @@ def test_what_cannot_be_read_is_skipped_where_asked(capsys):
 
 def test_fewer_images_than_a_batch_are_refused():
     source = scenes("detection", train=3)
-    with pytest.raises(Stop, match="lower batch_size"):
+    with pytest.raises(KmlpError, match="lower batch_size"):
         training_batches(source, recipe_of("detection"), batch_size=4, **FOUR)
 
 

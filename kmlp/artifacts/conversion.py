@@ -1,0 +1,172 @@
+"""From a published checkpoint to a `.keras` file that knows its origin."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from kmlp import pytorch
+from kmlp.artifacts import origin
+from kmlp.artifacts.conversion_report import Conversion
+from kmlp.artifacts.source_network import TOLERANCE, compare
+from kmlp.atomic import new_file
+from kmlp.console import first_line, some
+from kmlp.errors import InputError, RunError
+from kmlp.models.registry import VARIANTS, check_options, create_model, variant
+from kmlp.pretrained import published
+from kmlp.pretrained.found import find
+from kmlp.quiet import quiet
+from kmlp.weights.catalogue import WEIGHTS
+from kmlp.weights.matching import match
+from kmlp.weights.misfit import misfit
+from kmlp.weights.readers import read_checkpoint
+from kmlp.weights.recognition import as_options, recognise
+
+SUFFIX = ".keras"
+
+
+def convert(
+    source,
+    target,
+    *,
+    arch=None,
+    num_classes=None,
+    key=None,
+    settings=None,
+    check=False,
+    overwrite=False,
+):
+    """Writes a published checkpoint as a `.keras` file.
+
+    Args:
+        source: path of a file, or a name of `kmlp.list_weights()`.
+        target: path of the `.keras` file.
+        arch: architecture; `None`: what names and shapes tell.
+        num_classes: of the head; `None`: the file's own. Another number makes a new
+            classifier, 0 none.
+        key: which of several states of the file.
+        settings: further arguments of the family's class.
+        check: whether to compare outputs with the source network in PyTorch.
+        overwrite: whether `target` may be there.
+
+    Returns:
+        A `Conversion`.
+
+    Raises:
+        InputError, OSError, ImportError: nothing is written then.
+    """
+    target = Path(target).expanduser()
+    settings = settings or {}
+    _check_target(target, overwrite)
+    _check_source(source, arch)
+    if check and not pytorch.installed():
+        raise InputError(
+            "--check runs the source network, which needs PyTorch: pip install torch. "
+            "Received: --check"
+        )
+    if "num_classes" in settings:
+        raise InputError(
+            "Classes are set by --num-classes. Received: --set num_classes"
+        )
+    found = find(arch, source)
+    checkpoint = read_checkpoint(found.path, key)
+    with quiet():  # the backend looks for devices, and Keras for TensorFlow
+        result = _loaded(found, checkpoint, num_classes, settings, target, check)
+        with new_file(target) as draft:
+            result.model.save(draft)
+            described = origin.describe(result.model, form=origin.TRAIN_FORM)
+            origin.write(draft, described)
+    return result
+
+
+def _loaded(found, checkpoint, num_classes, settings, target, check):
+    """The model with the checkpoint's weights, compared where asked."""
+    state = published.promised(checkpoint.state, found.entry)
+    seems = recognise(state)
+    own_classes = seems.arguments["num_classes"]
+    classes = own_classes if num_classes is None else num_classes
+    model = _model(found.architecture, seems, settings | {"num_classes": classes})
+    fit = match(model, state, new_head=classes not in (0, own_classes))
+    if not fit.is_complete:
+        raise ValueError(misfit(model, state, fit, found.path))
+    _check_numbers(fit, found.path)
+    fit.assign()
+    model.preprocessing = published.preprocessing(found.entry, model, own_classes)
+    model.weights_source = {
+        **published.source(found),
+        "form": checkpoint.form,
+        "key": checkpoint.key or None,
+        "names": fit.scheme.name,
+    }
+    comparison = compare(model, state, fit.scheme) if check else None
+    if check and not comparison.difference <= TOLERANCE:
+        raise RunError(
+            "The converted network does not give the source network's outputs: they "
+            f"differ by {comparison.difference:.1e} relative, and {TOLERANCE:.0e} are "
+            f"allowed; nothing was written. Received: {found.path}",
+        )
+    return Conversion(
+        target=target,
+        size=os.path.getsize(found.path),
+        model=model,
+        seems=seems,
+        fit=fit,
+        unpromised=sorted(checkpoint.state.keys() - state.keys()),
+        own_classes=own_classes,
+        comparison=comparison,
+    )
+
+
+def _model(name, seems, arguments):
+    """The model with fresh weights; one of another name says so when it is loaded."""
+    ours = name in (None, seems.architecture)
+    check_options(seems.family if ours else variant(name)[0], arguments)
+    try:
+        return seems.build(**arguments) if ours else create_model(name, **arguments)
+    except TypeError as error:
+        raise InputError(
+            f"With these options there is no such network ({first_line(error)}). "
+            f"Received: {as_options(arguments)}"
+        ) from error
+
+
+def _check_source(source, arch):
+    """Raises `InputError` where the source is no file and no name of the catalogue."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise InputError(
+            f"SOURCE is a file, and this is a folder: name a file. Received: {source!r}"
+        )
+    is_name = str(source).partition(".")[0] in VARIANTS or f"{arch}.{source}" in WEIGHTS
+    if not (path.exists() or is_name):
+        raise InputError(
+            "SOURCE is the path of a file or a name of `kmlp list --weights`, and this "
+            f"is neither. Received: {str(source)!r}"
+        )
+
+
+def _check_target(target, overwrite):
+    """Raises `InputError` where the file could not be written at the end."""
+    received = f"Received: {str(target)!r}"
+    if target.suffix != SUFFIX:
+        raise InputError(f"TARGET is the path of a {SUFFIX} file. {received}")
+    if target.is_dir():
+        raise InputError(f"TARGET is a folder; name a file in it. {received}")
+    if target.exists() and not overwrite:
+        raise InputError(f"TARGET is there: pass --overwrite to replace it. {received}")
+    folder = next(folder for folder in target.absolute().parents if folder.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise InputError(
+            "TARGET must lie in a folder that exists or can be made, with write "
+            f"permission. {received}"
+        )
+
+
+def _check_numbers(fit, path):
+    """Refuse weights that are not finite: the network would answer nothing."""
+    spoilt = [n for n, (_, a) in fit.fitting.items() if not np.isfinite(a).all()]
+    if spoilt:
+        raise InputError(
+            f"{len(spoilt)} arrays hold NaN or infinity ({some(spoilt)}): its training "
+            f"had failed; take another checkpoint. Received: {path}"
+        )

@@ -1,0 +1,192 @@
+"""Which operations an artifact consists of."""
+
+import collections
+import os
+from pathlib import Path
+
+from kmlp.artifacts.flatbuffer import operator_names
+from kmlp.atomic import latest_version
+from kmlp.errors import InputError
+
+# The whitelist of "fully connected only", per kind of artifact. An operation that
+# is in none of the groups, such as a convolution or a norm's square root, breaks it.
+GROUPS = {
+    "SavedModel": {
+        "fully connected": (
+            "MatMul _FusedMatMul BatchMatMul BatchMatMulV2 BatchMatMulV3 Einsum"
+        ),
+        "activation": (
+            "Relu Relu6 LeakyRelu Elu Selu Erf Erfc Sigmoid Tanh Softplus Softsign "
+            "Softmax LogSoftmax"
+        ),
+        "arithmetic": (
+            "Add AddV2 AddN BiasAdd Sub Mul RealDiv Neg Maximum Minimum Cast Mean"
+        ),
+        "shape": (
+            "Reshape Transpose ExpandDims Squeeze Shape StridedSlice Slice Pad PadV2 "
+            "Pack Unpack Prod"
+        ),
+    },
+    "TFLite": {
+        "fully connected": "FULLY_CONNECTED BATCH_MATMUL",
+        "activation": (
+            "GELU RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 LEAKY_RELU ELU HARD_SWISH "
+            "LOGISTIC TANH SOFTMAX LOG_SOFTMAX"
+        ),
+        "arithmetic": "ADD ADD_N SUB MUL DIV NEG MAXIMUM MINIMUM CAST MEAN",
+        "shape": (
+            "RESHAPE TRANSPOSE EXPAND_DIMS SQUEEZE SHAPE STRIDED_SLICE SLICE PAD PADV2 "
+            "PACK UNPACK"
+        ),
+        "quantisation": "QUANTIZE DEQUANTIZE",
+    },
+}
+# What holds or passes on values without computing any.
+_PLUMBING = {
+    "Const",
+    "DisableCopyOnRead",
+    "Identity",
+    "IdentityN",
+    "NoOp",
+    "Placeholder",
+    "ReadVariableOp",
+    "StopGradient",
+    "VarHandleOp",
+}
+
+
+class Audit(dict):
+    """`{operation: count}` of an artifact.
+
+    Attributes:
+        kind: `"SavedModel"` or `"TFLite"`.
+        path: of what was read.
+        other: the operations that are on no list of "fully connected only".
+        fully_connected_only: whether there is none of these, and an FC.
+    """
+
+    def __init__(self, counts, kind, path):
+        super().__init__(sorted(counts.items()))
+        self.kind = kind
+        self.path = path
+        self.groups = {
+            group: {op: self[op] for op in self if op in names.split()}
+            for group, names in GROUPS[kind].items()
+        }
+        listed = {op for group in self.groups.values() for op in group}
+        self.other = {op: count for op, count in self.items() if op not in listed}
+
+    @property
+    def fully_connected_only(self):
+        return bool(self.groups["fully connected"]) and not self.other
+
+    def __str__(self):
+        verdict = "" if self.fully_connected_only else "not "
+        lines = [f"{self.kind} {self.path}: {verdict}fully connected only"]
+        for group, counts in {**self.groups, "other": self.other}.items():
+            if counts:
+                ops = ", ".join(f"{op} {count}" for op, count in counts.items())
+                lines.append(f"  {group + ':':<16} {ops}")
+        return "\n".join(lines)
+
+
+def audit(path: str | os.PathLike) -> Audit:
+    """Lists the operations of a SavedModel or a TFLite file.
+
+    Read from the artifact itself. Of a SavedModel, what `serving_default` runs is
+    counted, calls followed into the function library; saving and restoring, which
+    serving never runs, are not. Constants, variables and other plumbing are no
+    operations.
+
+    Args:
+        path: a `.tflite` file, a SavedModel's folder, or a folder of versions, of
+            which the highest is read.
+
+    Returns:
+        An `Audit`: a dictionary `{operation: count}` with `fully_connected_only`
+        and `other`, the operations that break it; `str()` gives a table.
+
+    Raises:
+        InputError: there is no such artifact.
+
+    Reference: RepMLPNet (Ding et al., 2022), Sect. 3: an inference network of
+    fully connected layers.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        if not (path / "saved_model.pb").is_file():
+            path = latest_version(path) or path
+        if (path / "saved_model.pb").is_file():
+            return Audit(_saved_model_operations(path), "SavedModel", path)
+    elif path.is_file():
+        content = path.read_bytes()
+        if content[4:8] == b"TFL3":
+            return Audit(_tflite_operations(content), "TFLite", path)
+    raise InputError(
+        "There is no artifact to audit: give a SavedModel's folder, the folder of its "
+        f"versions, or a .tflite file. Received: {str(path)!r}"
+    )
+
+
+def _saved_model_operations(folder):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved_model = saved_model_pb2.SavedModel()
+    saved_model.ParseFromString((folder / "saved_model.pb").read_bytes())
+    for graph in saved_model.meta_graphs:
+        if "serving_default" in graph.signature_def:
+            break
+    else:
+        raise InputError(
+            "This SavedModel has no signature `serving_default` to audit. "
+            f"Received: {str(folder)!r}"
+        )
+    signature = graph.signature_def["serving_default"]
+    functions = {f.signature.name: f for f in graph.graph_def.library.function}
+    outputs = [tensor.name for tensor in signature.outputs.values()]
+    return _count(graph.graph_def.node, outputs, functions)
+
+
+def _count(nodes, outputs, functions):
+    """Operations that the outputs depend on, calls counted as what they call."""
+    nodes = {node.name: node for node in nodes}
+    counts = collections.Counter()
+    pending, seen = list(outputs), set()
+    while pending:
+        name = pending.pop().lstrip("^").split(":")[0]
+        if name in seen or name not in nodes:  # arguments of a function are no nodes
+            continue
+        seen.add(name)
+        node = nodes[name]
+        pending.extend(node.input)
+        called = [
+            functions[attr.func.name]
+            for attr in node.attr.values()
+            if attr.func.name in functions
+        ]
+        for function in called:
+            ends = (*function.ret.values(), *function.control_ret.values())
+            counts += _count(function.node_def, ends, functions)
+        if not called and node.op not in _PLUMBING:
+            counts[node.op] += 1
+    return counts
+
+
+def _tflite_operations(content):
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = operator_names()
+    model = schema.Model.GetRootAs(content)
+    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
+    counts = collections.Counter()
+    for i in range(model.SubgraphsLength()):
+        subgraph = model.Subgraphs(i)
+        for j in range(subgraph.OperatorsLength()):
+            code = codes[subgraph.Operators(j).OpcodeIndex()]
+            # Codes up to 126 are also stored where old readers look for them.
+            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            name = names[number]
+            if name == "CUSTOM":
+                name = f"CUSTOM {code.CustomCode().decode()}"
+            counts[name] += 1
+    return counts

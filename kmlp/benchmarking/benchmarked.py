@@ -1,0 +1,99 @@
+"""The networks that are timed: architectures by name, checkpoints by path."""
+
+import dataclasses
+import os
+
+from kmlp.errors import InputError
+from kmlp.quiet import quiet
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where a network comes from.
+
+    Attributes:
+        name: of an architecture or of an ablation; or a `.keras` file, or a run's
+            folder.
+        num_classes: of an architecture; `None`: its own.
+        input_shape: `(H, W, C)`; `None`: the network's own.
+        settings: `((option, value), …)`, further arguments of an architecture.
+    """
+
+    name: str
+    num_classes: int | None = None
+    input_shape: tuple[int, int, int] | None = None
+    settings: tuple = ()
+
+    def check(self):
+        """Shows what is wrong with the name or the options, without drawing weights.
+
+        Raises:
+            InputError: neither an architecture nor a checkpoint, or one that
+                does not take these options.
+        """
+        from kmlp.analysis.shapes import shapes_only
+        from kmlp.artifacts.locating import locate_checkpoint
+        from kmlp.models.registry import check_options, variant
+
+        if self._is_checkpoint():
+            if self.num_classes or self.settings:
+                flag = "--num-classes" if self.num_classes else "--set"
+                raise InputError(
+                    f"{flag} goes with the name of an architecture. "
+                    f"Received: {self.name!r}"
+                )
+            locate_checkpoint(self.name)
+            return
+        check_options(variant(self.name)[0], dict(self.settings))
+        with quiet(), shapes_only():
+            self.model()
+
+    def model(self, dtype=None):
+        """The network in its train form.
+
+        Args:
+            dtype: a Keras dtype policy's name; `None`: the network's own.
+
+        Raises:
+            InputError: as of `check`; or a checkpoint that does not take images
+                of the size asked for.
+        """
+        import kmlp
+        from kmlp.artifacts.locating import locate_checkpoint
+        from kmlp.pretrained.loading import load_checkpoint
+
+        own = {} if dtype is None else {"dtype": dtype}
+        if not self._is_checkpoint():
+            return kmlp.create_model(
+                self.name,
+                num_classes=self.num_classes,
+                input_shape=self.input_shape,
+                **{**dict(self.settings), **own},
+            )
+        model = load_checkpoint(locate_checkpoint(self.name))
+        self._check_size(model)
+        if dtype not in (None, model.dtype_policy.name):
+            twin = type(model).from_config({**model.get_config(), **own})
+            twin.set_weights(model.get_weights())
+            model = twin
+        return model
+
+    def _is_checkpoint(self):
+        from kmlp.models.ablations import ABLATIONS
+
+        name = self.name
+        looks = os.sep in name or name.endswith(".keras") or os.path.exists(name)
+        return looks and name not in ABLATIONS
+
+    def _check_size(self, model):
+        own, asked = tuple(model.inputs[0].shape[1:]), self.input_shape
+        if asked is None and None in own:
+            raise InputError(
+                "This network takes images of any size: pass --image-size. "
+                f"Received: {self.name!r}"
+            )
+        if asked is not None and any(o not in (None, a) for o, a in zip(own, asked)):
+            raise InputError(
+                f"This network takes images of {own[0]}x{own[1]}: leave --image-size "
+                f"out. Received: {self.name!r}, {asked[0]}x{asked[1]}"
+            )

@@ -1,0 +1,247 @@
+"""Measures the input pipeline alone: images per second of a recipe's training batches.
+
+    python training/benchmark_input.py --data imagenet/train --against timm
+
+The images are read from their files, as they are where they do not fit in memory. With
+--against timm, timm's own loader and Pillow prepare the same files in turn, with as
+many worker processes as there are cores; this needs `pip install timm torchvision`.
+"""
+
+import argparse
+import functools
+import multiprocessing
+import os
+import statistics
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+from kmlp.console import Parser, exit_code, import_quietly, positive
+from kmlp.errors import InputError
+
+# As many entries as make epochs long, however few the files are.
+ENTRIES = 10_000
+CLASSES = 1000
+# At the beginning of a round, until what was prepared ahead is used up.
+WARM_SECONDS = 3
+
+
+def main(argv=None):
+    """Runs the benchmark; returns the process's exit code."""
+    options = parse(argv)
+
+    def job():
+        import_quietly()
+        with tempfile.TemporaryDirectory() as folder:
+            run(options, images_of(options.data, folder))
+
+    return exit_code("benchmark_input.py", job)
+
+
+def parse(argv):
+    """The command line."""
+    parser = Parser(
+        prog="benchmark_input.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="FOLDER|FILE.tar",
+        help="JPEG or PNG images, however deep in it",
+    )
+    add("--recipe", default="convmlp_imagenet", metavar="NAME")
+    add("--against", choices=("timm",))
+    add("--batch-size", type=positive, default=64, metavar="N")
+    add("--seconds", type=positive, default=10, help="of a round (default: 10)")
+    add("--rounds", type=positive, default=5, help="(default: 5)")
+    return parser.parse_args(argv)
+
+
+def run(options, files):
+    """Measures, the pipelines taking turns, and prints the table."""
+    recipe = recipe_of(options.recipe)
+    torch = imported_torch() if options.against == "timm" else None
+    cores = len(os.sched_getaffinity(0))
+    entries = (files * -(-ENTRIES // len(files)))[:ENTRIES]
+    batch_size = options.batch_size
+    pipelines = {"ours": ours(entries, recipe, batch_size)}
+    if torch:
+        pipelines |= timms(torch, entries, recipe, batch_size, cores)
+    results = {name: [] for name in pipelines}
+    for _ in range(options.rounds):
+        for name, batches in pipelines.items():
+            results[name].append(measure(batches, batch_size, options.seconds))
+    print(
+        f"{recipe.name}, {recipe.image_size}x{recipe.image_size}, {len(files)} files, "
+        f"{cores} cores; median of {options.rounds} rounds of {options.seconds} s"
+    )
+    print(f"{'':40}{'images/s':>10}{'per core':>10}{'ms of a core':>14}")
+    for name, values in results.items():
+        wall, processor = (statistics.median(column) for column in zip(*values))
+        print(f"{name:40}{wall:10.0f}{processor:10.0f}{1000 / processor:14.2f}")
+
+
+def recipe_of(name):
+    """A recipe of the catalogue."""
+    from kmlp.recipes.choosing import CATALOGUE
+
+    if name not in CATALOGUE:
+        raise InputError(
+            f"--recipe must be one of {', '.join(CATALOGUE)}. Received: {name!r}"
+        )
+    return CATALOGUE[name].recipe
+
+
+def images_of(path, folder):
+    """The images in a folder, or in a tar file, which is unpacked into `folder`."""
+    from kmlp.data.folders import SUFFIXES
+
+    if path.suffix == ".tar":
+        with tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
+        path = Path(folder)
+    files = sorted(
+        str(file) for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES)
+    )
+    if not files:
+        raise InputError(
+            f"No images ({', '.join(SUFFIXES)}) found. Received: {str(path)!r}"
+        )
+    return files
+
+
+def measure(batches, batch_size, seconds):
+    """`(images per second, images per second of a processor core)`."""
+    end = time.perf_counter() + WARM_SECONDS
+    while time.perf_counter() < end:
+        next(batches)
+    start, used, count = time.perf_counter(), processor_seconds(), 0
+    while time.perf_counter() < start + seconds:
+        next(batches)
+        count += batch_size
+    elapsed = time.perf_counter() - start
+    return count / elapsed, count / (processor_seconds() - used)
+
+
+def processor_seconds():
+    """Of this process and of its worker processes."""
+    total = time.process_time()
+    for child in multiprocessing.active_children():
+        try:
+            fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2]
+        except OSError:  # not on this system: only wall time is right
+            continue
+        user, system = fields.split()[11:13]
+        total += (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+    return total
+
+
+def ours(entries, recipe, batch_size):
+    """An iterator of our training batches, read from files."""
+    import numpy as np
+
+    from kmlp.data.images import Files, Source, Split
+    from kmlp.training.input.pipeline import training_batches
+
+    labels = np.arange(len(entries), dtype="int32") % CLASSES
+    split = Split("benchmark", Files(np.array(entries), labels))
+    names = tuple(map(str, range(CLASSES)))
+    dataset = training_batches(
+        Source("benchmark", names, train=split, validation=split),
+        recipe,
+        image_size=recipe.image_size,
+        batch_size=batch_size,
+        global_batch=batch_size,
+    )
+    return iter(dataset)
+
+
+def timms(torch, entries, recipe, batch_size, cores):
+    """Iterators of timm's batches, and of what its worker processes do of them."""
+    from PIL import Image
+    from timm import data
+
+    class Images(torch.utils.data.Dataset):
+        transform = None
+
+        def __len__(self):
+            return len(entries)
+
+        def __getitem__(self, index):
+            image = Image.open(entries[index]).convert("RGB")
+            return self.transform(image), index % CLASSES
+
+    loader = functools.partial(
+        data.create_loader,
+        input_size=(3, recipe.image_size, recipe.image_size),
+        batch_size=batch_size,
+        is_training=True,
+        scale=recipe.crop_scale,
+        ratio=recipe.crop_ratio,
+        hflip=recipe.flip,
+        color_jitter=None,
+        auto_augment=recipe.policy,
+        interpolation=recipe.interpolation,
+        re_prob=recipe.erasing,
+        re_mode="pixel",
+        mean=recipe.mean,
+        std=recipe.std,
+        num_workers=cores,
+        device=torch.device("cpu"),
+        collate_fn=data.FastCollateMixup(
+            mixup_alpha=recipe.mixup,
+            cutmix_alpha=recipe.cutmix,
+            prob=recipe.mix_probability,
+            switch_prob=recipe.switch_probability,
+            label_smoothing=recipe.label_smoothing,
+            num_classes=CLASSES,
+        ),
+    )
+    whole, part = loader(Images()), loader(Images())
+    return {
+        "timm": endless(whole),
+        # On a GPU's host the rest is the GPU's.
+        "timm, not normalised, nothing erased": endless(part.loader),
+    }
+
+
+def endless(loader):
+    """A loader's batches, epoch after epoch."""
+    while True:
+        yield from loader
+
+
+def imported_torch():
+    """PyTorch, ready for timm's loader."""
+    try:
+        import torch
+
+        # A torchvision that was built for another PyTorch lacks these; they are for
+        # detection.
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for name in ("nms", "qnms"):
+            if not hasattr(torch.ops.torchvision, name):
+                library.define(f"{name}(Tensor a, Tensor b, float c) -> Tensor")
+        import timm  # noqa: F401
+        import torchvision  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "--against timm needs timm and torchvision: pip install timm torchvision. "
+            f"Received: {error}"
+        ) from error
+    from PIL import ImageOps
+
+    posterize = ImageOps.posterize
+
+    def lenient(image, bits):
+        """timm asks for no bits at all at times, which Pillow refuses since 12."""
+        return posterize(image, bits) if bits else image.point(lambda value: 0)
+
+    ImageOps.posterize = lenient
+    torch.set_num_threads(1)
+    return torch

@@ -1,0 +1,156 @@
+"""Compresses a trained network: prunes, clusters or quantises it while fine-tuning.
+
+    python training/compress.py saved_models/resmlp_s12/1 --data cifar10 --method prune
+
+RUN is a run's version folder with its recipe.json. The network is merged first: what
+counts is the kernel that local branches and norms merge into. It is then fine-tuned
+on the run's data under the run's recipe, compared with what it was, and published as
+a version folder of its own. Needs `pip install 'kmlp[optimize]'`.
+"""
+
+import argparse
+from pathlib import Path
+
+from kmlp.console import Parser, exit_code, import_quietly, positive, rate, seed
+from kmlp.errors import InputError
+
+METHODS = ("prune", "cluster", "quantize")
+UNSTRUCTURED, TWO_OF_FOUR = PATTERNS = ("unstructured", "2:4")
+# Option -> the method that it belongs to, and its default there.
+OF_METHOD = {
+    "pattern": ("prune", UNSTRUCTURED),
+    "sparsity": ("prune", 0.5),
+    "mixing_sparsity": ("prune", 0.9),
+    "devices": ("prune", 1),
+    "clusters": ("cluster", 16),
+}
+
+
+def main(argv=None):
+    """Runs the job; returns the process's exit code."""
+    options = parse(argv)
+
+    def job():
+        settle(options)
+        import_quietly(settle=False)
+        from kmlp.compression.compressing import run
+
+        run(options)
+
+    return exit_code("compress.py", job)
+
+
+def parse(argv):
+    """The command line."""
+    parser = Parser(
+        prog="compress.py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", type=Path)
+    add("--data", required=True, metavar="FOLDER|tfds:NAME|digits")
+    add("--method", required=True, choices=METHODS)
+    add("--epochs", type=positive, default=1, metavar="N", help="default: 1")
+    add(
+        "--learning-rate",
+        type=rate,
+        metavar="X",
+        help="at the start, falling to 0 (default: 0.3 of the recipe's peak)",
+    )
+    add("--seed", type=seed, default=0, metavar="N", help="default: 0")
+    add(
+        "--images",
+        type=positive,
+        metavar="N",
+        help="at most N validation images for the comparison",
+    )
+    add(
+        "--calibration-images",
+        type=positive,
+        default=200,
+        metavar="N",
+        help="training images that show the ranges of int8 (default: 200)",
+    )
+    add(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="of the versions (default: saved_models/compressed/ARCHITECTURE_METHOD "
+        "in the clone)",
+    )
+    prune = parser.add_argument_group("prune")
+    add = prune.add_argument
+    add(
+        "--pattern",
+        choices=PATTERNS,
+        help=f"any weights, or two of every four inputs (default: {UNSTRUCTURED})",
+    )
+    add(
+        "--sparsity",
+        type=share,
+        metavar="X",
+        help="share of zeros in the channel layers (default: 0.5)",
+    )
+    add(
+        "--mixing-sparsity",
+        type=share,
+        metavar="X",
+        help="in the layers that mix patches (default: 0.9)",
+    )
+    add(
+        "--devices",
+        type=positive,
+        metavar="N",
+        help="GPUs, or parts of the CPU, that share the batch (default: 1)",
+    )
+    cluster = parser.add_argument_group("cluster")
+    cluster.add_argument(
+        "--clusters",
+        type=several,
+        metavar="N",
+        help="distinct values per kernel and share-set (default: 16)",
+    )
+    return parser.parse_args(argv)
+
+
+def settle(options):
+    """Gives the method's own options their defaults.
+
+    Raises:
+        InputError: one that belongs to another method or pattern.
+    """
+    for name, (method, default) in OF_METHOD.items():
+        flag = f"--{name.replace('_', '-')}"
+        given = getattr(options, name)
+        if given is not None and options.method != method:
+            raise InputError(
+                f"{flag} goes with --method {method}: leave it out. "
+                f"Received: --method {options.method} {flag} {given}"
+            )
+        shares = name in ("sparsity", "mixing_sparsity")
+        if given is not None and shares and options.pattern == TWO_OF_FOUR:
+            raise InputError(
+                f"Of two in every four weights, half are zero: leave {flag} out. "
+                f"Received: --pattern {TWO_OF_FOUR} {flag} {given}"
+            )
+        if given is None:
+            setattr(options, name, default)
+
+
+def share(text):
+    """A number in [0, 1)."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"must be in [0, 1), not {text!r}")
+    return value
+
+
+def several(text):
+    """An integer of at least 2."""
+    if positive(text) < 2:
+        raise argparse.ArgumentTypeError(f"must be at least 2, not {text}")
+    return int(text)

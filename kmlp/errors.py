@@ -1,0 +1,34 @@
+"""What the library raises, for people to read in one line.
+
+A message says what was wrong, what was received and the remedy. Exit codes are the
+command line's affair (`kmlp.console.exit_code`).
+"""
+
+
+class KmlpError(Exception):
+    """An error that was foreseen, whose message is meant for people."""
+
+
+class InputError(KmlpError, ValueError):
+    """Input that cannot be worked with: a wrong argument, option, file or data set."""
+
+
+class RunError(KmlpError, RuntimeError):
+    """Work that was begun and cannot be finished, such as by a disk that is full."""
+
+
+class Interrupted(RunError):
+    """A run that was asked to stop by a signal; what it reached is kept.
+
+    Args:
+        message: What was reached and how to go on.
+        signal: Number of the signal.
+    """
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.signal = signal
+
+
+class TimeUp(KmlpError):
+    """The end of the time that a run was given; what it reached is kept."""

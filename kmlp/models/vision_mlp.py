@@ -1,0 +1,233 @@
+"""What the families share as Keras models."""
+
+import keras
+
+from kmlp.errors import InputError
+from kmlp.layers import ClassifierHead
+from kmlp.layers.layer import pair
+
+
+class VisionMLP(keras.Model):
+    """A functional model that knows its configuration and its pyramid.
+
+    A family's constructor builds the graph up to the last map and hands it over
+    with its own arguments; the head is added here. All arguments become
+    attributes and the serialised configuration.
+
+    Args:
+        inputs: the image tensor.
+        features: the last stage's map, the output without a head.
+        pyramid: `{"P2": KerasTensor, …}`, the map of each stage by the logarithm
+            of its stride.
+        head: arguments of the `ClassifierHead` that the family fixes.
+        config: arguments of the family alone.
+        num_classes: classes of the head; 0: norm and pooling without a classifier.
+        include_top, drop_path_rate, head_activation, name, dtype: as in every family.
+
+    Attributes:
+        pyramid_outputs: `pyramid`.
+        preprocessing: `kmlp.preprocessing.Preprocessing` of the images that the
+            weights want, or `None`.
+        weights_source: where the weights come from, a dictionary that JSON can hold,
+            or `None`.
+    """
+
+    preprocessing = None
+    weights_source = None
+
+    def __init__(
+        self,
+        inputs,
+        features,
+        *,
+        pyramid,
+        head,
+        config,
+        num_classes,
+        include_top,
+        drop_path_rate,
+        head_activation,
+        name,
+        dtype,
+    ):
+        outputs = features
+        if include_top:
+            outputs = ClassifierHead(
+                num_classes,
+                activation=head_activation,
+                name="head",
+                dtype=dtype,
+                **head,
+            )(features)
+        super().__init__(inputs=inputs, outputs=outputs, name=name)
+        self.dtype_policy = keras.dtype_policies.get(dtype)
+        self.pyramid_outputs = pyramid
+        config = {
+            **config,
+            "num_classes": num_classes,
+            "include_top": include_top,
+            "drop_path_rate": drop_path_rate,
+            "head_activation": head_activation,
+        }
+        for key, value in config.items():
+            setattr(self, key, value)
+        self._config = {**config, "input_shape": tuple(inputs.shape[1:])}
+
+    @property
+    def class_names(self):
+        """Names in the order of the outputs, `None` where nobody knows them."""
+        return None if self.preprocessing is None else self.preprocessing.class_names
+
+    def save_preset(self, folder, *, preprocessing=None, class_names=None):
+        """Saves weights, configuration, preprocessing and class names in a folder.
+
+        `kmlp.create_model(weights=folder)` brings all of it back.
+
+        Args:
+            folder: made where it is missing; a preset in it is replaced.
+            preprocessing: `kmlp.preprocessing.Preprocessing`; `None`: the model's.
+            class_names: in the order of the outputs; `None`: the model's.
+
+        Returns:
+            The `pathlib.Path` of the folder.
+
+        Raises:
+            ValueError: names or preprocessing do not fit the model.
+            OSError: the folder cannot be written.
+        """
+        # The one method that reaches upwards: people look for it on the model.
+        from kmlp.pretrained.presets import save_preset
+
+        return save_preset(
+            self, folder, preprocessing=preprocessing, class_names=class_names
+        )
+
+    def get_config(self):
+        policy = keras.dtype_policies.serialize(self.dtype_policy)
+        return {
+            **self._config,
+            "name": self.name,
+            "trainable": self.trainable,
+            "dtype": policy,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        trainable = config.pop("trainable", True)
+        if isinstance(config.get("dtype"), dict):
+            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
+        model = cls(**config)
+        model.trainable = trainable
+        return model
+
+
+def image_input(input_shape, *, fixed, multiple=None):
+    """The input tensor of an image model.
+
+    Args:
+        input_shape: `(H, W, C)`; sizes may be `None` unless `fixed`.
+        fixed: whether the network needs known sizes.
+        multiple: `(h, w)`, what the sizes must be multiples of, or `None`.
+
+    Raises:
+        InputError: no three entries, unknown sizes where they must be known, or
+            sizes that do not fit; the message names the nearest that do.
+    """
+    shape = tuple(input_shape)
+    if len(shape) != 3 or shape[2] is None:
+        raise InputError(
+            "`input_shape` is (height, width, channels). "
+            f"Received: input_shape={input_shape}"
+        )
+    sizes = shape[:2]
+    if fixed and None in sizes:
+        raise InputError(
+            "`input_shape` needs a known height and width: this family is fully "
+            f"connected over positions. Received: input_shape={input_shape}"
+        )
+    if multiple and any(s % m for s, m in zip(sizes, multiple)):
+        fits = [
+            sorted({max(s // m, 1) * m, -(-s // m) * m})
+            for s, m in zip(sizes, multiple)
+        ]
+        choices = " and ".join(
+            f"{axis} {' or '.join(map(str, values))}"
+            for axis, values in zip(("height", "width"), fits)
+        )
+        raise InputError(
+            f"`input_shape` must be a multiple of {multiple[0]}x{multiple[1]}; the "
+            f"nearest that fit: {choices}. Received: input_shape={input_shape}"
+        )
+    return keras.Input(shape, name="images")
+
+
+def partitioned_input(input_shape, patch_size, block_size, stages):
+    """The input of a network with spatial kernels, and each stage's block.
+
+    Args:
+        input_shape: `(H, W, C)`, known; without `block_size` multiples of what the
+            last stage makes one token of, with it any sizes.
+        patch_size: of the first embedding; later ones halve the map.
+        block_size: `(h, w)` of the first-stage tokens that a kernel covers, or
+            `None` for all of them. Blocks that do not cover the image are halved
+            exactly, so that the stages' blocks lie in one another.
+        stages: number of stages.
+
+    Returns:
+        The input tensor, `(h, w)` per stage, and the embeddings' padding.
+
+    Raises:
+        InputError: sizes that do not fit.
+    """
+    halvings = 2 ** (stages - 1)
+    multiple = None if block_size is not None else [patch_size * halvings] * 2
+    inputs = image_input(input_shape, fixed=True, multiple=multiple)
+    grid = token_grid(input_shape, patch_size)
+    block = grid if block_size is None else pair(block_size, "block_size")
+    if any(b % halvings and b < g for b, g in zip(block, grid)):
+        raise InputError(
+            f"`block_size` is halved {stages - 1} times and must be a multiple of "
+            f"{halvings} where it does not cover the grid of {grid[0]}x{grid[1]} "
+            f"tokens. Received: block_size={tuple(block_size)}"
+        )
+    blocks = [tuple(-(-size // 2**i) for size in block) for i in range(stages)]
+    return inputs, blocks, "valid" if block_size is None else "same"
+
+
+def token_grid(input_shape, patch_size):
+    """`(h, w)` of the tokens of an image, the last ones padded."""
+    return tuple(-(-size // patch_size) for size in input_shape[:2])
+
+
+def check_stages(**per_stage):
+    """Checks that arguments that name a value per stage agree in length.
+
+    Raises:
+        InputError: they do not.
+    """
+    lengths = {name: len(values) for name, values in per_stage.items()}
+    if len(set(lengths.values())) > 1:
+        raise InputError(
+            "These arguments name one value per stage and must be equally long: "
+            f"{', '.join(lengths)}. Received: "
+            + ", ".join(f"{name}={tuple(v)}" for name, v in per_stage.items())
+        )
+
+
+def check_choice(allowed, **argument):
+    """Checks that an argument is one of the words that it takes.
+
+    Args:
+        allowed: the words.
+        **argument: the one argument, by name.
+
+    Raises:
+        InputError: it is not.
+    """
+    ((name, value),) = argument.items()
+    if value not in allowed:
+        raise InputError(
+            f"`{name}` must be one of {', '.join(map(repr, allowed))}. "
+            f"Received: {name}={value!r}"
+        )

@@ -1,0 +1,209 @@
+"""From the command's options to top-1 and top-5."""
+
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+
+from kmlp.artifacts.locating import KERAS, locate
+from kmlp.artifacts.opening import as_weights, open_weights
+from kmlp.console import progress_bar
+from kmlp.data import evaluation_batches
+from kmlp.data.accuracy import Score
+from kmlp.data.batches import read
+from kmlp.data.images import Files
+from kmlp.data.labelled import open_evaluation
+from kmlp.data.truth import class_numbers, read_labels
+from kmlp.errors import InputError, RunError
+from kmlp.models.vision_mlp import VisionMLP
+from kmlp.predicting.dense_network import task_of
+from kmlp.preprocessing import preprocessing_of
+from kmlp.pretrained.loading import load_checkpoint
+from kmlp.weights import resize
+
+# What of the preparation the command line may give, beside the size.
+GIVEN = ("mean", "std", "test_crop", "test_interpolation")
+# What becomes of a network at another size, by `resolution`.
+WAYS = {
+    None: "its weights fit any size",
+    "interpolate": "spatial kernels interpolated",
+    "interpolate_cubic": "spatial kernels interpolated cubically",
+    "partition": "maps cut into blocks of the trained grid",
+}
+
+
+def run(options):
+    """Evaluates, prints the result and writes it where that was asked for.
+
+    Raises:
+        InputError: weights, data and labels that cannot be worked with or do not fit.
+    """
+    if options.json is not None:
+        check_writable(options.json)
+    if (task := task_of(options.weights)) is not None:
+        raise InputError(
+            f"These weights are of {task}: training/evaluate_dense.py evaluates them. "
+            f"Received: {str(options.weights)!r}"
+        )
+    weights, resized = opened(options)
+    prepared, size = preprocessing(options, weights)
+    source = open_evaluation(
+        options.data,
+        data_dir=options.data_dir,
+        download=options.download,
+        on_corrupt=options.on_corrupt,
+    )
+    split, truth = labelled(options, weights, source, prepared)
+    print(
+        f"{weights.form} {weights.path} on {source.name}: {split.count:,} images, "
+        f"{weights.classes:,} classes, {size}x{size} of "
+        f"{math.floor(size / prepared.test_crop)}, {prepared.test_interpolation}",
+        flush=True,
+    )
+    batches = evaluation_batches(
+        split,
+        prepared,
+        image_size=size,
+        batch_size=options.batch_size,
+        worker=0,
+        workers=1,
+    )
+    score = Score(truth, weights.classes)
+    speed = evaluate(weights, batches, score, split.count)
+    shares = score.shares()
+    print(
+        f"top-1 {shares['top1']:.2%}, top-5 {shares['top5']:.2%} of "
+        f"{shares['images']:,} images, {speed:,.1f} images/s"
+    )
+    if options.json is not None:
+        result = {
+            "weights": str(weights.path),
+            "form": weights.form,
+            "data": source.name,
+            "labels": None if options.labels is None else str(options.labels),
+            **shares,
+            "images_per_second": speed,
+            "image_size": size,
+            "test_crop": prepared.test_crop,
+            "test_interpolation": prepared.test_interpolation,
+            "mean": prepared.mean,
+            "std": prepared.std,
+            **resized,
+        }
+        write(options.json, result)
+
+
+def opened(options):
+    """The weights, at another size where that is asked for and can be.
+
+    Returns:
+        `Weights`, and what the result says of a network that was resized.
+    """
+    path, form = locate(options.weights)
+    size = options.image_size
+    if form != KERAS or size is None:
+        return open_weights(path), {}
+    model = load_checkpoint(path)
+    own = model.input_shape[1] if isinstance(model, VisionMLP) else None
+    if own in (None, size):
+        return as_weights(model, path), {}
+    model = resize(model, (size, size, model.input_shape[-1]), options.resolution)
+    resolution = options.resolution if hasattr(model, "block_size") else None
+    print(f"resized from {own}x{own}: {WAYS[resolution]}", flush=True)
+    return as_weights(model, path), {"resized_from": own, "resolution": resolution}
+
+
+def check_writable(path):
+    """Raises `InputError` where a file could not be written."""
+    try:
+        existed = path.exists()
+        with open(path, "a"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"--json: {error}") from error
+
+
+def write(path, result):
+    """Writes the result as JSON."""
+    try:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        raise RunError(f"--json: {error}") from error
+
+
+def preprocessing(options, weights):
+    """How images become inputs: `(Preprocessing, image size)`.
+
+    What the command line leaves open is what the run wrote beside its weights, and
+    else a recipe's default; nothing stands for mean and deviation.
+    """
+    given = {name: getattr(options, name) for name in GIVEN}
+    chosen = preprocessing_of(Path(weights.path)).completed(given)
+    missing = [f"--{name}" for name in ("mean", "std") if not getattr(chosen, name)]
+    if missing:
+        raise InputError(
+            f"Nothing says how the images are normalised: pass {' and '.join(missing)}"
+            ", three numbers each of images in 0…1, or keep the run's recipe.json "
+            f"beside the weights. Received: {str(weights.path)!r}"
+        )
+    size = options.image_size or weights.image_size or chosen.image_size
+    if size is None:
+        raise InputError(
+            "The weights take images of any size: pass --image-size. "
+            f"Received: {str(weights.path)!r}"
+        )
+    if weights.image_size not in (None, size):
+        raise InputError(
+            f"The weights take images of {weights.image_size}x{weights.image_size}: "
+            "leave --image-size out, or pass a .keras checkpoint of a family of ours, "
+            f"which can be resized. Received: --image-size {size}, "
+            f"{str(weights.path)!r}"
+        )
+    return chosen, size
+
+
+def labelled(options, weights, source, prepared):
+    """The split, and for each of the labels in it the outputs that are right."""
+    split = source.validation
+    if options.labels is None:
+        if not source.class_names:
+            raise InputError(
+                "A folder of images without class folders needs --labels. "
+                f"Received: {source.name!r}"
+            )
+        names = prepared.class_names
+        numbers = class_numbers(source.class_names, names, weights.classes)
+        return split, [(number,) for number in numbers]
+    if not isinstance(split.store, Files):
+        raise InputError(
+            "--labels goes with a folder of images, whose files it names. "
+            f"Received: --data {options.data}"
+        )
+    files = [str(path) for path in split.store.paths]
+    truth = read_labels(options.labels, files, prepared.class_names, weights.classes)
+    store = dataclasses.replace(split.store, labels=np.arange(len(files)))
+    return dataclasses.replace(split, store=store), truth
+
+
+def evaluate(weights, batches, score, count):
+    """Goes through the batches; images per second after the first batch."""
+    bar = progress_bar(count, "img", unit_scale=True)
+    started = first = time.perf_counter()
+    warm = shown = 0
+    remedy = "replace or remove it, or pass --on-corrupt skip to evaluate on the rest"
+    with bar:
+        for images, labels, kept in read(batches, remedy):
+            real = kept > 0
+            score.add(weights.run(images)[real], labels[real])
+            shown += int(real.sum())
+            if not warm:  # compiled, and the pipeline filled
+                first, warm = time.perf_counter(), shown
+            bar.update(int(real.sum()))
+    if shown > warm:
+        return (shown - warm) / (time.perf_counter() - first)
+    return shown / (time.perf_counter() - started)

@@ -1,0 +1,136 @@
+"""Weights that Keras wrote, of a run, a preset or by `save_weights`."""
+
+import dataclasses
+
+import h5py
+
+from kmlp import models
+from kmlp.errors import InputError
+from kmlp.models.dense import DenseModel
+from kmlp.models.registry import variant
+from kmlp.models.vision_mlp import VisionMLP
+from kmlp.pretrained.found import KERAS_WEIGHTS
+from kmlp.pretrained.loading import load_checkpoint
+from kmlp.weights.matching import CLASSIFIER, HEAD
+
+
+def load(found, num_classes, input_shape, overrides):
+    """A model as it was saved, with another head or further arguments where asked.
+
+    Args:
+        found: `kmlp.pretrained.found.Found`.
+        num_classes: of the model; `None`: the weights' own.
+        input_shape: of weights that do not tell theirs.
+        overrides: further arguments of the family's class.
+
+    Returns:
+        `(model, classes of the weights' own head)`, the model at the size that it was
+        saved with.
+
+    Raises:
+        InputError: another architecture, or arguments that do not fit the weights.
+        InputError: a file that cannot be read.
+    """
+    if found.path.name.endswith(KERAS_WEIGHTS):
+        model = _from_weights(found, input_shape, overrides)
+    else:
+        model = load_checkpoint(found.path)
+    if not isinstance(model, VisionMLP):
+        return _unchanged(model, found, num_classes, input_shape, overrides), None
+    _check_name(model, found)
+    own_classes = model.num_classes if model.include_top else 0
+    changes = dict(overrides)
+    if num_classes is not None:
+        changes["num_classes"] = num_classes
+    return _changed(model, changes, found), own_classes
+
+
+def _from_weights(found, input_shape, overrides):
+    if found.architecture is None:
+        raise InputError(
+            "A .weights.h5 file holds weights without their network: pass `name`. "
+            f"Received: {str(found.path)!r}"
+        )
+    try:
+        with h5py.File(found.path) as file:
+            head = file.get("layers/classifier_head/dense/vars/1")
+            arguments = {} if head is None else {"num_classes": len(head)}
+        model = models.create_model(
+            found.architecture, input_shape=input_shape, **{**arguments, **overrides}
+        )
+        model.load_weights(found.path)
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"These weights are damaged, or not of {found.architecture} with these "
+            f"arguments. Received: {str(found.path)!r} "
+            f"({str(error).strip().splitlines()[0][:200]})"
+        ) from error
+    return model
+
+
+def _unchanged(model, found, num_classes, input_shape, overrides):
+    """A model of other classes, such as a merged one, of which nothing can change.
+
+    Detectors and segmenters are brought to another size later.
+    """
+    own = tuple(model.inputs[0].shape[1:])
+    resizable = isinstance(model, DenseModel)
+    asked = {
+        "num_classes": num_classes,
+        "input_shape": None if resizable or input_shape == own else input_shape,
+        **overrides,
+    }
+    wrong = {key: value for key, value in asked.items() if value is not None}
+    if wrong:
+        raise InputError(
+            "This checkpoint is no train form of one of the families (merged, or of "
+            "another class): it is taken as it is. "
+            f"Received: {str(found.path)!r} with {wrong}"
+        )
+    return model
+
+
+def _check_name(model, found):
+    name = found.architecture
+    if name is None or model.name == name:
+        return
+    family, _ = variant(name)
+    if type(model) is family and model.name not in models.list_models():
+        return  # of this family, under a name of one's own
+    raise InputError(
+        f"These weights are of {model.name}, not of {name}: leave the name out or "
+        f"correct it. Received: {str(found.path)!r}"
+    )
+
+
+def _changed(model, changes, found):
+    """The model with other arguments, its weights kept where they have a place."""
+    config = model.get_config()
+    changes = {k: v for k, v in changes.items() if k != "dtype" or v is not None}
+    if all(k in config and config[k] == v for k, v in changes.items()):
+        return model
+    twin = type(model).from_config({**config, **changes})
+    old = {w.path: w for w in model.weights}
+    new = {w.path: w for w in twin.weights}
+    replaced = twin.include_top and twin.num_classes != model.num_classes
+    fresh = {p for p in new if p.startswith(CLASSIFIER)} if replaced else set()
+    # What is behind the last map is left out with the head.
+    top = HEAD if twin.include_top else (HEAD, "class_mlp/")
+    unused = {p for p in old.keys() - new.keys() if not p.startswith(top)}
+    unfilled = {p for p in new.keys() - old.keys() - fresh if not p.startswith(HEAD)}
+    misshapen = {
+        p for p in (new.keys() & old.keys()) - fresh if new[p].shape != old[p].shape
+    }
+    if wrong := sorted(unused | unfilled | misshapen):
+        raise InputError(
+            "The weights do not fit these arguments: leave out those that change the "
+            f"network. Received: {str(found.path)!r} with {changes}, which "
+            f"{len(wrong)} variables do not fit, such as {wrong[0]}"
+        )
+    for path in (new.keys() & old.keys()) - fresh:
+        new[path].assign(old[path])
+    twin.weights_source = model.weights_source
+    twin.preprocessing = model.preprocessing
+    if twin.preprocessing is not None and (replaced or not twin.include_top):
+        twin.preprocessing = dataclasses.replace(twin.preprocessing, class_names=None)
+    return twin

@@ -1,0 +1,146 @@
+"""The recipes by name, and which of them an architecture implies.
+
+Where a paper and its published configuration differ, the paper counts and the recipe's
+`notes` say the other value.
+"""
+
+import dataclasses
+import difflib
+import re
+
+from kmlp.errors import InputError
+from kmlp.recipes import imagenet, transfer
+
+# Images up to this size, and the embedded digits, have recipes of their own.
+LARGEST_SMALL = 64
+
+CATALOGUE = {
+    entry.recipe.name: entry for entry in (*imagenet.ENTRIES, *transfer.ENTRIES)
+}
+
+FINETUNE, SMALL = transfer.FINETUNE_OWN, transfer.SMALL
+FOLDER = "FOLDER"  # of an entry whose images have no name
+
+# Family's class -> the recipe that its architectures imply.
+IMPLIED = {
+    "RepMLPNet": "repmlpnet_imagenet",
+    "ResMLP": "resmlp_imagenet",
+    "ConvMLP": "convmlp_imagenet",
+    "MSMLP": "msmlp_imagenet",
+    "SMLPNet": "smlpnet_imagenet",
+    "SwinTransformer": "msmlp_imagenet",
+    "FocalTransformer": "msmlp_imagenet",
+    "MSMLPHybrid": "msmlp_imagenet",
+}
+# RepMLPNet's paper trains Mixer by the settings of its own networks.
+IMPLIED_BY_NAME = {"mlp_mixer_b16": IMPLIED["RepMLPNet"]}
+
+
+def recipe_for(
+    arch,
+    *,
+    name=None,
+    small_images=False,
+    embedded=False,
+    pretrained=False,
+    data=None,
+):
+    """The recipe of an architecture, by name or implied.
+
+    Args:
+        arch: of `kmlp.list_models()` or `kmlp.list_ablations()`; the recipe of an
+            ablation is that of the variant it changes, with the fields that its table
+            states.
+        name: of `list_recipes()`; `None`: the embedded digits and small images imply
+            `small_images` (but `cifar100_locality` for small images and the networks
+            made for CIFAR), other images the recipe of the family's paper. Where
+            training begins with weights, it is the data's own fine-tuning, or
+            `small_images` or `finetune` by what the network sees.
+        small_images: whether images are of at most `LARGEST_SMALL` pixels.
+        embedded: whether they are the embedded digits.
+        pretrained: whether training begins with weights.
+        data: as `--data` takes it.
+
+    Raises:
+        InputError: an unknown architecture or recipe; the message names the nearest.
+    """
+    # Imported here: recipes are listed without waiting for Keras.
+    from kmlp.models.ablations import ABLATIONS
+    from kmlp.models.registry import base_name, variant
+
+    family, _ = variant(arch)
+    base, row = base_name(arch), ABLATIONS.get(arch)
+    implied = name is None
+    if name is None and pretrained:
+        # Strong augmentation takes more from small images than it gives.
+        name = _fine_tuning(data) or (SMALL if small_images else FINETUNE)
+    elif name is None:
+        name = IMPLIED_BY_NAME.get(base, IMPLIED[family.__name__])
+        if embedded or small_images:
+            locality = base.endswith("_cifar") and not embedded
+            name = "cifar100_locality" if locality else SMALL
+    if name not in CATALOGUE:
+        near = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.4)
+        known = " or ".join(near) if near else f"one of {', '.join(CATALOGUE)}"
+        raise InputError(f"Unknown recipe: choose {known}. Received: {name!r}")
+    recipe = CATALOGUE[name].of(base)
+    if row is None or not implied or name == SMALL or pretrained:
+        return recipe
+    return dataclasses.replace(
+        recipe,
+        reproduces=f"{arch}, by the recipe of {base}",
+        top1={} if row.top1 is None else {arch: row.top1},
+        **row.recipe,
+    )
+
+
+def data_for(name):
+    """The data that a fine-tuning recipe is for; `None`: any, or another recipe's.
+
+    Raises:
+        InputError: they have to be named.
+    """
+    if name is None or not name.startswith(FINETUNE) or name not in CATALOGUE:
+        return None
+    data = CATALOGUE[name].data
+    if data == FOLDER:
+        raise InputError(
+            "TensorFlow Datasets does not have the images of this recipe: pass --data "
+            f"FOLDER. Received: --recipe {name}"
+        )
+    return data or None
+
+
+def _fine_tuning(data):
+    """The recipe that fine-tunes on data of this name, or `None`."""
+    # Whatever the configuration and version.
+    name = re.split(r"[:/]", (data or "").removeprefix("tfds:"))[0]
+    fits = [
+        recipe
+        for recipe, entry in CATALOGUE.items()
+        if recipe.startswith(FINETUNE) and entry.data == f"tfds:{name}"
+    ]
+    return fits[0] if fits else None
+
+
+def list_recipes():
+    """Names of the recipes, in the catalogue's order."""
+    return list(CATALOGUE)
+
+
+def table():
+    """Text for the terminal: what the recipes reproduce, by which command, how well."""
+    lines = []
+    for name, entry in CATALOGUE.items():
+        lines += [name, f"    {entry.recipe.reproduces}"]
+        top1 = entry.recipe.top1
+        if top1:
+            expected = ", ".join(f"{arch} {value}" for arch, value in top1.items())
+            implied = name in IMPLIED.values() or name == "cifar100_locality"
+            choice = "" if implied else f" --recipe {name}"
+            lines += [
+                f"    top-1: {expected}",
+                f"    training/train.py --arch {next(iter(top1))}{choice} "
+                f"--data {entry.data}",
+            ]
+    return "\n".join(lines)

@@ -1,0 +1,83 @@
+"""What all segmenters do alike with logits."""
+
+import keras
+
+from kmlp.layers import ConvNorm
+from kmlp.layers.resizing import Resize
+from kmlp.models.dense import DenseModel
+from kmlp.segmentation.pixel_losses import pixel_loss
+
+# As the reference framework starts its heads.
+HE_NORMAL = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+NORMAL = keras.initializers.RandomNormal(stddev=0.01)
+
+
+class Segmenter(DenseModel):
+    """A model of logits `(N, H, W, num_classes)` for images `(N, H, W, 3)`.
+
+    Targets are `(N, H, W)` integers: a class of every pixel, 255 where there is none.
+    """
+
+    task = "segmentation"
+
+    def __init__(self, inputs, logits, *, auxiliary=None, weight=0.0, **kwargs):
+        """Takes the logits of a fine map, which it enlarges to the images.
+
+        Args:
+            logits: of the map that the head works on.
+            auxiliary: logits of a second head that only training has, or `None`.
+            weight: of its loss.
+        """
+        raw = {"logits": logits}
+        if auxiliary is not None:
+            raw["auxiliary"] = auxiliary
+        # In float32 under any policy: predictions keep their digits.
+        enlarged = Resize(name="enlarge", dtype="float32")([logits, inputs])
+        super().__init__(inputs, enlarged, raw=raw, **kwargs)
+        self._weights_of_losses = {"logits": 1.0, "auxiliary": weight}
+        self.loss_names = ("class", "auxiliary")[: len(raw)]
+
+    def losses_of(self, outputs, targets, training=True):
+        """Cross-entropy of each head, `(N,)`; the auxiliary one's times its weight."""
+        names = {"logits": "class", "auxiliary": "auxiliary"}
+        return {
+            names[head]: self._weights_of_losses[head] * pixel_loss(logits, targets)
+            for head, logits in outputs.items()
+        }
+
+
+def conv(filters, kernel_size, name, dtype):
+    """3×3 or 1×1 convolution, BatchNorm, ReLU."""
+    return ConvNorm(
+        filters,
+        kernel_size,
+        activation="relu",
+        kernel_initializer=HE_NORMAL,
+        name=name,
+        dtype=dtype,
+    )
+
+
+def classify(x, num_classes, dropout, name, dtype):
+    """Logits of a map: channels dropped as wholes, then a 1×1 convolution."""
+    if dropout:
+        drop = keras.layers.SpatialDropout2D(
+            dropout,
+            data_format="channels_last",
+            name=f"{name}_dropout",
+            dtype=dtype,
+        )
+        x = drop(x)
+    return classifier(num_classes, name, dtype)(x)
+
+
+def classifier(num_classes, name, dtype):
+    return ConvNorm(
+        num_classes,
+        1,
+        use_bias=True,
+        norm=None,
+        kernel_initializer=NORMAL,
+        name=name,
+        dtype=dtype,
+    )

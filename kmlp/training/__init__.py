@@ -1,0 +1,1 @@
+"""Training: runs from options to a published version, on every backend of Keras."""

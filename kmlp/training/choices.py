@@ -1,0 +1,81 @@
+"""What the command line chooses: the data and the recipe."""
+
+import dataclasses
+
+from kmlp.recipes import (
+    FINETUNE,
+    LARGEST_SMALL,
+    SMALL,
+    data_for,
+    override,
+    recipe_for,
+    with_epochs,
+)
+
+
+def chosen_data(options):
+    """The data as they are named; `None`: the embedded digits.
+
+    Raises:
+        InputError: a fine-tuning recipe for images that have to be named.
+    """
+    if options.data is None:
+        return data_for(options.recipe)
+    return None if options.data == "digits" else options.data
+
+
+def chosen_recipe(options, source=None, begun=None):
+    """The recipe with what the command line changes, and as it was before.
+
+    Args:
+        source: of the images, once they are known.
+        begun: the network with the weights that training begins with, once loaded.
+    """
+    pretrained = options.weights is not None
+    own = None if begun is None else _own_size(begun)
+    seen = options.image_size or own
+    small = source is not None and source.small
+    if pretrained:
+        # Weights have a size of images, whatever the data's. Until it is known the
+        # recipe counts whose fields contradict nothing.
+        small = begun is None or (seen is not None and seen <= LARGEST_SMALL)
+    base = recipe_for(
+        options.arch,
+        name=options.recipe,
+        embedded=options.data is None,
+        small_images=small,
+        pretrained=pretrained,
+        data=options.data,
+    )
+    if pretrained:
+        # A recipe's arguments are for fresh networks.
+        base = dataclasses.replace(base, model={})
+    if own is not None and base.name in (FINETUNE, SMALL):
+        base = dataclasses.replace(base, image_size=own)
+    recipe = base
+    if options.epochs is not None:
+        recipe = with_epochs(recipe, options.epochs)
+    flags = {
+        "batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        "image_size": options.image_size,
+        "teacher": options.teacher,
+    }
+    changes = [f"{name}={value}" for name, value in flags.items() if value is not None]
+    if options.teacher and recipe.distillation == "none":
+        changes.append("distillation=hard")
+    changes += [change for group in options.set for change in group]
+    recipe = override(recipe, changes)
+    if recipe.name == SMALL and recipe.image_size > LARGEST_SMALL:
+        # Patches for small images would make many thousand tokens of large ones.
+        own = {k: v for k, v in recipe.model.items() if base.model.get(k) != v}
+        recipe = dataclasses.replace(recipe, model=own)
+    if begun is not None and recipe.drop_path is None:
+        recipe = dataclasses.replace(recipe, drop_path=begun.drop_path_rate)
+    return recipe, base
+
+
+def _own_size(model):
+    """Height and width of the images that weights were trained on, if known."""
+    known = model.preprocessing
+    return model.inputs[0].shape[1] or (known and known.image_size)

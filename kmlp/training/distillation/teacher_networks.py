@@ -1,0 +1,242 @@
+"""Networks as they come from files and from `keras.applications`."""
+
+import dataclasses
+import difflib
+import inspect
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kmlp.console import first_line
+from kmlp.errors import InputError
+from kmlp.preprocessing import preprocessing_of
+
+IMAGENET_CLASSES = 1000
+FORMS = (
+    "A teacher is a .keras file, a SavedModel folder, or a name of keras.applications "
+    "with or without :FILE"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A trained network and how it wants its images.
+
+    Attributes:
+        name: as it was asked for.
+        call: function of `(N, H, W, 3)` float32 to its outputs.
+        prepare: function of the student's images, mean and std to the network's own.
+        sides: height and width, each `None` where any will do.
+        model: the `keras.Model`, or `None`.
+        class_names: in the order of the outputs, or `None`.
+        classes: number of the outputs, where these are known to be logits.
+    """
+
+    name: str
+    call: Callable
+    prepare: Callable
+    sides: tuple[int | None, int | None]
+    model: keras.Model | None = None
+    class_names: tuple[str, ...] | None = None
+    classes: int | None = None
+
+
+def open_network(spec, num_classes):
+    """Opens what `kmlp.training.distillation.open_teacher` describes.
+
+    Raises:
+        InputError: nothing such there, or unreadable.
+    """
+    path = Path(spec).expanduser()
+    if path.is_dir():
+        return _from_saved_model(spec, path)
+    if path.is_file():
+        return _from_file(spec, path)
+    name, _, weights = str(spec).partition(":")
+    if (path.suffix in (".keras", ".h5") and not weights) or "/" in name:
+        raise InputError(f"{FORMS}; this does not exist. Received: {spec!r}")
+    return _from_applications(spec, name, weights, num_classes)
+
+
+def applications():
+    """`{name in small letters and digits: constructor}` of `keras.applications`."""
+    found = inspect.getmembers(keras.applications, inspect.isfunction)
+    return {_plain(name): function for name, function in found}
+
+
+def _from_applications(spec, name, weights, num_classes):
+    constructors = applications()
+    constructor = constructors.get(_plain(name))
+    if constructor is None:
+        near = difflib.get_close_matches(_plain(name), constructors, 3, 0.4)
+        raise InputError(
+            f"{FORMS}; the names nearest to this are "
+            f"{', '.join(near or sorted(constructors))}. Received: {spec!r}"
+        )
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float32")
+    try:
+        if weights:
+            model = _with_weights(spec, constructor, weights, num_classes)
+        else:
+            model = _with_imagenet(spec, constructor, num_classes)
+    finally:
+        keras.config.set_dtype_policy(policy)
+    preprocess = inspect.getmodule(constructor).preprocess_input
+    return Network(
+        name=spec,
+        call=lambda images: model(images, training=False),
+        prepare=lambda images, mean, std: preprocess(255 * (images * std + mean)),
+        sides=tuple(model.inputs[0].shape[1:3]),
+        model=_frozen(model),
+        classes=num_classes,
+    )
+
+
+def _with_imagenet(spec, constructor, num_classes):
+    if num_classes != IMAGENET_CLASSES:
+        raise InputError(
+            f"The teacher knows {IMAGENET_CLASSES:,} classes and the data have "
+            f"{num_classes:,}: train a teacher on these data and pass its .keras file, "
+            f"or {spec}:FILE with weights for them. Received: {spec!r}"
+        )
+    try:
+        return constructor(weights="imagenet", classifier_activation=None)
+    except Exception as error:
+        # What Keras raises names the address, whatever the reason.
+        address = re.search(r"https?://\S+", str(error))
+        file = address.group().rstrip(":") if address else "its weights"
+        raise InputError(
+            f"The weights of a teacher cannot be had: fetch {file} where there is a "
+            f"network, and pass {spec}:FILE. Received: {spec!r} ({error})"
+        ) from error
+
+
+def _with_weights(spec, constructor, weights, num_classes):
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise InputError(f"{FORMS}; there is no such file. Received: {spec!r}")
+    model = constructor(weights=None, classes=num_classes, classifier_activation=None)
+    try:
+        with warnings.catch_warnings():
+            # Keras only warns of layers that a file has nothing for.
+            warnings.simplefilter("error", UserWarning)
+            model.load_weights(path)
+    except Exception as error:
+        raise InputError(
+            f"These weights are not those of {constructor.__name__} with "
+            f"{num_classes:,} classes: pass weights for the classes of the data. "
+            f"Received: {spec!r} ({first_line(error)})"
+        ) from error
+    return model
+
+
+def _from_file(spec, path):
+    import kmlp  # noqa: F401, its layers are found by name
+
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        raise InputError(
+            f"{FORMS}; this file cannot be read as one. "
+            f"Received: {spec!r} ({first_line(error)})"
+        ) from error
+    inputs = getattr(model, "inputs", None) or ()
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[-1] != 3:
+        shapes = ", ".join(str(tensor.shape) for tensor in inputs) or "unknown inputs"
+        raise InputError(
+            "A teacher takes one batch of images (N, H, W, 3). "
+            f"Received: {spec!r}, which takes {shapes}"
+        )
+    model = _frozen(_in_float32(model))
+    return Network(
+        name=spec,
+        call=lambda images: model(images, training=False),
+        sides=tuple(inputs[0].shape[1:3]),
+        model=model,
+        **_as_written(path),
+    )
+
+
+def _from_saved_model(spec, path):
+    if not (path / "saved_model.pb").is_file():
+        raise InputError(
+            f"{FORMS}; this folder has no saved_model.pb: pass the folder of one "
+            f"version. Received: {spec!r}"
+        )
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            "A SavedModel teaches under TensorFlow only: pass a .keras file, such as "
+            f"a run's trained.keras. Received: {spec!r}"
+        )
+    import tensorflow as tf
+
+    from kmlp.quiet import quiet
+
+    try:
+        with quiet():
+            loaded = tf.saved_model.load(str(path))
+        function = loaded.signatures["serving_default"]
+    except Exception as error:
+        raise InputError(
+            "A teacher's SavedModel needs a signature serving_default; this cannot be "
+            f"loaded. Received: {spec!r} ({first_line(error)})"
+        ) from error
+    specs, outputs = function.structured_input_signature[1], function.structured_outputs
+    shapes = [s.shape.as_list() for s in specs.values() if s.dtype == tf.float32]
+    fits = len(specs) == len(outputs) == len(shapes) == 1 and shapes[0] is not None
+    if not fits or len(shapes[0]) != 4 or shapes[0][::3] != [None, 3]:
+        raise InputError(
+            "A teacher's serving_default takes float32 images (None, H, W, 3) and "
+            f"gives one output. Received: {spec!r}, from {list(specs.values())} to "
+            f"{list(outputs.values())}"
+        )
+    (name,) = specs
+
+    def call(images, loaded=loaded):  # which keeps the variables alive
+        (values,) = function(**{name: images}).values()
+        return values
+
+    return Network(
+        name=spec, call=call, sides=tuple(shapes[0][1:3]), **_as_written(path)
+    )
+
+
+def _as_written(path):
+    """`prepare` and `class_names` of a network that a run wrote, or any other."""
+    written = preprocessing_of(path)
+
+    def prepare(images, mean, std):
+        own_mean = mean if written.mean is None else np.float32(written.mean)
+        own_std = std if written.std is None else np.float32(written.std)
+        if np.array_equal(own_mean, mean) and np.array_equal(own_std, std):
+            return images
+        return (images * std + mean - own_mean) / own_std
+
+    return {"prepare": prepare, "class_names": written.class_names}
+
+
+def _in_float32(model):
+    """The model itself, computing in float32 where it was trained in mixed precision.
+
+    Its variables are float32 already. One that keeps them in another type is left.
+    """
+    for layer in model._flatten_layers():
+        policy = layer.dtype_policy
+        mixed = policy.compute_dtype != policy.variable_dtype
+        if mixed and policy.variable_dtype == "float32":
+            layer.dtype_policy = "float32"
+    return model
+
+
+def _frozen(model):
+    model.trainable = False
+    return model
+
+
+def _plain(name):
+    return re.sub("[^a-z0-9]", "", name.lower())

@@ -1,0 +1,160 @@
+"""Teachers: a trained network from a file, a SavedModel or `keras.applications`."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmlp.errors import InputError
+from kmlp.training.distillation.teacher_networks import open_network
+
+# Shares of a softmax at the least: their logarithm must be finite.
+SMALLEST = float(np.finfo("float32").tiny)
+UNIT = 1e-3  # how far the sum of probabilities may lie from 1
+
+
+class Teacher:
+    """A network that answers the student's images with logits, and never learns.
+
+    Args:
+        network: `kmlp.training.distillation.teacher_networks.Network`.
+        image_size: height and width of the student's images.
+        mean, std: with which the student's images are normalised.
+
+    Attributes:
+        name: as it was asked for.
+        model: the `keras.Model`, or `None` for a SavedModel. An engine that traces
+            may hand its variables in through `keras.StatelessScope`.
+        image_size: `(height, width)` that the teacher sees.
+        num_classes: of its answers.
+    """
+
+    def __init__(self, network, *, image_size, mean, std):
+        self.name = network.name
+        self.model = network.model
+        self._network = network
+        sides = (image_size, image_size)
+        self.image_size = tuple(
+            own or side for own, side in zip(network.sides, sides, strict=True)
+        )
+        self._resizes = self.image_size != sides
+        self._mean, self._std = np.float32(mean), np.float32(std)
+        self._probabilities = False
+        self.num_classes = network.classes
+        if self.num_classes is None:
+            outputs = self._probe()
+            self.num_classes = outputs.shape[-1]
+            # In logits, to be all positive and sum to 1 would be a rare accident.
+            self._probabilities = bool(
+                np.all(outputs >= 0) and np.all(np.abs(outputs.sum(-1) - 1) < UNIT)
+            )
+
+    def __call__(self, images):
+        """The teacher's answer to a batch, in inference mode and without gradient.
+
+        Args:
+            images: `(N, H, W, 3)`, normalised as the student's.
+
+        Returns:
+            `(N, classes)` float32 logits. Where the network ends in a softmax they
+            are the logarithm of it, which is the logits up to a constant.
+        """
+        images = ops.cast(images, "float32")
+        if self._resizes:
+            images = ops.image.resize(
+                images,
+                self.image_size,
+                interpolation="bilinear",
+                antialias=True,
+                data_format="channels_last",
+            )
+        images = self._network.prepare(images, self._mean, self._std)
+        outputs = ops.cast(self._network.call(images), "float32")
+        if self._probabilities:
+            outputs = ops.log(ops.maximum(outputs, SMALLEST))
+        return ops.stop_gradient(outputs)
+
+    def _probe(self):
+        """The answer to two images of noise, which shows what the network is."""
+        noise = np.random.default_rng(0).normal(size=(2, *self.image_size, 3))
+        try:
+            outputs = _ask(self, noise.astype("float32"))
+        except Exception as error:
+            raise InputError(
+                "The teacher cannot answer images of "
+                f"{self.image_size[0]}x{self.image_size[1]}: choose another. "
+                f"Received: {self.name!r} ({error})"
+            ) from error
+        shape = tuple(outputs.shape)
+        if len(shape) != 2:
+            raise InputError(
+                "A teacher answers with one vector of classes per image. "
+                f"Received: {self.name!r}, with outputs of shape {shape}"
+            )
+        return ops.convert_to_numpy(outputs)
+
+
+def _ask(function, images):
+    """One call as an engine makes it: compiled, and on TensorFlow in a replica.
+
+    Under JAX single operations take many seconds to compile; within a strategy a
+    SavedModel answers nowhere but in a replica.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)(images)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        strategy = tf.distribute.get_strategy()
+        run = tf.function(lambda x: strategy.run(function, (x,)), autograph=False)
+        return strategy.experimental_local_results(run(images))[0]
+    return function(images)
+
+
+def open_teacher(spec, *, num_classes, image_size, mean, std, class_names=None):
+    """Opens a teacher and checks that it can teach this student.
+
+    Within `tf.distribute`, call this inside the strategy's scope.
+
+    Args:
+        spec: path of a `.keras` file; folder of a SavedModel whose `serving_default`
+            takes float images (TensorFlow only); a name of `keras.applications`, such
+            as `resnet50`, with its ImageNet weights; or `NAME:FILE` with weights of
+            that architecture in a file. What kmlp's own runs wrote beside a file or
+            a SavedModel says how its images are normalised; without that, they are
+            as the student's.
+        num_classes: of the student.
+        image_size: height and width of the student's images; a teacher that sees
+            another size gets them resized.
+        mean, std: three numbers each, with which the student's images are normalised.
+        class_names: of the student, or `None`: not compared.
+
+    Returns:
+        The `Teacher`.
+
+    Raises:
+        InputError: nothing such there, unreadable, or other classes than the student's.
+    """
+    network = open_network(spec, num_classes)
+    teacher = Teacher(network, image_size=image_size, mean=mean, std=std)
+    if teacher.num_classes != num_classes:
+        raise InputError(
+            f"The teacher knows {teacher.num_classes:,} classes and the data have "
+            f"{num_classes:,}: choose a teacher of the same classes. "
+            f"Received: {spec!r}"
+        )
+    _compare_names(spec, network.class_names, class_names)
+    return teacher
+
+
+def _compare_names(spec, taught, learned):
+    if taught is None or learned is None or tuple(taught) == tuple(learned):
+        return
+    pairs = enumerate(zip(taught, learned))
+    number = next((i for i, (one, other) in pairs if one != other), 0)
+    raise InputError(
+        "The teacher's classes are not the data's: choose a teacher that was trained "
+        f"on the same. Received: {spec!r}, whose class {number} is {taught[number]!r} "
+        f"and not {learned[number]!r}"
+    )

@@ -1,0 +1,153 @@
+"""What a replica computes without touching a variable: gradients and answers.
+
+Everything is a function of the weights' values, so XLA can compile it on any number
+of replicas, and a step that comes to nothing has changed nothing.
+"""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from kmlp.training.engine.rules import seed_states
+from kmlp.training.engine.weight_names import frozen, is_float
+
+
+class Network:
+    """A model's forward and backward passes as pure functions.
+
+    Args:
+        model: a built `keras.Model`.
+        task: as `Engine.prepare` takes it.
+        accumulate: micro-batches of a batch.
+        synchronized: BatchNorm's statistics are taken over all replicas.
+
+    Attributes:
+        trainable: weights that are learned.
+        statistics: the other float weights; the first `moving` of them move in a
+            forward pass, the others are frozen.
+        generators: states of seed generators.
+    """
+
+    def __init__(self, model, task, accumulate, synchronized):
+        self.model, self.task = model, task
+        self.accumulate = accumulate
+        self.trainable = model.trainable_weights
+        others = [w for w in model.non_trainable_weights if is_float(w)]
+        still = frozen(model)
+        self.statistics = sorted(others, key=lambda weight: id(weight) in still)
+        self.moving = sum(id(weight) not in still for weight in others)
+        self.generators = seed_states(model)
+        self.norms = batch_norms(model) if synchronized else []
+
+    def values(self):
+        """`(weights, statistics)` as tensors, this replica's."""
+        return tuple(
+            [tf.convert_to_tensor(variable.value) for variable in variables]
+            for variables in (self.trainable, self.statistics)
+        )
+
+    def answers(self, weights, statistics, images):
+        """What the model gives in inference."""
+        with self._scope(weights, statistics):
+            return self.model(images, training=False)
+
+    def evaluated(self, weights, statistics, *batch):
+        """The task's sums over a batch of its evaluation."""
+        with self._scope(weights, statistics):
+            return self.task.evaluation(self.model, *batch)
+
+    def _scope(self, weights, statistics):
+        mapping = [*zip(self.trainable, weights), *zip(self.statistics, statistics)]
+        return keras.StatelessScope(state_mapping=mapping)
+
+    def gradients(
+        self, weights, statistics, factor, streams, images, targets, taught=None
+    ):
+        """Gradients over all micro-batches of a batch.
+
+        Args:
+            weights, statistics: as `values` gives them.
+            factor: of the loss.
+            streams: `(accumulate, generators, 2)`, states of the seed generators.
+            images, targets: of this replica, trees.
+            taught: a teacher's answer, or `None`.
+
+        Returns:
+            gradients of the losses' sum times `factor`; the statistics after the last
+            micro-batch; the task's sums.
+        """
+        batch = [x for x in (images, targets, taught) if x is not None]
+        if self.accumulate == 1:
+            return self._micro_batch(weights, statistics, factor, streams[0], *batch)
+        # (accumulate·b, …) -> (accumulate, b, …)
+        batch = tf.nest.map_structure(
+            lambda x: tf.reshape(x, (self.accumulate, -1, *x.shape[1:])), batch
+        )
+
+        def body(i, gradients, statistics, sums):
+            part = tf.nest.map_structure(lambda x: x[i], batch)
+            more, statistics, own = self._micro_batch(
+                weights, statistics, factor, streams[i], *part
+            )
+            gradients = [a + b for a, b in zip(gradients, more)]
+            return i + 1, gradients, statistics, sums + own
+
+        sums = tf.zeros(len(self.task.measures))
+        state = (0, [tf.zeros_like(w) for w in weights], statistics, sums)
+        if self.norms:
+            # Replicas cannot meet within a loop. One after the other saves memory.
+            for _ in range(self.accumulate):
+                with tf.control_dependencies([state[3]]):
+                    state = body(*state)
+        else:
+            state = tf.while_loop(
+                lambda i, *_: i < self.accumulate, body, state, parallel_iterations=1
+            )
+        return state[1:]
+
+    def _micro_batch(
+        self, weights, statistics, factor, states, images, targets, taught=None
+    ):
+        """Gradients, statistics and sums of one micro-batch."""
+        mapping = [
+            *zip(self.trainable, weights),
+            *zip(self.statistics, statistics),
+            *[
+                (variable, tf.cast(states[i], variable.dtype))
+                for i, variable in enumerate(self.generators)
+            ],
+        ]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(weights)
+            with keras.StatelessScope(state_mapping=mapping) as scope:
+                losses, sums = self.task.training(self.model, images, targets, taught)
+            loss = tf.reduce_sum(losses) * factor
+        gradients = tape.gradient(
+            loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        statistics = [scope.get_current_value(v) for v in self.statistics]
+        return gradients, statistics, sums
+
+
+def batch_norms(model):
+    """All BatchNormalization layers that learn, within other layers too."""
+    return [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    ]
+
+
+@contextlib.contextmanager
+def synchronized(norms):
+    """Inside, the norms take their statistics over all replicas when traced."""
+    # Set only meanwhile: configurations and exports are those of a single device.
+    before = [norm.synchronized for norm in norms]
+    try:
+        for norm in norms:
+            norm.synchronized = True
+        yield
+    finally:
+        for norm, value in zip(norms, before):
+            norm.synchronized = value

@@ -1,0 +1,89 @@
+"""A source made ready: what fits is read into memory and checked."""
+
+import dataclasses
+import os
+
+import tensorflow as tf
+
+from kmlp.data.decode import decode
+from kmlp.data.images import Memory
+from kmlp.data.reading import REMEDY, images, named, read_all
+from kmlp.errors import InputError
+from kmlp.training.input.crops import WHOLE_CROPS, square
+
+MEMORY_SHARE = 1 / 4
+
+
+def load(source, recipe):
+    """Reads a source's images into memory where they fit, and checks them.
+
+    They fit where all files take at most a quarter of the machine's memory. Then each
+    is decoded once. Where the recipe shows windows of the whole image, images are
+    kept as they are after resizing; else encoded, as only parts are decoded.
+
+    Args:
+        source: `Source` as it was opened.
+        recipe: `Recipe`; its `crop`, `interpolation` and `image_size` count.
+
+    Returns:
+        A `Source`, without what cannot be decoded where that is to be skipped. A
+        source that does not fit is returned as it is: its images are read, and
+        checked, while training.
+
+    Raises:
+        InputError: images that cannot be decoded, a class of nothing else, or nothing
+            to train on.
+    """
+    if source.train is None:
+        raise InputError(f"There are no images to train on. Received: {source.name}")
+    splits = source.splits
+    if sum(split.store.size_in_bytes() for split in splits.values()) > allowance():
+        return source
+    loaded, places, lost = {}, [], []
+    for name, split in splits.items():
+        keep = _kept(recipe, split.count) if name == "train" else _checked
+        if split.store.in_memory and keep is _checked:
+            loaded[name] = split
+            continue
+        if not split.store.in_memory:
+            print(f"Reading {images(split.count)}: {split.name}", flush=True)
+        kept, labels, failed = read_all(split, keep)
+        if failed.size:
+            places += [split.store.place(index) for index in failed]
+            empty = set(range(len(source.class_names))) - set(labels.tolist())
+            lost += [f"{split.name}/{source.class_names[label]}" for label in empty]
+        with tf.device("CPU"):
+            store = Memory(tf.constant(kept), labels)
+        loaded[name] = dataclasses.replace(split, store=store)
+    if not places:
+        return dataclasses.replace(source, **loaded)
+    if source.validation.on_corrupt == "stop":
+        raise InputError(
+            f"{images(len(places))} cannot be decoded: {REMEDY}. "
+            f"Received: {named(places)}"
+        )
+    if lost:
+        raise InputError(
+            "No image of a class can be decoded: replace what is damaged. "
+            f"Received: {sorted(lost)[0]!r}, {named(places)}"
+        )
+    print(f"Skipped {images(len(places))}: {named(places)}")
+    return dataclasses.replace(source, skipped=tuple(places), **loaded)
+
+
+def allowance():
+    """How many bytes of images may be kept in memory."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return memory * MEMORY_SHARE
+
+
+def _kept(recipe, count):
+    size = recipe.image_size
+    if recipe.crop not in WHOLE_CROPS or 3 * count * size**2 > allowance():
+        return _checked
+    return lambda image: square(image, size, recipe.interpolation)
+
+
+def _checked(image):
+    with tf.control_dependencies([decode(image)]):
+        return tf.identity(image)

@@ -1,0 +1,127 @@
+"""Mixup and CutMix: a batch blended with itself in reverse, images and targets."""
+
+import functools
+
+import tensorflow as tf
+
+from kmlp.training.input.compilation import compiled
+
+_STREAM = 3
+
+
+def mix(
+    images,
+    labels,
+    classes,
+    seed,
+    *,
+    smoothing,
+    mixup,
+    cutmix,
+    probability,
+    switch_probability,
+):
+    """Mixes a batch by mixup or CutMix, one draw for the whole batch.
+
+    Args:
+        images: `(B, H, W, 3)` float32; B may be odd, the middle image then meets
+            itself.
+        labels: `(B,)` integers.
+        classes: how many there are, K.
+        seed: `(2,)` integers.
+        smoothing: share of each target that is spread over all classes.
+        mixup, cutmix: alpha of Beta(alpha, alpha), of which the share that an image
+            keeps of itself is drawn; zero for never.
+        probability: of mixing at all.
+        switch_probability: of CutMix where both are on.
+
+    Returns:
+        Images `(B, H, W, 3)` and targets `(B, K)`, float32.
+
+    References:
+        Zhang et al., "mixup: Beyond Empirical Risk Minimization"; Yun et al.,
+        "CutMix"; timm's `Mixup`, mode "batch".
+    """
+    targets = smoothed(labels, classes, smoothing)
+    if not (mixup or cutmix) or not probability:
+        return images, targets
+    seed = tf.random.fold_in(seed, _STREAM)
+    draws = tf.random.stateless_uniform((4,), seed, dtype=tf.float64)
+    applied, switch, row, column = tf.unstack(draws)
+    if mixup and cutmix:
+        cutting = switch < switch_probability
+    else:
+        cutting = tf.constant(bool(cutmix))
+    alpha = tf.where(cutting, float(cutmix), float(mixup))
+    share = _beta(alpha, tf.random.fold_in(seed, 1))
+    share = tf.where(applied < probability, share, 1.0)
+    kept = tf.cond(
+        cutting,
+        lambda: outside(share, row, column, *tf.unstack(tf.shape(images)[1:3])),
+        lambda: tf.fill(tf.shape(images)[1:3], tf.cast(share, images.dtype)),
+    )
+    return _compiled()(images, targets, kept)
+
+
+def smoothed(labels, classes, smoothing):
+    """Targets `(B, K)`, float32: `smoothing / K` everywhere, the rest at the label."""
+    off = smoothing / classes
+    return tf.one_hot(labels, classes, on_value=1 - smoothing + off, off_value=off)
+
+
+def outside(share, row, column, height, width):
+    """CutMix's rectangle, as the image's kept part.
+
+    The rectangle has the image's shape and a `1 - share` of its area; its centre may
+    lie anywhere, and what lies outside of the image is cut off.
+
+    Args:
+        share: in 0…1, float64.
+        row, column: in 0…1, of the centre, float64.
+        height, width: int32.
+
+    Returns:
+        `(height, width)` float32, one where the image stays.
+    """
+    ratio = tf.sqrt(1 - share)
+
+    def covered(draw, side):
+        length = tf.cast(tf.cast(side, ratio.dtype) * ratio, tf.int32)
+        centre = tf.cast(tf.cast(side, draw.dtype) * draw, tf.int32)
+        first = centre - length // 2
+        position = tf.range(side)
+        return (position >= first) & (position < first + length)
+
+    inside = covered(row, height)[:, None] & covered(column, width)
+    return 1 - tf.cast(inside, tf.float32)
+
+
+def mixed(images, targets, kept):
+    """The batch blended with itself in reverse.
+
+    Args:
+        images: `(B, H, W, 3)` float32.
+        targets: `(B, K)` float32.
+        kept: `(H, W)` float32, the share that every pixel keeps of itself; targets
+            keep the mean.
+
+    Returns:
+        Images and targets of the same shapes.
+    """
+    share = tf.cast(tf.reduce_mean(tf.cast(kept, tf.float64)), tf.float32)
+    weights = kept[..., None]
+    images = weights * images + (1 - weights) * tf.reverse(images, [0])
+    return images, share * targets + (1 - share) * tf.reverse(targets, [0])
+
+
+@functools.cache
+def _compiled():
+    return compiled(mixed)
+
+
+def _beta(alpha, seed):
+    """A draw of Beta(alpha, alpha), float64."""
+    alpha = tf.cast(alpha, tf.float64)
+    draws = tf.random.stateless_gamma((2,), seed, alpha=alpha, dtype=alpha.dtype)
+    first, second = tf.unstack(draws)
+    return first / (first + second)

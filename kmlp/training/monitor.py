@@ -1,0 +1,201 @@
+"""What a person sees of a run: progress bars, CSV files, TensorBoard."""
+
+import csv
+import importlib.util
+import sys
+import time
+
+import numpy as np
+
+from kmlp.artifacts.run_curves import HISTORY, STEPS
+from kmlp.atomic import new_file
+from kmlp.console import progress_bar
+
+BOARD = "tensorboard"
+SHOWN_IMAGES = 16
+
+
+class Monitor:
+    """Writes down a run as it goes.
+
+    Args:
+        folder: of the run; `None` on a worker that is not the chief: nothing is
+            shown or written.
+        batch_size: images per step over all workers.
+        steps_per_epoch, epochs: of the whole run.
+        rate_at: function of a step to its learning rate.
+        every: steps between two rows of `steps.csv` and TensorBoard.
+        first_images: function without arguments to images as the model sees them,
+            shown at the beginning of a run; `None`: none are.
+    """
+
+    def __init__(
+        self,
+        folder,
+        *,
+        batch_size,
+        steps_per_epoch,
+        epochs,
+        rate_at,
+        every,
+        first_images=None,
+    ):
+        self.folder = folder
+        self.batch_size = batch_size
+        self.steps_per_epoch = steps_per_epoch
+        self.epochs = epochs
+        self.rate_at = rate_at
+        self.every = every
+        self.first_images = first_images
+        self._bar = None
+        self._board = None
+
+    def begin(self, step):
+        """Starts at a step; rows of steps that are to come again go."""
+        self._clock, self._clocked = time.perf_counter(), step
+        self._last = {}
+        if self.folder is None:
+            return
+        rows = [row for row in _read(self.folder / STEPS) if int(row["step"]) <= step]
+        if rows:
+            _write(self.folder / STEPS, rows)
+        else:
+            (self.folder / STEPS).unlink(missing_ok=True)
+        # Where nothing else needs TensorFlow, curves are no reason to import it.
+        if sys.modules.get("tensorflow") and importlib.util.find_spec("tensorboard"):
+            import tensorflow as tf
+
+            self._board = tf.summary.create_file_writer(str(self.folder / BOARD))
+            if step == 0 and self.first_images is not None:
+                self._show(self.first_images()[:SHOWN_IMAGES])
+
+    def epoch(self, number, done):
+        """Opens the progress bar of an epoch, `done` steps into it."""
+        if self.folder is None:
+            return
+        self._bar = progress_bar(
+            self.steps_per_epoch * self.batch_size,
+            "img",
+            initial=done * self.batch_size,
+            desc=f"Epoch {number}/{self.epochs}",
+            unit_scale=True,
+        )
+
+    def steps(self, step, values):
+        """Takes the values of the steps up to `step`, arrays of one entry each."""
+        count = len(values["loss"])
+        self._last = {name: float(array[-1]) for name, array in values.items()}
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._postfix(step), refresh=False)
+            self._bar.update(count * self.batch_size)
+        # Rows stand at fixed steps, wherever the pieces of the run begin.
+        due = [s for s in range(step - count + 1, step + 1) if s % self.every == 0]
+        if self.folder is None or not due:
+            return
+        now = time.perf_counter()
+        speed = (step - self._clocked) * self.batch_size / max(now - self._clock, 1e-9)
+        self._clock, self._clocked = now, step
+        rows = []
+        for at in due:
+            index = at - (step - count) - 1
+            row = {
+                "step": at,
+                **{k: float(v[index]) for k, v in values.items() if k != "finite"},
+                "learning_rate": float(self.rate_at(at - 1)),
+            }
+            rows.append(row)
+            self._scalars("train", at, {**row, "images_per_second": speed})
+        _append(self.folder / STEPS, rows)
+
+    def epoch_end(self, history):
+        """Closes an epoch; the last row of `history` is its own."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if self.folder is None:
+            return
+        row = history[-1]
+        _write(self.folder / HISTORY, history)
+        self._scalars("epoch", row["step"], row)
+        if self._board is not None:
+            self._board.flush()
+        figures = [
+            f"{name} {_shown(name, value)}"
+            for name, value in row.items()
+            if name not in ("epoch", "step", "seconds", "images_per_second")
+        ]
+        figures += [f"{row['images_per_second']:,.0f} images/s", self._left(row)]
+        print(
+            f"Epoch {row['epoch']}/{self.epochs}: {', '.join(figures)}",
+            flush=True,
+        )
+
+    def close(self):
+        """Closes what is open; safe to call twice."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def _show(self, images):
+        """Puts images on the board, scaled to the full range."""
+        import tensorflow as tf
+
+        images = np.asarray(images, "float32")
+        low, high = images.min(), images.max()
+        images = (images - low) / max(high - low, 1e-6)
+        with self._board.as_default():
+            tf.summary.image("augmented", images, step=0, max_outputs=len(images))
+
+    def _postfix(self, step):
+        return f"loss {self._last['loss']:.4f}, rate {self.rate_at(step - 1):.2e}"
+
+    def _left(self, row):
+        epochs = self.epochs - row["epoch"]
+        seconds = epochs * row["seconds"]
+        if not epochs:
+            return "done"
+        minutes, seconds = divmod(round(seconds), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02} left"
+
+    def _scalars(self, group, step, values):
+        if self._board is None:
+            return
+        import tensorflow as tf
+
+        with self._board.as_default():
+            for name, value in values.items():
+                if name not in ("step", "epoch"):
+                    tf.summary.scalar(f"{group}/{name}", value, step=step)
+
+
+def _shown(name, value):
+    """A figure as `Task` has them: a loss as a number, another as a percentage."""
+    loss = name.endswith("loss") or not 0 <= value <= 1
+    return f"{value:.4f}" if loss else f"{value:.2%}"
+
+
+def _read(path):
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        # A line that a power cut left incomplete is of a step that comes again.
+        return [row for row in csv.DictReader(file) if None not in row.values()]
+
+
+def _append(path, rows):
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[-1]))
+        if not file.tell():
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def _write(path, rows):
+    with new_file(path) as draft, open(draft, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[-1]))
+        writer.writeheader()
+        writer.writerows(rows)

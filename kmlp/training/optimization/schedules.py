@@ -1,0 +1,111 @@
+"""The learning rate over a run: linear warm-up, cosine, cool-down."""
+
+import math
+
+import keras
+from keras import ops
+
+from kmlp.recipes.resolution import scaled_rates
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """A rate that rises linearly, falls along half a cosine and stays.
+
+    At time t the rate is `warmup_rate + (peak - warmup_rate) t / warmup` while
+    t < warmup, then `final + (peak - final) (1 + cos(pi (t - s) / (T - s))) / 2`, with
+    T the epochs and s where the cosine starts, and `final` from T on.
+
+    Args:
+        peak, warmup_rate, final_rate: rates, not scaled further.
+        epochs: of the cosine, T.
+        warmup_epochs: may be a fraction.
+        steps_per_epoch: updates in an epoch.
+        by: `"step"`: t counts steps, the warm-up is rounded to whole ones; `"epoch"`:
+            t counts finished epochs, within which the rate stands.
+        cosine_from: `"start"`: s = 0, as in timm, so that the cosine begins a little
+            under the peak; `"warmup"`: s is the end of the warm-up, as in
+            `keras.optimizers.schedules.CosineDecay`.
+
+    Reference: Loshchilov and Hutter, 2017, SGDR, Eq. 5.
+    """
+
+    def __init__(
+        self,
+        peak,
+        *,
+        epochs,
+        steps_per_epoch,
+        warmup_epochs=0,
+        warmup_rate=0.0,
+        final_rate=0.0,
+        by="step",
+        cosine_from="start",
+    ):
+        super().__init__()
+        self.peak = peak
+        self.epochs = epochs
+        self.steps_per_epoch = steps_per_epoch
+        self.warmup_epochs = warmup_epochs
+        self.warmup_rate = warmup_rate
+        self.final_rate = final_rate
+        self.by = by
+        self.cosine_from = cosine_from
+
+    def __call__(self, step):
+        """Rates, float32, of the shape of `step`, an integer or integers."""
+        time = ops.convert_to_tensor(step)
+        if self.by == "epoch":
+            time = ops.floor_divide(time, self.steps_per_epoch)
+            unit, warmup = 1, self.warmup_epochs
+        else:
+            unit = self.steps_per_epoch
+            warmup = round(self.warmup_epochs * unit)
+        end = self.epochs * unit
+        start = warmup if self.cosine_from == "warmup" else 0
+        # Counted from the end, in integers, and squared: float32 then loses nothing
+        # where the cosine is flat.
+        left = ops.cast(ops.maximum(end - time, 0), "float32")
+        time = ops.cast(time, "float32")
+        left = ops.sin(math.pi / 2 / max(end - start, 1) * left)
+        rate = self.final_rate + (self.peak - self.final_rate) * ops.square(left)
+        if not warmup:
+            return rate
+        slope = (self.peak - self.warmup_rate) / warmup
+        return ops.where(time < warmup, self.warmup_rate + slope * time, rate)
+
+    def rate_at(self, step):
+        """The rate at a step as a Python float."""
+        return float(ops.convert_to_numpy(self(step)))
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "epochs": self.epochs,
+            "steps_per_epoch": self.steps_per_epoch,
+            "warmup_epochs": self.warmup_epochs,
+            "warmup_rate": self.warmup_rate,
+            "final_rate": self.final_rate,
+            "by": self.by,
+            "cosine_from": self.cosine_from,
+        }
+
+
+def make_schedule(recipe, steps_per_epoch, global_batch=None):
+    """The schedule of a resolved recipe, its rates scaled by the batch.
+
+    Args:
+        steps_per_epoch: updates in an epoch.
+        global_batch: images per update over all replicas; `None`: the recipe's.
+    """
+    peak, warmup_rate, final_rate = scaled_rates(recipe, global_batch)
+    return WarmupCosine(
+        peak,
+        epochs=recipe.epochs,
+        steps_per_epoch=steps_per_epoch,
+        warmup_epochs=recipe.warmup_epochs,
+        warmup_rate=warmup_rate,
+        final_rate=final_rate,
+        by=recipe.schedule_by,
+        cosine_from=recipe.cosine_from,
+    )

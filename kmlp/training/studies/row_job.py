@@ -1,0 +1,206 @@
+"""One row of a study: its recipe, its data and its network."""
+
+import dataclasses
+import functools
+import random
+import types
+
+import keras
+import numpy as np
+
+from kmlp.errors import InputError
+from kmlp.recipes import resolve, to_json
+from kmlp.statistics import IMAGENET
+from kmlp.training.choices import chosen_recipe
+from kmlp.training.distillation.objective import Objective
+from kmlp.training.engine.cluster import per_replica_batch
+from kmlp.training.engine.engine import Options
+from kmlp.training.input.array_batches import (
+    check,
+    training_batches,
+    validation_batches,
+)
+from kmlp.training.networks import build
+from kmlp.training.optimization import make_optimizer, make_schedule
+from kmlp.training.studies.study_backends import tensorflow_data
+from kmlp.training.tasks.classification import Classification
+
+# Steps that go without coming back to Python: some of them take a few milliseconds.
+QUEUED = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class RowJob:
+    """A row's run, resolved, as `kmlp.training.run.train` takes it.
+
+    Attributes:
+        study: `Study`.
+        row: of its rows.
+        options: of the command line.
+        recipe: with all that the command line and the scale changed.
+        data: `Packed`, already cut to the scale.
+        engine: on the devices.
+    """
+
+    study: object
+    row: object
+    options: object
+    recipe: object
+    data: object
+    engine: object
+    averaged = False
+
+    @property
+    def short(self):
+        """The row's own name."""
+        return self.row.name.rpartition("/")[2]
+
+    @property
+    def epochs(self):
+        """With cool-down."""
+        return self.recipe.epochs + self.recipe.cooldown_epochs
+
+    @property
+    def steps_per_epoch(self):
+        """Full batches."""
+        return len(self.data.train_labels) // self.recipe.batch_size
+
+    @property
+    def batch_size(self):
+        """Of one replica."""
+        recipe = self.recipe
+        return per_replica_batch(
+            recipe.batch_size, self.engine.replicas, recipe.accumulate
+        )
+
+    def training_data(self, step):
+        """A function that makes the training data from `step` on."""
+        data = self.data
+        batches = functools.partial(
+            training_batches,
+            data.train_images,
+            data.train_labels,
+            self.recipe,
+            classes=len(data.class_names),
+            batch_size=self.batch_size,
+            global_batch=self.recipe.batch_size,
+            start_step=step,
+            seed=self.options.seed,
+        )
+        return self._made(batches)
+
+    def validation_data(self):
+        """The test images."""
+        return self._made(
+            lambda: validation_batches(
+                self.data.test_images,
+                self.data.test_labels,
+                self.recipe,
+                self.batch_size,
+                self.engine.local_replicas,
+            )
+        )()
+
+    def _made(self, batches):
+        if keras.backend.backend() == "tensorflow":
+            return lambda: tensorflow_data(batches)
+        return batches
+
+    def network(self, dtype):
+        """The row's network with fresh weights of the seed."""
+        reseed(self.options.seed)
+        return build(
+            self.row.name,
+            len(self.data.class_names),
+            self.recipe.image_size,
+            self.recipe,
+            dtype=dtype,
+            overrides=self.study.smaller(self.row),
+        )
+
+    def identity(self):
+        """What decides the row's result: neither backend nor devices do."""
+        family, arguments = self.study.arguments(self.row)
+        return {
+            "row": self.row.name,
+            "class": family.__name__,
+            "arguments": {name: str(value) for name, value in arguments.items()},
+            "recipe": to_json(self.recipe),
+            "data": self.data.content,
+            "images": [len(self.data.train_labels), len(self.data.test_labels)],
+            "seed": self.options.seed,
+            "precision": self.options.precision,
+            "scale": self.study.scale.name,
+        }
+
+    def prepare(self):
+        """Gives the engine all that a step needs; returns the schedule of the rate."""
+        recipe, options = self.recipe, self.options
+        schedule = make_schedule(recipe, self.steps_per_epoch)
+        with self.engine.scope():
+            model = self.network(options.precision)
+            self.engine.prepare(
+                model,
+                make_optimizer(recipe, model, schedule),
+                Classification(Objective()),
+                Options(
+                    clip_norm=recipe.clip_norm,
+                    ema=recipe.ema,
+                    accumulate=recipe.accumulate,
+                    precision=options.precision,
+                    xla=options.xla,
+                    steps_per_execution=max(options.steps_per_execution, QUEUED),
+                    sync_batchnorm=recipe.sync_batchnorm,
+                    seed=options.seed,
+                ),
+            )
+        return schedule
+
+
+def resolve_row(study, row, options, engine, data):
+    """A row's `RowJob`.
+
+    Raises:
+        InputError: a recipe or batch that cannot be worked with.
+    """
+    count = len(data.train_labels)
+    recipe = resolve(
+        row_recipe(study, row, options),
+        images=count,
+        mean=IMAGENET.mean,
+        std=IMAGENET.std,
+    )
+    check(recipe)
+    if count < recipe.batch_size:
+        raise InputError(
+            f"A batch takes more images than there are to train on, {count:,} images: "
+            f"lower batch_size. Received: batch_size={recipe.batch_size}"
+        )
+    job = RowJob(study, row, options, recipe, data, engine)
+    per_replica_batch(recipe.batch_size, engine.replicas, recipe.accumulate)
+    return job
+
+
+def row_recipe(study, row, options):
+    """The recipe of a row with what the command line and the scale change."""
+    changed = vars(options) | {"arch": row.name, "data": str(options.data)}
+    if options.epochs is None:
+        changed["epochs"] = study.scale.epochs
+    # Whatever the table, its images here are small.
+    small = types.SimpleNamespace(small=True)
+    recipe, _ = chosen_recipe(types.SimpleNamespace(**changed), source=small)
+    return recipe
+
+
+def reseed(seed):
+    """Seeds what fresh weights are drawn from, without importing TensorFlow for it."""
+    if keras.backend.backend() == "tensorflow":
+        keras.utils.set_random_seed(seed)
+        return
+    # Keras' initializers draw their own seeds from Python's generator.
+    random.seed(seed)
+    np.random.seed(seed)
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.manual_seed(seed)

@@ -1,0 +1,154 @@
+"""What a study is: rows of a table of ablations, and how large they are trained."""
+
+import dataclasses
+import difflib
+import types
+
+from kmlp.errors import InputError
+from kmlp.models.ablations import ABLATIONS
+from kmlp.models.registry import variant
+from kmlp.recipes.choosing import LARGEST_SMALL
+
+NONE = "_none"  # how the row ends from which gains are counted
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How large a study is.
+
+    Attributes:
+        name: for people and folders.
+        training, test: images in all; `None`: all there are.
+        epochs: `None`: the recipe's.
+        arguments: `{class: arguments}` that make its networks smaller; `None`: they
+            are the table's own.
+    """
+
+    name: str
+    training: int | None = None
+    test: int | None = None
+    epochs: int | None = None
+    arguments: dict | None = None
+
+
+# Smoke is a rehearsal: eight rows of Table 4 in a quarter of an hour on two cores.
+SCALES = types.MappingProxyType(
+    {
+        "full": Scale("full"),
+        "smoke": Scale(
+            "smoke",
+            training=10_000,
+            test=2000,
+            epochs=8,
+            arguments={
+                "RepMLPNet": {
+                    "depths": (1, 1),
+                    "widths": (32, 64),
+                    "share_sets": (4, 8),
+                },
+                # With patches of 2 so narrow a network learns little but colours.
+                "ResMLP": {"depth": 4, "width": 64, "patch_size": 4},
+            },
+        ),
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A table of ablations, to be trained.
+
+    Attributes:
+        name: `paper/table`.
+        rows: of `kmlp.models.ablations`, in the table's order.
+        scale: `Scale`.
+    """
+
+    name: str
+    rows: tuple
+    scale: Scale
+
+    @property
+    def folder(self):
+        """Name of the study's folder."""
+        suffix = "" if self.scale.name == "full" else f"-{self.scale.name}"
+        return self.name.replace("/", "_") + suffix
+
+    def arguments(self, row):
+        """`(class, arguments)` of a row's network at this scale."""
+        family, arguments = variant(row.name)
+        return family, {**arguments, **self.smaller(row)}
+
+    def smaller(self, row):
+        """The arguments of a row's network that the scale decides."""
+        if self.scale.arguments is None:
+            return {}
+        return self.scale.arguments[variant(row.name)[0].__name__]
+
+    def reference(self, row):
+        """The row from which another's gain is counted: without what is studied."""
+        alike = [r for r in self.rows if r.architecture == row.architecture]
+        return next((r for r in alike if r.name.endswith(NONE)), alike[0])
+
+
+def tables():
+    """Names of all tables of ablations, `paper/table`."""
+    return list(dict.fromkeys(name.rpartition("/")[0] for name in ABLATIONS))
+
+
+def listed():
+    """Text for the terminal: the tables that a study can train."""
+    lines = []
+    for name in tables():
+        rows = rows_of(name)
+        others = sum(n.startswith(f"{name}/") for n in ABLATIONS) - len(rows)
+        more = f" ({others} more are for larger images)" if others else ""
+        lines.append(f"{name:22} {len(rows):3} rows{more}")
+    return "\n".join(lines)
+
+
+def rows_of(name):
+    """The rows of a table that are trained together.
+
+    Where a table has networks made for small images beside others, those alone.
+    """
+    rows = [row for row in ABLATIONS.values() if row.name.rpartition("/")[0] == name]
+    small = [row for row in rows if made_for(row) <= LARGEST_SMALL]
+    return tuple(small or rows)
+
+
+def made_for(row):
+    """Height of the images that a row's network is made for."""
+    return variant(row.name)[1].get("input_shape", (224,))[0] or 224
+
+
+def find(name, scale):
+    """A study by name.
+
+    Args:
+        name: `paper/table`.
+        scale: of `SCALES`.
+
+    Raises:
+        InputError: no such table or scale, or a table whose networks the scale does not
+            know.
+    """
+    known = tables()
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+        choose = " or ".join(near) or f"one of {', '.join(known)}"
+        raise InputError(f"Unknown study: choose {choose}. Received: --study {name}")
+    if scale not in SCALES:
+        raise InputError(
+            f"The scale is one of {', '.join(SCALES)}. Received: --scale {scale}"
+        )
+    study = Study(name, rows_of(name), SCALES[scale])
+    smaller = study.scale.arguments
+    if smaller is not None:
+        families = {variant(row.name)[0].__name__ for row in study.rows}
+        if unknown := sorted(families - set(smaller)):
+            raise InputError(
+                f"--scale {scale} is for networks of {' and '.join(sorted(smaller))}: "
+                f"leave it out. Received: --study {name}, of {', '.join(unknown)}"
+            )
+    return study

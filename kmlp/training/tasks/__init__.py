@@ -1,0 +1,1 @@
+"""What a run trains for: its data, network, loss, score and pictures."""

@@ -1,1 +1,0 @@
-"""Scripts that train, and what they are made of."""

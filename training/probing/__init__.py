@@ -1,5 +1,0 @@
-"""What frozen features are worth: k nearest neighbours, logistic regression."""
-
-from training.probing.job import run
-
-__all__ = ["run"]

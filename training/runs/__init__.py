@@ -1,1 +1,0 @@
-"""Runs that cannot be lost: their folder, their checkpoints, their loop."""
