@@ -8,16 +8,20 @@ import numpy as np
 from keras.src.callbacks.monitor_callback import MonitorCallback
 
 from kmlp.artifacts import origin
-from kmlp.artifacts.running import difference, load_saved_model, load_tflite, run_model
-from kmlp.artifacts.signature import input_specs
+from kmlp.artifacts.running import (
+    difference,
+    input_specs,
+    load_saved_model,
+    load_tflite,
+    run_model,
+)
 from kmlp.atomic import check_writable, new_version
 from kmlp.averages import Averages, average_pairs
 from kmlp.errors import InputError, RunError
 from kmlp.export.evidence import audited
 from kmlp.export.offer import offer
-from kmlp.export.precision import in_float32
+from kmlp.export.precision import in_float32, outside_strategy
 from kmlp.export.saved_model import inference_form, write_saved_model
-from kmlp.export.scope import outside_strategy
 from kmlp.export.tflite import check_options, write_tflite
 
 __all__ = ["MergeAndExport"]

@@ -1,7 +1,129 @@
-"""`merge`: a trained model in, its inference form out."""
+"""Rebuilding a model layer by layer, nested models included."""
+
+import inspect
+
+import keras
 
 from kmlp.errors import InputError
-from kmlp.rewriting import rewrite
+from kmlp.layers.layer import copy, remade
+
+# What a model knows of its images, its classes and its weights.
+_KEPT = ("preprocessing", "class_names", "weights_source", "num_classes", "task")
+
+
+def rewrite(layer, replace):
+    """A new model whose layers are replacements or copies of a model's.
+
+    Args:
+        layer: a built `keras.Model` or `keras.Layer`; it is left untouched.
+        replace: called with every layer that is no model; returns its built
+            replacement, or `None` where it has none. Layers without a
+            replacement are copied with their weights, and their parts are
+            replaced where a part has a replacement of its own.
+
+    Returns:
+        The new model or layer; `pyramid_outputs` of a model is kept, and what it
+        knows of its images, classes and weights.
+    """
+    if not isinstance(layer, keras.Layer):
+        return layer  # a bare operation of a graph, such as x + y
+    if isinstance(layer, keras.Model):
+        if isinstance(layer, keras.Sequential) or hasattr(layer, "operations"):
+            return _rewrite_graph(layer, replace)
+        return _rewrite_parts(layer, replace)
+    replacement = replace(layer)
+    if replacement is not None:
+        return replacement
+    return _rewrite_parts(layer, replace)
+
+
+def _rewrite_graph(model, replace):
+    pyramid = getattr(model, "pyramid_outputs", None)
+    if not pyramid:
+        return _marked(_clone(model, replace), model)
+    # The pyramid's tensors are further outputs while the graph is rebuilt.
+    outputs = {"outputs": model.outputs, "pyramid": dict(pyramid)}
+    twin = _clone(keras.Model(model.inputs, outputs, name=model.name), replace)
+    outputs = twin.output["outputs"]
+    rewritten = keras.Model(
+        twin.inputs[0] if len(twin.inputs) == 1 else twin.inputs,
+        outputs[0] if len(outputs) == 1 else outputs,
+        name=model.name,
+    )
+    rewritten.pyramid_outputs = twin.output["pyramid"]
+    return _marked(rewritten, model)
+
+
+def _marked(twin, model):
+    """The twin with what a model knows beside its graph."""
+    for name in _KEPT:
+        if hasattr(model, name):
+            setattr(twin, name, getattr(model, name))
+    return twin
+
+
+def _clone(model, replace):
+    def convert(layer):
+        return rewrite(layer, replace)
+
+    if isinstance(model, keras.Sequential):
+        return keras.models.clone_model(model, clone_function=convert)
+    return keras.models.clone_model(model, clone_function=convert, call_function=_call)
+
+
+def _call(layer, *args, **kwargs):
+    """Calls a layer as its original was called, less what it does not take.
+
+    A graph records `training` and `mask` for a BatchNorm; the affine layer that
+    replaces it knows neither.
+    """
+    taken = inspect.signature(layer.call).parameters
+    return layer(*args, **{k: v for k, v in kwargs.items() if k in taken})
+
+
+def _rewrite_parts(layer, replace):
+    """A copy of a layer or subclassed model with its parts rewritten.
+
+    Parts are found where Keras tracks them: attributes, and lists, tuples and
+    dictionaries that attributes hold.
+    """
+    if not any(_replaceable(part, replace) for part in layer._flatten_layers()):
+        return copy(layer)
+    twin = remade(layer, layer.get_config())
+    for kind in ("_trainable_variables", "_non_trainable_variables"):
+        for new, old in zip(getattr(twin, kind), getattr(layer, kind), strict=True):
+            new.assign(old)
+    # PyTorch's modules keep their parts apart from other attributes.
+    attributes = {**vars(layer), **vars(layer).get("_modules", {})}
+    parts = {
+        name: value
+        for name, value in attributes.items()
+        if not name.startswith("_") and _holds_layers(value)
+    }
+    # A built layer refuses new parts; these take the place of their equals. Keras knows
+    # those by their addresses, and would take a new part for the freed one that it
+    # stands in place of in memory.
+    twin._tracker.unlock()
+    for part in list(twin._layers):
+        twin._tracker.untrack(part)
+    for name, value in parts.items():
+        setattr(twin, name, _rewrite_value(value, replace))
+    twin._tracker.lock()
+    return twin
+
+
+def _replaceable(layer, replace):
+    return not isinstance(layer, keras.Model) and replace(layer) is not None
+
+
+def _holds_layers(value):
+    return any(isinstance(v, keras.Layer) for v in keras.tree.flatten(value))
+
+
+def _rewrite_value(value, replace):
+    return keras.tree.map_structure(
+        lambda v: rewrite(v, replace) if isinstance(v, keras.Layer) else v, value
+    )
 
 
 def merge(model):

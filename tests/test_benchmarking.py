@@ -21,9 +21,7 @@ from kmlp.benchmarking import (
     table,
 )
 from kmlp.benchmarking.form_benchmark import Benchmark
-from kmlp.benchmarking.reasons import reasons
-from kmlp.benchmarking.tflite_operations import Operations, operations
-from kmlp.benchmarking.verdicts import ratio, verdicts
+from kmlp.benchmarking.verdicts import Operations, operations, ratio, reasons, verdicts
 from kmlp.commands import main
 from kmlp.pytorch.counterparts import counterpart
 

@@ -1,15 +1,7 @@
 """What a model costs and what it has learned."""
 
-from kmlp.analysis import (
-    features,
-    injection,
-    locality,
-    saliency,
-    sparsity,
-    spatial,
-)
-from kmlp.analysis.complexity import LayerProfile, Profile, profile
-from kmlp.analysis.stages import StageProfile
+from kmlp.analysis import features, injection, saliency, sparsity, spatial
+from kmlp.analysis.complexity import LayerProfile, Profile, StageProfile, profile
 
 __all__ = [
     "LayerProfile",

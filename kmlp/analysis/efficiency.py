@@ -3,8 +3,7 @@
 import dataclasses
 import gc
 
-from kmlp.analysis.complexity import profile
-from kmlp.analysis.shapes import shapes_only
+from kmlp.analysis.complexity import profile, shapes_only
 from kmlp.errors import InputError
 from kmlp.models import create_model
 from kmlp.models.reported import Reported, reported

@@ -6,8 +6,15 @@ import keras
 import numpy as np
 
 from kmlp.analysis.gradients import evaluated
-from kmlp.analysis.graphs import calls_of, graph_of
-from kmlp.analysis.maps import checked_images, find_map, maps_of, pyramid_of, run_graph
+from kmlp.analysis.maps import (
+    calls_of,
+    checked_images,
+    find_map,
+    graph_of,
+    maps_of,
+    pyramid_of,
+    run_graph,
+)
 
 # Of networks of one resolution: as many maps as the others have stages.
 DEPTHS = 4

@@ -6,8 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmlp.analysis.graphs import calls_of, graph_of
-from kmlp.analysis.maps import run_graph
+from kmlp.analysis.maps import calls_of, graph_of, run_graph
 from kmlp.errors import InputError
 from kmlp.layers import ClassifierHead
 

@@ -8,8 +8,7 @@ import re
 
 import keras
 
-from kmlp.analysis.graph_operations import names
-from kmlp.analysis.tracing import Value
+from kmlp.analysis.tracing import Value, names
 
 # Nothing is computed: the output is the input, or the same values under another shape.
 _VIEWS = names(

@@ -1,9 +1,4 @@
-"""A model's primitive operations in the order in which they run, by shapes alone.
-
-A layer's own `call` on symbolic tensors records what it does, layers within it as one
-operation each; they are opened alike until Keras' own layers and operations are left.
-Nothing is computed and no layer is changed. Everything is as in inference.
-"""
+"""What Keras' layers and operations are to one who follows what a model does."""
 
 import contextlib
 import dataclasses
@@ -12,14 +7,70 @@ import math
 import keras
 from keras.src.backend import AutocastScope
 
-from kmlp.analysis.graph_operations import (
-    is_composite,
-    is_product,
-    kind_of,
-    multiplies,
-    tensors_in,
+from kmlp.analysis.maps import graph_of, ordered_nodes
+
+
+def names(text):
+    """The words of a text, as a set."""
+    return frozenset(text.split())
+
+
+# Keras' operations that are matrix products or convolutions.
+_PRODUCTS = names(
+    "Conv ConvTranspose DepthwiseConv Dot Einsum Inner Matmul SeparableConv "
+    "Tensordot Vdot"
 )
-from kmlp.analysis.graphs import graph_of, ordered_nodes
+_PRODUCT_LAYERS = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Dot,
+    *(
+        getattr(keras.layers, f"{kind}{axes}D{transposed}")
+        for kind, axes, transposed in (
+            *(("Conv", n, end) for n in (1, 2, 3) for end in ("", "Transpose")),
+            *(("DepthwiseConv", n, "") for n in (1, 2)),
+            *(("SeparableConv", n, "") for n in (1, 2)),
+        )
+    ),
+)
+
+
+def is_composite(operation):
+    """Whether an operation is a layer whose `call` is to be opened."""
+    if not isinstance(operation, keras.Layer):
+        return False
+    owner = next(c for c in type(operation).__mro__ if "call" in vars(c))
+    return bool(operation._layers) or not owner.__module__.startswith("keras.")
+
+
+def multiplies(layer, args):
+    """Whether a layer says that it is a linear map or holds one."""
+    shapes = [tuple(t.shape) for t in tensors_in(args)]
+    counts = len(shapes) == 1 and hasattr(layer, "multiply_adds")
+    return counts and layer.multiply_adds(shapes[0]) > 0
+
+
+def kind_of(operation):
+    """Keras' class of an operation; of a layer to be opened its own."""
+    if is_composite(operation):
+        return type(operation).__name__
+    owners = (c for c in type(operation).__mro__ if c.__module__.startswith("keras."))
+    return next(owners).__name__
+
+
+def is_product(operation):
+    """Whether an operation is a matrix product or a convolution."""
+    if isinstance(operation, keras.Layer):
+        return isinstance(operation, _PRODUCT_LAYERS)
+    return type(operation).__name__ in _PRODUCTS
+
+
+def tensors_in(structure):
+    """The symbolic tensors in nested lists, tuples and dictionaries, in order."""
+    return [
+        t for t in keras.tree.flatten(structure) if isinstance(t, keras.KerasTensor)
+    ]
+
 
 # What code that wants a backend's tensors makes of symbolic ones.
 UNFOLLOWED = (

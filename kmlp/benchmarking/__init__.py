@@ -2,9 +2,14 @@
 
 from kmlp.benchmarking.backends import benchmark_backends
 from kmlp.benchmarking.benchmarked import Source
-from kmlp.benchmarking.findings import Findings, Speed
-from kmlp.benchmarking.form_benchmark import Benchmark, benchmark, check_clock
-from kmlp.benchmarking.form_report import report, table
+from kmlp.benchmarking.findings import Findings, Speed, read
+from kmlp.benchmarking.form_benchmark import (
+    Benchmark,
+    benchmark,
+    check_clock,
+    report,
+    table,
+)
 from kmlp.benchmarking.measuring import (
     PEAK,
     Contender,
@@ -14,9 +19,7 @@ from kmlp.benchmarking.measuring import (
     use_threads,
 )
 from kmlp.benchmarking.network_forms import FORMS, GROUPS, chosen_forms
-from kmlp.benchmarking.reasons import why_not_twice
-from kmlp.benchmarking.saved_findings import read
-from kmlp.benchmarking.verdicts import Verdict, verdicts
+from kmlp.benchmarking.verdicts import Verdict, verdicts, why_not_twice
 
 __all__ = [
     "FORMS",

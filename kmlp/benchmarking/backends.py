@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 
 from kmlp.benchmarking.asking import Failed, Worker
-from kmlp.benchmarking.cases import BACKENDS, PASSES, WORK, Case, why_not
+from kmlp.benchmarking.benchmarked import BACKENDS, PASSES, WORK, Case, why_not
 from kmlp.benchmarking.findings import Findings, Speed
 from kmlp.errors import InputError
 

@@ -1,9 +1,11 @@
 """What a benchmark of backends found: figures, tables, files."""
 
 import dataclasses
+import json
 import statistics
 
 from kmlp.benchmarking.measuring import quartiles
+from kmlp.errors import InputError
 from kmlp.tables import table
 
 KIND = "kmlp benchmark of backends"
@@ -150,3 +152,29 @@ def from_data(data):
         raise ValueError("a speed without rounds or backend")
     own = {name: v for name, v in data.items() if name not in ("kind", "speeds")}
     return Findings(**own, speeds=speeds)
+
+
+def read(path):
+    """What a benchmark's file holds.
+
+    Returns:
+        The `Findings` of a benchmark of backends; or of one of forms a tuple of
+        `Benchmark`s, one per network.
+
+    Raises:
+        InputError: it is no such file, or a damaged one.
+        OSError: it cannot be read.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file)
+        if isinstance(data, dict) and data["kind"] == KIND:
+            return from_data(data)
+        if isinstance(data, list) and data:
+            return tuple(from_data(one) for one in data)
+        raise ValueError("something else")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            "This is no file that `kmlp benchmark … --json FILE` has written, or a "
+            f"damaged one. Received: {str(path)!r} ({type(error).__name__}: {error})"
+        ) from error

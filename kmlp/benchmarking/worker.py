@@ -31,7 +31,7 @@ class Desk:
 
         from kmlp.benchmarking import devices
         from kmlp.benchmarking.contenders import Networks
-        from kmlp.benchmarking.products import Peak
+        from kmlp.benchmarking.devices import Peak
 
         if device == "cpu":
             devices.use_cores(threads)

@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from kmlp.benchmarking.cases import BACKENDS, PRECISIONS, WORK
+from kmlp.benchmarking.benchmarked import BACKENDS, PRECISIONS, WORK
 from kmlp.commands.arguments import (
     add_architecture,
     add_settings,
@@ -172,7 +172,7 @@ def _forms(options):
     """The benchmark of forms."""
     import_quietly(settle=False)
     from kmlp import benchmarking
-    from kmlp.benchmarking.form_report import as_data
+    from kmlp.benchmarking.form_benchmark import as_data
 
     forms = benchmarking.chosen_forms(options.forms or ["all"])
     benchmarking.check_clock(options.clock, options.threads)

@@ -117,7 +117,7 @@ def write_digits(folder):
     import numpy as np
     from PIL import Image
 
-    from kmlp.data.digits import digits
+    from kmlp.data.sources import digits
 
     split = digits().validation
     paths = []

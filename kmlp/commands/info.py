@@ -1,13 +1,169 @@
-"""`kmlp info`: what an architecture costs, and where an artifact comes from."""
+"""What `kmlp info ARCH` prints: costs of both forms, in all, by stage and by layer."""
 
 import json
 import os
 
+from kmlp import tables
+from kmlp.analysis.complexity import StageProfile
 from kmlp.commands.arguments import add_architecture, add_settings, model_arguments
-from kmlp.console import positive
+from kmlp.console import first_line, positive
 from kmlp.errors import InputError
 from kmlp.quiet import quiet
 from kmlp.tables import add_format
+
+TRAIN, MERGED = "train form", "merged"
+
+# Title, decimals or None for whole numbers, value of a `Profile`.
+_TOTALS = (
+    ("trainable parameters", None, lambda p: p.trainable),
+    ("non-trainable parameters", None, lambda p: p.non_trainable),
+    ("multiply-adds (G)", 3, lambda p: p.macs / 1e9),
+    ("activations (M)", 3, lambda p: p.activations / 1e6),
+    ("weights (MB)", 2, lambda p: p.weight_bytes / 1e6),
+    ("activation memory at its peak (MB)", 2, lambda p: p.peak_activation_bytes / 1e6),
+    ("weights and activations at once (MB)", 2, lambda p: p.peak_memory / 1e6),
+)
+# The same of a row by stage or layer.
+_COLUMNS = (
+    ("parameters", None, lambda r: r.trainable + r.non_trainable),
+    ("multiply-adds (M)", 2, lambda r: r.macs / 1e6),
+    ("activations (M)", 3, lambda r: r.activations / 1e6),
+    ("memory (MB)", 2, lambda r: r.memory / 1e6),
+)
+_RAW = ("trainable", "non_trainable", "macs", "activations", "memory")
+_RAW_HEADER = (
+    "form",
+    "row",
+    "kind",
+    "output",
+    "trainable",
+    "non_trainable",
+    "multiply_adds",
+    "activations",
+    "activation_bytes",
+    "weight_bytes",
+)
+
+
+def count(name, arguments, *, batch=1, merged_only=False):
+    """Counts an architecture's forms.
+
+    Args:
+        name: of an architecture or ablation.
+        arguments: of `kmlp.create_model`.
+        batch: images that memory is counted for.
+        merged_only: whether the train form is left out.
+
+    Returns:
+        The image size as text, and `{form: Profile}`.
+
+    Raises:
+        InputError: an unknown name, an argument that the family does not take.
+    """
+    import kmlp
+    from kmlp.analysis.complexity import shapes_only
+    from kmlp.models.registry import check_options, variant
+
+    check_options(variant(name)[0], arguments)
+    with shapes_only():
+        try:
+            model = kmlp.create_model(name, **arguments)
+        except TypeError as error:
+            raise InputError(
+                f"{first_line(error)}: an option has a value of another kind than it "
+                f"takes. Received: {arguments}"
+            ) from error
+        forms = {} if merged_only else {TRAIN: kmlp.profile(model, batch=batch)}
+        forms[MERGED] = kmlp.profile(kmlp.merge(model), batch=batch)
+    return "x".join(map(str, model.inputs[0].shape[1:3])), forms
+
+
+def totals(forms, form="text"):
+    """A table of what each form needs in all.
+
+    Args:
+        forms: `{form: Profile}`.
+        form: of the table, `"text"` or `"markdown"`.
+    """
+    rows = [
+        (title, *(_number(value(p), digits) for p in forms.values()))
+        for title, digits, value in _TOTALS
+    ]
+    return tables.table(("", *forms), rows, form)
+
+
+def parts(forms, layers=False, form="text"):
+    """A table by stage or by layer, the forms beside one another.
+
+    Args:
+        forms: `{form: Profile}`.
+        layers: whether by layer; those that hold and compute nothing are left out.
+        form: of the table, `"text"` or `"markdown"`.
+    """
+    found = [_by_name(p.layers if layers else p.stages) for p in forms.values()]
+    names = dict.fromkeys(name for rows in found for name in rows)
+    header = ["layer", "kind", "output"] if layers else ["stage", "output"]
+    for title, _, _ in _COLUMNS:
+        header += [title, *(f"…{other}" for other in list(forms)[1:])]
+    cells = []
+    for name in names:
+        rows = [rows.get(name) for rows in found]
+        if layers and not any(row and _counts(row) for row in rows):
+            continue
+        known = [row for row in rows if row is not None]
+        kinds = [" -> ".join(dict.fromkeys(r.kind for r in known))] if layers else []
+        cells.append([name[0], *kinds, _size(known[0]), *_cells(rows)])
+    sums = [_total(p) for p in forms.values()]
+    left = 3 if layers else 2
+    cells.append(["total", *[""] * (left - 1), *_cells(sums)])
+    return tables.table(header, cells, form, left)
+
+
+def raw(forms, layers=False):
+    """CSV with a row per form and stage or layer, and one per form in all."""
+    rows = []
+    for form, p in forms.items():
+        for row in p.layers if layers else p.stages:
+            numbers = (getattr(row, name) for name in _RAW)
+            kind = row.kind if layers else None
+            rows.append((form, row.name, kind, _size(row), *numbers, None))
+        in_all = (p.trainable, p.non_trainable, p.macs, p.activations)
+        memory = (p.peak_activation_bytes, p.weight_bytes)
+        rows.append((form, "total", None, None, *in_all, *memory))
+    return tables.table(_RAW_HEADER, rows, "csv")
+
+
+def _total(p):
+    """A `Profile` as a row of its table."""
+    counts = (p.trainable, p.non_trainable, p.macs, p.activations)
+    return StageProfile("total", (), *counts, p.peak_activation_bytes)
+
+
+def _by_name(rows):
+    """Rows by their name and how often it came before."""
+    found, times = {}, {}
+    for row in rows:
+        times[row.name] = times.get(row.name, -1) + 1
+        found[row.name, times[row.name]] = row
+    return found
+
+
+def _counts(row):
+    return row.trainable or row.non_trainable or row.macs
+
+
+def _cells(rows):
+    for _, digits, value in _COLUMNS:
+        yield from ("" if r is None else _number(value(r), digits) for r in rows)
+
+
+def _number(value, digits):
+    return f"{value:,}" if digits is None else f"{value:,.{digits}f}"
+
+
+def _size(row):
+    return "x".join(map(str, row.output_shape[1:]))
+
 
 _OF_ARCHITECTURES = (
     "num_classes",
@@ -95,20 +251,20 @@ def _architecture(options):
         arguments["dtype"] = options.precision
     batch = options.batch or 1
     with quiet():  # the backend looks for devices
-        from kmlp.commands import needs
+        from kmlp.commands import info
 
-        size, forms = needs.count(
+        size, forms = info.count(
             options.name, arguments, batch=batch, merged_only=options.merged
         )
     if options.format == "csv":
-        print(needs.raw(forms, options.layers))
+        print(info.raw(forms, options.layers))
         return
     form = options.format or "text"
     images = f"memory for {batch} image{'s' * (batch > 1)}"
     print(f"{options.name} at {size}, {options.precision or 'float32'}, {images}\n")
-    print(needs.totals(forms, form))
+    print(info.totals(forms, form))
     print()
-    print(needs.parts(forms, options.layers, form))
+    print(info.parts(forms, options.layers, form))
 
 
 def _artifact(options):
@@ -142,7 +298,7 @@ def _opened(path):
     """What a checkpoint without an origin shows when it is opened."""
     from kmlp.artifacts import origin
     from kmlp.preprocessing import preprocessing_of
-    from kmlp.pretrained.loading import load_checkpoint
+    from kmlp.pretrained.restoring import load_checkpoint
 
     model = load_checkpoint(path)
     found = origin.describe(

@@ -11,6 +11,7 @@ from kmlp.artifacts import origin
 from kmlp.artifacts.form_figures import FLOAT32, TRAINED, compare
 from kmlp.artifacts.locating import CHECKPOINT
 from kmlp.artifacts.speed import latencies
+from kmlp.console import aligned
 
 INT8, COMPRESSED, COMPRESSED_INT8 = "int8", "compressed", "compressed int8"
 # Form -> its file in the version; the others are made for the comparison.
@@ -110,3 +111,30 @@ def by_kind(model):
     rows = sparsity(model).by_kind()
     fields = ("name", "kind", "size", "small", "zero")
     return {kind: {f: getattr(row, f) for f in fields} for kind, row in rows.items()}
+
+
+FIELDS = (
+    ("top-1", lambda form: f"{form['top1']:.2%}"),
+    ("points lost", lambda form: f"{form['drop_points']:+.2f}"),
+    ("bytes", lambda form: f"{form['bytes']:,}"),
+    ("gzip", lambda form: f"{form['gzip_bytes']:,}"),
+    ("ms, 1 thr.", lambda form: f"{form['latency_ms'][1]:.2f}"),
+    ("ms, 2 thr.", lambda form: f"{form['latency_ms'][2]:.2f}"),
+)
+
+
+def table(report):
+    """Files before and after, and the sparsity of each kind of layer."""
+    forms = report["forms"]
+    rows = [("TFLite", *(title for title, _ in FIELDS))]
+    rows += [
+        (name, *(cell(form) for _, cell in FIELDS)) for name, form in forms.items()
+    ]
+    before, after = (report["sparsity"][when] for when in ("before", "after"))
+    shares = [
+        ("layers", "weights", "below 5%", "zero", "below 5%, after", "zero, after")
+    ]
+    for kind, old in before.items():
+        values = (old["small"], old["zero"], after[kind]["small"], after[kind]["zero"])
+        shares.append((kind, f"{old['size']:,}", *(f"{v:.1%}" for v in values)))
+    return "\n\n".join(map(aligned, (rows, shares)))

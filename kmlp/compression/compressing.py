@@ -8,11 +8,9 @@ import keras
 
 import kmlp
 from kmlp.atomic import check_writable, new_version
-from kmlp.compression.compressed_version import RECIPE, SPEED_NOTE, publish
-from kmlp.compression.compression_table import table
-from kmlp.compression.methods import METHODS
+from kmlp.compression.compressed_version import RECIPE, SPEED_NOTE, publish, table
+from kmlp.compression.methods import METHODS, Tuning
 from kmlp.compression.tfmot import import_tfmot
-from kmlp.compression.tuning import Tuning
 from kmlp.console import SAVED_MODELS
 from kmlp.data import open_source
 from kmlp.errors import InputError

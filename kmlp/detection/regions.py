@@ -6,8 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from kmlp.detection.anchor_matching import match, sample
 from kmlp.detection.boxes import area, iou
+from kmlp.detection.suppression import match, sample
 from kmlp.layers.layer import Layer
 
 

@@ -8,11 +8,10 @@ import keras
 from keras import ops
 
 from kmlp.detection import detection_losses
-from kmlp.detection.anchor_matching import match
-from kmlp.detection.anchors import Anchors
-from kmlp.detection.boxes import encode, iou
-from kmlp.detection.dense_detections import DenseDetections
+from kmlp.detection.boxes import Anchors, encode, iou
 from kmlp.detection.dense_head import DenseHead
+from kmlp.detection.detections import DenseDetections
+from kmlp.detection.suppression import match
 from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import FeaturePyramid
 from kmlp.models.dense import DenseModel, pyramid_of

@@ -6,11 +6,9 @@ import keras
 from keras import ops
 
 from kmlp.detection import detection_losses
-from kmlp.detection.anchor_matching import match
-from kmlp.detection.anchors import Anchors
-from kmlp.detection.boxes import area, decode, encode, iou
+from kmlp.detection.boxes import Anchors, area, decode, encode, iou
 from kmlp.detection.regions import mean_share, objects_of, rows_of
-from kmlp.detection.suppression import nms
+from kmlp.detection.suppression import match, nms
 from kmlp.layers.conv_norm import ConvNorm
 from kmlp.layers.layer import Layer
 

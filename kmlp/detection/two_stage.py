@@ -2,8 +2,8 @@
 
 from keras import ops
 
-from kmlp.detection.anchors import Anchors
 from kmlp.detection.box_stages import BOX_LOSSES, box_loss, class_loss, mask_loss
+from kmlp.detection.boxes import Anchors
 from kmlp.detection.detections import (
     ClassMasks,
     Detections,

@@ -8,7 +8,7 @@ from kmlp.errors import InputError
 from kmlp.export.device_files import targets_of
 from kmlp.export.evidence import refuse_existing
 from kmlp.predicting.dense_network import DETECTION
-from kmlp.pretrained.loading import load_checkpoint
+from kmlp.pretrained.restoring import load_checkpoint
 
 QUANTIZE = ("none", "float16", "dynamic")
 # Options of `kmlp export` that go with classifiers alone, beside the preparation.

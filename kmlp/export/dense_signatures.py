@@ -2,10 +2,9 @@
 
 import tensorflow as tf
 
-from kmlp.artifacts.signature import serving_function
-from kmlp.data.decode import decode
+from kmlp.artifacts.running import serving_function
+from kmlp.data.decode import checked, decode
 from kmlp.data.dense.source import VOID
-from kmlp.data.headers import checked
 from kmlp.export.dense_offer import DETECTION
 from kmlp.export.serving_signatures import (
     BYTES,

@@ -11,8 +11,7 @@ import tensorflow as tf
 from kmlp.artifacts import origin
 from kmlp.artifacts.detection_difference import apart
 from kmlp.artifacts.operation_audit import audit
-from kmlp.artifacts.running import run_model
-from kmlp.artifacts.signature import input_specs
+from kmlp.artifacts.running import input_specs, run_model
 from kmlp.errors import RunError
 from kmlp.quiet import quiet
 

@@ -9,8 +9,7 @@ import keras
 import tensorflow as tf
 
 from kmlp.artifacts import origin
-from kmlp.artifacts.running import load_saved_model
-from kmlp.artifacts.signature import input_specs, serving_function
+from kmlp.artifacts.running import input_specs, load_saved_model, serving_function
 from kmlp.atomic import new_version
 from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.errors import InputError
@@ -19,8 +18,7 @@ from kmlp.export import warmup as warming
 from kmlp.export.dense_offer import DenseOffer
 from kmlp.export.dense_signatures import dense_signatures
 from kmlp.export.offer import offer
-from kmlp.export.precision import in_float32
-from kmlp.export.scope import outside_strategy
+from kmlp.export.precision import in_float32, outside_strategy
 from kmlp.export.serving_signatures import signatures
 from kmlp.merging import merge as merge_model
 from kmlp.preprocessing import Preprocessing
@@ -51,7 +49,7 @@ def saved_model(
     `serving_bytes`, with `preprocessing`, gives the same for `image_bytes`: `(N,)`
     strings of JPEG or PNG of any size, prepared in the graph by the code that
     evaluation uses. One that cannot be decoded fails its request with
-    INVALID_ARGUMENT; `kmlp.data.headers` has the limits.
+    INVALID_ARGUMENT; `kmlp.data.decode` has the limits.
 
     `classify`, for models of one output `(N, classes)`, gives the likeliest `classes`
     by name, their `scores` and `indices`, `(N, k)` each, the best first, of
@@ -164,7 +162,7 @@ def write_saved_model(
     Args:
         model: from `inference_form`.
         folder: of the SavedModel itself.
-        batch_size, input_shape: as in `kmlp.artifacts.signature.input_specs`; with
+        batch_size, input_shape: as in `kmlp.artifacts.running.input_specs`; with
             either, the artifact is for a converter: `serving_default` and no more.
         preprocessing, class_names, top_k, warmup: as in `saved_model`.
     """

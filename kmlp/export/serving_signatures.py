@@ -3,9 +3,8 @@
 import keras
 import tensorflow as tf
 
-from kmlp.artifacts.signature import call_flat, named_outputs
-from kmlp.data.decode import centre_crop, normalise
-from kmlp.data.headers import checked
+from kmlp.artifacts.running import call_flat, named_outputs
+from kmlp.data.decode import centre_crop, checked, normalise
 
 DEFAULT, BYTES, CLASSIFY, FEATURES = (
     "serving_default",
@@ -15,7 +14,7 @@ DEFAULT, BYTES, CLASSIFY, FEATURES = (
 )
 IMAGE_BYTES = "image_bytes"
 # How many images of a request are decoded at once; each may take what
-# `kmlp.data.headers.LARGEST_IMAGE` allows.
+# `kmlp.data.decode.LARGEST_IMAGE` allows.
 DECODED_AT_ONCE = 8
 
 

@@ -10,7 +10,7 @@ from kmlp.artifacts.locating import locate_checkpoint, newest
 from kmlp.console import first_line
 from kmlp.errors import InputError
 from kmlp.preprocessing import FILES, Preprocessing, preprocessing_of
-from kmlp.pretrained.loading import load_checkpoint
+from kmlp.pretrained.restoring import load_checkpoint
 
 GIVEN = ("image_size", "mean", "std", "test_crop", "test_interpolation")
 

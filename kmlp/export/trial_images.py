@@ -7,12 +7,12 @@ import numpy as np
 
 from kmlp.data import evaluation_batches, open_evaluation, open_source
 from kmlp.data.batches import read
-from kmlp.data.digits import NAME as DIGITS
 from kmlp.data.folders import SUFFIXES, nested_images, subfolders
 from kmlp.data.images import Files, Split
+from kmlp.data.labelled import class_numbers
+from kmlp.data.sources import NAME as DIGITS
 from kmlp.data.sources import PREFIX
 from kmlp.data.subset import some_of
-from kmlp.data.truth import class_numbers
 from kmlp.errors import InputError
 
 BATCH = 32

@@ -5,23 +5,19 @@ from kmlp.layers.class_mlp import ClassMixing, ClassMLP
 from kmlp.layers.conv_mixing import ConvMixing
 from kmlp.layers.conv_norm import ConvNorm, NormDepthwiseConv
 from kmlp.layers.cross_patch import CrossPatch
-from kmlp.layers.drop_path import drop_path, drop_path_rates
 from kmlp.layers.feature_pyramid import FeaturePyramid
 from kmlp.layers.focal_attention import FocalAttention
-from kmlp.layers.global_perceptron import GlobalPerceptron
+from kmlp.layers.focal_windows import WindowPooling
 from kmlp.layers.head import ClassifierHead
-from kmlp.layers.local_branch import LocalBranch
+from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.mix_shift import MixShift
-from kmlp.layers.mixing_mlp import MixingMLP
+from kmlp.layers.mixing_mlp import MixingMLP, PositionLinear
 from kmlp.layers.norms import Affine, BatchNorm, L2Norm, NormActivation
-from kmlp.layers.patch_embed import PatchEmbed
-from kmlp.layers.patch_merging import PatchMerging
-from kmlp.layers.position_encoding import PositionEncoding
-from kmlp.layers.position_linear import PositionLinear
+from kmlp.layers.patch_embed import PatchEmbed, PatchMerging, PositionEncoding
+from kmlp.layers.perceptrons import GlobalPerceptron, LocalBranch
 from kmlp.layers.set_sharing import SetSharingLinear
 from kmlp.layers.sparse_mlp import SparseMLP
 from kmlp.layers.window_attention import WindowAttention
-from kmlp.layers.window_pooling import WindowPooling
 
 __all__ = [
     "Affine",

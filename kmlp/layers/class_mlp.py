@@ -5,13 +5,13 @@ from keras import ops
 
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.layer import Layer, assign, copy, host, initializer
+from kmlp.layers.mixing_mlp import PositionLinear
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,
     normalization,
     remaining_norm,
 )
-from kmlp.layers.position_linear import PositionLinear
 
 
 @keras.saving.register_keras_serializable("kmlp")

@@ -6,8 +6,15 @@ import keras
 from keras import ops
 
 from kmlp import algebra
-from kmlp.layers.activations import activation_function
-from kmlp.layers.layer import Layer, assign, copy, host, initializer, pair
+from kmlp.layers.layer import (
+    Layer,
+    activation_function,
+    assign,
+    copy,
+    host,
+    initializer,
+    pair,
+)
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,

@@ -5,8 +5,7 @@ from keras import ops
 
 from kmlp import algebra
 from kmlp.errors import InputError
-from kmlp.layers.activations import activation_function
-from kmlp.layers.layer import Layer, assign, copy, host
+from kmlp.layers.layer import Layer, activation_function, assign, copy, host
 
 NORMS = ("batch", "layer", "affine", "l2", None)
 

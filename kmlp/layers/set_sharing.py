@@ -8,9 +8,9 @@ from keras import ops
 from kmlp import algebra
 from kmlp.errors import InputError
 from kmlp.layers.layer import Layer, assign, copy, host, initializer, pair, tensor
-from kmlp.layers.local_branch import LocalBranch
 from kmlp.layers.norms import affine_terms, normalization
 from kmlp.layers.partition import Partition
+from kmlp.layers.perceptrons import LocalBranch
 
 
 @keras.saving.register_keras_serializable("kmlp")

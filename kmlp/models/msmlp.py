@@ -6,13 +6,7 @@ Dependencies in Vision MLPs, 2022.
 
 import keras
 
-from kmlp.layers import (
-    ChannelMLP,
-    MixShift,
-    PatchEmbed,
-    drop_path,
-    drop_path_rates,
-)
+from kmlp.layers import ChannelMLP, MixShift, PatchEmbed, drop_path, drop_path_rates
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)

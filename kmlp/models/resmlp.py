@@ -18,7 +18,6 @@ from kmlp.layers import (
     MixingMLP,
     PatchEmbed,
     PositionEncoding,
-    drop_path,
 )
 from kmlp.models.vision_mlp import VisionMLP, check_choice, partitioned_input
 

@@ -3,10 +3,9 @@
 matplotlib is an extra, imported when something is drawn.
 """
 
-from kmlp.plots.backend_speed import throughput
+from kmlp.plots.backend_speed import form_speeds, throughput
 from kmlp.plots.cost_chart import costs
 from kmlp.plots.feature_sheet import features
-from kmlp.plots.form_speed import form_speeds
 from kmlp.plots.kernel_rows import rows
 from kmlp.plots.locality_matrices import locality
 from kmlp.plots.saliency_sheet import saliency

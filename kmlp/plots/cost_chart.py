@@ -4,7 +4,7 @@ import math
 
 from kmlp.errors import InputError
 from kmlp.plots import style
-from kmlp.plots.label_placing import name_points
+from kmlp.plots.style import name_points
 
 # How a cost is called, and what it is counted in.
 X = {

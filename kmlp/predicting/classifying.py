@@ -12,8 +12,7 @@ import kmlp
 from kmlp.artifacts import origin
 from kmlp.artifacts.locating import KERAS, locate
 from kmlp.artifacts.opening import Weights, as_weights, open_weights
-from kmlp.data.decode import centre_crop, normalise
-from kmlp.data.headers import checked
+from kmlp.data.decode import centre_crop, checked, normalise
 from kmlp.errors import InputError, KmlpError, RunError
 from kmlp.preprocessing import NEEDED, Preprocessing, preprocessing_of
 

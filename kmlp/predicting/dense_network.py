@@ -17,7 +17,7 @@ from kmlp.console import first_line
 from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.errors import InputError, KmlpError
 from kmlp.merging import merge
-from kmlp.pretrained.loading import load_checkpoint
+from kmlp.pretrained.restoring import load_checkpoint
 from kmlp.quiet import quiet
 from kmlp.weights import resize
 

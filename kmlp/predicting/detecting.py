@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from kmlp.data.dense import Unreadable, instances
-from kmlp.data.dense.files import read_image
+from kmlp.data.dense import Unreadable, results
 from kmlp.data.dense.preparation import on_canvas
 from kmlp.data.dense.results import paste, to_picture
+from kmlp.data.dense.source import read_image
 from kmlp.errors import KmlpError
 from kmlp.predicting.drawing import draw_detections
 
@@ -128,7 +128,7 @@ def coco_entries(detected, image_id, known):
 def run_lengths(mask):
     """A mask as COCO has it, compressed where pycocotools is installed."""
     try:
-        return instances.encoded(mask)
+        return results.encoded(mask)
     except KmlpError:
         flat = np.asarray(mask, bool).ravel(order="F")
         ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1

@@ -15,13 +15,12 @@ from kmlp.data import evaluation_batches
 from kmlp.data.accuracy import Score
 from kmlp.data.batches import read
 from kmlp.data.images import Files
-from kmlp.data.labelled import open_evaluation
-from kmlp.data.truth import class_numbers, read_labels
+from kmlp.data.labelled import class_numbers, open_evaluation, read_labels
 from kmlp.errors import InputError, RunError
 from kmlp.models.vision_mlp import VisionMLP
 from kmlp.predicting.dense_network import task_of
 from kmlp.preprocessing import preprocessing_of
-from kmlp.pretrained.loading import load_checkpoint
+from kmlp.pretrained.restoring import load_checkpoint
 from kmlp.weights import resize
 
 # What of the preparation the command line may give, beside the size.

@@ -5,10 +5,10 @@ from kmlp.errors import InputError
 from kmlp.models.dense import DenseModel
 from kmlp.models.registry import variant
 from kmlp.models.vision_mlp import VisionMLP
-from kmlp.pretrained import published, restoring
+from kmlp.pretrained import found as published
+from kmlp.pretrained import restoring
 from kmlp.pretrained.found import Found, find
-from kmlp.weights.communication import communicating
-from kmlp.weights.grid_resizing import resize
+from kmlp.weights.grid_resizing import communicating, resize
 
 
 def create_model(

@@ -13,10 +13,16 @@ from kmlp.recipes.dense_choosing import dense_recipe_for, dense_recipes
 from kmlp.recipes.dense_recipe import DenseRecipe
 from kmlp.recipes.dense_reported import REPORTED, Reported
 from kmlp.recipes.dense_table import dense_table
-from kmlp.recipes.overrides import override
+from kmlp.recipes.fields import override
 from kmlp.recipes.recipe import Recipe
-from kmlp.recipes.resolution import resolve, scaled_rates, with_epochs
-from kmlp.recipes.wording import describe, from_json, to_json
+from kmlp.recipes.wording import (
+    describe,
+    from_json,
+    resolve,
+    scaled_rates,
+    to_json,
+    with_epochs,
+)
 
 __all__ = [
     "FINETUNE",

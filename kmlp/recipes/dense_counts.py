@@ -27,8 +27,7 @@ def count(row):
     """
     # Imported here: recipes are listed without waiting for Keras.
     from kmlp import create_model, detection, segmentation
-    from kmlp.analysis.complexity import count_parameters, profile
-    from kmlp.analysis.shapes import shapes_only
+    from kmlp.analysis.complexity import count_parameters, profile, shapes_only
 
     recipe = CATALOGUE[row.recipe]
     classes, size = COUNTED_AT[recipe.data]

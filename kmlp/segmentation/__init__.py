@@ -1,7 +1,7 @@
 """Semantic segmentation: a class for every pixel."""
 
 from kmlp.segmentation.inference import segment
-from kmlp.segmentation.pixel_losses import VOID
+from kmlp.segmentation.segmenter import VOID
 from kmlp.segmentation.semantic_fpn import SemanticFPN
 from kmlp.segmentation.upernet import UperNet
 

@@ -6,7 +6,7 @@ ECCV 2018.
 
 import keras
 
-from kmlp.layers.resizing import AdaptivePooling, Resize
+from kmlp.layers.feature_pyramid import AdaptivePooling, Resize
 from kmlp.models.dense import LEVELS, pyramid_of
 from kmlp.segmentation.segmenter import Segmenter, classifier, classify, conv
 

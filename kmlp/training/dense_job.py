@@ -13,6 +13,7 @@ from kmlp.data.dense import open_dense
 from kmlp.errors import InputError
 from kmlp.models.dense import pyramid_of
 from kmlp.recipes import describe
+from kmlp.training.checkpoints import RunFolder
 from kmlp.training.dense_choices import chosen_recipe
 from kmlp.training.dense_description import identity, written
 from kmlp.training.dense_ending import finish
@@ -23,7 +24,6 @@ from kmlp.training.input import steps_per_epoch
 from kmlp.training.input.dense_pipeline import evaluation_batches, training_batches
 from kmlp.training.optimization import make_dense_schedule, make_optimizer
 from kmlp.training.run import checked_output, train
-from kmlp.training.run_folder import RunFolder
 from kmlp.training.tasks.dense_tasks import task_of
 
 # A rehearsal: validations, steps before each, and images per device and micro-batch.

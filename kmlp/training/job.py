@@ -6,6 +6,7 @@ import keras
 
 from kmlp.analysis.complexity import count_parameters
 from kmlp.recipes import describe, scaled_rates
+from kmlp.training.checkpoints import RunFolder
 from kmlp.training.choices import chosen_data, chosen_recipe
 from kmlp.training.distillation import Objective, open_teacher
 from kmlp.training.ending import estimate, finish
@@ -16,7 +17,6 @@ from kmlp.training.initial import settle
 from kmlp.training.optimization import make_optimizer, make_schedule
 from kmlp.training.resolved import identity, network, resolve_job, written
 from kmlp.training.run import checked_output, train
-from kmlp.training.run_folder import RunFolder
 from kmlp.training.tasks.classification import Classification
 
 

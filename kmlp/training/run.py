@@ -5,11 +5,10 @@ import sys
 
 from kmlp.atomic import check_writable
 from kmlp.errors import InputError, RunError
-from kmlp.training.checkpoints import Checkpoints
+from kmlp.training.checkpoints import CHECKPOINTS, Checkpoints
 from kmlp.training.engine.engine import WorkerLost
 from kmlp.training.loop import Loop, Plan
 from kmlp.training.monitor import Monitor
-from kmlp.training.run_folder import CHECKPOINTS
 
 # How often a worker that lost the others waits for them again.
 MOST_RETURNS = 10

@@ -7,8 +7,7 @@ import numpy as np
 
 from kmlp.errors import InputError
 from kmlp.weights.names import SCHEMES, classifier_of, depths_of, schemes_of
-from kmlp.weights.names.layouts import converted
-from kmlp.weights.names.scheme import Scheme
+from kmlp.weights.names.scheme import Scheme, converted
 
 # What PyTorch counts, and what Swin and Focal transformers compute when they are made:
 # nothing of it was learned. These, and only these, may be left over.

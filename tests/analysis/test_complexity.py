@@ -5,7 +5,7 @@ import pytest
 from cases import CASES, build
 
 import kmlp
-from kmlp.analysis.shapes import shapes_only
+from kmlp.analysis.complexity import shapes_only
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -7,8 +7,8 @@ import pytest
 
 import kmlp
 from kmlp.analysis import injection
-from kmlp.analysis.locality import COLUMNS, locality
-from kmlp.analysis.shapes import shapes_only
+from kmlp.analysis.complexity import shapes_only
+from kmlp.analysis.injection import COLUMNS, locality
 from kmlp.analysis.spatial import kernel_rows, spatial_kernels
 from kmlp.layers.layer import host
 

@@ -11,7 +11,7 @@ import pytest
 from keras import layers, ops
 
 import kmlp
-from kmlp.layers.activations import gelu
+from kmlp.layers.layer import gelu
 
 
 def chain(x):

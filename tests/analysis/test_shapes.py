@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 import kmlp
-from kmlp.analysis.shapes import shapes_only
+from kmlp.analysis.complexity import shapes_only
 
 
 def test_weights_are_counted_and_forgotten():

@@ -5,7 +5,7 @@ import pytest
 from keras import layers, ops
 
 import kmlp
-from kmlp.analysis.shapes import shapes_only
+from kmlp.analysis.complexity import shapes_only
 
 # "Activations (M)" as timm's model cards print them: resmlp_12_224, resmlp_24_224,
 # resmlp_36_224, resmlp_big_24_224, mixer_b16_224, swin_tiny_patch4_window7_224 and its

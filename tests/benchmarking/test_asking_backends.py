@@ -8,8 +8,7 @@ import pytest
 from kmlp.benchmarking import backends
 from kmlp.benchmarking.asking import Failed
 from kmlp.benchmarking.backends import benchmark_backends
-from kmlp.benchmarking.benchmarked import Source
-from kmlp.benchmarking.cases import Case
+from kmlp.benchmarking.benchmarked import Case, Source
 from kmlp.benchmarking.findings import COLUMNS, HEADER, Findings, Speed, from_data
 
 MACS = {"small": 10, "large": 100}

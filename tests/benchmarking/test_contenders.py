@@ -14,10 +14,9 @@ import kmlp
 from kmlp import backend as backend_module
 from kmlp.backend import settle_backend
 from kmlp.benchmarking import contenders, peak_memory
-from kmlp.benchmarking.benchmarked import Source
-from kmlp.benchmarking.cases import Case, why_not
+from kmlp.benchmarking.benchmarked import Case, Source, why_not
 from kmlp.benchmarking.contenders import Networks
-from kmlp.benchmarking.products import Peak
+from kmlp.benchmarking.devices import Peak
 
 XLA = keras.backend.backend() == "jax"
 TINY = (

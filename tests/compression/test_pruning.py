@@ -13,7 +13,7 @@ import tensorflow as tf
 import kmlp
 from kmlp.analysis.linear import linear_layers
 from kmlp.compression import Pruning
-from kmlp.compression.masks import Schedule, block_mask, unstructured_mask
+from kmlp.compression.pruning import Schedule, block_mask, unstructured_mask
 from kmlp.compression.tfmot import import_tfmot
 
 ROOT = Path(__file__).resolve().parents[2]

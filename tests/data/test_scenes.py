@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from kmlp.data.dense import open_dense
-from kmlp.data.dense.drawing import LEAST_VISIBLE, RADII, draw
+from kmlp.data.dense.scenes import LEAST_VISIBLE, RADII, draw
 from kmlp.errors import KmlpError
 
 COUNT = 60

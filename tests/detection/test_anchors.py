@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kmlp.detection.anchors import Anchors
+from kmlp.detection.boxes import Anchors
 
 # Halves of the sides at stride 8 of 4·2^{0, 1/3, 2/3} strides: 16, 20.16, 25.40; of
 # height / width one half, √2 longer and shorter.

@@ -6,8 +6,8 @@ import pytest
 from keras import ops
 from written_out import matched, random_boxes
 
-from kmlp.detection.anchor_matching import match, sample
 from kmlp.detection.boxes import iou
+from kmlp.detection.suppression import match, sample
 
 # Six anchors, two objects, and padding that overlaps the last anchor.
 OVERLAPS = np.array(

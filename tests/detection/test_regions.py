@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kmlp.detection.anchors import Anchors
+from kmlp.detection.boxes import Anchors
 from kmlp.detection.cascade import STAGES
 from kmlp.detection.detections import ClassMasks, Detections, Refine
 from kmlp.detection.regions import Sampler, mask_targets, sample_regions

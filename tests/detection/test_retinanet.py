@@ -11,7 +11,7 @@ from written_out import matched, overlap
 import kmlp
 from kmlp.analysis.complexity import count_parameters
 from kmlp.detection import RetinaNet
-from kmlp.detection.dense_detections import DenseDetections
+from kmlp.detection.detections import DenseDetections
 
 CLASSES = 5
 # One image with two objects, one without any.

@@ -17,8 +17,7 @@ from serving import pictures
 import kmlp
 from kmlp.artifacts import origin
 from kmlp.artifacts.detection_difference import apart
-from kmlp.artifacts.running import load_saved_model, load_tflite, run_model
-from kmlp.artifacts.signature import input_specs
+from kmlp.artifacts.running import input_specs, load_saved_model, load_tflite, run_model
 from kmlp.data.dense.geometry import fitted as fitted_by_pillow
 from kmlp.data.dense.preparation import on_canvas
 from kmlp.data.dense.results import to_picture

@@ -13,7 +13,7 @@ from serving import pictures, served
 
 import kmlp
 from kmlp.artifacts import origin
-from kmlp.artifacts.signature import input_specs
+from kmlp.artifacts.running import input_specs
 from kmlp.data import decode
 from kmlp.export.offer import offer
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA

@@ -7,7 +7,7 @@ import pytest
 
 import kmlp
 from kmlp.artifacts.running import load_tflite
-from kmlp.export.spelling import spelled_for_tflite
+from kmlp.export.device_spelling import spelled_for_tflite
 
 
 @pytest.mark.parametrize("case", ["convmlp", "msmlp", "resmlp_layer_norm"])

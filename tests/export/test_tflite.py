@@ -14,9 +14,8 @@ import kmlp
 from kmlp.artifacts import origin
 from kmlp.artifacts.flatbuffer import unpacked
 from kmlp.artifacts.running import load_tflite
-from kmlp.export.compact import compact
-from kmlp.export.equalising import equalised
-from kmlp.export.spelling import spelled_for_tflite
+from kmlp.export.device_spelling import equalised, spelled_for_tflite
+from kmlp.export.tflite import compact
 from kmlp.preprocessing import Preprocessing
 from kmlp.quiet import quiet
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 import kmlp
 from kmlp.data import open_source
 from kmlp.data.decode import centre_crop, normalise
-from kmlp.data.digits import NAME
+from kmlp.data.sources import NAME
 
 SIZE = 16
 

@@ -6,7 +6,7 @@ import cases
 import pytest
 
 import kmlp
-from kmlp.analysis.locality import locality
+from kmlp.analysis.injection import locality
 from kmlp.analysis.sparsity import sparsity
 from kmlp.commands.main import main
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 import kmlp
 from kmlp.commands.main import main
-from kmlp.data.dense import instances
+from kmlp.data.dense import results
 from kmlp.data.dense.preparation import on_canvas
 from kmlp.data.dense.results import paste, to_picture
 from kmlp.errors import InputError
@@ -91,7 +91,7 @@ def test_objects(place, capsys):
             x, y, width, height = entry["bbox"]
             corners = [x, y, x + width, y + height]
             np.testing.assert_allclose(corners, box, atol=1e-2)
-            drawn = instances.drawn(entry["segmentation"], picture.shape[:2])
+            drawn = results.drawn(entry["segmentation"], picture.shape[:2])
             assert (drawn != paste(mask, whole, picture.shape[:2])).mean() < 1e-3
     assert sorted(p.name for p in (place / "drawn").iterdir()) == [
         "a.png",
@@ -104,13 +104,13 @@ def test_masks_without_pycocotools(monkeypatch):
     masks = np.zeros((3, 6, 5), "uint8")
     masks[0, 0, 0] = masks[1, 2:4, 1:3] = 1
     compressed = [run_lengths(mask) for mask in masks]
-    monkeypatch.setattr(instances, "encoded", missing)
+    monkeypatch.setattr(results, "encoded", missing)
     for mask, short in zip(masks, compressed):
         plain = run_lengths(mask)
         assert isinstance(plain["counts"], list)
         assert sum(plain["counts"]) == 30
-        assert np.array_equal(instances.drawn(plain, (6, 5)), mask)
-        assert np.array_equal(instances.drawn(short, (6, 5)), mask)
+        assert np.array_equal(results.drawn(plain, (6, 5)), mask)
+        assert np.array_equal(results.drawn(short, (6, 5)), mask)
 
 
 def missing(mask):

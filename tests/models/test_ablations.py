@@ -7,7 +7,7 @@ import re
 import pytest
 
 import kmlp
-from kmlp.analysis.shapes import shapes_only
+from kmlp.analysis.complexity import shapes_only
 from kmlp.models.ablations import ABLATIONS
 
 # Multiply-adds are counted in several ways: with or without norms, pooling, scales.

@@ -10,7 +10,7 @@ from published_states import state_of
 
 import kmlp
 from kmlp import pytorch
-from kmlp.analysis.shapes import shapes_only
+from kmlp.analysis.complexity import shapes_only
 from kmlp.artifacts.source_network import compare
 from kmlp.layers import FocalAttention
 from kmlp.layers.focal_windows import FocalWindows

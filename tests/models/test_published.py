@@ -8,7 +8,7 @@ import pytest
 from cases import REFERENCE, build_reference, reference, relative_error, run
 
 import kmlp
-from kmlp.analysis.shapes import shapes_only
+from kmlp.analysis.complexity import shapes_only
 
 TOLERANCE = 1e-5
 COUNTS = json.loads((REFERENCE / "counts.json").read_text())

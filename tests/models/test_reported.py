@@ -7,7 +7,7 @@ import pytest
 from counting import expected
 
 import kmlp
-from kmlp.analysis.shapes import shapes_only
+from kmlp.analysis.complexity import shapes_only
 from kmlp.models.ablations import ABLATIONS
 from kmlp.models.registry import variant
 from kmlp.models.reported import REPORTED, reported

@@ -7,8 +7,7 @@ import pytest
 from looking import check_figure
 
 from kmlp.benchmarking import FORMS, PEAK, Findings, Speed, Timing, read
-from kmlp.benchmarking.form_benchmark import Benchmark
-from kmlp.benchmarking.form_report import as_data
+from kmlp.benchmarking.form_benchmark import Benchmark, as_data
 from kmlp.benchmarking.verdicts import verdicts
 from kmlp.commands import main
 from kmlp.plots import form_speeds, throughput

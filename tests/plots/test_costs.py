@@ -12,7 +12,7 @@ from kmlp.commands import main
 from kmlp.models import list_models
 from kmlp.models.reported import reported
 from kmlp.plots import style
-from kmlp.plots.label_placing import name_points
+from kmlp.plots.style import name_points
 
 DIGITS = "scikit-learn's handwritten digits"
 

@@ -5,8 +5,12 @@ import pytest
 from keras import ops
 
 from kmlp.layers import FeaturePyramid
-from kmlp.layers.feature_pyramid import resize_bilinear, upsample_nearest
-from kmlp.layers.resizing import AdaptivePooling, Resize
+from kmlp.layers.feature_pyramid import (
+    AdaptivePooling,
+    Resize,
+    resize_bilinear,
+    upsample_nearest,
+)
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

@@ -102,10 +102,12 @@ def test_an_artifact_that_is_not_ours(tmp_path):
 
 
 def test_bytes_that_pass_unrefused(copy, monkeypatch):
-    from kmlp.serving import checks
+    from kmlp.serving import check
 
-    good = checks.Artifact(copy).pictures[0]
-    monkeypatch.setattr(checks, "hostile_images", lambda *_: {"a good one": good})
+    good = check.Artifact(copy).pictures[0]
+    monkeypatch.setattr(
+        "kmlp.serving.check.hostile_images", lambda *_: {"a good one": good}
+    )
     found = failures(copy)
     assert set(found) == {"hostile bytes"}
     assert found["hostile bytes"].endswith("answers to a good one")

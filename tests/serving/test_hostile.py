@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from serving import pictures, served
 
-from kmlp.data import headers
+from kmlp.data import decode
 from kmlp.serving.hostile import hostile_images, resized_png
 
 IMAGES = list(pictures.STRANGE.values())
@@ -55,7 +55,7 @@ def test_hostile_bytes_fail_one_request(kind, signature):
             r"image_bytes\[2\] is too large",
         ),
         (
-            resized_png(pictures.STRANGE["PNG"], headers.LONGEST_SIDE + 1, 1),
+            resized_png(pictures.STRANGE["PNG"], decode.LONGEST_SIDE + 1, 1),
             r"image_bytes\[2\] is too large .* 65536x1 pixels",
         ),
         (HOSTILE["a truncated JPEG"], "Invalid JPEG data"),
@@ -74,12 +74,12 @@ def test_headers_are_judged_before_anything_is_decoded():
 
 def test_the_limits_themselves_are_allowed():
     side = 2**13
-    assert side * side == headers.LARGEST_IMAGE
+    assert side * side == decode.LARGEST_IMAGE
     png = resized_png(pictures.STRANGE["PNG"], side, side)
-    checked = headers.checked(tf.constant([png]), "images")
+    checked = decode.checked(tf.constant([png]), "images")
     assert checked.numpy()[0] == png
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"8193x8192"):
-        headers.checked(tf.constant([resized_png(png, side + 1, side)]), "images")
+        decode.checked(tf.constant([resized_png(png, side + 1, side)]), "images")
 
 
 def test_hostile_requests_leave_those_beside_them_alone():

@@ -7,10 +7,9 @@ import numpy as np
 from keras import ops
 
 import kmlp
-from kmlp.training.distillation.objective import Objective
-from kmlp.training.engine.engine import Options
-from kmlp.training.engine.task import Task
-from kmlp.training.engine.trees import cut
+from kmlp.training.distillation.teachers import Objective
+from kmlp.training.engine.engine import Options, Task
+from kmlp.training.engine.rules import cut
 from kmlp.training.freezing import freeze
 from kmlp.training.optimization import SGD, LinearWarmup, Polynomial
 from kmlp.training.tasks.classification import Classification

@@ -30,7 +30,7 @@ STEPS = 4
 def shrink(replace, names=ROWS):
     """Makes studies tiny, by `replace(module, name, value)`."""
     import_quietly(settle=False, needed=False)
-    from kmlp.benchmarking import products
+    from kmlp.benchmarking import devices
     from kmlp.training.studies import study, throughput
 
     scale = study.Scale("tiny", 24, 9, 2, TINY)
@@ -38,11 +38,11 @@ def shrink(replace, names=ROWS):
     chosen = tuple(r for r in rows if r.name.rpartition("/")[2] in names)
     replace(study, "SCALES", {**study.SCALES, "tiny": scale})
     replace(study, "rows_of", lambda name: chosen if name == STUDY else rows)
-    for module in (throughput, products):
+    for module in (throughput, devices):
         replace(module, "SECONDS", 0.01)
         replace(module, "ROUNDS", 2)
-    replace(products, "SMALLEST_MATRIX", 64)
-    replace(products, "LARGEST_MATRIX", 128)
+    replace(devices, "SMALLEST_MATRIX", 64)
+    replace(devices, "LARGEST_MATRIX", 128)
 
 
 def studied(data, output, *more):
@@ -101,7 +101,7 @@ def first_losses(folder, data):
 
     from kmlp.training.engine.cluster import open_engine
     from kmlp.training.engine.weight_names import weight_names
-    from kmlp.training.input.packing import open_packed
+    from kmlp.training.input.arrays import open_packed
     from kmlp.training.studies.row_job import resolve_row
     from kmlp.training.studies.study import find
 

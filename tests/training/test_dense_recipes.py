@@ -6,7 +6,7 @@ import json
 import pytest
 
 import kmlp
-from kmlp.analysis.shapes import shapes_only
+from kmlp.analysis.complexity import shapes_only
 from kmlp.errors import KmlpError
 from kmlp.recipes import (
     REPORTED,

@@ -19,7 +19,7 @@ import kmlp
 from kmlp.artifacts.locating import KERAS, SAVED_MODEL, TFLITE
 from kmlp.commands import evaluate
 from kmlp.data.accuracy import Score
-from kmlp.data.truth import class_numbers, read_labels
+from kmlp.data.labelled import class_numbers, read_labels
 from kmlp.errors import KmlpError
 from kmlp.weights.grid_resizing import RESOLUTIONS
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from kmlp.commands import gallery, main, train
-from kmlp.data.digits import digits
+from kmlp.data.sources import digits
 
 RUNS = {name: f"runs/{name}" for name in gallery.NETWORKS}
 

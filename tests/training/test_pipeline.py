@@ -16,7 +16,7 @@ from kmlp.data import evaluation_batches, open_source, reason
 from kmlp.data.batches import statistics
 from kmlp.errors import KmlpError
 from kmlp.recipes import Recipe
-from kmlp.training.input import in_memory, load, randomness, training_batches
+from kmlp.training.input import in_memory, load, order, training_batches
 
 SIZE = 8
 PLAIN = Recipe(
@@ -66,13 +66,13 @@ def test_random_bits_are_splitmix64():
         16408922859458223821,
     )
     first = tf.constant(1234567, tf.uint64)
-    state = first + randomness._steps(len(expected))
-    assert randomness._mix(state).numpy().tolist() == list(expected)
+    state = first + order._steps(len(expected))
+    assert order._mix(state).numpy().tolist() == list(expected)
 
 
 def test_random_numbers_are_uniform_and_independent():
-    bits = randomness.bits(3, randomness.SAMPLE, tf.range(40000, dtype=tf.int64), 3)
-    draws = randomness.uniform(bits).numpy()
+    bits = order.bits(3, order.SAMPLE, tf.range(40000, dtype=tf.int64), 3)
+    draws = order.uniform(bits).numpy()
     assert draws.min() >= 0
     assert draws.max() < 1
     counts = np.histogram(draws, 100)[0]
@@ -85,11 +85,10 @@ def test_random_numbers_are_uniform_and_independent():
 @pytest.mark.parametrize("count", [1, 2, 3, 1000])
 def test_orders_are_permutations(count):
     orders = [
-        randomness.permutation(5, tf.constant(e, tf.int64), count).numpy()
-        for e in range(4)
+        order.permutation(5, tf.constant(e, tf.int64), count).numpy() for e in range(4)
     ]
-    for order in orders:
-        np.testing.assert_array_equal(np.sort(order), np.arange(count))
+    for shuffled in orders:
+        np.testing.assert_array_equal(np.sort(shuffled), np.arange(count))
     if count > 100:
         correlation = np.corrcoef([*orders, *(np.roll(o, 1) for o in orders)])
         assert np.abs(correlation - np.eye(8)).max() < 0.15

@@ -17,7 +17,7 @@ from kmlp.commands import probe
 from kmlp.data import open_source
 from kmlp.data.decode import centre_crop, normalise
 from kmlp.preprocessing import Preprocessing
-from kmlp.training.probing import logistic, neighbours
+from kmlp.training.probing import feature_classifiers
 
 SIZE = 16
 MEAN, STD = (0.3, 0.3, 0.3), (0.4, 0.4, 0.4)
@@ -38,16 +38,18 @@ def votes_by_hand(query, memory, labels, classes, k):
 
 
 def all_votes(queries, memory, labels, classes, counts):
-    pair = (neighbours.normalise(x.astype("float32")) for x in (queries, memory))
-    blocks = list(neighbours.votes(*pair, labels, classes, counts))
+    pair = (
+        feature_classifiers.normalise(x.astype("float32")) for x in (queries, memory)
+    )
+    blocks = list(feature_classifiers.votes(*pair, labels, classes, counts))
     return {k: np.concatenate([block[k] for block in blocks]) for k in counts}
 
 
 @pytest.mark.parametrize("sizes", [(256, 65_536), (3, 7)])
 @pytest.mark.parametrize("kind", ["random", "ties"])
 def test_votes_are_those_by_hand(kind, sizes, monkeypatch):
-    monkeypatch.setattr(neighbours, "QUERIES", sizes[0])
-    monkeypatch.setattr(neighbours, "MEMORIES", sizes[1])
+    monkeypatch.setattr(feature_classifiers, "QUERIES", sizes[0])
+    monkeypatch.setattr(feature_classifiers, "MEMORIES", sizes[1])
     random = np.random.default_rng(0)
     if kind == "random":
         queries, memory = random.normal(size=(10, 6)), random.normal(size=(40, 6))
@@ -65,7 +67,9 @@ def test_votes_are_those_by_hand(kind, sizes, monkeypatch):
 
 def test_the_nearest_of_equals_come_in_order():
     values = np.array([[0, 1, 1, 0, 1, 1], [2, 2, 2, 2, 2, 3]], "float32")
-    np.testing.assert_array_equal(neighbours.largest(values, 3), [[1, 2, 4], [0, 1, 5]])
+    np.testing.assert_array_equal(
+        feature_classifiers.largest(values, 3), [[1, 2, 4], [0, 1, 5]]
+    )
 
 
 def test_linear_is_scikit_learns_on_standardised_features():
@@ -73,10 +77,10 @@ def test_linear_is_scikit_learns_on_standardised_features():
     labels = np.repeat([0, 2, 3], 40)
     centres = 4 * random.normal(size=(4, 5))
     values = (centres[labels] + 0.3 * random.normal(size=(120, 5))) * 10 + 100
-    model, chosen = logistic.fit(values, labels, strengths=(0.01, 1.0))
+    model, chosen = feature_classifiers.fit(values, labels, strengths=(0.01, 1.0))
     assert (chosen["held_out_top1"], chosen["converged"]) == (1.0, True)
     assert chosen["C"] == 0.01  # of equals the strongest penalty
-    outputs = logistic.outputs(model, values[::3], 4)
+    outputs = feature_classifiers.outputs(model, values[::3], 4)
     standard = (values - values.mean(axis=0)) / values.std(axis=0)
     reference = LogisticRegression(C=0.01, max_iter=1000).fit(standard, labels)
     expected = reference.predict_proba(standard[::3])
@@ -91,13 +95,13 @@ def test_the_penalty_is_the_best_on_images_held_out():
     values = random.normal(size=(400, 200))
     values[:, 0] += 2 * labels  # one feature that tells, among noise
     tried = []
-    _, chosen = logistic.fit(values, labels, said=tried.append)
+    _, chosen = feature_classifiers.fit(values, labels, said=tried.append)
     shares = [float(re.search(r"([\d.]+)% of", line)[1]) for line in tried]
-    assert len(shares) == len(logistic.STRENGTHS)
-    assert chosen["C"] == logistic.STRENGTHS[shares.index(max(shares))] < 1
+    assert len(shares) == len(feature_classifiers.STRENGTHS)
+    assert chosen["C"] == feature_classifiers.STRENGTHS[shares.index(max(shares))] < 1
     assert max(shares) > shares[-1]
     # Too few for a tenth that shows anything.
-    assert logistic.fit(values[:2], [0, 1])[1]["held_out_top1"] is None
+    assert feature_classifiers.fit(values[:2], [0, 1])[1]["held_out_top1"] is None
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +186,7 @@ def test_digits_linearly_from_kept_features(preset, tmp_path, capfd, monkeypatch
     first = probed(capfd, tmp_path, preset, *linearly)
     (row,) = first["results"]
     assert row["top1"] > 0.5  # of ten classes
-    assert row["C"] in logistic.STRENGTHS
+    assert row["C"] in feature_classifiers.STRENGTHS
     monkeypatch.setattr(
         "kmlp.training.probing.probing.computed", lambda *_, **__: 1 / 0
     )

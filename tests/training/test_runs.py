@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 from kmlp.errors import KmlpError, RunError
-from kmlp.training.checkpoints import KEPT, Checkpoint, Checkpoints
+from kmlp.training.checkpoints import KEPT, Checkpoint, Checkpoints, RunFolder
 from kmlp.training.loop import Loop, Plan
 from kmlp.training.monitor import Monitor
-from kmlp.training.run_folder import RunFolder
 from kmlp.training.tasks.classification import Classification
 
 EPOCHS, STEPS = 3, 10

@@ -21,10 +21,11 @@ from kmlp.data import evaluation_batches
 from kmlp.data.images import Memory, Source, Split
 from kmlp.errors import KmlpError
 from kmlp.recipes import Recipe
-from kmlp.training.input import array_batches, array_randomness, packing
-from kmlp.training.input import randomness as expected_randomness
+from kmlp.training.input import array_batches, array_randomness
+from kmlp.training.input import arrays as packing
+from kmlp.training.input import order as expected_randomness
 from kmlp.training.input import training_batches as expected_batches
-from kmlp.training.input.background import Ahead
+from kmlp.training.input.array_batches import Ahead
 from kmlp.training.input.crops import square
 from kmlp.training.studies import study, study_table
 
@@ -219,7 +220,7 @@ def test_a_disk_that_is_full(folder, tmp_path, monkeypatch):
 
 def test_arrays_of_others(tmp_path):
     images, labels = arrays(9)
-    names = dict(zip(packing.OTHERS, (images, labels[:, None], images, labels)))
+    names = dict(zip(arrays.OTHERS, (images, labels[:, None], images, labels)))
     np.savez(tmp_path / "cifar.npz", **names)
     packed = packing.open_packed(tmp_path / "cifar.npz", 16, tmp_path)
     assert packed.class_names == ("0", "1", "2")

@@ -22,15 +22,15 @@ from kmlp.errors import KmlpError
 from kmlp.preprocessing import Preprocessing
 from kmlp.recipes import data_for, recipe_for
 from kmlp.recipes.recipe import DESCRIPTIVE
+from kmlp.training.checkpoints import RunFolder
 from kmlp.training.choices import chosen_data, chosen_recipe
-from kmlp.training.distillation.objective import Objective
+from kmlp.training.distillation.teachers import Objective
 from kmlp.training.engine.engine import Options
 from kmlp.training.engine.tensorflow import TensorFlowEngine
 from kmlp.training.engine.weight_names import frozen, optimizer_names, weight_names
 from kmlp.training.freezing import chosen, freeze, parts
 from kmlp.training.initial import Initial, initial_weights
 from kmlp.training.publishing import TRAINED
-from kmlp.training.run_folder import RunFolder
 from kmlp.training.tasks.classification import Classification
 
 # Family -> the smallest network whose parts can be told apart, and their names.

@@ -13,9 +13,9 @@ import pytest
 
 import kmlp
 from kmlp.commands import main
-from kmlp.data.truth import class_numbers, read_labels
+from kmlp.data.labelled import class_numbers, read_labels
 from kmlp.weights.catalogue import WEIGHTS, list_unpublished, published_weights
-from kmlp.weights.catalogue.class_labels import class_names, spellings
+from kmlp.weights.catalogue.lookup import class_names, spellings
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,7 +6,7 @@ from dense_backbones import images, randomised, relative
 from keras import ops
 
 import kmlp
-from kmlp.weights.communication import communicating
+from kmlp.weights.grid_resizing import communicating
 
 ARGUMENTS = {
     "input_shape": (32, 32, 3),

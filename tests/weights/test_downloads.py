@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from kmlp.weights.catalogue.publications import WEIGHTS
-from kmlp.weights.downloads import cache_path, download, http_transfer, partial
+from kmlp.weights.downloads import cache as partial
+from kmlp.weights.downloads import cache_path, download, http_transfer
 
 BODY = np.random.default_rng(0).bytes(400_000)
 OTHER = np.random.default_rng(1).bytes(400_000)
@@ -447,11 +448,11 @@ def test_part_that_was_removed_while_waiting(tmp_path):
     target, waits = tmp_path / "file", threading.Event()
 
     def second():
-        with partial.part_of(target, waits.set) as part:
+        with cache.part_of(target, waits.set) as part:
             return part.path.exists()
 
     with ThreadPoolExecutor(1) as pool:
-        with partial.part_of(target) as part:
+        with cache.part_of(target) as part:
             job = pool.submit(second)
             assert waits.wait(60)
             part.remove()
@@ -461,7 +462,7 @@ def test_part_that_was_removed_while_waiting(tmp_path):
 
 def test_part_of_another_is_left_alone(tmp_path):
     target = tmp_path / "file"
-    with partial.part_of(target) as part:
+    with cache.part_of(target) as part:
         part.path.write_bytes(BODY)
         part.become(target)
         part.path.touch()  # as another process begins one
@@ -499,7 +500,7 @@ def test_cache_that_cannot_be(tmp_path, monkeypatch, site):
 
 
 def test_disk_without_room(site, cache, monkeypatch):
-    monkeypatch.setattr(partial.Part, "room", 1000)
+    monkeypatch.setattr(cache.Part, "room", 1000)
     with pytest.raises(OSError, match=r"0\.4 MB are needed and 0\.0 MB free.*room"):
         download(entry_of(site.address))
     assert left_in(cache) == []

@@ -8,7 +8,7 @@ from published_states import MMCLS, MMPRETRAIN, renamed, state_of, with_counters
 
 import kmlp
 from kmlp import pytorch
-from kmlp.analysis.shapes import shapes_only
+from kmlp.analysis.complexity import shapes_only
 from kmlp.weights import recognise
 
 # File, key, scheme, tables of names.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kmlp.benchmarking.cases import WORK
+from kmlp.benchmarking.benchmarked import WORK
 from kmlp.commands.plot.output import add_output, check_output, write
 from kmlp.errors import InputError
 
@@ -34,8 +34,7 @@ def add(kinds):
 def run(options):
     """Draws it."""
     check_output(options)
-    from kmlp.benchmarking.findings import Findings
-    from kmlp.benchmarking.saved_findings import read
+    from kmlp.benchmarking.findings import Findings, read
 
     results = [read(path) for path in options.files]
     kinds = {isinstance(result, Findings) for result in results}
@@ -61,7 +60,7 @@ def _backends(results, options):
 
 
 def _forms(results, options):
-    from kmlp.plots.form_speed import form_speeds
+    from kmlp.plots.backend_speed import form_speeds
 
     for flag, value in (("--x", options.x), ("--work", options.work)):
         if value is not None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kmlp.commands.cost_table import count
+from kmlp.commands.listing import count
 from kmlp.commands.plot.output import add_output, check_output, write
 from kmlp.console import import_quietly
 from kmlp.errors import InputError
@@ -53,7 +53,7 @@ def run(options):
     check_output(options)
     import_quietly()
     from kmlp import plots
-    from kmlp.artifacts.reached import read_cost
+    from kmlp.artifacts.run_curves import read_cost
 
     names = _names(options)
     runs = [read_cost(folder, options.x == "activations") for folder in options.run]

@@ -61,7 +61,7 @@ def run(options):
     import_quietly()
     from kmlp import plots
     from kmlp.analysis import injection
-    from kmlp.analysis.locality import COLUMNS, locality
+    from kmlp.analysis.injection import COLUMNS, locality
 
     (network,) = open_networks([options.weights])
     kernels = injection.injected_kernels(network.model)

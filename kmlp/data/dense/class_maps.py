@@ -3,8 +3,14 @@
 import numpy as np
 
 from kmlp.console import some
-from kmlp.data.dense.files import image_size, read_image, read_map
-from kmlp.data.dense.source import VOID, DenseSplit, Unreadable
+from kmlp.data.dense.source import (
+    VOID,
+    DenseSplit,
+    Unreadable,
+    image_size,
+    read_image,
+    read_map,
+)
 from kmlp.errors import InputError
 
 # A number that a map must not hold.

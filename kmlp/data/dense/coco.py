@@ -6,10 +6,15 @@ import re
 import numpy as np
 
 from kmlp.console import some
-from kmlp.data.dense import coco_json, instances
-from kmlp.data.dense.files import read_image
+from kmlp.data.dense import coco_json, results
 from kmlp.data.dense.palettes import palette
-from kmlp.data.dense.source import DenseSource, DenseSplit, Objects, Unreadable
+from kmlp.data.dense.source import (
+    DenseSource,
+    DenseSplit,
+    Objects,
+    Unreadable,
+    read_image,
+)
 from kmlp.errors import InputError
 
 LAYOUT = (
@@ -179,7 +184,7 @@ class CocoSplit(DenseSplit):
             mask = np.zeros(size, "uint8")
             mask[y1:y2, x1:x2] = 1
             return mask
-        return instances.drawn(segmentation, size)
+        return results.drawn(segmentation, size)
 
 
 def _outline(bbox):

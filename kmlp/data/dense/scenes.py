@@ -1,12 +1,110 @@
-"""The embedded data: drawn scenes, the same on every machine, without a file."""
+"""Scenes of a few shapes on textured noise, each drawn from random numbers."""
+
+import math
 
 import numpy as np
+from PIL import Image
 
-from kmlp.data.dense.drawing import SHAPES, draw
-from kmlp.data.dense.instances import encoded
 from kmlp.data.dense.palettes import palette
+from kmlp.data.dense.results import encoded
 from kmlp.data.dense.source import DenseSource, DenseSplit, Objects
 from kmlp.errors import InputError
+
+SHAPES = ("circle", "square", "triangle")
+_SIDES = {"square": 4, "triangle": 3}
+LARGEST_NUMBER = 4
+# Radius of the circle of the same area, as a share of the picture's side.
+RADII = (0.095, 0.27)
+# An object of which less can be seen is not drawn, nor one that hides as much of one.
+LEAST_VISIBLE = 0.6
+# Distance of two colours, of at most 442.
+CONTRAST = 110
+# How far shapes lean to either side, in radians.
+LEAN = math.pi / 8
+_ATTEMPTS = 6
+
+
+def draw(generator, size=96):
+    """A scene.
+
+    Args:
+        generator: `numpy.random.Generator`, of which alone the scene depends.
+        size: height and width.
+
+    Returns:
+        `(image, owners, classes)`: `(size, size, 3)` uint8; `(size, size)` uint8, 0 for
+        the background and k + 1 where object k is seen; `(K,)` int32, numbers in
+        `SHAPES`, K from 1 to 4.
+    """
+    colours = [generator.uniform(30, 225, 3)]
+    canvas = _background(generator, size, colours[0])
+    owners = np.zeros((size, size), np.uint8)
+    areas, classes = [], []
+    for _ in range(generator.integers(1, LARGEST_NUMBER + 1)):
+        for _ in range(_ATTEMPTS):
+            shape = int(generator.integers(len(SHAPES)))
+            radius = size * generator.uniform(*RADII)
+            depth = _depth(generator, size, SHAPES[shape], radius)
+            after = np.where(depth > 0, np.uint8(len(areas) + 1), owners)
+            visible = np.bincount(after.ravel(), minlength=len(areas) + 2)[1:]
+            if np.all(visible >= LEAST_VISIBLE * np.array([*areas, np.pi * radius**2])):
+                break
+        else:
+            continue
+        colours.append(_colour(generator, colours))
+        _paint(canvas, depth, colours[-1], generator)
+        owners = after
+        areas.append(np.pi * radius**2)
+        classes.append(shape)
+    grain = generator.standard_normal((size, size, 3), np.float32)
+    canvas += generator.uniform(4, 14) * grain
+    return np.clip(canvas, 0, 255).astype(np.uint8), owners, np.array(classes, np.int32)
+
+
+def _background(generator, size, colour):
+    """Coarse noise, made smooth, around a colour."""
+    cells = int(generator.integers(3, 14))
+    noise = generator.integers(0, 256, (cells, cells, 3), np.uint8)
+    smooth = Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)
+    strength = generator.uniform(0.1, 0.35)
+    return (colour + strength * (np.asarray(smooth, np.float32) - 128)).astype("f4")
+
+
+def _depth(generator, size, shape, radius):
+    """How far inside a shape the pixels' centres are, in pixels; negative outside."""
+    x, y = generator.uniform(0.6 * radius, size - 0.6 * radius, 2)
+    # A side lies below.
+    turn = math.pi / 2 + generator.uniform(-LEAN, LEAN)
+    columns = np.arange(size, dtype=np.float32)[None] + 0.5 - x
+    rows = np.arange(size, dtype=np.float32)[:, None] + 0.5 - y
+    if shape == "circle":
+        return radius - np.sqrt(columns**2 + rows**2)
+    sides = _SIDES[shape]
+    # A regular polygon of n sides and inner radius a has the area n a² tan(pi / n).
+    inner = radius * math.sqrt(math.pi / (sides * math.tan(math.pi / sides)))
+    angles = [turn + 2 * math.pi * side / sides for side in range(sides)]
+    reach = [math.cos(a) * columns + math.sin(a) * rows for a in angles]
+    return inner - np.maximum.reduce(reach)
+
+
+def _colour(generator, others):
+    """A colour unlike the others, or the last that was tried."""
+    for _ in range(_ATTEMPTS):
+        colour = generator.uniform(0, 255, 3)
+        if min(np.sqrt(np.sum((colour - other) ** 2)) for other in others) > CONTRAST:
+            break
+    return colour
+
+
+def _paint(canvas, depth, colour, generator):
+    """Lays a shape over the canvas, shaded across, with soft edges."""
+    size = len(canvas)
+    steps = np.linspace(-1, 1, size, dtype=np.float32)
+    slopes = generator.uniform(-25, 25, 2).astype("f4")
+    shade = slopes[0] * steps[None] + slopes[1] * steps[:, None]
+    covered = np.clip(depth + 0.5, 0, 1).astype(np.float32)[..., None]
+    canvas += covered * (colour.astype("f4") + shade[..., None] - canvas)
+
 
 NAME = "scenes"
 SIZE = 96

@@ -5,7 +5,6 @@ import io
 
 import numpy as np
 
-from kmlp.data.dense import instances
 from kmlp.data.dense.source import VOID
 from kmlp.errors import InputError
 
@@ -61,7 +60,7 @@ def average_precision(truth, results, *, masks=False):
     Raises:
         InputError: nothing is to be found, or pycocotools is not installed.
     """
-    instances.library()
+    results.library()
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -96,7 +95,7 @@ def _areas(results, kind):
         if kind == "bbox":
             area = item["bbox"][2] * item["bbox"][3]
         else:
-            area = float(instances.library().area(item["segmentation"]))
+            area = float(results.library().area(item["segmentation"]))
         numbered.append({**item, "id": number, "area": area, "iscrowd": 0})
     return numbered
 

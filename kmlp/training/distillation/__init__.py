@@ -1,6 +1,5 @@
 """Distillation: what a student's loss is, and the teachers it can learn from."""
 
-from kmlp.training.distillation.objective import Objective
-from kmlp.training.distillation.teachers import Teacher, open_teacher
+from kmlp.training.distillation.teachers import Objective, Teacher, open_teacher
 
 __all__ = ["Objective", "Teacher", "open_teacher"]

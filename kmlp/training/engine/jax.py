@@ -27,7 +27,7 @@ from kmlp.errors import InputError
 from kmlp.training.engine import rules
 from kmlp.training.engine.engine import Engine, WorkerLost
 from kmlp.training.engine.meeting import cut_at_exec
-from kmlp.training.engine.trees import cut, filled, measurements, rows, total
+from kmlp.training.engine.rules import cut, filled, measurements, rows, total
 from kmlp.training.engine.weight_names import weight_names
 
 PART = 2**24  # bytes that are broadcast at a time

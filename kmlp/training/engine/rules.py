@@ -1,7 +1,10 @@
 """The rules of a step that all engines follow, and their random seeds."""
 
+import keras
 import numpy as np
 from keras import ops
+
+from kmlp.errors import InputError
 
 # The loss scale of float16: where it starts, how many finite steps double it, and
 # the limits within which it can neither vanish nor overflow itself.
@@ -82,3 +85,48 @@ def _scramble(x):
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
+
+
+def measurements(task, values):
+    """What `Engine.train` returns, from rows of measures, norm and finite."""
+    columns = {name: values[:, i] for i, name in enumerate(task.measures)}
+    return columns | {"gradient_norm": values[:, -2], "finite": values[:, -1] > 0}
+
+
+def total(sums):
+    """The sum of the sums of batches, float64; they are held one at a time.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = None
+    for own in sums:
+        own = np.asarray(own, "float64")
+        found = own if found is None else found + own
+    if found is None:
+        raise InputError(
+            "There is nothing to validate on. Received: data without a batch"
+        )
+    return found
+
+
+def filled(batch, size):
+    """A batch whose last row is repeated up to `size` rows."""
+    if rows(batch) == size:
+        return batch
+    return keras.tree.map_structure(
+        lambda array: np.concatenate(
+            [array, np.repeat(array[-1:], size - len(array), axis=0)]
+        ),
+        batch,
+    )
+
+
+def cut(batch, size, start=0):
+    """`size` rows of a batch."""
+    return keras.tree.map_structure(lambda array: array[start : start + size], batch)
+
+
+def rows(batch):
+    """How many rows a tree of arrays has."""
+    return len(keras.tree.flatten(batch)[0])

@@ -17,12 +17,16 @@ from kmlp.training.engine.engine import Engine, WorkerLost
 from kmlp.training.engine.gradient_steps import Network, synchronized
 from kmlp.training.engine.rules import (
     clip_by_global_norm,
+    cut,
+    filled,
     global_norm,
+    measurements,
     next_average,
     next_loss_scale,
+    rows,
     seeds,
+    total,
 )
-from kmlp.training.engine.trees import cut, filled, measurements, rows, total
 from kmlp.training.engine.weight_names import weight_names
 
 # What collective operations raise when a peer is gone.

@@ -11,13 +11,16 @@ import torch
 from kmlp.training.engine.engine import Engine
 from kmlp.training.engine.rules import (
     clip_by_global_norm,
+    cut,
     global_norm,
+    measurements,
     next_average,
     next_loss_scale,
+    rows,
     seed_states,
     seeds,
+    total,
 )
-from kmlp.training.engine.trees import cut, measurements, rows, total
 from kmlp.training.engine.weight_names import frozen, weight_names
 
 

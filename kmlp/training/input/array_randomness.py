@@ -1,6 +1,6 @@
 """Random numbers that follow from a seed and a position, in NumPy.
 
-The same bits as `kmlp.training.input.randomness` has in TensorFlow, so that both show
+The same bits as `kmlp.training.input.order` has in TensorFlow, so that both show
 the same images in the same order.
 """
 

@@ -2,8 +2,17 @@
 
 import dataclasses
 import hashlib
+import sys
+import zipfile
+import zlib
+from pathlib import Path
 
 import numpy as np
+
+from kmlp.atomic import new_file
+from kmlp.console import NAMED, first_line
+from kmlp.data.folders import SUFFIXES, image_folder
+from kmlp.errors import InputError, RunError
 
 # What arrays are called here, and in the files that others make of such data.
 OWN = ("train_images", "train_labels", "test_images", "test_labels")
@@ -107,4 +116,150 @@ def content_of(class_names, arrays):
     for array in arrays:
         mark.update(repr((array.shape, str(array.dtype))).encode())
         mark.update(np.ascontiguousarray(array))
+    return mark.hexdigest()
+
+
+NPZ = ".npz"
+_DAMAGES = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+
+
+def open_packed(spec, size, folder, on_corrupt="stop"):
+    """The images that `--data` names, packed where they are not.
+
+    Args:
+        spec: an image folder, or an `.npz` file of arrays.
+        size: height and width of the images; those of a folder are brought to it.
+        folder: where packed folders are kept.
+        on_corrupt: `"stop"` or `"skip"` where images cannot be decoded.
+
+    Raises:
+        InputError: nothing there, images that cannot be decoded, or a full disk.
+    """
+    path = Path(spec).expanduser()
+    if path.suffix.lower() == NPZ:
+        return _sized(_given(path), size)
+    try:
+        source = image_folder(path, on_corrupt)
+        mark = _listing(source, Path(source.name), size, on_corrupt)
+    except OSError as error:  # no permission, a lost disk
+        raise InputError(f"--data: {error}") from error
+    kept = Path(folder) / f"{Path(source.name).name}-{size}-{mark[:8]}{NPZ}"
+    if kept.exists():
+        try:
+            return read(kept, source.name)
+        except _DAMAGES as error:
+            print(
+                f"The packed images {kept} are damaged ({first_line(error)}): packing "
+                "again.",
+                file=sys.stderr,
+            )
+    count = source.train.count + source.validation.count
+    print(f"Packing {count:,} images once: {source.name}", flush=True)
+    packed = _pack(source, size)
+    try:
+        with new_file(kept) as draft:
+            write(packed, draft)
+    except OSError as error:
+        raise RunError(
+            f"The packed images cannot be written ({error.strerror or error}): make "
+            "room, or choose another --output. "
+            f"Received: {str(kept)!r}",
+        ) from error
+    print(f"Packed into {kept}, which --data takes too", flush=True)
+    return packed
+
+
+def _given(path):
+    if not path.is_file():
+        raise InputError(f"--data: this file does not exist. Received: {str(path)!r}")
+    try:
+        return read(path)
+    except _DAMAGES as error:
+        raise InputError(
+            f"This file cannot be read: it takes arrays named {', '.join(OWN)}, or "
+            f"{', '.join(OTHERS)}; copy it again or pack the image folder again. "
+            f"Received: {str(path)!r} ({first_line(error).strip(chr(34) + chr(39))})"
+        ) from error
+
+
+def _sized(packed, size):
+    own = packed.train_images.shape[1]
+    if own != size:
+        raise InputError(
+            f"The packed images have {own}x{own} pixels, the recipe {size}x{size}: "
+            f"pass --image-size {own}, or the image folder. Received: {packed.name}"
+        )
+    return packed
+
+
+def _pack(source, size):
+    """The images of an image folder, decoded and brought to one size."""
+    try:
+        import PIL  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "An image folder is packed by Pillow: install Pillow, or pack it on "
+            "another machine and pass the .npz file. Received: no module PIL"
+        ) from error
+    arrays, bad, resized = [], [], 0
+    for split in (source.train, source.validation):
+        store = split.store
+        images = np.empty((len(store), size, size, 3), np.uint8)
+        good = np.ones(len(store), bool)
+        for index, path in enumerate(store.paths):
+            try:
+                images[index], changed = _decoded(path, size)
+                resized += changed
+            except Exception as error:  # whatever a damaged file makes Pillow raise
+                good[index] = False
+                reason = getattr(error, "strerror", None) or "damaged or no image"
+                bad.append(f"{path} ({reason})")
+        labels = store.labels[good].astype(np.int32)
+        empty = set(range(len(source.class_names))) - set(labels.tolist())
+        if empty and source.validation.on_corrupt == "skip":
+            raise InputError(
+                "No image of a class can be decoded: replace what is damaged. Received:"
+                f" {source.class_names[min(empty)]!r} in {split.name}"
+            )
+        arrays += [images[good], labels]
+    if bad:
+        some = ", ".join(bad[:NAMED])
+        some += f" and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
+        noun = "1 image" if len(bad) == 1 else f"{len(bad):,} images"
+        if source.validation.on_corrupt == "stop":
+            raise InputError(
+                f"{noun} cannot be decoded: replace or remove what is damaged, or pass "
+                f"--on-corrupt skip to train on the rest. Received: {some}"
+            )
+        print(f"Skipped {noun}: {some}")
+    if resized:
+        noun = "1 image" if resized == 1 else f"{resized:,} images"
+        print(f"Brought {noun} of another size to {size}x{size}")
+    content = content_of(source.class_names, arrays)
+    return Packed(source.name, tuple(source.class_names), *arrays, content)
+
+
+def _decoded(path, size):
+    """The largest central square of an image at a size, and whether that changed it."""
+    from PIL import Image
+
+    with Image.open(path, formats=("JPEG", "PNG")) as image:
+        image = image.convert("RGB")
+    if image.size == (size, size):
+        return np.asarray(image), False
+    # As `kmlp.data.decode.centre_crop` has it.
+    sides = [side * size // min(image.size) for side in image.size]
+    image = image.resize(sides, Image.Resampling.BILINEAR)
+    left, top = (round((side - size) / 2) for side in sides)
+    return np.asarray(image.crop((left, top, left + size, top + size))), True
+
+
+def _listing(source, root, size, on_corrupt):
+    """A fingerprint of a folder's files without reading them."""
+    mark = hashlib.sha256(repr((size, on_corrupt, SUFFIXES)).encode())
+    for split in (source.train, source.validation):
+        for path in split.store.paths:
+            found = Path(path).stat()
+            name = Path(path).relative_to(root)
+            mark.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
     return mark.hexdigest()

@@ -1,22 +1,121 @@
-"""The batches that detectors and segmenters train on and are tested on.
+"""NumPy functions within a data set, and the end of the process."""
 
-As in classification, a training image is a function of the seed and of its position in
-the run: a run goes on at any step, and its images do not depend on how many workers and
-devices share them.
-"""
-
+import atexit
 import os
+import threading
+import time
 
 import numpy as np
 import tensorflow as tf
 
+from kmlp.data.dense import Unreadable
+from kmlp.data.reading import REMEDY, SUBSTITUTES
+from kmlp.errors import RunError
 from kmlp.training.input import detection_examples, segmentation_examples
-from kmlp.training.input.graph_calls import in_graph
-from kmlp.training.input.guarding import guarded
 from kmlp.training.input.order import visits
 
+# How long nothing has been called when nothing will be, in seconds.
+QUIET = 0.1
+LONGEST = 10
+
+
+class _Calls:
+    """Those in progress: TensorFlow's threads wait for ever for a Python that ended."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.active, self.last, self.closing = 0, 0.0, False
+
+    def __enter__(self):
+        with self.lock:
+            self.active += 1
+        if self.closing:
+            self.__exit__()
+            raise RuntimeError("The process ends.")
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.active -= 1
+            self.last = time.monotonic()
+
+    def close(self):
+        """Refuses further calls and waits until no one asks."""
+        self.closing = True
+        end = time.monotonic() + LONGEST
+        while time.monotonic() < end:
+            with self.lock:
+                if not self.active and time.monotonic() - self.last > QUIET:
+                    return
+            time.sleep(QUIET / 10)
+
+
+_CALLS = _Calls()
+atexit.register(_CALLS.close)
+
+
+def in_graph(function, spec):
+    """A function of Python integers to arrays as one of tensors to tensors.
+
+    Args:
+        function: of any number of integers, to a sequence of arrays.
+        spec: `[(shape, type)]` of them; `None` in a shape: unknown.
+    """
+    types = [dtype for _, dtype in spec]
+
+    def arrays(*numbers):
+        with _CALLS:
+            found = function(*map(int, numbers))
+            return [np.asarray(part, dtype) for part, dtype in zip(found, types)]
+
+    def tensors(*numbers):
+        parts = tf.numpy_function(arrays, numbers, types)
+        return [tf.ensure_shape(part, shape) for part, (shape, _) in zip(parts, spec)]
+
+    return tensors
+
+
+def guarded(split, prepare):
+    """Prepares an example, or one of the next few in its place.
+
+    Args:
+        split: `DenseSplit`; its `on_corrupt` says what befalls what cannot be read:
+            `"stop"` ends the iteration with an error that `kmlp.data.reason` turns into
+            words, `"skip"` takes one of the next few. A file that is gone ends it in
+            either case.
+        prepare: function of an index, and of what else there is, to an example.
+
+    Returns:
+        A function of the same to `(example, whether it is that of the index)`.
+    """
+    noted = set()
+
+    def read(index, *arguments):
+        failures = []
+        for number in range(1 + SUBSTITUTES):
+            try:
+                return prepare((index + number) % split.count, *arguments), not number
+            except Unreadable as error:
+                failures.append(error)
+                if split.on_corrupt == "stop":
+                    break
+                if error.place not in noted:
+                    noted.add(error.place)
+                    print(f"Skipped {error}", flush=True)
+            except OSError as error:
+                raise RunError(
+                    "An image can no longer be read; what was reached is kept: bring "
+                    f"it back, then give the same command to go on. Received: {error}",
+                ) from error
+        raise RunError(
+            "An image or its annotation cannot be used; what was reached is kept: "
+            f"{REMEDY}, then give the same command to go on. Received: {failures[0]}",
+        ) from failures[0]
+
+    return read
+
+
 # What an image's random numbers are for, besides those of
-# `kmlp.training.input.randomness`.
+# `kmlp.training.input.order`.
 _PURPOSE = 0xDE45E
 _TASKS = {"detection": detection_examples, "segmentation": segmentation_examples}
 # Batches that are prepared ahead: some have hundreds of megabytes.

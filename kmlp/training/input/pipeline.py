@@ -10,7 +10,7 @@ import tensorflow as tf
 from kmlp.data.batches import batched, finished, statistics
 from kmlp.data.decode import normalise
 from kmlp.data.reading import guarded
-from kmlp.training.input import augmentation, randomness
+from kmlp.training.input import augmentation, order
 from kmlp.training.input.crops import (
     ATTEMPTS,
     crop_shapes,
@@ -85,7 +85,7 @@ def training_batches(
             images,
             labels,
             classes,
-            randomness.seeds(key[0]),
+            order.seeds(key[0]),
             smoothing=recipe.label_smoothing,
             mixup=recipe.mixup,
             cutmix=recipe.cutmix,
@@ -99,14 +99,14 @@ def training_batches(
 
 def _drawn(seed, positions, recipe):
     """The random part of images: `(crops, draws, seeds, keys)`."""
-    bits = randomness.bits(seed, randomness.SAMPLE, positions, _DRAWS + 2)
-    draws = randomness.uniform(bits[:, :_DRAWS])
+    bits = order.bits(seed, order.SAMPLE, positions, _DRAWS + 2)
+    draws = order.uniform(bits[:, :_DRAWS])
     crops = tf.reshape(draws[:, 4:], (-1, ATTEMPTS, 4))
     return (
         crop_shapes(crops, recipe.crop_scale, recipe.crop_ratio),
         draws[:, :4],
-        randomness.seeds(bits[:, _DRAWS:]),
-        randomness.bits(seed, randomness.BATCH, positions, 1)[:, 0],
+        order.seeds(bits[:, _DRAWS:]),
+        order.bits(seed, order.BATCH, positions, 1)[:, 0],
     )
 
 

@@ -1,10 +1,5 @@
 """Optimizers and learning rates of the recipes, for every backend of Keras."""
 
-from kmlp.training.optimization.iterations import (
-    LinearWarmup,
-    Polynomial,
-    make_dense_schedule,
-)
 from kmlp.training.optimization.optimizers import (
     SGD,
     AdamW,
@@ -12,7 +7,13 @@ from kmlp.training.optimization.optimizers import (
     decays,
     make_optimizer,
 )
-from kmlp.training.optimization.schedules import WarmupCosine, make_schedule
+from kmlp.training.optimization.schedules import (
+    LinearWarmup,
+    Polynomial,
+    WarmupCosine,
+    make_dense_schedule,
+    make_schedule,
+)
 
 __all__ = [
     "SGD",

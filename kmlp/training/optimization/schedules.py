@@ -5,7 +5,8 @@ import math
 import keras
 from keras import ops
 
-from kmlp.recipes.resolution import scaled_rates
+from kmlp.errors import InputError
+from kmlp.recipes.wording import scaled_rates
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -109,3 +110,114 @@ def make_schedule(recipe, steps_per_epoch, global_batch=None):
         by=recipe.schedule_by,
         cosine_from=recipe.cosine_from,
     )
+
+
+Schedule = keras.optimizers.schedules.LearningRateSchedule
+# What a milestone leaves of the rate.
+DROP = 0.1
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class Polynomial(Schedule):
+    """`final + (peak - final) (1 - t / T)^power` at step t, `final` from T on.
+
+    As `keras.optimizers.schedules.PolynomialDecay`, whose float32 loses the last
+    steps of a long run: it counts from the start.
+
+    Args:
+        peak, final_rate: rates.
+        steps: T.
+        power: above 0; 1 is a straight line.
+    """
+
+    def __init__(self, peak, *, steps, power=0.9, final_rate=0.0):
+        super().__init__()
+        self.peak, self.final_rate = peak, final_rate
+        self.steps, self.power = steps, power
+
+    def __call__(self, step):
+        left = ops.maximum(self.steps - ops.convert_to_tensor(step), 0)
+        share = ops.minimum(ops.cast(left, "float32") / self.steps, 1.0)
+        return self.final_rate + (self.peak - self.final_rate) * share**self.power
+
+    def get_config(self):
+        return {
+            "peak": self.peak,
+            "steps": self.steps,
+            "power": self.power,
+            "final_rate": self.final_rate,
+        }
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class LinearWarmup(Schedule):
+    """A schedule whose first steps are damped.
+
+    At step t < `steps` the rate is `1 - (1 - ratio) (1 - t / steps)` times what the
+    schedule has there, as the reference frameworks' trainer computes it.
+
+    Args:
+        schedule: a `LearningRateSchedule`.
+        steps: of the warm-up; 0: none.
+        ratio: of the first step's rate, in 0…1.
+    """
+
+    def __init__(self, schedule, *, steps, ratio):
+        super().__init__()
+        self.schedule, self.steps, self.ratio = schedule, steps, ratio
+
+    def __call__(self, step):
+        """Rates, float32, of the shape of `step`, an integer or integers."""
+        step = ops.convert_to_tensor(step)
+        rate = ops.cast(self.schedule(step), "float32")
+        if not self.steps:
+            return rate
+        # So written, float32 keeps the smallest ratios.
+        damped = self.ratio + (1 - self.ratio) * ops.cast(step, "float32") / self.steps
+        return rate * ops.where(step < self.steps, damped, 1.0)
+
+    def rate_at(self, step):
+        """The rate at a step as a Python float."""
+        return float(ops.convert_to_numpy(self(step)))
+
+    def get_config(self):
+        return {
+            "schedule": keras.optimizers.schedules.serialize(self.schedule),
+            "steps": self.steps,
+            "ratio": self.ratio,
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        schedule = keras.optimizers.schedules.deserialize(config["schedule"])
+        return cls(**{**config, "schedule": schedule})
+
+
+def make_dense_schedule(recipe, steps_per_epoch):
+    """The schedule of a `DenseRecipe`.
+
+    Args:
+        steps_per_epoch: updates that show every training image once; of no account
+            where the recipe counts in steps.
+
+    Raises:
+        InputError: a warm-up that is longer than the run.
+    """
+    steps = recipe.steps or recipe.epochs * steps_per_epoch
+    if recipe.warmup_steps > steps:
+        raise InputError(
+            f"The warm-up is longer than the run of {steps:,} steps: lower "
+            f"warmup_steps. Received: warmup_steps={recipe.warmup_steps}"
+        )
+    peak, final = recipe.learning_rate, recipe.final_rate
+    if recipe.schedule == "step":
+        # Keras' boundaries are the last steps of their pieces.
+        edges = [epoch * steps_per_epoch - 1 for epoch in recipe.milestones]
+        rates = [peak * DROP**number for number in range(len(edges) + 1)]
+        decay = keras.optimizers.schedules.PiecewiseConstantDecay(edges, rates)
+    elif recipe.schedule == "cosine":
+        decay = WarmupCosine(peak, epochs=1, steps_per_epoch=steps, final_rate=final)
+    else:
+        power = recipe.power if recipe.schedule == "poly" else 1.0
+        decay = Polynomial(peak, steps=steps, power=power, final_rate=final)
+    return LinearWarmup(decay, steps=recipe.warmup_steps, ratio=recipe.warmup_ratio)

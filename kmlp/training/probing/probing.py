@@ -15,7 +15,7 @@ from kmlp.models.vision_mlp import VisionMLP
 from kmlp.predicting.evaluation import GIVEN, check_writable, write
 from kmlp.preprocessing import Preprocessing
 from kmlp.pretrained import create_model
-from kmlp.training.probing import logistic, neighbours
+from kmlp.training.probing import feature_classifiers
 from kmlp.training.probing.frozen_features import Features, computed, features
 
 KNN = "knn"
@@ -148,9 +148,9 @@ def preparation(options, model):
 def of_neighbours(found, classes, options):
     """The results of k nearest neighbours, one for every k."""
     scores = {k: score(found, classes) for k in options.k}
-    blocks = neighbours.votes(
-        neighbours.normalise(found.validation),
-        neighbours.normalise(found.train),
+    blocks = feature_classifiers.votes(
+        feature_classifiers.normalise(found.validation),
+        feature_classifiers.normalise(found.train),
         found.train_labels,
         classes,
         options.k,
@@ -171,11 +171,11 @@ def of_linear(found, classes, options):
             "A classifier needs training images of two classes: pass a greater "
             f"--train-images. Received: {len(found.train_labels)} of one class"
         )
-    model, chosen = logistic.fit(
+    model, chosen = feature_classifiers.fit(
         found.train, found.train_labels, seed=options.seed, said=print
     )
     counted = score(found, classes)
-    outputs = logistic.outputs(model, found.validation, classes)
+    outputs = feature_classifiers.outputs(model, found.validation, classes)
     counted.add(outputs, np.arange(len(outputs)))
     return [{**chosen, **counted.shares()}]
 

@@ -11,19 +11,16 @@ import keras
 import numpy as np
 
 from kmlp.atomic import new_file
-from kmlp.benchmarking.devices import device_name
-from kmlp.benchmarking.products import Peak
+from kmlp.benchmarking.devices import Peak, device_name
 from kmlp.errors import InputError, RunError, TimeUp
 from kmlp.recipes import LARGEST_SMALL
+from kmlp.training.checkpoints import PREFIX, RunFolder
 from kmlp.training.engine.cluster import open_engine, read_cluster
-from kmlp.training.input.arrays import Packed
-from kmlp.training.input.packing import open_packed
+from kmlp.training.input.arrays import Packed, open_packed
 from kmlp.training.monitor import HISTORY
 from kmlp.training.run import checked_output, train
-from kmlp.training.run_folder import PREFIX, RunFolder
 from kmlp.training.studies import study_table, throughput
-from kmlp.training.studies.row_job import resolve_row, row_recipe
-from kmlp.training.studies.row_outcome import results
+from kmlp.training.studies.row_job import resolve_row, results, row_recipe
 from kmlp.training.studies.study import find, listed, made_for
 
 LIST = "list"

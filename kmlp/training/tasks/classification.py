@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kmlp.training.engine.task import Task
+from kmlp.training.engine.engine import Task
 
 
 class Classification(Task):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmlp.data.dense import VOID, instances
+from kmlp.data.dense import VOID, results
 from kmlp.data.dense.results import coco_results
 from kmlp.data.dense.scoring import (
     average_precision,
@@ -16,8 +16,8 @@ from kmlp.data.dense.scoring import (
 )
 from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import resize_bilinear
-from kmlp.segmentation.pixel_losses import confusion, pixel_loss
-from kmlp.training.engine.task import Task
+from kmlp.segmentation.segmenter import confusion, pixel_loss
+from kmlp.training.engine.engine import Task
 from kmlp.training.input.segmentation_examples import evaluation_spec
 from kmlp.weights import resize
 
@@ -147,7 +147,7 @@ class Detection(_Dense):
 
     def __init__(self, source, *, masks, indices=None):
         super().__init__()
-        instances.library()  # what is missing is said before anything is trained
+        results.library()  # what is missing is said before anything is trained
         self.source, self.masks = source, masks
         self.score = "mask_AP" if masks else "AP"
         self._truth = truth(source.validation, source, indices)

@@ -27,7 +27,7 @@ class PublishedWeights:
         top1: percent, as the publishers report it.
         metric: what `top1` is of.
         num_classes: of the head; 0 where none is promised.
-        labels: as `kmlp.weights.catalogue.class_labels` names them, or `None` where the
+        labels: as `kmlp.weights.catalogue.lookup` names them, or `None` where the
             classes' order is unknown.
         image_size: height and width.
         mean, std: per channel, of images in 0…1.

@@ -1,13 +1,148 @@
-"""Published checkpoints on this machine, fetched once into Keras' cache."""
+"""The beginning of a file that is being fetched, kept until the rest has come."""
 
+import contextlib
 import hashlib
+import json
 import os
+import shutil
 import sys
+import uuid
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from kmlp.errors import InputError
-from kmlp.weights.downloads.partial import part_of
+
+try:
+    import fcntl
+except ImportError:  # without locks every process fetches for itself
+    fcntl = None
+
+
+class Part:
+    """What has come of a file, and which file that is.
+
+    Attributes:
+        path: of the bytes, in the order of the file.
+        resumable: whether they outlast this process.
+    """
+
+    def __init__(self, path, resumable=True):
+        self.path = path
+        self.resumable = resumable
+        # Beside the bytes, since they become the file without being copied.
+        name = f"{path.name.removesuffix('.part')}.origin.part"
+        self._origin_path = path.with_name(name)
+
+    @property
+    def size(self):
+        """How many bytes have come."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    @property
+    def origin(self):
+        """What `begin` was told, `{}` where nothing is known."""
+        try:
+            origin = json.loads(self._origin_path.read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return origin if isinstance(origin, dict) else {}
+
+    @property
+    def room(self):
+        """Bytes that the disk still has room for."""
+        return shutil.disk_usage(self.path.parent).free
+
+    def begin(self, origin):
+        """Drops what has come; from now on it is bytes of `origin`, a dict."""
+        self.clear()
+        self.note(origin)
+
+    def note(self, origin):
+        """Replaces what `origin` says."""
+        self._origin_path.write_text(json.dumps(origin), "utf-8")
+
+    def clear(self):
+        """Drops what has come."""
+        self._origin_path.unlink(missing_ok=True)
+        os.truncate(self.path, 0)
+
+    def become(self, target):
+        """Puts the whole file in its place, in one step."""
+        with open(self.path, "rb") as file:
+            os.fsync(file.fileno())
+        self._origin_path.unlink(missing_ok=True)
+        os.replace(self.path, target)
+
+    def remove(self):
+        """Leaves nothing behind."""
+        self._origin_path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def part_of(target, waiting=lambda: None):
+    """The part of a file, for this process and thread alone.
+
+    Args:
+        target: path that the whole file will have; its folder is made.
+        waiting: called where another process is at it, before waiting for its end.
+
+    Yields:
+        A `Part`, which stays where the block is left with some bytes in it.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path = target.with_name(f"{target.name}.part")
+    descriptor = _locked(path, waiting)
+    if descriptor is None:
+        path = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
+        path.touch()
+    part = Part(path, resumable=descriptor is not None)
+    try:
+        yield part
+    finally:
+        if descriptor is None:
+            part.remove()
+        else:
+            # Once renamed, the path is free for others' parts.
+            if _is_at(descriptor, path) and not part.size:
+                part.remove()
+            os.close(descriptor)
+
+
+def _locked(path, waiting):
+    """A descriptor that holds the file at `path`; `None` where nothing can be held."""
+    if fcntl is None:
+        return None
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                if not path.stat().st_size:
+                    path.unlink()
+            return None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # Who held it before may have finished, and renamed or removed it.
+        if _is_at(descriptor, path):
+            return descriptor
+        os.close(descriptor)
+
+
+def _is_at(descriptor, path):
+    held = os.fstat(descriptor)
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return False
+    return (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino)
 
 
 def download(entry, *, progress=True) -> Path:

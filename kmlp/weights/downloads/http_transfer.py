@@ -33,7 +33,7 @@ def fetch(entry, part, missing, by_hand, *, progress):
 
     Args:
         entry: `PublishedWeights`.
-        part: `kmlp.weights.downloads.partial.Part`.
+        part: `kmlp.weights.downloads.cache.Part`.
         missing: what is missing, as the beginning of a sentence.
         by_hand: how a person gets the file, as its end.
         progress: whether to show it.

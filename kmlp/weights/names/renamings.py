@@ -1,7 +1,7 @@
 """Names of published parameters beside ours, as tables.
 
 A table's row `(our layer, published module, kind)` holds for all numbers in place of
-its fields `{…}`; kinds are those of `kmlp.weights.names.layouts`. A family can have
+its fields `{…}`; kinds are those of `kmlp.weights.names.scheme`. A family can have
 several naming schemes.
 """
 

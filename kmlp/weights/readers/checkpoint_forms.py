@@ -1,21 +1,137 @@
-"""Checkpoint files as plain arrays: PyTorch's forms, safetensors, `.npz` and HDF5.
-
-The form is told by the content, since checkpoints circulate under any suffix. Only
-numpy and h5py are needed (and the `safetensors` package for its own form), and nothing
-that a file pickles is ever run.
-"""
+"""HDF5 files with data sets under published names, in groups or flat."""
 
 import os
 import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 
 from kmlp.errors import InputError
-from kmlp.weights.readers import hdf5, torch_pickle
-from kmlp.weights.readers.state_choice import select_mapping, select_names
+from kmlp.weights.readers import torch_pickle
 from kmlp.weights.readers.torch_pickle import damage_reported, flat_view, native_copy
+
+MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+def is_of_keras(path: Path) -> bool:
+    """Whether Keras wrote it: numbered variables, or the layers' names of Keras 2."""
+    with h5py.File(path, "r") as file:
+        if "layer_names" in file.attrs or "model_weights" in file:
+            return True
+        return any("vars" in name.split("/") for name in _data_sets(file))
+
+
+def hdf5_names(path: Path) -> list[str]:
+    """Paths of the data sets that hold numbers."""
+    with h5py.File(path, "r") as file:
+        return [n for n in _data_sets(file) if file[n].dtype.kind in "fiub"]
+
+
+def hdf5_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
+    """The arrays of data sets, in native byte order."""
+    with h5py.File(path, "r") as file:
+        return {name: _read(file[name]) for name in names}
+
+
+def _read(data_set):
+    # Both would read whatever file the checkpoint names.
+    if data_set.is_virtual or data_set.external:
+        raise ValueError(f"{data_set.name} lies in another file")
+    array = np.asarray(data_set[()])
+    return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+
+
+def _data_sets(file):
+    """Paths of all data sets; links out of the file are not followed."""
+    seen, open_groups = {file}, [("", file)]
+    while open_groups:
+        prefix, group = open_groups.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                continue
+            item = group[name]
+            if isinstance(item, h5py.Dataset):
+                yield f"{prefix}{name}"
+            elif isinstance(item, h5py.Group) and item not in seen:
+                seen.add(item)  # a group can contain itself
+                open_groups.append((f"{prefix}{name}/", item))
+
+
+# Where trainers keep the state; averaged weights are taken only for want of others.
+_STATE_KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
+_MAX_NESTING = 3
+
+
+def select_names(
+    names: list[str], key: str | None, path: Path
+) -> tuple[dict[str, str], str]:
+    """Map the names to return to those in a flat file; the key that was taken."""
+    for wanted in ("state", *_STATE_KEYS) if key is None else (key,):
+        prefix = f"{wanted}/"
+        chosen = {n.removeprefix(prefix): n for n in names if n.startswith(prefix)}
+        if chosen:
+            return chosen, wanted
+    if key is not None:
+        groups = sorted({name.rpartition("/")[0] for name in names if "/" in name})
+        raise InputError(
+            f"key must be None or among the prefixes {groups} of {path}. "
+            f"Received: key={key!r}"
+        )
+    return {name: name for name in names}, ""
+
+
+def select_mapping(
+    tree: Any, key: str | None, path: Path
+) -> tuple[dict[str, torch_pickle.Tensor], str]:
+    """Pick the mapping of tensors meant by `key` among those nested in `tree`."""
+    states = dict(_mappings(tree))
+    found = {"/".join(names): names for names in states if names}
+    if key is not None:
+        if key not in found:
+            raise InputError(
+                f"key must be None or among {list(found)} of {path}. "
+                f"Received: key={key!r}"
+            )
+        return states[found[key]], key
+    rank = {name: place for place, name in enumerate(_STATE_KEYS)}
+    known = [p for p in states if all(name in rank for name in p)]
+    if not known:
+        hint = f"; name one of {list(found)} by key=" if found else ""
+        raise InputError(
+            f"A checkpoint must hold a mapping of names to tensors{hint}. "
+            f"Received: {path}, which holds {_describe(tree)}"
+        )
+    # A mapping ranks after those inside it: a trainer may keep single tensors, such
+    # as the best accuracy, beside the state.
+    best = min(known, key=lambda p: [*(rank[name] for name in p), len(rank)])
+    return states[best], "/".join(best)
+
+
+def _mappings(
+    tree: Any, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], dict[str, torch_pickle.Tensor]]]:
+    if not isinstance(tree, dict):
+        return
+    named = {name: value for name, value in tree.items() if isinstance(name, str)}
+    tensors = {n: v for n, v in named.items() if isinstance(v, torch_pickle.Tensor)}
+    if tensors:
+        yield path, tensors
+    # A pickled mapping can contain itself.
+    if len(path) < _MAX_NESTING:
+        for name, value in named.items():
+            yield from _mappings(value, (*path, name))
+
+
+def _describe(tree: Any) -> str:
+    if isinstance(tree, torch_pickle.Foreign):
+        return f"a pickled {tree.origin} (save its state_dict() instead)"
+    if isinstance(tree, dict):
+        return f"entries {list(tree)[:8]}"
+    return f"a {type(tree).__name__}"
+
 
 TORCH, TORCH_LEGACY = "PyTorch file", "PyTorch file (legacy form)"
 SAFETENSORS, NPZ, HDF5 = "safetensors file", ".npz file", "HDF5 file"
@@ -129,9 +245,9 @@ def form_of(path: str | os.PathLike) -> str:
     # Protocol 2 and later of pickle, as torch.save writes.
     if head[:1] == b"\x80":
         return TORCH_LEGACY
-    if head.startswith(hdf5.MAGIC):
+    if head.startswith(MAGIC):
         with damage_reported(path):
-            return KERAS_WEIGHTS if hdf5.is_of_keras(path) else HDF5
+            return KERAS_WEIGHTS if is_of_keras(path) else HDF5
     if head[:2] == b"PK":
         with damage_reported(path), zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -162,10 +278,10 @@ def _read_npz(path: Path, key: str | None) -> _Read:
 
 def _read_hdf5(path: Path, key: str | None) -> _Read:
     with damage_reported(path):
-        names = hdf5.names(path)
+        names = hdf5_names(path)
     names, key = select_names(names, key, path)
     with damage_reported(path):
-        arrays = hdf5.arrays(path, names.values())
+        arrays = hdf5_arrays(path, names.values())
     state = {short.replace("/", "."): arrays[name] for short, name in names.items()}
     return _non_empty(state, path), key
 
