@@ -18,6 +18,7 @@ from kmlp.layers import (
     MixingMLP,
     PatchEmbed,
     PositionEncoding,
+    drop_path,
 )
 from kmlp.models.vision_mlp import VisionMLP, check_choice, partitioned_input
 
