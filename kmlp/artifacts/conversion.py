@@ -14,6 +14,7 @@ from kmlp.atomic import new_file
 from kmlp.console import first_line, some
 from kmlp.errors import InputError, RunError
 from kmlp.models.registry import VARIANTS, check_options, create_model, variant
+from kmlp.pretrained import found as published
 from kmlp.pretrained.found import find
 from kmlp.quiet import quiet
 from kmlp.weights.catalogue import WEIGHTS
@@ -215,7 +216,7 @@ def convert(
 
 def _loaded(found, checkpoint, num_classes, settings, target, check):
     """The model with the checkpoint's weights, compared where asked."""
-    state = found.promised(checkpoint.state, found.entry)
+    state = published.promised(checkpoint.state, found.entry)
     seems = recognise(state)
     own_classes = seems.arguments["num_classes"]
     classes = own_classes if num_classes is None else num_classes
@@ -225,9 +226,9 @@ def _loaded(found, checkpoint, num_classes, settings, target, check):
         raise ValueError(misfit(model, state, fit, found.path))
     _check_numbers(fit, found.path)
     fit.assign()
-    model.preprocessing = found.preprocessing(found.entry, model, own_classes)
+    model.preprocessing = published.preprocessing(found.entry, model, own_classes)
     model.weights_source = {
-        **found.source(found),
+        **published.source(found),
         "form": checkpoint.form,
         "key": checkpoint.key or None,
         "names": fit.scheme.name,
