@@ -57,8 +57,9 @@ def main(argv=None):
             return
         from kmlp.training.job import run
         from kmlp.training.run import run_or_return
+        from kmlp.training.tasks import classification
 
-        run_or_return(run, options)
+        run_or_return(lambda options: run(options, classification), options)
 
     interrupted = "interrupted; the same command goes on from what is kept."
     return exit_code("train.py", job, interrupted)

@@ -30,10 +30,14 @@ def main(task, program, description, heads, data, argv=None):
             print(dense_table(task))
             return
         import_quietly(settle=False)
-        from kmlp.training.dense_job import run
+        from kmlp.training.job import run
         from kmlp.training.run import run_or_return
 
-        run_or_return(run, options)
+        if task == "detection":
+            from kmlp.training.tasks import detection as of_task
+        else:
+            from kmlp.training.tasks import segmentation as of_task
+        run_or_return(lambda options: run(options, of_task), options)
 
     return exit_code(program, job, INTERRUPTED)
 

@@ -21,17 +21,10 @@ from kmlp.models.vision_mlp import VisionMLP
 from kmlp.predicting.dense_network import task_of
 from kmlp.preprocessing import preprocessing_of
 from kmlp.pretrained.restoring import load_checkpoint
-from kmlp.weights import resize
+from kmlp.weights.grid_resizing import WAYS, resize
 
 # What of the preparation the command line may give, beside the size.
 GIVEN = ("mean", "std", "test_crop", "test_interpolation")
-# What becomes of a network at another size, by `resolution`.
-WAYS = {
-    None: "its weights fit any size",
-    "interpolate": "spatial kernels interpolated",
-    "interpolate_cubic": "spatial kernels interpolated cubically",
-    "partition": "maps cut into blocks of the trained grid",
-}
 
 
 def run(options):

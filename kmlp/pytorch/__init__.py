@@ -23,7 +23,7 @@ __all__ = ["FAMILIES", "VARIANTS", "build", "installed"]
 FAMILIES = {
     "repmlpnet": ("repmlpnet", "RepMLPNet"),
     "resmlp": ("resmlp", "ResMLP"),
-    "mlp_mixer": ("mlp_mixer", "MLPMixer"),
+    "mlp_mixer": ("resmlp", "MLPMixer"),
     "convmlp": ("convmlp", "ConvMLP"),
     "msmlp": ("msmlp", "MSMLP"),
     "smlpnet": ("smlpnet", "SMLPNet"),

@@ -196,6 +196,13 @@ class RunFolder:
         with new_file(self.path / name) as draft:
             draft.write_text(json.dumps(values, indent=2) + "\n")
 
+    def others(self):
+        """Yield `recipe.json` of the other unfinished runs beside, with its folder."""
+        for path in sorted(self.path.parent.glob(f"{PREFIX}*/recipe.json")):
+            if path.parent != self.path:
+                with contextlib.suppress(OSError, ValueError):
+                    yield {**json.loads(path.read_text()), "folder": str(path.parent)}
+
     def remove(self):
         """Ends the run's life: everything it needed to go on goes."""
         shutil.rmtree(self.path, ignore_errors=True)

@@ -13,13 +13,14 @@ from kmlp.console import first_line
 from kmlp.errors import InputError
 from kmlp.models.registry import list_models
 from kmlp.models.vision_mlp import VisionMLP
-from kmlp.predicting.evaluation import WAYS
 from kmlp.pretrained import create_model
 from kmlp.pretrained.found import KERAS, KERAS_WEIGHTS, find
 from kmlp.training.engine.weight_names import weight_names
 from kmlp.training.networks import RESERVED, check
-from kmlp.weights import read_state, recognise, resize
+from kmlp.weights.grid_resizing import WAYS, resize
 from kmlp.weights.matching import CLASSIFIER
+from kmlp.weights.readers import read_state
+from kmlp.weights.recognition import recognise
 
 INTERPOLATE = "interpolate"
 
@@ -64,11 +65,16 @@ class Initial:
                 f"Received: {self.described['name']!r}, on this one of SHA-256 "
                 f"{self.described['sha256'][:12]}…"
             )
+        variables, arrays = self.pairs(model)
+        for variable, array in zip(variables, engine.broadcast_all(arrays)):
+            engine.assign(variable, array)
+
+    def pairs(self, model):
+        """Return the variables of a network that begin with weights, and these."""
         named = weight_names(model)
         variables = [v for name, v in named.items() if name in self.arrays]
         arrays = [self.arrays[name] for name in named if name in self.arrays]
-        for variable, array in zip(variables, engine.broadcast_all(arrays)):
-            engine.assign(variable, array)
+        return variables, arrays
 
 
 def settle(options):

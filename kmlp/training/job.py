@@ -1,123 +1,327 @@
-"""The job from the command's options to a published version."""
+"""The life of a run, from the command's options to a published version.
 
+Classification, detection and segmentation run through the same lines; a `RunTask` says
+what differs: its recipe, data, network, loss, score and pictures.
+"""
+
+import argparse
+import dataclasses
+import json
 import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
 
 import keras
 
 from kmlp.analysis.complexity import count_parameters
-from kmlp.recipes import describe, scaled_rates
+from kmlp.errors import InputError
+from kmlp.recipes import to_json
 from kmlp.training.checkpoints import RunFolder
-from kmlp.training.choices import chosen_data, chosen_recipe
-from kmlp.training.distillation import Objective, open_teacher
-from kmlp.training.ending import estimate, finish
-from kmlp.training.engine.cluster import open_engine
-from kmlp.training.engine.engine import Options
+from kmlp.training.engine.cluster import open_engine, per_replica_batch
+from kmlp.training.engine.engine import Options, Task
 from kmlp.training.freezing import freeze
-from kmlp.training.initial import settle
-from kmlp.training.optimization import make_optimizer, make_schedule
-from kmlp.training.resolved import identity, network, resolve_job, written
+from kmlp.training.initial import Initial
+from kmlp.training.optimization import make_optimizer
+from kmlp.training.publishing import publish
 from kmlp.training.run import checked_output, train
-from kmlp.training.tasks.classification import Classification
 
 
-def run(options):
-    """Trains, publishes and reports.
+class RunTask(Task):
+    """What a run asks of its task beside what the engine asks of it.
+
+    Attributes:
+        name: `"classification"`, `"detection"` or `"segmentation"`.
+        rehearsal: `(epochs, steps of each, images per device and micro-batch)` of a
+            rehearsal.
+    """
+
+    name = ""
+    rehearsal = (2, 4, 8)
+
+    def of(self, model: keras.Model) -> "RunTask":
+        """Return the task with all that it takes from the model to be trained."""
+        return self
+
+    def schedule(self, job: "Job") -> Any:
+        """Return the schedule of the learning rate."""
+        raise NotImplementedError
+
+    def teacher(self, job: "Job") -> Any:
+        """Return the teacher whose answers the loss takes, `None` without one."""
+
+    def training_data(self, job: "Job", step: int) -> Callable:
+        """Return a function that makes this worker's data set from `step` on."""
+        raise NotImplementedError
+
+    def validation_batches(
+        self, job: "Job", worker: int = 0, workers: int = 1, replicas: int = 1
+    ) -> Iterable:
+        """Return the validation images, or a worker's share of them."""
+        raise NotImplementedError
+
+    def comparison_batches(self, job: "Job") -> Iterable:
+        """Return the validation images in the size that the artifacts take."""
+        return self.validation_batches(job)
+
+    def network(self, job: "Job", precision: str) -> keras.Model:
+        """Return the network under the recipe, with fresh weights."""
+        raise NotImplementedError
+
+    def home(self, job: "Job") -> str:
+        """Return the name of the folder of the run's versions."""
+        raise NotImplementedError
+
+    def identity(self, job: "Job") -> dict[str, Any]:
+        """Return what of the task decides the result of a run."""
+        raise NotImplementedError
+
+    def data_summary(self, job: "Job") -> dict[str, Any]:
+        """Return what a report says of the data."""
+        raise NotImplementedError
+
+    def announcement(self, job: "Job") -> list[str]:
+        """Return lines that say what is about to happen."""
+        raise NotImplementedError
+
+    def estimate(self, job: "Job", speed: float) -> str:
+        """Return how long the whole run would take at a speed in images per second."""
+        raise NotImplementedError
+
+    def preprocessing(self, job: "Job") -> Any:
+        """Return how the validation images become inputs."""
+        raise NotImplementedError
+
+    def agreement(self, job: "Job") -> Any:
+        """Return a new measure of how well a form does and agrees with another."""
+        raise NotImplementedError
+
+    def extras(
+        self, job: "Job", model: keras.Model, reference: Any, folder: Path
+    ) -> list[str]:
+        """Write what a version holds beside its forms; return lines about it.
+
+        Args:
+            job: The run.
+            model: Trained model.
+            reference: Measure of the trained model, from `agreement`.
+            folder: Folder of the version.
+        """
+        return []
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A run, resolved: nothing is left to decide.
+
+    Attributes:
+        task: `RunTask` with its data.
+        options: Options of the command line.
+        recipe: Recipe with all that the command line changed.
+        base: The recipe before that.
+        source: Images by split.
+        engine: Engine on the devices.
+        epochs: Validations of the run, cool-down included.
+        steps_per_epoch: Updates before each of them.
+        batch_size: Images per replica and micro-batch.
+        initial: Weights that training begins with; `None`: fresh ones.
+        frozen: Names of the parts that keep them.
+    """
+
+    task: RunTask
+    options: argparse.Namespace
+    recipe: Any
+    base: Any
+    source: Any
+    engine: Any
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    initial: Initial | None = None
+    frozen: tuple[str, ...] = ()
+
+    # Steps that go without coming back to Python, at least.
+    least_steps = 1
+
+    @property
+    def averaged(self) -> bool:
+        """Whether the averaged weights are validated and kept as best."""
+        return getattr(self.recipe, "evaluate", "raw") == "ema"
+
+    def training_data(self, step: int) -> Callable:
+        """Return a function that makes this worker's data set from `step` on."""
+        return self.task.training_data(self, step)
+
+    def validation_data(self) -> Iterable:
+        """Return this worker's share of the validation images, in a rehearsal a few."""
+        engine = self.engine
+        batches = self.task.validation_batches(
+            self, engine.worker, engine.workers, engine.local_replicas
+        )
+        if self.options.rehearse:
+            batches = batches.take(self.task.rehearsal[1] * engine.local_replicas)
+        return batches
+
+    def network(self, precision: str) -> keras.Model:
+        """Return the network under the recipe, with fresh weights."""
+        return self.task.network(self, precision)
+
+    def prepare(self) -> Any:
+        """Give the engine all that a step needs; return the schedule of the rate."""
+        recipe, options = self.recipe, self.options
+        schedule = self.task.schedule(self)
+        with self.engine.scope():
+            model = self.network(options.precision)
+            if self.initial is not None:
+                self.initial.fill(model, self.engine)
+                freeze(model, self.frozen)
+            teacher = self.task.teacher(self)
+            self.engine.prepare(
+                model,
+                make_optimizer(recipe, model, schedule),
+                self.task.of(model),
+                Options(
+                    clip_norm=recipe.clip_norm,
+                    ema=getattr(recipe, "ema", None),
+                    accumulate=recipe.accumulate,
+                    precision=options.precision,
+                    xla=options.xla,
+                    steps_per_execution=max(
+                        options.steps_per_execution, self.least_steps
+                    ),
+                    sync_batchnorm=recipe.sync_batchnorm,
+                    seed=options.seed,
+                ),
+                teacher,
+            )
+        return schedule
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the result; another number of devices does not."""
+        return {
+            "architecture": self.options.arch,
+            "model": serialized(self.engine.model),
+            "recipe": to_json(self.recipe),
+            "data": self.source.name,
+            "class_names": list(self.source.class_names),
+            "seed": self.options.seed,
+            "precision": self.options.precision,
+            **self.task.identity(self),
+        }
+
+    def begun(self) -> dict[str, Any]:
+        """Return where training began and what of the network kept what it had."""
+        if self.initial is None:
+            return {}
+        return {
+            "initial_weights": self.initial.described,
+            "frozen": list(self.frozen),
+        }
+
+    def written(self) -> dict[str, Any]:
+        """Return `recipe.json`: the recipe as it was resolved, and what it ran on."""
+        return {
+            "architecture": self.options.arch,
+            **self.begun(),
+            "recipe": to_json(self.recipe),
+            "seed": self.options.seed,
+            "precision": self.options.precision,
+            "xla": self.options.xla,
+            "engine": self.engine.description,
+            "data": self.task.data_summary(self),
+        }
+
+
+def run(options: argparse.Namespace, task: Any) -> None:
+    """Train, publish and report.
+
+    Args:
+        options: Options of the command line.
+        task: Module of a task, with `check(options)` and `resolve(options, engine)`.
 
     Raises:
-        InputError: input that cannot be worked with, or a run that ends before its
-            time.
+        InputError: If the options, data or weights cannot be worked with.
+        RunError: If the run ends before its time; what it reached is kept.
     """
     started = time.monotonic()
-    # What is mistyped is said before anything is read or waited for.
-    settle(options)
-    options.data = chosen_data(options)
-    chosen_recipe(options)
+    # Validate the options before any data is read or any worker waited for.
+    task.check(options)
     checked_output(options)
     engine = open_engine(options.strategy, options.devices)
-    job, base = resolve_job(options, engine)
+    job = task.resolve(options, engine)
     keras.utils.set_random_seed(options.seed)
-    schedule = prepare(job)
-    parent = options.output / ("rehearsals" if options.rehearse else "") / options.arch
-    folder = RunFolder(parent, identity(job))
+    schedule = job.prepare()
+    parent = options.output / ("rehearsals" if options.rehearse else "")
+    parent = parent / job.task.home(job)
+    folder = RunFolder(parent, job.identity())
     if not engine.chief:
         print(f"Worker {engine.worker} of {engine.workers}, {engine.description}")
         train(job, schedule, None)
         engine.close()
         return
     with folder.open(options.fresh):
-        announce(job, base)
-        folder.write("recipe.json", written(job))
+        _announce(job, folder)
+        folder.write("recipe.json", job.written())
         history = train(job, schedule, folder.path)
         engine.close()  # the others need not wait for the export
-        path = finish(job, folder.path, parent, history)
+        path = publish(job, folder.path, parent, history)
         folder.remove()
     if options.rehearse:
-        print(estimate(job, base, history))
+        print(job.task.estimate(job, history[-1]["images_per_second"]))
     print(f"Published {path} after {time.monotonic() - started:.0f} s")
 
 
-def prepare(job):
-    """Gives the engine all that a step needs; returns the schedule of the rate."""
-    recipe, options = job.recipe, job.options
-    schedule = make_schedule(recipe, job.steps_per_epoch)
-    with job.engine.scope():
-        model = network(job, options.precision)
-        if job.initial is not None:
-            job.initial.fill(model, job.engine)
-            freeze(model, job.frozen)
-        teacher = None
-        if recipe.teacher is not None:
-            teacher = open_teacher(
-                recipe.teacher,
-                num_classes=len(job.source.class_names),
-                image_size=recipe.image_size,
-                mean=recipe.mean,
-                std=recipe.std,
-                class_names=job.source.class_names,
-            )
-        job.engine.prepare(
-            model,
-            make_optimizer(recipe, model, schedule),
-            Classification(
-                Objective(
-                    recipe.distillation, recipe.distillation_alpha, recipe.temperature
-                )
-            ),
-            Options(
-                clip_norm=recipe.clip_norm,
-                ema=recipe.ema,
-                accumulate=recipe.accumulate,
-                precision=options.precision,
-                xla=options.xla,
-                steps_per_execution=options.steps_per_execution,
-                sync_batchnorm=recipe.sync_batchnorm,
-                seed=options.seed,
-            ),
-            teacher,
+def divided_batch(recipe: Any, engine: Any) -> int:
+    """Return the images per replica and micro-batch.
+
+    Raises:
+        InputError: If the recipe's batch does not divide.
+    """
+    return per_replica_batch(recipe.batch_size, engine.replicas, recipe.accumulate)
+
+
+def check_classes(options: argparse.Namespace, source: Any) -> None:
+    """Check the number of classes that the command line expects.
+
+    Raises:
+        InputError: If the data have another number.
+    """
+    classes = len(source.class_names)
+    if options.num_classes not in (None, classes):
+        raise InputError(
+            f"The data have {classes} classes: leave --num-classes out or correct it. "
+            f"Received: --num-classes {options.num_classes}"
         )
-    return schedule
 
 
-def announce(job, base):
-    """Says what is about to happen."""
-    peak, _, final = scaled_rates(job.recipe)
-    source, recipe = job.source, job.recipe
-    print(describe(recipe, base))
+def serialized(model: keras.Model) -> dict[str, Any]:
+    """Return a model's arguments as JSON has them."""
+    return json.loads(json.dumps(model.get_config(), default=str))
+
+
+def _announce(job, folder):
+    """Say what is about to happen."""
+    lines = job.task.announcement(job)
     if job.initial is not None:
-        print(job.initial.text)
-    model = job.engine.model
+        lines.insert(1, job.initial.text)
+        lines[2:2] = _begun_otherwise(job, folder)
     if job.frozen:
-        trained = count_parameters(model.trainable_weights)
-        print(f"Frozen: {' '.join(job.frozen)}; {trained:,} parameters are trained")
-    print(
-        f"{job.options.arch}, {model.count_params():,} parameters, on "
-        f"{source.name}: {source.train.count:,} images to train, "
-        f"{source.validation.count:,} to validate, {len(source.class_names)} classes, "
-        f"{recipe.image_size}x{recipe.image_size}"
-    )
-    print(
-        f"{job.engine.description}, {job.options.precision}: {job.epochs} epochs of "
-        f"{job.steps_per_epoch:,} steps of {recipe.batch_size:,} images, rate "
-        f"{peak:.3g} to {final:.3g}",
-        flush=True,
-    )
+        trained = count_parameters(job.engine.model.trainable_weights)
+        frozen = f"Frozen: {' '.join(job.frozen)}; {trained:,} parameters are trained"
+        lines.insert(2, frozen)
+    print("\n".join(lines), flush=True)
+
+
+def _begun_otherwise(job, folder):
+    """Say which unfinished runs began with other weights of the same path."""
+    own, lines = job.initial.described, []
+    for other in folder.others():
+        begun = other.get("initial_weights")
+        if not isinstance(begun, dict) or begun.get("name") != own["name"]:
+            continue
+        if begun.get("sha256") != own["sha256"]:
+            lines.append(
+                f"{own['name']} holds other weights than the unfinished run "
+                f"{other['folder']} began with: this run starts over."
+            )
+    return lines

@@ -1,72 +1,109 @@
-"""From a trained model to a version folder that was checked as a whole."""
+"""From a trained run to a version folder that was checked as a whole."""
 
 import contextlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import keras
+import numpy as np
 
-import kmlp
-from kmlp.artifacts import origin
+from kmlp.analysis.complexity import profile
+from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.locating import CHECKPOINT
+from kmlp.artifacts.opening import compiled
+from kmlp.artifacts.report import forms_table
 from kmlp.atomic import new_version
 from kmlp.errors import RunError
+from kmlp.training.loop import BEST
+from kmlp.training.monitor import BOARD, HISTORY, STEPS
 
 TRAINED, MERGED, SAVED_MODEL, TFLITE = "trained", "merged", "SavedModel", "TFLite"
-# Where training began, and what of the network kept what it began with.
-BEGUN = ("initial_weights", "frozen")
+# What a run wrote that its version keeps.
+KEPT = ("recipe.json", HISTORY, STEPS, BOARD)
 
 
-def publish(model, batches, folder, *, preprocessing, details, keep=(), best=None):
-    """Merges and exports a trained model and checks every form of it.
+def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
+    """Merge and export a trained network, check every form of it and report.
 
-    The version holds the SavedModel, `model.tflite`, `trained.keras` (the train
-    form), `report.json` and what the run wrote; it appears as a whole or not at all.
-    Each of the first three carries its origin (`kmlp.artifacts.origin`), with the
-    details of `BEGUN`. Without TensorFlow as Keras' backend nothing is exported.
+    The version holds `trained.keras` (the train form), `best.keras`, the SavedModel,
+    `model.tflite` where TFLite has the operations, `report.json`, what the run wrote
+    and what the task adds; it appears as a whole or not at all. Each form carries its
+    origin (`kmlp.artifacts.origin`). Without TensorFlow as Keras' backend nothing is
+    exported.
 
     Args:
-        model: the trained model, in float32 and never compiled.
-        batches: of validation images, on which the forms are compared.
-        folder: of the versions.
-        preprocessing: `kmlp.preprocessing.Preprocessing` of the images.
-        details: of the run, the first entries of the report.
-        keep: files and folders of the run to put beside.
-        best: a second model, saved as `best.keras`, or `None`.
+        job: `kmlp.training.job.Job`, trained.
+        folder: Folder of the unfinished run.
+        parent: Folder of the versions.
+        history: Rows of the epochs.
 
     Returns:
-        `(path of the version, report)`.
+        The path of the version.
 
     Raises:
-        InputError: a form disagrees with the trained model, or cannot be written.
+        RunError: If a form disagrees with the trained model or cannot be written.
     """
-    exports = keras.backend.backend() == "tensorflow"
-    with failures(exports), new_version(folder) as draft:
-        report = {**details, "forms": {}}
-        begun = {name: details[name] for name in BEGUN if details.get(name)}
+    task, exports = job.task, keras.backend.backend() == "tensorflow"
+    trained, best = _models(job, folder)
+    doing = "Merging, exporting and comparing" if exports else "Scoring"
+    print(f"{doing} on the validation images", flush=True)
+    known = task.preprocessing(job)
+    with failures(exports), new_version(parent) as draft:
+        models, files = {TRAINED: trained}, {}
         if exports:
-            report["forms"] = _export(
-                model, batches, draft.folder, preprocessing, begun
-            )
-        for path in keep:
-            copy = shutil.copytree if path.is_dir() else shutil.copy2
-            copy(path, draft.folder / path.name)
-        trained = draft.folder / CHECKPOINT
-        _save(model, trained, preprocessing, begun, report["forms"].get(TRAINED))
-        if exports:
-            report["forms"][TRAINED]["bytes"] = size_of(trained)
-        if best is not None:
-            # The comparison was with the other weights, or with these as that file.
-            _save(best, draft.folder / "best.keras", preprocessing, begun, None)
-        (draft.folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    return draft.path, report
+            models[MERGED], files = _artifacts(trained, draft.folder, known)
+        runs = {name: _answers(model) for name, model in models.items()}
+        runs |= {name: runner for name, (_, runner) in files.items()}
+        measures = agreement.compare(
+            runs, _few(job, task.comparison_batches(job)), lambda: task.agreement(job)
+        )
+        forms = {name: measure.result() for name, measure in measures.items()}
+        agreement.check_agreement(forms)
+        _add_costs(forms, models, task.timed and exports)
+        _add_origins(forms, files, trained, known, job.begun())
+        said = task.extras(job, trained, measures[TRAINED], draft.folder)
+        for name in KEPT:
+            if (folder / name).exists():
+                copy = shutil.copytree if (folder / name).is_dir() else shutil.copy2
+                copy(folder / name, draft.folder / name)
+        # The comparison was with the trained weights, not with the best.
+        for model, name, form in (
+            (trained, CHECKPOINT, forms[TRAINED]),
+            (best, "best.keras", None),
+        ):
+            _save(model, draft.folder / name, known, job.begun(), form)
+        forms[TRAINED]["bytes"] = size_of(draft.folder / CHECKPOINT)
+        score = f"val_{task.score}"
+        report = {
+            **job.written(),
+            "arguments": trained.get_config(),
+            "published": job.options.publish,
+            "epochs": history,
+            "best": max(history, key=lambda row: row[score]),
+            "forms": forms,
+        }
+        text = json.dumps(report, indent=2, default=str) + "\n"
+        (draft.folder / "report.json").write_text(text)
+    print(forms_table(forms))
+    if not exports:
+        print(f"To export it, under TensorFlow: kmlp export {draft.path / CHECKPOINT}")
+    for line in said:
+        print(line.format(version=draft.path))
+    return draft.path
 
 
 @contextlib.contextmanager
-def failures(exports):
-    """What cannot be written ends the job with one line."""
-    errors = (OSError,)
+def failures(exports: bool) -> Iterator[None]:
+    """Turn what cannot be written into one line.
+
+    Args:
+        exports: Whether TensorFlow's errors may come too.
+    """
+    errors: tuple[type[Exception], ...] = (OSError,)
     if exports:
         import tensorflow as tf
 
@@ -79,82 +116,118 @@ def failures(exports):
         ) from error
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder."""
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(file.stat().st_size for file in files)
+
+
+def _models(job, folder):
+    """Return what is published and the best epoch's, in float32 and in no strategy."""
+    engine = job.engine
+    with engine.averaged() if job.averaged else contextlib.nullcontext():
+        weights = [
+            np.array(keras.ops.convert_to_numpy(w)) for w in engine.model.weights
+        ]
+    trained, best = job.network("float32"), job.network("float32")
+    best.load_weights(folder / BEST)
+    if job.options.publish == "best":
+        weights = best.get_weights()
+    trained.set_weights(weights)
+    return trained, best
+
+
+def _few(job, batches):
+    """Return validation batches of at most about as many images as asked for."""
+    if job.options.rehearse:
+        return batches.take(1)
+    # Images stand in the order of their classes: every so many batches are taken.
+    every = -(-job.source.validation.count // job.options.compare_images)
+    return batches.shard(every, 0)
+
+
+def _answers(model) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """Return a function of images to a model's predictions by name."""
+    predict = compiled(model)
+
+    def answers(images):
+        found = predict(images)
+        found = found if isinstance(found, dict) else {"logits": found}
+        return {k: keras.ops.convert_to_numpy(part) for k, part in found.items()}
+
+    return answers
+
+
+def _artifacts(model, folder, preprocessing):
+    """Write the artifacts; return the merged model and `{name: (path, runner)}`."""
+    from kmlp.artifacts.running import load_saved_model, load_tflite
+    from kmlp.export.saved_model import inference_form, write_saved_model
+    from kmlp.export.tflite import check_options, write_tflite
+
+    merged = inference_form(model)
+    write_saved_model(merged, folder, preprocessing=preprocessing)
+    files = {SAVED_MODEL: (folder, load_saved_model(folder))}
+    if not isinstance(model.output, dict):  # TFLite lacks a detector's operations
+        path = folder / "model.tflite"
+        write_tflite(merged, path, **check_options(model))
+        files[TFLITE] = path, load_tflite(path, num_threads=os.cpu_count())
+    return merged, files
+
+
+def _add_costs(forms, models, timed):
+    """Add parameters, multiply-adds and, where asked for, latencies."""
+    milliseconds = {}
+    if timed:
+        from kmlp.artifacts.speed import model_latencies
+
+        milliseconds = model_latencies(models)
+    for name, model in models.items():
+        counted = profile(model)
+        forms[name] |= {
+            "trainable_parameters": counted.trainable,
+            "non_trainable_parameters": counted.non_trainable,
+            "multiply_adds": counted.macs,
+        }
+        if name in milliseconds:
+            forms[name]["latency_ms"] = milliseconds[name]
+
+
+def _add_origins(forms, files: dict[str, Any], model, preprocessing, begun):
+    """Add sizes and operations of the artifacts, and write where they come from."""
+    if not files:
+        return
+    described = origin.describe(model, form=origin.MERGED, preprocessing=preprocessing)
+    sizes = {name: size_of(path) for name, (path, _) in files.items()}
+    # The SavedModel's folder holds the TFLite file too.
+    sizes[SAVED_MODEL] -= sizes.get(TFLITE, 0)
+    for name, (path, _) in files.items():
+        audit = agreement.audited(path)
+        forms[name] |= {"bytes": sizes[name], **audit}
+        entries = _evidence(name, forms[name], forms[TRAINED], audit)
+        origin.write(path, {**described, **_BEGUN, **begun, **entries})
+
+
+_BEGUN = {"initial_weights": None, "frozen": []}
+
+
+def _evidence(kind, form, trained, audit):
+    """Return the entries of an origin that speak of a form, the same for every form."""
+    return {
+        "artifact": {"kind": kind},
+        "equality": None
+        if form is None or trained is None
+        else agreement.equality(form, kind="validation images"),
+        "audit": audit,
+        "accuracies": None if form is None else agreement.accuracies(form, trained),
+    }
+
+
 def _save(model, path, preprocessing, begun, form):
-    """A checkpoint that carries its origin."""
+    """Save a checkpoint that carries its origin."""
+    model.preprocessing = preprocessing
     model.save(path)
     described = origin.describe(
         model, form=origin.TRAIN_FORM, preprocessing=preprocessing
     )
-    accuracies = None if form is None else _accuracies(form)
-    origin.write(path, {**described, **begun, "accuracies": accuracies})
-
-
-def _accuracies(form, trained=None):
-    """The origin's entry of this name."""
-    of_trained = {} if trained is None else {"trained_top1": trained["accuracy"]}
-    return {"images": form["images"], "top1": form["accuracy"], **of_trained}
-
-
-def _export(model, batches, folder, preprocessing, begun):
-    """Writes the artifacts; the figures of every form."""
-    from kmlp.artifacts.running import load_saved_model, load_tflite, run_model
-    from kmlp.export.evidence import audited
-    from kmlp.export.saved_model import inference_form, write_saved_model
-    from kmlp.export.tflite import check_options, write_tflite
-    from kmlp.training.comparison import check_agreement, compare, latency
-
-    merged = inference_form(model)
-    tflite = folder / "model.tflite"
-    write_saved_model(merged, folder, preprocessing=preprocessing)
-    saved_model_bytes = size_of(folder)
-    write_tflite(merged, tflite, **check_options(model))
-    forms = compare(
-        {
-            TRAINED: lambda images: run_model(model, images),
-            MERGED: lambda images: run_model(merged, images),
-            SAVED_MODEL: load_saved_model(folder),
-            TFLITE: load_tflite(tflite, num_threads=os.cpu_count()),
-        },
-        batches,
-    )
-    check_agreement(forms)
-    milliseconds = latency({TRAINED: model, MERGED: merged})
-    for name, form in ((TRAINED, model), (MERGED, merged)):
-        profile = kmlp.profile(form)
-        forms[name] |= {
-            "trainable_parameters": profile.trainable,
-            "non_trainable_parameters": profile.non_trainable,
-            "multiply_adds": profile.macs,
-            "latency_ms": milliseconds[name],
-        }
-    described = origin.describe(model, form=origin.MERGED, preprocessing=preprocessing)
-    for name, path in ((SAVED_MODEL, folder), (TFLITE, tflite)):
-        audit = audited(path)
-        forms[name] |= {
-            "bytes": size_of(path) if name == TFLITE else saved_model_bytes,
-            **audit,
-        }
-        entries = {
-            "artifact": {"kind": name},
-            "equality": _equality(forms[name]),
-            "audit": audit,
-            "accuracies": _accuracies(forms[name], forms[TRAINED]),
-        }
-        origin.write(path, {**described, **begun, **entries})
-    return forms
-
-
-def _equality(values):
-    """The origin's entry of this name."""
-    names = ("images", "relative_difference", "disagreements", "ties")
-    return {
-        "with": origin.TRAIN_FORM,
-        "kind": "validation images",
-        **{name: values[name] for name in names},
-    }
-
-
-def size_of(path):
-    """Bytes of a file, or of all files of a folder."""
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    return sum(file.stat().st_size for file in files)
+    entries = _evidence(".keras", form, None, None)
+    origin.write(path, {**described, **_BEGUN, **begun, **entries})

@@ -16,6 +16,14 @@ RESOLUTIONS = {
     "partition": "linear",
 }
 
+# What becomes of a network at another size, by `resolution`.
+WAYS = {
+    None: "its weights fit any size",
+    "interpolate": "spatial kernels interpolated",
+    "interpolate_cubic": "spatial kernels interpolated cubically",
+    "partition": "maps cut into blocks of the trained grid",
+}
+
 
 def resize(model, input_shape, resolution="interpolate"):
     """The same trained network for images of another size.

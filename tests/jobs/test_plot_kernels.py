@@ -58,9 +58,7 @@ def test_locality_draws_and_tells_the_shares(weights, tmp_path, capsys):
 
 def test_locality_of_a_layer_position_and_share_sets(weights, monkeypatch):
     drawn = []
-    monkeypatch.setattr(
-        "kmlp.plots.locality", lambda pairs: drawn.extend(pairs)
-    )
+    monkeypatch.setattr("kmlp.plots.locality", lambda pairs: drawn.extend(pairs))
     monkeypatch.setattr("kmlp.commands.plot.plot_locality.write", lambda *_: None)
     options = ("--layer", "3", "--share-set", "2", "0", "--position", "1", "5")
     assert plot("locality", "--weights", weights["repmlpnet"], *options) == 0

@@ -5,6 +5,7 @@ import io
 
 import numpy as np
 
+from kmlp.data.dense.results import library
 from kmlp.data.dense.source import VOID
 from kmlp.errors import InputError
 
@@ -60,7 +61,7 @@ def average_precision(truth, results, *, masks=False):
     Raises:
         InputError: nothing is to be found, or pycocotools is not installed.
     """
-    results.library()
+    library()
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -95,7 +96,7 @@ def _areas(results, kind):
         if kind == "bbox":
             area = item["bbox"][2] * item["bbox"][3]
         else:
-            area = float(results.library().area(item["segmentation"]))
+            area = float(library().area(item["segmentation"]))
         numbered.append({**item, "id": number, "area": area, "iscrowd": 0})
     return numbered
 

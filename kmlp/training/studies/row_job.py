@@ -7,6 +7,8 @@ import random
 import sys
 import time
 import types
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,20 +16,21 @@ import numpy as np
 import kmlp
 from kmlp.artifacts.origin import weights_sha256
 from kmlp.errors import InputError
+from kmlp.models.ablations import Row
 from kmlp.recipes import resolve, to_json
 from kmlp.statistics import IMAGENET
 from kmlp.training.choices import chosen_recipe
 from kmlp.training.distillation.teachers import Objective
-from kmlp.training.engine.cluster import per_replica_batch
-from kmlp.training.engine.engine import Options
 from kmlp.training.engine.weight_names import weight_names
 from kmlp.training.input.array_batches import (
     check,
     training_batches,
     validation_batches,
 )
+from kmlp.training.input.arrays import Packed
+from kmlp.training.job import Job, divided_batch
 from kmlp.training.networks import build
-from kmlp.training.optimization import make_optimizer, make_schedule
+from kmlp.training.studies.study import Study
 from kmlp.training.studies.throughput import inference, tensorflow_data
 from kmlp.training.tasks.classification import Classification
 
@@ -35,52 +38,29 @@ from kmlp.training.tasks.classification import Classification
 QUEUED = 4
 
 
-@dataclasses.dataclass(frozen=True)
-class RowJob:
-    """A row's run, resolved, as `kmlp.training.run.train` takes it.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowJob(Job):
+    """A row's run, resolved: images in memory, and a network of the table.
 
     Attributes:
-        study: `Study`.
-        row: of its rows.
-        options: of the command line.
-        recipe: with all that the command line and the scale changed.
+        study: Study that the row belongs to.
+        row: Row of its table.
         data: `Packed`, already cut to the scale.
-        engine: on the devices.
     """
 
-    study: object
-    row: object
-    options: object
-    recipe: object
-    data: object
-    engine: object
+    study: Study
+    row: Row
+    data: Packed
+
     averaged = False
+    least_steps = QUEUED
 
     @property
-    def short(self):
-        """The row's own name."""
+    def short(self) -> str:
+        """Name of the row within its table."""
         return self.row.name.rpartition("/")[2]
 
-    @property
-    def epochs(self):
-        """With cool-down."""
-        return self.recipe.epochs + self.recipe.cooldown_epochs
-
-    @property
-    def steps_per_epoch(self):
-        """Full batches."""
-        return len(self.data.train_labels) // self.recipe.batch_size
-
-    @property
-    def batch_size(self):
-        """Of one replica."""
-        recipe = self.recipe
-        return per_replica_batch(
-            recipe.batch_size, self.engine.replicas, recipe.accumulate
-        )
-
-    def training_data(self, step):
-        """A function that makes the training data from `step` on."""
+    def training_data(self, step: int) -> Callable:
         data = self.data
         batches = functools.partial(
             training_batches,
@@ -93,11 +73,10 @@ class RowJob:
             start_step=step,
             seed=self.options.seed,
         )
-        return self._made(batches)
+        return _of_backend(batches)
 
-    def validation_data(self):
-        """The test images."""
-        return self._made(
+    def validation_data(self) -> Iterable:
+        return _of_backend(
             lambda: validation_batches(
                 self.data.test_images,
                 self.data.test_labels,
@@ -107,25 +86,19 @@ class RowJob:
             )
         )()
 
-    def _made(self, batches):
-        if keras.backend.backend() == "tensorflow":
-            return lambda: tensorflow_data(batches)
-        return batches
-
-    def network(self, dtype):
-        """The row's network with fresh weights of the seed."""
+    def network(self, precision: str) -> keras.Model:
         reseed(self.options.seed)
         return build(
             self.row.name,
             len(self.data.class_names),
             self.recipe.image_size,
             self.recipe,
-            dtype=dtype,
+            dtype=precision,
             overrides=self.study.smaller(self.row),
         )
 
-    def identity(self):
-        """What decides the row's result: neither backend nor devices do."""
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the row's result: neither backend nor devices do."""
         family, arguments = self.study.arguments(self.row)
         return {
             "row": self.row.name,
@@ -139,28 +112,11 @@ class RowJob:
             "scale": self.study.scale.name,
         }
 
-    def prepare(self):
-        """Gives the engine all that a step needs; returns the schedule of the rate."""
-        recipe, options = self.recipe, self.options
-        schedule = make_schedule(recipe, self.steps_per_epoch)
-        with self.engine.scope():
-            model = self.network(options.precision)
-            self.engine.prepare(
-                model,
-                make_optimizer(recipe, model, schedule),
-                Classification(Objective()),
-                Options(
-                    clip_norm=recipe.clip_norm,
-                    ema=recipe.ema,
-                    accumulate=recipe.accumulate,
-                    precision=options.precision,
-                    xla=options.xla,
-                    steps_per_execution=max(options.steps_per_execution, QUEUED),
-                    sync_batchnorm=recipe.sync_batchnorm,
-                    seed=options.seed,
-                ),
-            )
-        return schedule
+
+def _of_backend(batches):
+    if keras.backend.backend() == "tensorflow":
+        return lambda: tensorflow_data(batches)
+    return batches
 
 
 def resolve_row(study, row, options, engine, data):
@@ -170,8 +126,9 @@ def resolve_row(study, row, options, engine, data):
         InputError: a recipe or batch that cannot be worked with.
     """
     count = len(data.train_labels)
+    base = row_recipe(study, row, options)
     recipe = resolve(
-        row_recipe(study, row, options),
+        base,
         images=count,
         mean=IMAGENET.mean,
         std=IMAGENET.std,
@@ -182,9 +139,20 @@ def resolve_row(study, row, options, engine, data):
             f"A batch takes more images than there are to train on, {count:,} images: "
             f"lower batch_size. Received: batch_size={recipe.batch_size}"
         )
-    job = RowJob(study, row, options, recipe, data, engine)
-    per_replica_batch(recipe.batch_size, engine.replicas, recipe.accumulate)
-    return job
+    return RowJob(
+        task=Classification(Objective()),
+        options=options,
+        recipe=recipe,
+        base=base,
+        source=data,
+        engine=engine,
+        epochs=recipe.epochs + recipe.cooldown_epochs,
+        steps_per_epoch=count // recipe.batch_size,
+        batch_size=divided_batch(recipe, engine),
+        study=study,
+        row=row,
+        data=data,
+    )
 
 
 def row_recipe(study, row, options):

@@ -1,35 +1,58 @@
-"""Classification as a task of the engines: cross-entropy, top-1 and top-5."""
+"""Classification: images in class folders, cross-entropy, top-1 and top-5."""
+
+import argparse
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import keras
 from keras import ops
 
-from kmlp.training.engine.engine import Task
+from kmlp.artifacts.agreement import ClassAgreement
+from kmlp.preprocessing import Preprocessing
+from kmlp.recipes import resolve as resolved_recipe
+from kmlp.recipes import scaled_rates, with_epochs
+from kmlp.recipes.wording import describe
+from kmlp.training.choices import chosen_data, chosen_recipe
+from kmlp.training.distillation.teachers import Objective, open_teacher
+from kmlp.training.freezing import chosen
+from kmlp.training.initial import initial_weights, open_initial, settle
+from kmlp.training.job import Job, RunTask, check_classes, divided_batch
+from kmlp.training.networks import build
+from kmlp.training.optimization import make_schedule
 
 
-class Classification(Task):
-    """Learns classes from shares of them, under a teacher or without one.
+class Classification(RunTask):
+    """Learn classes from shares of them, under a teacher or without one.
 
     Args:
         objective: `objective(logits, targets, teacher_logits=None) -> (N,)`, the
             float32 loss of every sample, in `keras.ops`.
     """
 
+    name = "classification"
     measures = ("loss", "accuracy")
     score = "top1"
+    timed = True
 
-    def __init__(self, objective):
+    def __init__(self, objective: Callable):
         self.objective = objective
 
-    def training(self, model, images, targets, taught=None):
+    def training(
+        self, model: keras.Model, images: Any, targets: Any, taught: Any = None
+    ) -> tuple[Any, Any]:
         logits = ops.cast(model(images, training=True), "float32")
         losses = self.objective(logits, targets, taught)
         return losses, training_sums(losses, logits, targets)
 
-    def evaluation(self, model, images, labels, weights):
+    def evaluation(
+        self, model: keras.Model, images: Any, labels: Any, weights: Any
+    ) -> Any:
         return evaluation_sums(model(images, training=False), labels, weights)
 
-    def result(self, sums):
-        """`{"loss", "top1", "top5", "count"}`: cross-entropy, and shares in 0…1."""
+    def result(self, sums: Any) -> dict[str, float]:
+        """Return `{"loss", "top1", "top5", "count"}`, shares in 0…1."""
         loss, top1, top5, count = (float(value) for value in sums)
         share = max(count, 1.0)
         return {
@@ -38,6 +61,204 @@ class Classification(Task):
             "top5": top5 / share,
             "count": count,
         }
+
+    def schedule(self, job: Job) -> Any:
+        return make_schedule(job.recipe, job.steps_per_epoch)
+
+    def teacher(self, job: Job) -> Any:
+        recipe = job.recipe
+        if recipe.teacher is None:
+            return None
+        return open_teacher(
+            recipe.teacher,
+            num_classes=len(job.source.class_names),
+            image_size=recipe.image_size,
+            mean=recipe.mean,
+            std=recipe.std,
+            class_names=job.source.class_names,
+        )
+
+    def training_data(self, job: Job, step: int) -> Callable:
+        # TensorFlow reads files; a study, which has its images in memory, needs none.
+        from kmlp.training.input.pipeline import training_batches
+
+        return functools.partial(
+            training_batches,
+            job.source,
+            job.recipe,
+            image_size=job.recipe.image_size,
+            batch_size=job.batch_size,
+            global_batch=job.recipe.batch_size,
+            start_step=step,
+            worker=job.engine.worker,
+            workers=job.engine.workers,
+            seed=job.options.seed,
+        )
+
+    def validation_batches(
+        self, job: Job, worker: int = 0, workers: int = 1, replicas: int = 1
+    ) -> Iterable:
+        from kmlp.data.batches import evaluation_batches
+
+        return evaluation_batches(
+            job.source.validation,
+            job.recipe,
+            image_size=job.recipe.image_size,
+            batch_size=job.batch_size,
+            worker=worker,
+            workers=workers,
+            replicas=replicas,
+        )
+
+    def network(self, job: Job, precision: str) -> keras.Model:
+        return build(
+            job.options.arch,
+            len(job.source.class_names),
+            job.recipe.image_size,
+            job.recipe,
+            local_kernels=job.options.local_kernels,
+            dtype=precision,
+            overrides=None if job.initial is None else job.initial.arguments,
+        )
+
+    def home(self, job: Job) -> str:
+        return job.options.arch
+
+    def identity(self, job: Job) -> dict[str, Any]:
+        begun = {}
+        if job.initial is not None:
+            begun = {
+                "initial_weights": job.initial.identity,
+                "frozen": list(job.frozen),
+            }
+        source = job.source
+        return {"images": [source.train.count, source.validation.count], **begun}
+
+    def data_summary(self, job: Job) -> dict[str, Any]:
+        source, recipe = job.source, job.recipe
+        return {
+            "name": source.name,
+            "class_names": list(source.class_names),
+            "image_size": recipe.image_size,
+            "mean": list(recipe.mean),
+            "std": list(recipe.std),
+            "training_images": source.train.count,
+            "validation_images": source.validation.count,
+            "skipped_images": list(source.skipped),
+        }
+
+    def announcement(self, job: Job) -> list[str]:
+        peak, _, final = scaled_rates(job.recipe)
+        source, recipe = job.source, job.recipe
+        return [
+            describe(recipe, job.base),
+            f"{job.options.arch}, {job.engine.model.count_params():,} parameters, on "
+            f"{source.name}: {source.train.count:,} images to train, "
+            f"{source.validation.count:,} to validate, {len(source.class_names)} "
+            f"classes, {recipe.image_size}x{recipe.image_size}",
+            f"{job.engine.description}, {job.options.precision}: {job.epochs} epochs "
+            f"of {job.steps_per_epoch:,} steps of {recipe.batch_size:,} images, rate "
+            f"{peak:.3g} to {final:.3g}",
+        ]
+
+    def estimate(self, job: Job, speed: float) -> str:
+        epochs = (job.base.epochs or job.epochs) + job.base.cooldown_epochs
+        count = job.source.train.count
+        hours = epochs * count / max(speed, 1e-9) / 3600
+        return (
+            f"Rehearsed. At {speed:,.1f} images/s, {epochs} epochs of {count:,} images "
+            f"would take {hours:,.1f} hours here."
+        )
+
+    def preprocessing(self, job: Job) -> Preprocessing:
+        recipe = job.recipe
+        return Preprocessing(
+            mean=tuple(recipe.mean),
+            std=tuple(recipe.std),
+            image_size=recipe.image_size,
+            test_crop=recipe.test_crop,
+            test_interpolation=recipe.test_interpolation,
+            class_names=tuple(job.source.class_names),
+        )
+
+    def agreement(self, job: Job) -> ClassAgreement:
+        return ClassAgreement()
+
+
+def check(options: argparse.Namespace) -> None:
+    """Find the weights, the data's name and the recipe of the command line.
+
+    Raises:
+        InputError: If one of them is unknown or contradicts another.
+    """
+    settle(options)
+    options.data = chosen_data(options)
+    chosen_recipe(options)
+
+
+def resolve(options: argparse.Namespace, engine: Any) -> Job:
+    """Bring recipe, data, weights and devices together.
+
+    Raises:
+        InputError: If data, recipe, weights or batch cannot be worked with.
+    """
+    from kmlp.data.sources import open_source
+    from kmlp.training.input.in_memory import load
+    from kmlp.training.input.order import steps_per_epoch
+    from kmlp.training.input.policies import parse
+
+    source = open_source(
+        options.data,
+        data_dir=options.data_dir,
+        download=options.download,
+        on_corrupt=options.on_corrupt,
+    )
+    check_classes(options, source)
+    begun, start, frozen = None, None, ()
+    if options.weights is not None:
+        begun = open_initial(options, chosen_recipe(options)[0].model)
+    recipe, base = chosen_recipe(options, source, begun)
+    if begun is not None:
+        start = initial_weights(begun, options, recipe.image_size, source.class_names)
+        frozen = () if options.freeze is None else chosen(options.freeze, begun)
+    epochs, most, batch = Classification.rehearsal
+    if options.rehearse:
+        batch *= engine.replicas * recipe.accumulate
+        recipe = dataclasses.replace(with_epochs(recipe, epochs), batch_size=batch)
+    if recipe.policy:
+        parse(recipe.policy)  # refuse a wrong name before any image is read
+    batch_size = divided_batch(recipe, engine)
+    source = load(source, recipe)
+    images = source.train.count
+    mean, std = _statistics(source, begun)
+    recipe = resolved_recipe(
+        recipe, images=images, flip=source.flip, mean=mean, std=std
+    )
+    steps = steps_per_epoch(images, recipe.batch_size)
+    objective = Objective(
+        recipe.distillation, recipe.distillation_alpha, recipe.temperature
+    )
+    return Job(
+        task=Classification(objective),
+        options=options,
+        recipe=recipe,
+        base=base,
+        source=source,
+        engine=engine,
+        epochs=recipe.epochs + recipe.cooldown_epochs,
+        steps_per_epoch=min(steps, most) if options.rehearse else steps,
+        batch_size=batch_size,
+        initial=start,
+        frozen=frozen,
+    )
+
+
+def _statistics(source, begun):
+    """Return mean and deviation for a recipe without: the weights', or the data's."""
+    known = None if begun is None else begun.preprocessing
+    if known is not None and known.mean is not None and known.std is not None:
+        return known.mean, known.std
+    return source.mean, source.std
 
 
 def training_sums(losses, logits, targets):

@@ -1,22 +1,23 @@
-"""The report of a run, as a table for the terminal."""
+"""The forms of a network side by side, as a table for the terminal."""
 
-from kmlp.console import aligned
+from collections.abc import Callable
+from typing import Any
+
+from kmlp.tables import table
 
 
-def table(forms, first=()):
-    """The forms of a model side by side.
+def forms_table(forms: dict[str, dict[str, Any]]) -> str:
+    """Return a table with a column for every form, each row once.
 
     Args:
-        forms: `{name: values}` from `kmlp.training.publishing.publish`.
-        first: further rows that stand above the others, `(title, function of a form's
-            values to text or None)`.
+        forms: `{form: figures}`; a row that no form has is left out.
     """
-    rows = [("", *forms)]
-    for title, cell in (*first, *ROWS):
+    rows = []
+    for title, cell in ROWS:
         cells = [cell(values) or "" for values in forms.values()]
         if any(cells):
             rows.append((title, *cells))
-    lines = [aligned(rows)]
+    lines = [table(("", *forms), rows)]
     for name, values in forms.items():
         if "operations" in values:
             counts = (f"{op} {count}" for op, count in values["operations"].items())
@@ -24,8 +25,8 @@ def table(forms, first=()):
     return "\n".join(lines)
 
 
-def _of(key, style):
-    """A cell of one value, empty where a form does not have it."""
+def _of(key: str, style: Callable[[Any], str]) -> Callable[[dict], str | None]:
+    """Return a function to a cell of one value, empty where a form lacks it."""
 
     def cell(values):
         return style(values[key]) if key in values else None
@@ -33,11 +34,13 @@ def _of(key, style):
     return cell
 
 
-def _latency(batch):
+def _latency(batch: int) -> Callable[[dict], str | None]:
     return _of("latency_ms", lambda by_batch: f"{by_batch[batch]:.2f} ms")
 
 
+_FIGURES = ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "mask_AP75", "mIoU")
 ROWS = (
+    *((n.replace("_", " "), _of(n, "{:.2%}".format)) for n in _FIGURES),
     ("accuracy", _of("accuracy", "{:.2%}".format)),
     ("disagreements with trained", _of("disagreements", "{:,}".format)),
     ("ties", _of("ties", "{:,}".format)),

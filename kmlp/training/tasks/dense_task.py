@@ -1,0 +1,250 @@
+"""What detection and segmentation share as tasks of a run."""
+
+import argparse
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kmlp.analysis.complexity import count_parameters
+from kmlp.artifacts.origin import weights_sha256
+from kmlp.data.dense.dense_sources import open_dense
+from kmlp.dense_preprocessing import DensePreprocessing
+from kmlp.errors import InputError
+from kmlp.models.dense import pyramid_of
+from kmlp.predicting.drawing import contact_sheet
+from kmlp.recipes.wording import describe
+from kmlp.training.dense_choices import chosen_recipe
+from kmlp.training.initial import Initial
+from kmlp.training.input.dense_pipeline import evaluation_batches, training_batches
+from kmlp.training.input.order import steps_per_epoch
+from kmlp.training.job import Job, RunTask, divided_batch
+from kmlp.training.optimization import make_dense_schedule
+from kmlp.training.tasks.dense_networks import backbone_of, build
+
+PICTURES, SHEET, ROWS = "pictures", "predictions.png", 6
+
+
+class DenseTask(RunTask):
+    """Learn from the losses that a dense model names."""
+
+    rehearsal = (2, 3, 2)
+    timed = False
+
+    def __init__(self):
+        self.measures = ("loss",)
+
+    def of(self, model: keras.Model) -> "DenseTask":
+        self.measures = ("loss", *(f"{name}_loss" for name in model.loss_names))
+        return self
+
+    def training(
+        self, model: keras.Model, images: Any, targets: Any, taught: Any = None
+    ) -> tuple[Any, Any]:
+        losses = model.losses_of(model(images, training=True), targets)
+        parts = ops.stack([losses[name] for name in model.loss_names])  # (L, N)
+        total = ops.sum(parts, axis=0)
+        sums = [ops.sum(total)[None], ops.sum(parts, axis=1)]
+        return total, ops.concatenate(sums)
+
+    def schedule(self, job: Job) -> Any:
+        # A rehearsal takes fewer steps of the same schedule.
+        steps = steps_per_epoch(job.source.train.count, job.recipe.batch_size)
+        return make_dense_schedule(job.recipe, steps)
+
+    def training_data(self, job: Job, step: int) -> Callable:
+        return functools.partial(
+            training_batches,
+            job.source,
+            job.recipe,
+            batch_size=job.batch_size,
+            global_batch=job.recipe.batch_size,
+            start_step=step,
+            worker=job.engine.worker,
+            workers=job.engine.workers,
+            seed=job.options.seed,
+        )
+
+    def validation_batches(
+        self, job: Job, worker: int = 0, workers: int = 1, replicas: int = 1
+    ) -> Iterable:
+        return evaluation_batches(
+            job.source,
+            job.recipe,
+            batch_size=job.batch_size,
+            worker=worker,
+            workers=workers,
+            replicas=replicas,
+        )
+
+    def network(self, job: Job, precision: str) -> keras.Model:
+        classes = len(job.source.class_names)
+        return build(job.options.arch, classes, job.recipe, dtype=precision)
+
+    def home(self, job: Job) -> str:
+        return f"{job.recipe.head}_{job.options.arch}"
+
+    def identity(self, job: Job) -> dict[str, Any]:
+        source = job.source
+        return {
+            "pictures": [source.train.count, source.validation.count],
+            "weights": None if job.initial is None else job.initial.identity,
+            "rehearsal": job.options.rehearse,
+        }
+
+    def data_summary(self, job: Job) -> dict[str, Any]:
+        source = job.source
+        return {
+            "name": source.name,
+            "task": source.task,
+            "class_names": list(source.class_names),
+            "training_images": source.train.count,
+            "validation_images": source.validation.count,
+            "notes": list(source.notes),
+        }
+
+    def announcement(self, job: Job) -> list[str]:
+        recipe, source, model = job.recipe, job.source, job.engine.model
+        size = "x".join(map(str, recipe.image_size))
+        backbone = count_parameters(model.backbone.weights)
+        return [
+            describe(recipe, job.base),
+            *source.notes,
+            f"{recipe.head} over {job.options.arch}, {model.count_params():,} "
+            f"parameters ({backbone:,} of the backbone), on {source.name}: "
+            f"{source.train.count:,} pictures to train, "
+            f"{source.validation.count:,} to validate, {len(source.class_names)} "
+            f"classes, {size}",
+            f"{job.engine.description}, {job.options.precision}: "
+            f"{job.epochs * job.steps_per_epoch:,} steps of {recipe.batch_size:,} "
+            f"pictures, validated {job.epochs} times, rate {recipe.learning_rate:.3g}",
+        ]
+
+    def estimate(self, job: Job, speed: float) -> str:
+        whole = chosen_recipe(job.options)[0]
+        steps = steps_per_epoch(job.source.train.count, whole.batch_size)
+        epochs, steps = whole.length(steps)
+        pictures = epochs * steps * whole.batch_size
+        return (
+            f"Rehearsed. At {speed:,.1f} pictures/s, {pictures:,} of them would take "
+            f"{pictures / max(speed, 1e-9) / 3600:,.1f} hours here."
+        )
+
+    def preprocessing(self, job: Job) -> DensePreprocessing:
+        return DensePreprocessing.of(job.recipe, job.source)
+
+    def extras(
+        self, job: Job, model: keras.Model, reference: Any, folder: Path
+    ) -> list[str]:
+        self.draw(job, model, folder / PICTURES)
+        return [f"Pictures of predictions: {{version}}/{PICTURES}"]
+
+    def draw(
+        self, job: Job, model: keras.Model, folder: Path, rows: int = ROWS
+    ) -> None:
+        """Write single pictures and a sheet of them: image, truth, prediction."""
+        folder.mkdir(parents=True, exist_ok=True)
+        sheet = []
+        count = min(rows, job.source.validation.count)
+        for index, pictures in self.drawn(job, model, count):
+            pictures[-1].save(folder / f"{index:06}.png")
+            sheet.append(pictures)
+        if sheet:
+            titles = ("image", "truth", "prediction")
+            contact_sheet(sheet, titles).save(folder / SHEET)
+
+    def drawn(self, job: Job, model: keras.Model, rows: int) -> Iterable:
+        """Yield `(index, [image, truth, prediction])` of validation pictures."""
+        raise NotImplementedError
+
+
+class InitialBackbone(Initial):
+    """Weights that the backbone of a detector or segmenter begins with."""
+
+    def pairs(self, model: keras.Model) -> tuple[list, list]:
+        weights, arrays = model.backbone.weights, list(self.arrays.values())
+        shapes = [tuple(weight.shape) for weight in weights]
+        if shapes != [array.shape for array in arrays[: len(weights)]]:
+            raise InputError(
+                "The weights' backbone is not the one that the recipe builds. "
+                f"Received: {self.described['name']!r}"
+            )
+        return weights, arrays[: len(weights)]
+
+
+def check(options: argparse.Namespace) -> None:
+    """Choose the recipe, which refuses wrong names and values."""
+    chosen_recipe(options)
+
+
+def resolve_dense(
+    options: argparse.Namespace, engine: Any, make_task: Callable[..., DenseTask]
+) -> Job:
+    """Bring recipe, data, weights and devices together.
+
+    Args:
+        options: Options of the command line.
+        engine: Engine on the devices.
+        make_task: Function of the data, the recipe and the indices of the pictures
+            that are scored (`None`: all) to the task.
+
+    Raises:
+        InputError: If data, weights or batch cannot be worked with.
+    """
+    recipe, base = chosen_recipe(options)
+    source = open_dense(
+        options.data or recipe.data, recipe.task, on_corrupt=options.on_corrupt
+    )
+    epochs, most, batch = DenseTask.rehearsal
+    if options.rehearse:
+        batch *= engine.replicas * recipe.accumulate
+        recipe = dataclasses.replace(recipe, batch_size=batch)
+    batch_size = divided_batch(recipe, engine)
+    own, steps = recipe.length(steps_per_epoch(source.train.count, recipe.batch_size))
+    indices = None
+    if options.rehearse:
+        own, steps = min(own, epochs), min(steps, most)
+        few = most * engine.replicas * batch_size
+        indices = range(min(source.validation.count, few))
+    initial = None
+    if options.weights is not None:
+        initial = _initial(options, recipe)
+    return Job(
+        task=make_task(source, recipe, indices),
+        options=options,
+        recipe=recipe,
+        base=base,
+        source=source,
+        engine=engine,
+        epochs=own,
+        steps_per_epoch=steps,
+        batch_size=batch_size,
+        initial=initial,
+    )
+
+
+def _initial(options, recipe):
+    """Return the backbone's weights as a run begins with them."""
+    backbone = backbone_of(options.arch, recipe, weights=options.weights)
+    pyramid, _, _ = pyramid_of(backbone, tuple(backbone.pyramid_outputs), norm=None)
+    arrays = {
+        str(number): np.array(ops.convert_to_numpy(weight))
+        for number, weight in enumerate(pyramid.weights)
+    }
+    described = {
+        "name": str(options.weights),
+        "architecture": backbone.name,
+        "sha256": weights_sha256(backbone),
+        "image_size": list(backbone.inputs[0].shape[1:3]),
+        "resolution": None,
+        "new_head": True,
+    }
+    if getattr(backbone, "weights_source", None) is not None:
+        described["source"] = backbone.weights_source
+    text = f"The backbone begins with the weights of {options.weights}"
+    return InitialBackbone({}, arrays, described, text)

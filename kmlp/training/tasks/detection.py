@@ -1,0 +1,162 @@
+"""Detection: boxes, masks where the head has them, COCO's average precision."""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from kmlp.artifacts.agreement import DetectionAgreement
+from kmlp.data.dense import results
+from kmlp.data.dense.results import coco_results, to_picture
+from kmlp.data.dense.scoring import average_precision, truth
+from kmlp.predicting.detecting import Detected, overlay
+from kmlp.predicting.drawing import draw_detections
+from kmlp.training.job import Job
+from kmlp.training.tasks.dense_task import DenseTask, check, resolve_dense
+
+__all__ = ["Detection", "check", "resolve"]
+
+RESULTS, SHOWN_SCORE = "results.json", 0.5
+
+
+class Detection(DenseTask):
+    """Learn boxes, and masks where the head has them; COCO's AP says how well.
+
+    Args:
+        source: `DenseSource` with the truth.
+        masks: Whether masks are scored.
+        indices: Pictures that are scored; `None`: all of the validation.
+
+    Raises:
+        InputError: If pycocotools is not installed.
+    """
+
+    name = "detection"
+
+    def __init__(
+        self, source: Any, *, masks: bool, indices: Iterable[int] | None = None
+    ):
+        super().__init__()
+        results.library()  # refuse before anything is trained
+        self.source, self.masks = source, masks
+        self.score = "mask_AP" if masks else "AP"
+        self._truth = truth(source.validation, source, indices)
+
+    def validate(self, engine: Any, make_dataset: Callable) -> dict[str, float]:
+        found = self.found(engine, make_dataset)
+        own = [entry for _, entries in found for entry in entries]
+        parts = engine.gather(json.dumps(own).encode())
+        entries = [entry for part in parts for entry in json.loads(part)]
+        return self.scores(entries)
+
+    def scores(
+        self, entries: list[dict], seen: Iterable[int] | None = None
+    ) -> dict[str, float]:
+        """Return COCO's figures of a file of results.
+
+        Args:
+            entries: Entries of the file.
+            seen: Ids of the pictures that they are of; `None`: all that are scored.
+        """
+        known = self._truth
+        if seen is not None:
+            chosen = set(seen)
+            known = {
+                **known,
+                "images": [i for i in known["images"] if i["id"] in chosen],
+                "annotations": [
+                    a for a in known["annotations"] if a["image_id"] in chosen
+                ],
+            }
+        figures = average_precision(known, entries, masks=self.masks)
+        if self.score not in figures:
+            figures[self.score] = 0.0
+        # Sizes that do not occur have no figure; the history has one set of columns.
+        return {k: v for k, v in figures.items() if not re.search("small|med|large", k)}
+
+    def found(self, engine: Any, make_dataset: Callable) -> Iterator[tuple[int, list]]:
+        """Yield `(index, entries of a file of results)` of this process's pictures."""
+        for (_, targets, weights), outputs in engine.infer(make_dataset):
+            yield from results_of(self.source, outputs, targets, weights)
+
+    def agreement(self, job: Job) -> DetectionAgreement:
+        split = self.source.validation
+
+        def entries_of(found, targets, weights):
+            for index, entries in results_of(self.source, found, targets, weights):
+                yield split.image_id(index), entries
+
+        return DetectionAgreement(entries_of, self.scores)
+
+    def extras(
+        self, job: Job, model: keras.Model, reference: Any, folder: Path
+    ) -> list[str]:
+        (folder / RESULTS).write_text(json.dumps(reference.entries) + "\n")
+        return super().extras(job, model, reference, folder)
+
+    def drawn(self, job: Job, model: keras.Model, rows: int) -> Iterator:
+        source, shown = job.source, 0
+        names, palette = source.class_names, source.palette
+        for images, targets, weights in self.validation_batches(job):
+            outputs = model(np.asarray(images), training=False)
+            outputs = {
+                name: keras.ops.convert_to_numpy(part) for name, part in outputs.items()
+            }
+            for row in np.flatnonzero(np.asarray(weights) > 0):
+                index = int(targets["index"][row])
+                image = source.validation.image(index)
+                found = to_picture(
+                    {name: part[row] for name, part in outputs.items()},
+                    tuple(map(int, targets["shape"][row])),
+                    image.shape[:2],
+                )
+                found = Detected(source.validation.place(index), image, found)
+                objects = source.validation.annotation(index)
+                expected = {"boxes": objects.boxes, "classes": objects.classes}
+                if "masks" in outputs:
+                    expected["masks"] = objects.masks()
+                pictures = [
+                    image,
+                    draw_detections(image, expected, names, palette=palette),
+                    overlay(found, names, SHOWN_SCORE, palette),
+                ]
+                yield index, pictures
+                shown += 1
+                if shown == rows:
+                    return
+
+
+def resolve(options: argparse.Namespace, engine: Any) -> Job:
+    """Bring recipe, data, weights and devices together."""
+    return resolve_dense(
+        options,
+        engine,
+        lambda source, recipe, indices: Detection(
+            source, masks="mask" in recipe.head, indices=indices
+        ),
+    )
+
+
+def results_of(
+    source: Any, outputs: dict, targets: dict, weights: np.ndarray
+) -> Iterator[tuple[int, list]]:
+    """Yield `(index, entries)` of the pictures of a batch that count."""
+    split = source.validation
+    for row in np.flatnonzero(weights > 0):
+        index = int(targets["index"][row])
+        detections = {name: part[row] for name, part in outputs.items()}
+        yield (
+            index,
+            coco_results(
+                detections,
+                image_id=split.image_id(index),
+                size=tuple(map(int, targets["size"][row])),
+                shape=tuple(map(int, targets["shape"][row])),
+                category_ids=source.category_ids,
+            ),
+        )
