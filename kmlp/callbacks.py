@@ -7,7 +7,8 @@ import warnings
 import numpy as np
 from keras.src.callbacks.monitor_callback import MonitorCallback
 
-from kmlp.artifacts import origin
+from kmlp.artifacts import agreement, origin
+from kmlp.artifacts.agreement import audited
 from kmlp.artifacts.running import (
     difference,
     input_specs,
@@ -18,7 +19,6 @@ from kmlp.artifacts.running import (
 from kmlp.atomic import check_writable, new_version
 from kmlp.averages import Averages, average_pairs
 from kmlp.errors import InputError, RunError
-from kmlp.export.evidence import audited
 from kmlp.export.offer import offer
 from kmlp.export.precision import in_float32, outside_strategy
 from kmlp.export.saved_model import inference_form, write_saved_model
@@ -254,17 +254,15 @@ class MergeAndExport(MonitorCallback):
                 f"than tolerance={self.tolerance:g} of their magnitude. "
                 f"Received: {error:.3g}"
             )
-        equality = {
-            "with": origin.TRAIN_FORM,
-            "images": len(self._images),
-            "relative_difference": error,
-            "allowed": self.tolerance if exact else None,
-        }
+        equality = agreement.equality(
+            {"images": len(self._images), "relative_difference": error},
+            kind="random images" if self.sample is None else "sample images",
+            allowed=self.tolerance if exact else None,
+        )
         quantize = {} if name == "saved_model" else {"quantize": self.quantize}
         artifact = {"kind": name, **quantize, "epoch": self.report["epoch"]}
-        origin.write(
-            path, {**known, "artifact": artifact, "equality": equality, "audit": audit}
-        )
+        entries = agreement.evidence(artifact, equality=equality, audit=audit)
+        origin.write(path, {**known, **entries})
 
 
 def _sample_images(sample, spec):

@@ -15,6 +15,9 @@ from kmlp.errors import RunError
 
 # Class scores this near to each other, relative to the largest, are a tie.
 TIE = 1e-4
+# Largest difference of an exact artifact from the trained model, over the largest
+# output.
+TOLERANCE = 1e-4
 # Detections from this score on must be found by every form: the same class, nearly
 # the same box, nearly the same score.
 SCORE, OVERLAP, NEAR = 0.1, 0.95, 0.01
@@ -286,6 +289,36 @@ def accuracies(
         return {k: v for k, v in result.items() if k not in hidden}
     of_trained = {} if trained is None else {"trained_top1": trained["accuracy"]}
     return {"images": result["images"], "top1": result["accuracy"], **of_trained}
+
+
+def evidence(
+    artifact: dict[str, Any],
+    *,
+    equality: dict[str, Any] | None = None,
+    audit: dict[str, Any] | None = None,
+    accuracies: dict[str, Any] | None = None,
+    begun: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the entries of an origin that speak of an artifact.
+
+    The keys are the same whatever made it; what is not known is `None`.
+
+    Args:
+        artifact: Kind of the artifact and how it was made.
+        equality: Entry from `equality`.
+        audit: Entry from `audited`.
+        accuracies: Entry from `accuracies`.
+        begun: `initial_weights` and `frozen` of the run.
+    """
+    return {
+        "artifact": artifact,
+        "equality": equality,
+        "audit": audit,
+        "accuracies": accuracies,
+        "initial_weights": None,
+        "frozen": [],
+        **(begun or {}),
+    }
 
 
 def audited(path: str | Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from kmlp import pytorch
 from kmlp.analysis.complexity import count_parameters
-from kmlp.artifacts import origin
+from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.source_network import IMAGES, TOLERANCE, Comparison, compare
 from kmlp.atomic import new_file
 from kmlp.console import first_line, some
@@ -210,7 +210,8 @@ def convert(
         with new_file(target) as draft:
             result.model.save(draft)
             described = origin.describe(result.model, form=origin.TRAIN_FORM)
-            origin.write(draft, described)
+            entries = agreement.evidence({"kind": ".keras checkpoint"})
+            origin.write(draft, {**described, **entries})
     return result
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import kmlp
 from kmlp.analysis.sparsity import gzip_bytes, sparsity
-from kmlp.artifacts import origin
+from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.form_figures import FLOAT32, TRAINED, compare
 from kmlp.artifacts.locating import CHECKPOINT
 from kmlp.artifacts.speed import latencies
@@ -47,7 +47,8 @@ def publish(folder, checkpoint, model, compressed, images, shown, settings):
         known = origin.describe(
             compressed.model, form=origin.MERGED, preprocessing=prepared
         )
-        origin.write(archives["after"], {**known, "compression": settings})
+        entries = agreement.evidence({"kind": ".keras checkpoint"})
+        origin.write(archives["after"], {**known, **entries, "compression": settings})
         before = functools.partial(kmlp.export.tflite, merged)
         after = functools.partial(kmlp.export.tflite, compressed.model)
         ranges = {"quantize": "int8", "representative_data": shown}

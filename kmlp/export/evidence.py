@@ -8,15 +8,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kmlp.artifacts import origin
+from kmlp.artifacts.agreement import TOLERANCE, equality
 from kmlp.artifacts.detection_difference import apart
-from kmlp.artifacts.operation_audit import audit
 from kmlp.artifacts.running import input_specs, run_model
 from kmlp.errors import RunError
 from kmlp.quiet import quiet
 
-# Largest difference from the trained model over its largest output, in float32.
-TOLERANCE = 1e-4
 # How many images the artifact is compared on.
 SAMPLES = 4
 
@@ -87,13 +84,8 @@ def compare(model, runner, *, images=None, exact):
             "layer is merged or converted wrongly: merge=False (--train-form) tells "
             f"which of the two. Received: {model.name!r}"
         )
-    return {
-        "with": origin.TRAIN_FORM,
-        "images": len(images),
-        "kind": kind,
-        "relative_difference": error if np.isfinite(error) else None,
-        "allowed": TOLERANCE if exact else None,
-    }
+    found = {"images": len(images), "relative_difference": error}
+    return equality(found, kind=kind, allowed=TOLERANCE if exact else None)
 
 
 def _paired(expected, actual):
@@ -101,12 +93,3 @@ def _paired(expected, actual):
     if expected.keys() != actual.keys():
         actual = dict(zip(expected, (actual[key] for key in sorted(actual))))
     return expected, actual
-
-
-def audited(path):
-    """The origin's entry `audit`."""
-    found = audit(path)
-    return {
-        "fully_connected_only": found.fully_connected_only,
-        "operations": dict(found),
-    }

@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from kmlp.artifacts import origin
+from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.running import input_specs, load_saved_model, serving_function
 from kmlp.atomic import new_version
 from kmlp.dense_preprocessing import DensePreprocessing
@@ -120,14 +120,16 @@ def saved_model(
 
 def _evidence(model, folder):
     """The entries of the origin that speak of the artifact."""
-    entries = {"artifact": {"kind": "SavedModel"}, "audit": evidence.audited(folder)}
+    equality = None
     specs = input_specs(model)
     if len(specs) == 1:
         _, *sizes = specs[0].shape
         shape = (None, *(size or warming.OPEN_SIZE for size in sizes))
         runner = dataclasses.replace(load_saved_model(folder), input_shape=shape)
-        entries["equality"] = evidence.compare(model, runner, exact=True)
-    return entries
+        equality = evidence.compare(model, runner, exact=True)
+    return agreement.evidence(
+        {"kind": "SavedModel"}, equality=equality, audit=agreement.audited(folder)
+    )
 
 
 def check_model(model):

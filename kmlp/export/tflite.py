@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kmlp.artifacts import origin
+from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.flatbuffer import packed, unpacked
 from kmlp.artifacts.running import in_batches, input_specs, load_tflite
 from kmlp.atomic import new_file
@@ -133,18 +133,18 @@ def _evidence(model, file, options):
     quantize = options["quantize"]
     images = options["representative_data"]
     shown = None if images is None else len(images)
-    return {
-        "artifact": {
+    return agreement.evidence(
+        {
             "kind": "TFLite",
             "quantize": quantize,
             "input_shape": [options["batch_size"], *options["input_shape"]],
             "calibration_images": shown,
         },
-        "equality": evidence.compare(
+        equality=evidence.compare(
             model, load_tflite(file), images=images, exact=quantize is None
         ),
-        "audit": evidence.audited(file),
-    }
+        audit=agreement.audited(file),
+    )
 
 
 def check_options(

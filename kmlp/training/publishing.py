@@ -203,23 +203,14 @@ def _add_origins(forms, files: dict[str, Any], model, preprocessing, begun):
     for name, (path, _) in files.items():
         audit = agreement.audited(path)
         forms[name] |= {"bytes": sizes[name], **audit}
-        entries = _evidence(name, forms[name], forms[TRAINED], audit)
-        origin.write(path, {**described, **_BEGUN, **begun, **entries})
-
-
-_BEGUN = {"initial_weights": None, "frozen": []}
-
-
-def _evidence(kind, form, trained, audit):
-    """Return the entries of an origin that speak of a form, the same for every form."""
-    return {
-        "artifact": {"kind": kind},
-        "equality": None
-        if form is None or trained is None
-        else agreement.equality(form, kind="validation images"),
-        "audit": audit,
-        "accuracies": None if form is None else agreement.accuracies(form, trained),
-    }
+        entries = agreement.evidence(
+            {"kind": name},
+            equality=agreement.equality(forms[name], kind="validation images"),
+            audit=audit,
+            accuracies=agreement.accuracies(forms[name], forms[TRAINED]),
+            begun=begun,
+        )
+        origin.write(path, {**described, **entries})
 
 
 def _save(model, path, preprocessing, begun, form):
@@ -229,5 +220,8 @@ def _save(model, path, preprocessing, begun, form):
     described = origin.describe(
         model, form=origin.TRAIN_FORM, preprocessing=preprocessing
     )
-    entries = _evidence(".keras", form, None, None)
-    origin.write(path, {**described, **_BEGUN, **begun, **entries})
+    accuracies = None if form is None else agreement.accuracies(form)
+    entries = agreement.evidence(
+        {"kind": ".keras checkpoint"}, accuracies=accuracies, begun=begun
+    )
+    origin.write(path, {**described, **entries})
