@@ -6,6 +6,8 @@ import math
 import keras
 import numpy as np
 
+from kmlp.keras_internals import averaged_pairs
+
 
 class Averages:
     """The weights that an optimizer averages, wherever they currently are.
@@ -71,6 +73,5 @@ def average_pairs(model):
     pairs = []
     for part in getattr(optimizer, "optimizers", None) or [optimizer]:
         if getattr(part, "use_ema", False) and part.built:
-            averages = part._model_variables_moving_average
-            pairs += zip(part._trainable_variables, averages)
+            pairs += averaged_pairs(part)
     return [pair for pair in pairs if pair[1] is not None]

@@ -5,7 +5,6 @@ import math
 import warnings
 
 import numpy as np
-from keras.src.callbacks.monitor_callback import MonitorCallback
 
 from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.agreement import audited
@@ -23,6 +22,7 @@ from kmlp.export.offer import offer
 from kmlp.export.precision import in_float32, outside_strategy
 from kmlp.export.saved_model import inference_form, write_saved_model
 from kmlp.export.tflite import check_options, write_tflite
+from kmlp.keras_internals import MonitorCallback, choose_comparison
 
 __all__ = ["MergeAndExport"]
 
@@ -161,7 +161,7 @@ class MergeAndExport(MonitorCallback):
             )
             return
         if self.monitor_op is None:
-            self._set_monitor_op()
+            choose_comparison(self)
         if self._is_improvement(value, self.best) and self._export(value):
             self.best = value
 

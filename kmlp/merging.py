@@ -5,6 +5,7 @@ import inspect
 import keras
 
 from kmlp.errors import InputError
+from kmlp.keras_internals import flat_layers, parts_unlocked
 from kmlp.layers.layer import copy, remade
 
 # What a model knows of its images, its classes and its weights.
@@ -87,7 +88,7 @@ def _rewrite_parts(layer, replace):
     Parts are found where Keras tracks them: attributes, and lists, tuples and
     dictionaries that attributes hold.
     """
-    if not any(_replaceable(part, replace) for part in layer._flatten_layers()):
+    if not any(_replaceable(part, replace) for part in flat_layers(layer)):
         return copy(layer)
     twin = remade(layer, layer.get_config())
     for kind in ("_trainable_variables", "_non_trainable_variables"):
@@ -103,12 +104,11 @@ def _rewrite_parts(layer, replace):
     # A built layer refuses new parts; these take the place of their equals. Keras knows
     # those by their addresses, and would take a new part for the freed one that it
     # stands in place of in memory.
-    twin._tracker.unlock()
-    for part in list(twin._layers):
-        twin._tracker.untrack(part)
-    for name, value in parts.items():
-        setattr(twin, name, _rewrite_value(value, replace))
-    twin._tracker.lock()
+    with parts_unlocked(twin) as tracker:
+        for part in list(twin._layers):
+            tracker.untrack(part)
+        for name, value in parts.items():
+            setattr(twin, name, _rewrite_value(value, replace))
     return twin
 
 

@@ -7,13 +7,13 @@ import math
 import keras
 import ml_dtypes
 import numpy as np
-from keras.src.backend.common import global_state
 
 from kmlp.analysis.live_memory import live_bytes, weight_bytes
 from kmlp.analysis.maps import graph_of, ordered_nodes
 from kmlp.analysis.tracing import trace
 from kmlp.console import aligned
 from kmlp.errors import InputError
+from kmlp.keras_internals import global_state
 
 _WAITING = "uninitialized_variables"  # Keras' name for them
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kmlp.errors import InputError
+from kmlp.keras_internals import flat_layers
 from kmlp.layers import (
     ChannelMLP,
     ClassifierHead,
@@ -121,7 +122,7 @@ def _part(owner, layer):
 
 
 def _walk(layer, path, kind, seen):
-    for part in layer._flatten_layers(include_self=False, recursive=False):
+    for part in flat_layers(layer, include_self=False, recursive=False):
         if id(part) in seen:
             continue
         seen.add(id(part))

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from kmlp.errors import InputError
+from kmlp.keras_internals import nodes_by_depth
 
 
 def graph_of(model):
@@ -24,7 +25,7 @@ def graph_of(model):
 
 def ordered_nodes(graph):
     """The nodes of a graph, inputs too, in the order in which Keras runs them."""
-    depths = graph._nodes_by_depth
+    depths = nodes_by_depth(graph)
     return [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
 
 

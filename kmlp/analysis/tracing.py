@@ -5,9 +5,9 @@ import dataclasses
 import math
 
 import keras
-from keras.src.backend import AutocastScope
 
 from kmlp.analysis.maps import graph_of, ordered_nodes
+from kmlp.keras_internals import AutocastScope, flat_layers, history_of
 
 
 def names(text):
@@ -316,7 +316,7 @@ def _nodes_between(inputs, outputs):
         if ready:
             nodes.append(item)
             continue
-        history = getattr(item, "_keras_history", None)
+        history = history_of(item)
         if id(item) in known or history is None or history.operation is None:
             continue
         node = history.operation._inbound_nodes[history.node_index]
@@ -330,7 +330,7 @@ def _nodes_between(inputs, outputs):
 @contextlib.contextmanager
 def _unrecorded(layer):
     """Inside, calls of the layer's parts leave no traces on them afterwards."""
-    parts = layer._flatten_layers() if isinstance(layer, keras.Layer) else [layer]
+    parts = flat_layers(layer) if isinstance(layer, keras.Layer) else [layer]
     marks = [
         (nodes, len(nodes))
         for part in parts

@@ -224,7 +224,7 @@ def _loaded(found, checkpoint, num_classes, settings, target, check):
     model = _model(found.architecture, seems, settings | {"num_classes": classes})
     fit = match(model, state, new_head=classes not in (0, own_classes))
     if not fit.is_complete:
-        raise ValueError(misfit(model, state, fit, found.path))
+        raise InputError(misfit(model, state, fit, found.path))
     _check_numbers(fit, found.path)
     fit.assign()
     model.preprocessing = published.preprocessing(found.entry, model, own_classes)

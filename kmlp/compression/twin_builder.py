@@ -15,6 +15,7 @@ from kmlp.compression.legacy_layers import (
 )
 from kmlp.compression.links import Link
 from kmlp.errors import InputError
+from kmlp.keras_internals import nodes_by_depth
 
 _ADVICE = (
     "A twin is made of merged RepMLPNets and ResMLPs in float32: merge the model first "
@@ -43,7 +44,7 @@ class Builder:
         self._name = None
         images = tf_keras.Input(merged.inputs[0].shape[1:], name="images")
         tensors = {id(merged.inputs[0]): images}
-        nodes = merged._nodes_by_depth
+        nodes = nodes_by_depth(merged)
         for node in (n for depth in sorted(nodes, reverse=True) for n in nodes[depth]):
             if not node.is_input:
                 inputs = [tensors[id(tensor)] for tensor in node.input_tensors]

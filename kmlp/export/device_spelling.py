@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmlp.keras_internals import flat_layers
 from kmlp.layers import (
     ChannelMLP,
     ClassifierHead,
@@ -28,7 +29,7 @@ def spelled_for_tflite(model, *, integers):
             connected operation per share-set and layer norms without squares.
     """
     with contextlib.ExitStack() as stack:
-        for layer in model._flatten_layers():
+        for layer in flat_layers(model):
             # The converter knows GELU in one spelling; in the one that is fast
             # elsewhere it sees an Erf, which TFLite lacks.
             if getattr(layer, "activate", None) is gelu:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from kmlp.console import progress_bar
+from kmlp.keras_internals import flat_layers, own_variables
 from kmlp.layers import SetSharingLinear
 
 IMAGES = 32
@@ -83,14 +84,14 @@ def layer_losses(model, images, quantize):
 
 def _leaves(model, sums):
     """Layers that hold weights of their own, as composites do not, and sums."""
-    for layer in model._flatten_layers(include_self=False):
+    for layer in flat_layers(model, include_self=False):
         if _own(layer) or (sums and isinstance(layer, _SUMS)):
             yield layer
 
 
 def _own(layer):
     """Float weights that are not a part's."""
-    own = (*layer._trainable_variables, *layer._non_trainable_variables)
+    own = own_variables(layer)
     return [variable for variable in own if "float" in variable.dtype]
 
 

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from kmlp.errors import InputError
+from kmlp.keras_internals import flat_layers
 from kmlp.layers.layer import remade
 from kmlp.merging import rewrite
 
@@ -44,7 +45,7 @@ def in_float32(model):
     if not _others(model):
         return model
     twin = rewrite(model, _rebuilt)
-    for layer in twin._flatten_layers():
+    for layer in flat_layers(twin):
         if isinstance(layer, keras.Model):
             layer.dtype_policy = "float32"
     if others := _others(twin):
@@ -60,7 +61,7 @@ def _others(model):
     """Paths of the layers that compute or keep weights in another float type."""
     return [
         layer.path or layer.name
-        for layer in model._flatten_layers()
+        for layer in flat_layers(model)
         if not isinstance(layer, keras.layers.InputLayer)
         and not _is_float32(layer.dtype_policy)
     ]

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from kmlp.artifacts.running import call_flat, named_outputs
 from kmlp.data.decode import centre_crop, checked, normalise
+from kmlp.keras_internals import operation_of
 
 DEFAULT, BYTES, CLASSIFY, FEATURES = (
     "serving_default",
@@ -121,7 +122,7 @@ def has_activation(model):
     outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
     if len(outputs) != 1:
         return False
-    last = outputs[0]._keras_history.operation
+    last = operation_of(outputs[0])
     if isinstance(last, keras.Model):
         return has_activation(last)
     if type(last).__name__ in ("Softmax", "Sigmoid"):

@@ -13,6 +13,7 @@ import numpy as np
 
 from kmlp.console import first_line
 from kmlp.errors import InputError
+from kmlp.keras_internals import flat_layers
 from kmlp.preprocessing import preprocessing_of
 
 IMAGENET_CLASSES = 1000
@@ -225,7 +226,7 @@ def _in_float32(model):
 
     Its variables are float32 already. One that keeps them in another type is left.
     """
-    for layer in model._flatten_layers():
+    for layer in flat_layers(model):
         policy = layer.dtype_policy
         mixed = policy.compute_dtype != policy.variable_dtype
         if mixed and policy.variable_dtype == "float32":

@@ -9,6 +9,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
+from kmlp.keras_internals import flat_layers
 from kmlp.training.engine.rules import seed_states
 from kmlp.training.engine.weight_names import frozen, is_float
 
@@ -134,7 +135,7 @@ def batch_norms(model):
     """All BatchNormalization layers that learn, within other layers too."""
     return [
         layer
-        for layer in model._flatten_layers()
+        for layer in flat_layers(model)
         if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
     ]
 

@@ -8,10 +8,10 @@ own copies of the variables from equal numbers, so that they stay equal.
 import contextlib
 import itertools
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from kmlp import keras_internals
 from kmlp.errors import InputError
 from kmlp.training.engine.engine import Engine, WorkerLost
 from kmlp.training.engine.gradient_steps import Network, synchronized
@@ -388,13 +388,12 @@ def share(batches, replicas, hosts, host):
 
 def decay_weights(optimizer, variables, rate):
     """Decoupled weight decay as Keras' optimizers do it, within a replica."""
-    if type(optimizer)._apply_weight_decay is not keras.Optimizer._apply_weight_decay:
-        optimizer._apply_weight_decay(variables)  # it has a way of its own
+    if keras_internals.decay_weights(optimizer, variables):
         return
     if optimizer.weight_decay is None:
         return
     # Keras' method would leave the replica.
     for variable in variables:
-        if optimizer._use_weight_decay(variable):
+        if keras_internals.decays(optimizer, variable):
             decay = tf.cast(rate * optimizer.weight_decay, variable.dtype)
             variable.value.assign_sub(variable.value * decay)

@@ -5,6 +5,8 @@ import re
 import keras
 import numpy as np
 
+from kmlp.keras_internals import flat_layers
+
 
 def weight_names(model):
     """`{name: variable}` of a model's weights, without seed generators.
@@ -21,7 +23,7 @@ def frozen(model):
 
     Other weights that are not trainable, such as BatchNorm's statistics, move.
     """
-    layers = [layer for layer in model._flatten_layers() if not layer.trainable]
+    layers = [layer for layer in flat_layers(model) if not layer.trainable]
     return {id(weight) for layer in layers for weight in layer.weights}
 
 

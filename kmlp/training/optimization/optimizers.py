@@ -11,6 +11,9 @@ import math
 import keras
 from keras import ops
 
+from kmlp.keras_internals import decays as decays_variable
+from kmlp.keras_internals import variable_index
+
 
 class _DecayingAdam(keras.optimizers.Adam):
     """Adam's direction; weight decay belongs to `update_step`."""
@@ -20,7 +23,7 @@ class _DecayingAdam(keras.optimizers.Adam):
 
     def direction(self, gradient, variable):
         """Moves the moments; `m̂ / (√v̂ + ε)` of Kingma and Ba, 2015, Algorithm 1."""
-        index = self._get_variable_index(variable)
+        index = variable_index(self, variable)
         m, v = self._momentums[index], self._velocities[index]
         gradient = ops.cast(gradient, variable.dtype)
         self.assign_add(m, (gradient - m) * (1 - self.beta_1))
@@ -49,7 +52,7 @@ class AdamW(_DecayingAdam):
 
     def update_step(self, gradient, variable, learning_rate):
         change = self.direction(gradient, variable)
-        if self.weight_decay and self._use_weight_decay(variable):
+        if self.weight_decay and decays_variable(self, variable):
             change = change + self.weight_decay * variable
         rate = ops.cast(learning_rate, variable.dtype)
         self.assign_sub(variable, rate * change)
@@ -71,7 +74,7 @@ class Lamb(_DecayingAdam):
     def update_step(self, gradient, variable, learning_rate):
         change = self.direction(gradient, variable)
         rate = ops.cast(learning_rate, variable.dtype)
-        if self._use_weight_decay(variable):
+        if decays_variable(self, variable):
             if self.weight_decay:
                 change = change + self.weight_decay * variable
             rate = rate * self._trust(variable, change)
@@ -103,10 +106,10 @@ class SGD(keras.optimizers.SGD):
 
     def update_step(self, gradient, variable, learning_rate):
         change = ops.cast(gradient, variable.dtype)
-        if self.weight_decay and self._use_weight_decay(variable):
+        if self.weight_decay and decays_variable(self, variable):
             change = change + self.weight_decay * variable
         if self.momentum:
-            velocity = self.momentums[self._get_variable_index(variable)]
+            velocity = self.momentums[variable_index(self, variable)]
             change = self.momentum * velocity + change
             self.assign(velocity, change)
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * change)

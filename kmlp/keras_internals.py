@@ -1,0 +1,92 @@
+"""Every private name of Keras that the library uses, each with its reason.
+
+Keras is pinned below its next minor version for their sake; a test of each
+(`tests/test_keras_internals.py`) says which of them a new version has dropped.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+from keras.src.backend import AutocastScope
+from keras.src.backend.common import global_state
+from keras.src.callbacks.monitor_callback import MonitorCallback
+
+__all__ = ["AutocastScope", "MonitorCallback", "global_state"]
+
+# `AutocastScope`: what a layer's call casts weights to, for tracing a layer alone.
+# `global_state`: the shapes-only mode of initializers is a state of the process.
+# `MonitorCallback`: "which value is better" is Keras' own decision, not ours.
+
+
+def flat_layers(
+    layer: keras.Layer, include_self: bool = True, recursive: bool = True
+) -> list[keras.Layer]:
+    """Return a layer and all within it; `model.layers` has the first level alone."""
+    found = layer._flatten_layers(include_self=include_self, recursive=recursive)
+    return list(found)
+
+
+def nodes_by_depth(model: keras.Model) -> dict[int, list]:
+    """Return the recorded graph, which the public interface does not show."""
+    return model._nodes_by_depth
+
+
+def operation_of(tensor: Any) -> Any:
+    """Return the operation that made a symbolic tensor, `None` of any other value."""
+    history = history_of(tensor)
+    return None if history is None else history.operation
+
+
+def history_of(tensor: Any) -> Any:
+    """Return operation, node and place of a symbolic tensor, `None` of others."""
+    return getattr(tensor, "_keras_history", None)
+
+
+def own_variables(layer: keras.Layer) -> tuple:
+    """Return a layer's variables without those of its parts."""
+    return (*layer._trainable_variables, *layer._non_trainable_variables)
+
+
+@contextlib.contextmanager
+def parts_unlocked(layer: keras.Layer) -> Iterator[Any]:
+    """Let parts of a built layer be exchanged; yields its tracker."""
+    layer._tracker.unlock()
+    try:
+        yield layer._tracker
+    finally:
+        layer._tracker.lock()
+
+
+def averaged_pairs(optimizer: keras.Optimizer) -> list[tuple]:
+    """Return `(variable, average)` of what an optimizer averages."""
+    averages = optimizer._model_variables_moving_average
+    return list(zip(optimizer._trainable_variables, averages))
+
+
+def variable_index(optimizer: keras.Optimizer, variable: Any) -> int:
+    """Return the place of a variable among an optimizer's slots."""
+    return optimizer._get_variable_index(variable)
+
+
+def decays(optimizer: keras.Optimizer, variable: Any) -> bool:
+    """Return whether an optimizer decays a variable, exclusions considered."""
+    return optimizer._use_weight_decay(variable)
+
+
+def decay_weights(optimizer: keras.Optimizer, variables: list) -> bool:
+    """Let an optimizer decay weights in a way of its own, if it has one.
+
+    Returns:
+        Whether it has: most optimizers share the base class's way.
+    """
+    if type(optimizer)._apply_weight_decay is keras.Optimizer._apply_weight_decay:
+        return False
+    optimizer._apply_weight_decay(variables)
+    return True
+
+
+def choose_comparison(callback: MonitorCallback) -> None:
+    """Choose whether more or less is better, once the monitored name is known."""
+    callback._set_monitor_op()
