@@ -60,7 +60,7 @@ _MODULES = (
     "weights",
 )
 # The packages whose classes Keras finds by name when it loads a file.
-_SERIALIZABLE = ("layers", "models", "detection", "segmentation")
+_SERIALIZABLE = ("layers", "models", "detection", "segmentation", "pretrained")
 
 __all__ = ["__version__", *sorted((*_NAMES, *_MODULES))]
 
@@ -71,6 +71,9 @@ def _register():
     with quiet():
         for name in _SERIALIZABLE:
             importlib.import_module(f"kmlp.{name}")
+        models = importlib.import_module("kmlp.models")
+        for name in models.FAMILIES:
+            getattr(models, name)
 
 
 def _registered_with(keras):

@@ -8,7 +8,7 @@ from keras import ops
 
 from kmlp.analysis.maps import calls_of, graph_of, run_graph
 from kmlp.errors import InputError
-from kmlp.layers import ClassifierHead
+from kmlp.layers.head import ClassifierHead
 
 _ENDS = (keras.layers.Dense, ClassifierHead)
 # Layers, and operations of `keras.ops`, that are an activation and no more.

@@ -8,14 +8,12 @@ import numpy as np
 from keras import ops
 
 from kmlp.keras_internals import flat_layers
-from kmlp.layers import (
-    ChannelMLP,
-    ClassifierHead,
-    CrossPatch,
-    PatchEmbed,
-    SetSharingLinear,
-)
+from kmlp.layers.channel_mlp import ChannelMLP
+from kmlp.layers.cross_patch import CrossPatch
+from kmlp.layers.head import ClassifierHead
 from kmlp.layers.layer import assign, gelu, host
+from kmlp.layers.patch_embed import PatchEmbed
+from kmlp.layers.set_sharing import SetSharingLinear
 from kmlp.merging import rewrite
 
 

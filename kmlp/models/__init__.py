@@ -1,26 +1,18 @@
-"""The families, their variants and the ablations of their papers, by name."""
+"""The families, their variants and the ablations of their papers, by name.
+
+The families' classes are imported when they are used: their names take no Keras.
+"""
+
+from typing import Any
 
 from kmlp.models.ablations import list_ablations
-from kmlp.models.convmlp import ConvMLP
-from kmlp.models.focal import FocalTransformer
-from kmlp.models.hybrid import MSMLPHybrid
-from kmlp.models.msmlp import MSMLP
-from kmlp.models.registry import create_model, list_models
-from kmlp.models.repmlpnet import RepMLPNet
-from kmlp.models.resmlp import ResMLP
-from kmlp.models.smlpnet import SMLPNet
-from kmlp.models.swin import SwinTransformer
+from kmlp.models.registry import create_model, family_class, list_models
+from kmlp.models.variants import FAMILIES
 
-__all__ = [
-    "MSMLP",
-    "ConvMLP",
-    "FocalTransformer",
-    "MSMLPHybrid",
-    "RepMLPNet",
-    "ResMLP",
-    "SMLPNet",
-    "SwinTransformer",
-    "create_model",
-    "list_ablations",
-    "list_models",
-]
+__all__ = [*sorted(FAMILIES), "create_model", "list_ablations", "list_models"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in FAMILIES:
+        return family_class(name)
+    raise AttributeError(f"module 'kmlp.models' has no attribute {name!r}")

@@ -7,14 +7,10 @@ Li, Hassani, Walton, Shi: ConvMLP: Hierarchical Convolutional MLPs for Vision,
 import keras
 
 from kmlp.errors import InputError
-from kmlp.layers import (
-    ChannelMLP,
-    ConvNorm,
-    NormDepthwiseConv,
-    PatchMerging,
-    drop_path,
-    drop_path_rates,
-)
+from kmlp.layers.channel_mlp import ChannelMLP
+from kmlp.layers.conv_norm import ConvNorm, NormDepthwiseConv
+from kmlp.layers.layer import drop_path, drop_path_rates
+from kmlp.layers.patch_embed import PatchMerging
 from kmlp.models.vision_mlp import VisionMLP, check_choice, check_stages, image_input
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
@@ -24,18 +20,6 @@ CONV_INITIALIZER = keras.initializers.VarianceScaling(
 
 CONV_STAGES = ("bottleneck", "plain", "mlp")
 DOWNSAMPLINGS = ("conv", "merge")
-
-VARIANTS = {
-    "convmlp_s": {},
-    "convmlp_m": {"conv_blocks": 3, "depths": (3, 6, 3), "mlp_ratios": (3, 3, 3)},
-    "convmlp_l": {
-        "stem_width": 96,
-        "conv_blocks": 3,
-        "widths": (192, 384, 768),
-        "depths": (4, 8, 3),
-        "mlp_ratios": (3, 3, 3),
-    },
-}
 
 
 @keras.saving.register_keras_serializable("kmlp")

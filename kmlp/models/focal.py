@@ -9,8 +9,10 @@ import itertools
 import keras
 
 from kmlp.errors import InputError
-from kmlp.layers import FocalAttention, PatchEmbed, drop_path_rates
+from kmlp.layers.focal_attention import FocalAttention
 from kmlp.layers.focal_windows import check_positive, tiling
+from kmlp.layers.layer import drop_path_rates
+from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.models.swin import (
     CONV_INITIALIZER,
     DENSE_INITIALIZER,
@@ -19,17 +21,6 @@ from kmlp.models.swin import (
     transformer_block,
 )
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
-
-VARIANTS = {
-    "focal_t": {},
-    "focal_s": {"depths": (2, 2, 18, 2), "drop_path_rate": 0.3},
-    "focal_b": {
-        "width": 128,
-        "depths": (2, 2, 18, 2),
-        "heads": (4, 8, 16, 32),
-        "drop_path_rate": 0.5,
-    },
-}
 
 
 @keras.saving.register_keras_serializable("kmlp")

@@ -7,7 +7,8 @@ Dependencies in Vision MLPs, 2022, Sect. 4.1.
 import keras
 
 from kmlp.errors import InputError
-from kmlp.layers import PatchEmbed, drop_path_rates
+from kmlp.layers.layer import drop_path_rates
+from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.models import msmlp, swin
 from kmlp.models.focal import focal_block, focal_input
 from kmlp.models.msmlp import mix_shift_block
@@ -15,18 +16,6 @@ from kmlp.models.swin import patch_merging, swin_block
 from kmlp.models.vision_mlp import VisionMLP, check_choice, image_input
 
 ATTENTION = ("swin", "focal")
-_DEEP = {"depths": (2, 2, 2, 18, 2)}
-_SIZES = {
-    "t": {},
-    "s": {**_DEEP, "drop_path_rate": 0.3},
-    "b": {**_DEEP, "width": 128, "heads": (8, 16, 32), "drop_path_rate": 0.5},
-}
-
-VARIANTS = {
-    f"msmlp_{attention}_{size}": {"attention": attention, **arguments}
-    for attention in ATTENTION
-    for size, arguments in _SIZES.items()
-}
 
 
 @keras.saving.register_keras_serializable("kmlp")

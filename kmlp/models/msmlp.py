@@ -6,19 +6,16 @@ Dependencies in Vision MLPs, 2022.
 
 import keras
 
-from kmlp.layers import ChannelMLP, MixShift, PatchEmbed, drop_path, drop_path_rates
+from kmlp.layers.channel_mlp import ChannelMLP
+from kmlp.layers.layer import drop_path, drop_path_rates
+from kmlp.layers.mix_shift import MixShift
+from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 # PyTorch's default for convolutions.
 CONV_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 EPSILON = 1e-6
-
-VARIANTS = {
-    "msmlp_t": {},
-    "msmlp_s": {"depths": (3, 3, 27, 3), "drop_path_rate": 0.3},
-    "msmlp_b": {"width": 128, "depths": (3, 3, 27, 3), "drop_path_rate": 0.5},
-}
 
 
 @keras.saving.register_keras_serializable("kmlp")

@@ -3,28 +3,43 @@
 import difflib
 import fnmatch
 import inspect
+from typing import Any
 
 from kmlp.errors import InputError
-from kmlp.models import convmlp, focal, hybrid, msmlp, repmlpnet, resmlp, smlpnet, swin
 from kmlp.models.ablations import ABLATIONS
+from kmlp.models.variants import FAMILIES
 
-_FAMILIES = (
-    (convmlp.ConvMLP, convmlp.VARIANTS),
-    (focal.FocalTransformer, focal.VARIANTS),
-    (msmlp.MSMLP, msmlp.VARIANTS),
-    (hybrid.MSMLPHybrid, hybrid.VARIANTS),
-    (repmlpnet.RepMLPNet, repmlpnet.VARIANTS),
-    (resmlp.ResMLP, resmlp.VARIANTS),
-    (smlpnet.SMLPNet, smlpnet.VARIANTS),
-    (swin.SwinTransformer, swin.VARIANTS),
-)
-
-# Name -> (class, arguments that differ from the class's defaults).
+# Name -> (name of the family's class, arguments that differ from its defaults).
 VARIANTS = {
     name: (family, arguments)
-    for family, variants in _FAMILIES
+    for family, variants in FAMILIES.items()
     for name, arguments in variants.items()
 }
+
+
+def family_class(family: str) -> type:
+    """Return the class of a family; importing it takes Keras.
+
+    Args:
+        family: Name of the class, such as `"ConvMLP"`.
+    """
+    if family == "ConvMLP":
+        from kmlp.models.convmlp import ConvMLP as found
+    elif family == "FocalTransformer":
+        from kmlp.models.focal import FocalTransformer as found
+    elif family == "MSMLP":
+        from kmlp.models.msmlp import MSMLP as found
+    elif family == "MSMLPHybrid":
+        from kmlp.models.hybrid import MSMLPHybrid as found
+    elif family == "RepMLPNet":
+        from kmlp.models.repmlpnet import RepMLPNet as found
+    elif family == "ResMLP":
+        from kmlp.models.resmlp import ResMLP as found
+    elif family == "SMLPNet":
+        from kmlp.models.smlpnet import SMLPNet as found
+    else:
+        from kmlp.models.swin import SwinTransformer as found
+    return found
 
 
 def list_models(pattern="*"):
@@ -44,6 +59,19 @@ def variant(name):
 
     Raises:
         InputError: an unknown name; the message names the nearest.
+    """
+    family, arguments = described(name)
+    return family_class(family), arguments
+
+
+def described(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the name of an architecture's family and its arguments, without Keras.
+
+    Args:
+        name: As in `variant`.
+
+    Raises:
+        InputError: If there is no such name; the message names the nearest.
     """
     if name in ABLATIONS:
         row = ABLATIONS[name]

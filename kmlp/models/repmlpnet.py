@@ -6,16 +6,13 @@ Re-parameterized Locality, CVPR 2022.
 
 import keras
 
-from kmlp.layers import (
-    BatchNorm,
-    ChannelMLP,
-    ConvNorm,
-    GlobalPerceptron,
-    PatchEmbed,
-    SetSharingLinear,
-    drop_path,
-    drop_path_rates,
-)
+from kmlp.layers.channel_mlp import ChannelMLP
+from kmlp.layers.conv_norm import ConvNorm
+from kmlp.layers.layer import drop_path, drop_path_rates
+from kmlp.layers.norms import BatchNorm
+from kmlp.layers.patch_embed import PatchEmbed
+from kmlp.layers.perceptrons import GlobalPerceptron
+from kmlp.layers.set_sharing import SetSharingLinear
 from kmlp.models.vision_mlp import (
     VisionMLP,
     check_choice,
@@ -27,43 +24,6 @@ from kmlp.models.vision_mlp import (
 DOWNSAMPLINGS = {"patch": 2, "conv3": 3, "conv5": 5}
 # PyTorch's default for convolutions, with which the published networks start.
 INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-
-VARIANTS = {
-    "repmlpnet_t224": {},
-    "repmlpnet_t256": {"input_shape": (256, 256, 3)},
-    "repmlpnet_b224": {
-        "depths": (2, 2, 12, 2),
-        "widths": (96, 192, 384, 768),
-        "share_sets": (1, 4, 32, 128),
-    },
-    "repmlpnet_b256": {
-        "depths": (2, 2, 12, 2),
-        "widths": (96, 192, 384, 768),
-        "share_sets": (1, 4, 32, 128),
-        "input_shape": (256, 256, 3),
-    },
-    "repmlpnet_d256": {
-        "depths": (2, 2, 18, 2),
-        "widths": (80, 160, 320, 640),
-        "share_sets": (1, 4, 16, 128),
-        "input_shape": (256, 256, 3),
-    },
-    "repmlpnet_l256": {
-        "depths": (2, 2, 18, 2),
-        "widths": (96, 192, 384, 768),
-        "share_sets": (1, 4, 32, 256),
-        "input_shape": (256, 256, 3),
-    },
-    # The CIFAR-100 study of Table 4.
-    "repmlpnet_cifar": {
-        "depths": (6, 6),
-        "widths": (128, 256),
-        "share_sets": (8, 32),
-        "patch_size": 2,
-        "input_shape": (32, 32, 3),
-        "num_classes": 100,
-    },
-}
 
 
 @keras.saving.register_keras_serializable("kmlp")

@@ -10,16 +10,13 @@ import math
 import keras
 
 from kmlp.errors import InputError
-from kmlp.layers import (
-    ChannelMLP,
-    ClassMLP,
-    ConvMixing,
-    CrossPatch,
-    MixingMLP,
-    PatchEmbed,
-    PositionEncoding,
-    drop_path,
-)
+from kmlp.layers.channel_mlp import ChannelMLP
+from kmlp.layers.class_mlp import ClassMLP
+from kmlp.layers.conv_mixing import ConvMixing
+from kmlp.layers.cross_patch import CrossPatch
+from kmlp.layers.layer import drop_path
+from kmlp.layers.mixing_mlp import MixingMLP
+from kmlp.layers.patch_embed import PatchEmbed, PositionEncoding
 from kmlp.models.vision_mlp import VisionMLP, check_choice, partitioned_input
 
 # What the arguments of these names may be.
@@ -30,29 +27,6 @@ ALLOWED = {
     "position_encoding": (None, "learned"),
 }
 INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
-
-VARIANTS = {
-    "resmlp_s12": {},
-    "resmlp_s24": {"depth": 24, "layer_scale": 1e-5},
-    "resmlp_s36": {"depth": 36, "layer_scale": 1e-6},
-    "resmlp_b24": {"depth": 24, "width": 768, "patch_size": 8, "layer_scale": 1e-6},
-    # The scaled-down ResMLP of RepMLPNet's Table 4.
-    "resmlp_12_cifar": {
-        "width": 256,
-        "patch_size": 2,
-        "input_shape": (32, 32, 3),
-        "num_classes": 100,
-    },
-    # MLP-Mixer-B/16, the papers' baseline, from the same parts.
-    "mlp_mixer_b16": {
-        "width": 768,
-        "layer_scale": None,
-        "norm": "layer",
-        "mixing": "mlp",
-        "mixing_width": 384,
-        "epsilon": 1e-6,
-    },
-}
 
 
 @keras.saving.register_keras_serializable("kmlp")

@@ -7,16 +7,13 @@ Self-Attention Really Necessary?, AAAI 2022.
 import keras
 
 from kmlp.errors import InputError
-from kmlp.layers import (
-    ChannelMLP,
-    ConvNorm,
-    NormActivation,
-    PatchEmbed,
-    SetSharingLinear,
-    SparseMLP,
-    drop_path,
-    drop_path_rates,
-)
+from kmlp.layers.channel_mlp import ChannelMLP
+from kmlp.layers.conv_norm import ConvNorm
+from kmlp.layers.layer import drop_path, drop_path_rates
+from kmlp.layers.norms import NormActivation
+from kmlp.layers.patch_embed import PatchEmbed
+from kmlp.layers.set_sharing import SetSharingLinear
+from kmlp.layers.sparse_mlp import SparseMLP
 from kmlp.models.vision_mlp import (
     VisionMLP,
     check_choice,
@@ -31,13 +28,6 @@ DEPTHWISE_INITIALIZER = keras.initializers.RandomUniform(-1 / 3, 1 / 3)
 
 # What mixes the tokens of a stage globally.
 GLOBAL_MIXINGS = (True, False, "depthwise", "positions")
-
-VARIANTS = {
-    "smlpnet_t": {},
-    "smlpnet_t_a2": {"mlp_ratio": 2},
-    "smlpnet_s": {"width": 96, "depths": (2, 10, 24, 2), "drop_path_rate": 0.2},
-    "smlpnet_b": {"width": 112, "depths": (2, 10, 24, 2), "drop_path_rate": 0.3},
-}
 
 
 @keras.saving.register_keras_serializable("kmlp")

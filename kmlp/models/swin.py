@@ -6,14 +6,10 @@ Transformer using Shifted Windows, 2021.
 
 import keras
 
-from kmlp.layers import (
-    ChannelMLP,
-    PatchEmbed,
-    PatchMerging,
-    WindowAttention,
-    drop_path,
-    drop_path_rates,
-)
+from kmlp.layers.channel_mlp import ChannelMLP
+from kmlp.layers.layer import drop_path, drop_path_rates
+from kmlp.layers.patch_embed import PatchEmbed, PatchMerging
+from kmlp.layers.window_attention import WindowAttention
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
@@ -21,17 +17,6 @@ DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 CONV_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 EPSILON = 1e-5
 HEAD = {"norm": "layer", "epsilon": EPSILON, "kernel_initializer": DENSE_INITIALIZER}
-
-VARIANTS = {
-    "swin_t": {},
-    "swin_s": {"depths": (2, 2, 18, 2), "drop_path_rate": 0.3},
-    "swin_b": {
-        "width": 128,
-        "depths": (2, 2, 18, 2),
-        "heads": (4, 8, 16, 32),
-        "drop_path_rate": 0.5,
-    },
-}
 
 
 @keras.saving.register_keras_serializable("kmlp")

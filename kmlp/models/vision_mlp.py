@@ -3,7 +3,7 @@
 import keras
 
 from kmlp.errors import InputError
-from kmlp.layers import ClassifierHead
+from kmlp.layers.head import ClassifierHead
 from kmlp.layers.layer import pair
 
 
@@ -34,6 +34,8 @@ class VisionMLP(keras.Model):
 
     preprocessing = None
     weights_source = None
+    # Set by `kmlp.pretrained`, which stands above; people look for it on the model.
+    _save_preset = None
 
     def __init__(
         self,
@@ -95,11 +97,13 @@ class VisionMLP(keras.Model):
             ValueError: names or preprocessing do not fit the model.
             OSError: the folder cannot be written.
         """
-        # The one method that reaches upwards: people look for it on the model.
-        from kmlp.pretrained.presets import save_preset
-
-        return save_preset(
-            self, folder, preprocessing=preprocessing, class_names=class_names
+        if self._save_preset is None:
+            raise InputError(
+                "Presets are written by kmlp.pretrained: import it first. "
+                f"Received: {self.name!r}"
+            )
+        return self._save_preset(
+            folder, preprocessing=preprocessing, class_names=class_names
         )
 
     def get_config(self):

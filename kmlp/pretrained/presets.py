@@ -81,3 +81,6 @@ def _check(model, preprocessing):
             f"`preprocessing` must make images of the model's {height}x{width} pixels. "
             f"Received: image_size={preprocessing.image_size}"
         )
+
+
+VisionMLP._save_preset = save_preset

@@ -66,16 +66,16 @@ def recipe_for(
     """
     # Imported here: recipes are listed without waiting for Keras.
     from kmlp.models.ablations import ABLATIONS
-    from kmlp.models.registry import base_name, variant
+    from kmlp.models.registry import base_name, described
 
-    family, _ = variant(arch)
+    family, _ = described(arch)
     base, row = base_name(arch), ABLATIONS.get(arch)
     implied = name is None
     if name is None and pretrained:
         # Strong augmentation takes more from small images than it gives.
         name = _fine_tuning(data) or (SMALL if small_images else FINETUNE)
     elif name is None:
-        name = IMPLIED_BY_NAME.get(base, IMPLIED[family.__name__])
+        name = IMPLIED_BY_NAME.get(base, IMPLIED[family])
         if embedded or small_images:
             locality = base.endswith("_cifar") and not embedded
             name = "cifar100_locality" if locality else SMALL

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from kmlp.layers import ConvNorm
+from kmlp.layers.conv_norm import ConvNorm
 from kmlp.layers.feature_pyramid import Resize, resize_bilinear
 from kmlp.models.dense import DenseModel
 

@@ -5,8 +5,7 @@ Kirillov, Girshick, He, Dollár: Panoptic Feature Pyramid Networks, CVPR 2019.
 
 import keras
 
-from kmlp.layers import FeaturePyramid
-from kmlp.layers.feature_pyramid import Resize
+from kmlp.layers.feature_pyramid import FeaturePyramid, Resize
 from kmlp.models.dense import pyramid_of
 from kmlp.segmentation.segmenter import Segmenter, classify, conv
 

@@ -108,7 +108,7 @@ def _variant(family, told):
     names = [
         name
         for name, (variant_family, _) in VARIANTS.items()
-        if variant_family is family
+        if variant_family == family.__name__
         and all(own(name, k) == v for k, v in told.items() if k not in _FREE)
     ]
     # Some differ in their size alone; any size is of the first otherwise.

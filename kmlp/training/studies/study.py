@@ -6,7 +6,7 @@ import types
 
 from kmlp.errors import InputError
 from kmlp.models.ablations import ABLATIONS
-from kmlp.models.registry import variant
+from kmlp.models.registry import described, variant
 from kmlp.recipes.choosing import LARGEST_SMALL
 
 NONE = "_none"  # how the row ends from which gains are counted
@@ -83,7 +83,7 @@ class Study:
         """The arguments of a row's network that the scale decides."""
         if self.scale.arguments is None:
             return {}
-        return self.scale.arguments[variant(row.name)[0].__name__]
+        return self.scale.arguments[described(row.name)[0]]
 
     def reference(self, row):
         """The row from which another's gain is counted: without what is studied."""
@@ -119,7 +119,7 @@ def rows_of(name):
 
 def made_for(row):
     """Height of the images that a row's network is made for."""
-    return variant(row.name)[1].get("input_shape", (224,))[0] or 224
+    return described(row.name)[1].get("input_shape", (224,))[0] or 224
 
 
 def find(name, scale):
@@ -145,7 +145,7 @@ def find(name, scale):
     study = Study(name, rows_of(name), SCALES[scale])
     smaller = study.scale.arguments
     if smaller is not None:
-        families = {variant(row.name)[0].__name__ for row in study.rows}
+        families = {described(row.name)[0] for row in study.rows}
         if unknown := sorted(families - set(smaller)):
             raise InputError(
                 f"--scale {scale} is for networks of {' and '.join(sorted(smaller))}: "

@@ -6,7 +6,7 @@ import functools
 from importlib import resources
 
 from kmlp.errors import InputError
-from kmlp.models.registry import list_models, variant
+from kmlp.models.registry import described, list_models
 from kmlp.weights.catalogue.publications import IMAGENET_TOP1, WEIGHTS
 
 DEFAULT = "default"
@@ -51,7 +51,7 @@ def published_weights(architecture, tag=DEFAULT):
         InputError: an unknown architecture or tag, or one that nothing was published
             for; the message has the nearest tags, or the recipe.
     """
-    variant(architecture)
+    described(architecture)
     received = f"Received: {architecture!r}, weights={tag!r}"
     entries = {e.tag: e for e in WEIGHTS.values() if e.architecture == architecture}
     if not entries:
