@@ -5,7 +5,7 @@ import gc
 
 from kmlp.analysis.complexity import profile, shapes_only
 from kmlp.errors import InputError
-from kmlp.models import create_model
+from kmlp.models.registry import create_model
 from kmlp.models.reported import Reported, reported
 
 

@@ -17,9 +17,9 @@ from kmlp.models.registry import VARIANTS, check_options, create_model, variant
 from kmlp.pretrained import found as published
 from kmlp.pretrained.found import find
 from kmlp.quiet import quiet
-from kmlp.weights.catalogue import WEIGHTS
+from kmlp.weights.catalogue.publications import WEIGHTS
 from kmlp.weights.matching import Match, match
-from kmlp.weights.readers import read_checkpoint
+from kmlp.weights.readers.checkpoint_forms import read_checkpoint
 from kmlp.weights.recognition import Recognised, as_options, recognise
 from kmlp.weights.strict_loading import misfit
 

@@ -9,7 +9,7 @@ from kmlp.errors import InputError
 from kmlp.pytorch.counterparts import counterpart
 from kmlp.pytorch.timm_resmlp import timm_mlp_mixer, timm_resmlp
 from kmlp.weights.matching import CLASSIFIER, derived, match
-from kmlp.weights.names import SCHEMES
+from kmlp.weights.names.renamings import SCHEMES
 
 IMAGES = 2
 TOLERANCE = 1e-4

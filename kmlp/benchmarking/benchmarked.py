@@ -58,13 +58,13 @@ class Source:
             InputError: as of `check`; or a checkpoint that does not take images
                 of the size asked for.
         """
-        import kmlp
         from kmlp.artifacts.locating import locate_checkpoint
+        from kmlp.pretrained.creation import create_model
         from kmlp.pretrained.restoring import load_checkpoint
 
         own = {} if dtype is None else {"dtype": dtype}
         if not self._is_checkpoint():
-            return kmlp.create_model(
+            return create_model(
                 self.name,
                 num_classes=self.num_classes,
                 input_shape=self.input_shape,

@@ -6,10 +6,11 @@ import keras
 import numpy as np
 from keras import ops
 
-import kmlp
+from kmlp.analysis.complexity import profile
 from kmlp.benchmarking.devices import inference
 from kmlp.benchmarking.measuring import Contender
 from kmlp.errors import InputError
+from kmlp.merging import merge
 
 LEARNING_RATE = 1e-4
 
@@ -37,7 +38,7 @@ class Networks:
                 return ops.convert_to_numpy(answer(images))
 
         shape = shape_of(model, case)
-        counted = kmlp.profile(model, shape)
+        counted = profile(model, shape)
         return Contender(case.source.name, case.batch, counted.macs, run), {
             "parameters": counted.trainable,
             "macs": counted.macs,
@@ -47,7 +48,7 @@ class Networks:
     def _merged_form(self, case):
         key = (case.source, case.policy)
         if key not in self._merged:
-            self._merged[key] = kmlp.merge(case.source.model(case.policy))
+            self._merged[key] = merge(case.source.model(case.policy))
             gc.collect()  # the train form is part of cycles
         return self._merged[key]
 

@@ -109,7 +109,7 @@ class Network:
         return self._macs(self.merged)
 
     def _macs(self, model):
-        from kmlp.analysis import profile
+        from kmlp.analysis.complexity import profile
 
         # Counted at the size that is timed.
         fixed = None not in model.inputs[0].shape[1:]

@@ -60,21 +60,22 @@ def count(name, arguments, *, batch=1, merged_only=False):
     Raises:
         InputError: an unknown name, an argument that the family does not take.
     """
-    import kmlp
-    from kmlp.analysis.complexity import shapes_only
+    from kmlp.analysis.complexity import profile, shapes_only
+    from kmlp.merging import merge
     from kmlp.models.registry import check_options, variant
+    from kmlp.pretrained.creation import create_model
 
     check_options(variant(name)[0], arguments)
     with shapes_only():
         try:
-            model = kmlp.create_model(name, **arguments)
+            model = create_model(name, **arguments)
         except TypeError as error:
             raise InputError(
                 f"{first_line(error)}: an option has a value of another kind than it "
                 f"takes. Received: {arguments}"
             ) from error
-        forms = {} if merged_only else {TRAIN: kmlp.profile(model, batch=batch)}
-        forms[MERGED] = kmlp.profile(kmlp.merge(model), batch=batch)
+        forms = {} if merged_only else {TRAIN: profile(model, batch=batch)}
+        forms[MERGED] = profile(merge(model), batch=batch)
     return "x".join(map(str, model.inputs[0].shape[1:3])), forms
 
 

@@ -31,7 +31,7 @@ def main(argv=None):
 
     def job():
         import_quietly()
-        from kmlp.training.probing import run
+        from kmlp.training.probing.probing import run
 
         run(options)
 

@@ -45,7 +45,7 @@ def main(argv=None):
 
     def job():
         if options.recipes:
-            from kmlp.recipes import table
+            from kmlp.recipes.choosing import table
 
             print(table())
             return

@@ -5,13 +5,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import kmlp
 from kmlp.analysis.sparsity import gzip_bytes, sparsity
 from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.form_figures import FLOAT32, TRAINED, compare
 from kmlp.artifacts.locating import CHECKPOINT
+from kmlp.artifacts.operation_audit import audit
 from kmlp.artifacts.speed import latencies
 from kmlp.console import aligned
+from kmlp.export.tflite import tflite as write_tflite
+from kmlp.merging import merge
 
 INT8, COMPRESSED, COMPRESSED_INT8 = "int8", "compressed", "compressed int8"
 # Form -> its file in the version; the others are made for the comparison.
@@ -36,7 +38,7 @@ def publish(folder, checkpoint, model, compressed, images, shown, settings):
         shown: array of images that shows the ranges of int8.
         settings: of the compression.
     """
-    merged, prepared = kmlp.merge(model), checkpoint.preprocessing
+    merged, prepared = merge(model), checkpoint.preprocessing
     with tempfile.TemporaryDirectory() as beside:
         archives = {
             "before": Path(beside) / CHECKPOINT,
@@ -49,8 +51,8 @@ def publish(folder, checkpoint, model, compressed, images, shown, settings):
         )
         entries = agreement.evidence({"kind": ".keras checkpoint"})
         origin.write(archives["after"], {**known, **entries, "compression": settings})
-        before = functools.partial(kmlp.export.tflite, merged)
-        after = functools.partial(kmlp.export.tflite, compressed.model)
+        before = functools.partial(write_tflite, merged)
+        after = functools.partial(write_tflite, compressed.model)
         ranges = {"quantize": "int8", "representative_data": shown}
         writers = {
             FLOAT32: before,
@@ -95,7 +97,7 @@ def measured(model, files, images):
             **figures[name].as_json(figures[FLOAT32]),
             **sized(path),
             "latency_ms": times[name],
-            "fully_connected_only": kmlp.export.audit(path).fully_connected_only,
+            "fully_connected_only": audit(path).fully_connected_only,
         }
         for name, path in files.items()
     }

@@ -6,21 +6,21 @@ import time
 
 import keras
 
-import kmlp
 from kmlp.atomic import check_writable, new_version
 from kmlp.compression.compressed_version import RECIPE, SPEED_NOTE, publish, table
 from kmlp.compression.methods import METHODS, Tuning
 from kmlp.compression.tfmot import import_tfmot
 from kmlp.console import SAVED_MODELS
-from kmlp.data import open_source
+from kmlp.data.sources import open_source
 from kmlp.errors import InputError
 from kmlp.export.evidence import named_failures
 from kmlp.export.precision import in_float32
 from kmlp.export.source_checkpoint import open_checkpoint
 from kmlp.export.trial_images import calibration_images, open_images
-from kmlp.recipes import from_json, scaled_rates
+from kmlp.merging import merge
+from kmlp.recipes.wording import from_json, scaled_rates
 from kmlp.training.engine.cluster import open_engine, per_replica_batch
-from kmlp.training.input import load
+from kmlp.training.input.in_memory import load
 
 OUTPUT = SAVED_MODELS / "compressed"
 # Share of the peak rate of the run that fine-tuning begins with.
@@ -57,7 +57,7 @@ def run(options):
     keras.utils.set_random_seed(options.seed)
     try:
         compressed = METHODS[options.method](
-            kmlp.merge(model), tuning, options, engine, shown
+            merge(model), tuning, options, engine, shown
         )
     except ValueError as error:
         # Ours, of a network that has no twin or no such layers; others are bugs.

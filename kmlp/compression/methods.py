@@ -7,10 +7,14 @@ import keras
 import tensorflow as tf
 
 from kmlp.analysis.linear import CHANNEL, MIXING
-from kmlp.compression import Clustering, Pruning, QuantizationAware
-from kmlp.data import evaluation_batches, reason
+from kmlp.compression.clustering import Clustering
+from kmlp.compression.pruning import Pruning
+from kmlp.compression.quantization import QuantizationAware
+from kmlp.data.batches import evaluation_batches
+from kmlp.data.reading import reason
 from kmlp.merging import merge
-from kmlp.training.input import steps_per_epoch, training_batches
+from kmlp.training.input.order import steps_per_epoch
+from kmlp.training.input.pipeline import training_batches
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-import kmlp
 from kmlp.artifacts.locating import locate_checkpoint, newest
 from kmlp.errors import InputError
 from kmlp.export.device_files import targets_of
 from kmlp.export.evidence import refuse_existing
+from kmlp.export.saved_model import saved_model as write_saved_model
+from kmlp.export.tflite import tflite as write_tflite
 from kmlp.predicting.dense_network import DETECTION
 from kmlp.pretrained.restoring import load_checkpoint
 
@@ -30,7 +31,7 @@ def export_dense(task, form_is_tflite, options):
     path = _located(options)
     model = load_checkpoint(path)
     if not form_is_tflite:
-        print(kmlp.export.saved_model(model, options.output, not options.train_form))
+        print(write_saved_model(model, options.output, not options.train_form))
         return
     shape = tuple(model.inputs[0].shape[1:])
     if None in shape:
@@ -40,7 +41,7 @@ def export_dense(task, form_is_tflite, options):
     for target in targets.values():
         refuse_existing(target, options.overwrite)
     for name, target in targets.items():
-        written = kmlp.export.tflite(
+        written = write_tflite(
             model,
             target,
             merge=not options.train_form,

@@ -5,7 +5,6 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import kmlp
 from kmlp.artifacts import origin
 from kmlp.artifacts.form_figures import FLOAT32, TRAINED, compare
 from kmlp.artifacts.running import input_specs
@@ -19,6 +18,7 @@ from kmlp.export.layer_losses import layer_losses
 from kmlp.export.offer import names_of
 from kmlp.export.saved_model import inference_form
 from kmlp.export.tflite import check_options
+from kmlp.export.tflite import tflite as write_tflite
 from kmlp.export.trial_images import calibration_images, open_images
 
 _WITH_IMAGES = ("top-1", "drop", "disagree", "largest logit error")
@@ -193,7 +193,7 @@ def _written(checkpoint, folder, targets, shown, options):
     files = {}
     with progress_bar(len(names), "file", desc="converting") as bar:
         for name in names:
-            files[name] = kmlp.export.tflite(
+            files[name] = write_tflite(
                 checkpoint.model,
                 folder / f"{name}{SUFFIX}",
                 merge=not options.train_form,

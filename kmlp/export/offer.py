@@ -1,13 +1,143 @@
-"""What is to be served of a model, checked before anything costs time."""
+"""Names of classes, checked."""
 
 import dataclasses
 
 import keras
 
+from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.errors import InputError
-from kmlp.export.class_names import checked_names
-from kmlp.export.dense_offer import dense_offer, is_dense
 from kmlp.preprocessing import NEEDED, Preprocessing
+
+
+def checked_names(names, classes):
+    """Names as a tuple, once they are found to be one for each class.
+
+    Raises:
+        InputError: not one distinct name of one line for each class.
+    """
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise InputError(
+            "`class_names` must be a list of strings. "
+            f"Received: class_names={_shortened(names)}"
+        )
+    names = tuple(names)
+    if len(names) != classes:
+        raise InputError(
+            f"`class_names` must name each of the model's {classes} classes. "
+            f"Received: {len(names)} class names"
+        )
+    if wrong := [n for n in names if not n.strip() or n.splitlines() != [n]]:
+        raise InputError(
+            "`class_names` must be of one line each and not empty. "
+            f"Received: {_shortened(wrong)}"
+        )
+    if len(set(names)) < classes:
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise InputError(
+            f"`class_names` must differ. Received more than once: {_shortened(twice)}"
+        )
+    return names
+
+
+def _shortened(names):
+    names = names if isinstance(names, str) else list(names)
+    return repr(names[:3])[:200] + (f" and {len(names) - 3} more" * (len(names) > 3))
+
+
+DETECTION, SEGMENTATION = "detection", "segmentation"
+# A class map is served in bytes, of which the last stands for no class.
+MOST_CLASSES = 255
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseOffer:
+    """What is served of a detector or segmenter, from `dense_offer`.
+
+    Attributes:
+        preprocessing: `DensePreprocessing`; `None` where encoded images are not taken.
+        class_names: one per class, or `None` where nobody knows them.
+    """
+
+    preprocessing: DensePreprocessing | None = None
+    class_names: tuple[str, ...] | None = None
+
+
+def is_dense(model, preprocessing=None):
+    """Whether a model, merged or not, is a detector or segmenter.
+
+    Args:
+        model: any `keras.Model`.
+        preprocessing: what goes with it, or `None`.
+    """
+    known = (preprocessing, getattr(model, "preprocessing", None))
+    tasked = getattr(model, "task", None) in (DETECTION, SEGMENTATION)
+    return tasked or any(isinstance(one, DensePreprocessing) for one in known)
+
+
+def dense_offer(model, specs, preprocessing=None, class_names=None):
+    """Checks what is to be served against the model.
+
+    Args:
+        model: a detector or segmenter, merged or not.
+        specs: of its inputs.
+        preprocessing: `DensePreprocessing`, or `None` for the model's own.
+        class_names: in the order of the classes; `None`: those of `preprocessing`.
+
+    Raises:
+        InputError: something contradicts the model.
+    """
+    if preprocessing is None:
+        preprocessing = getattr(model, "preprocessing", None)
+    if preprocessing is not None:
+        _check_dense(model, specs, preprocessing)
+        class_names = class_names or preprocessing.class_names
+    if class_names is not None:
+        class_names = checked_names(class_names, _dense_classes(model))
+    return DenseOffer(preprocessing, class_names)
+
+
+def _dense_classes(model):
+    known = getattr(model, "num_classes", None)
+    if known is None and not isinstance(model.output, dict):
+        known = model.output.shape[-1]  # logits
+    if known is None:
+        raise InputError(
+            "Nothing says how many classes this detector has: leave `class_names` "
+            f"out. Received: {model.name!r}"
+        )
+    return known
+
+
+def _check_dense(model, specs, preprocessing):
+    if not isinstance(preprocessing, DensePreprocessing):
+        raise InputError(
+            "Pictures of a detector or segmenter keep their aspect: pass a "
+            "DensePreprocessing as `preprocessing`. "
+            f"Received: {type(preprocessing).__name__}"
+        )
+    answers = DETECTION if isinstance(model.output, dict) else SEGMENTATION
+    if preprocessing.task != answers:
+        raise InputError(
+            f"`preprocessing` is of {preprocessing.task} and this model does "
+            f"{answers}. Received: {model.name!r}"
+        )
+    shape = tuple(specs[0].shape)
+    if len(specs) != 1 or len(shape) != 4 or shape[3] != 3:
+        raise InputError(
+            "`preprocessing` goes with a model of one input (N, H, W, 3) of images. "
+            f"Received: inputs {[tuple(spec.shape) for spec in specs]}"
+        )
+    canvas = tuple(preprocessing.canvas)
+    if any(own not in (None, side) for own, side in zip(shape[1:3], canvas)):
+        raise InputError(
+            f"`preprocessing` must make images of the model's {shape[1]}x{shape[2]} "
+            f"pixels. Received: canvas={canvas}"
+        )
+    if answers == SEGMENTATION and _dense_classes(model) > MOST_CLASSES:
+        raise InputError(
+            f"Class maps of encoded images have at most {MOST_CLASSES} classes: leave "
+            f"`preprocessing` out. Received: {_dense_classes(model)} classes"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

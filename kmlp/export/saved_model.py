@@ -15,11 +15,9 @@ from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.errors import InputError
 from kmlp.export import evidence
 from kmlp.export import warmup as warming
-from kmlp.export.dense_offer import DenseOffer
-from kmlp.export.dense_signatures import dense_signatures
-from kmlp.export.offer import offer
+from kmlp.export.offer import DenseOffer, offer
 from kmlp.export.precision import in_float32, outside_strategy
-from kmlp.export.serving_signatures import signatures
+from kmlp.export.serving_signatures import dense_signatures, signatures
 from kmlp.merging import merge as merge_model
 from kmlp.preprocessing import Preprocessing
 from kmlp.quiet import quiet

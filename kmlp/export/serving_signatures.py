@@ -3,8 +3,10 @@
 import keras
 import tensorflow as tf
 
-from kmlp.artifacts.running import call_flat, named_outputs
-from kmlp.data.decode import centre_crop, checked, normalise
+from kmlp.artifacts.running import call_flat, named_outputs, serving_function
+from kmlp.data.decode import centre_crop, checked, decode, normalise
+from kmlp.data.dense.source import VOID
+from kmlp.export.offer import DETECTION
 from kmlp.keras_internals import operation_of
 
 DEFAULT, BYTES, CLASSIFY, FEATURES = (
@@ -149,3 +151,156 @@ def _network(model, specs):
 
 def _function(function, specs):
     return tf.function(function, input_signature=specs, autograph=False)
+
+
+def dense_signatures(model, specs, offered):
+    """The signatures as `tf.function`s over one graph of the network.
+
+    `serving_default` takes what the model takes. `serving_bytes` takes encoded
+    pictures and gives a detector's `boxes`, `scores` and `classes` in the pixels of
+    each picture, or a segmenter's `classes` of every pixel on its canvas.
+
+    Args:
+        model: a float32 model, as it is served.
+        specs: of its inputs.
+        offered: `DenseOffer`.
+
+    Returns:
+        `{name: function}`, each with an input signature.
+    """
+    network = serving_function(model, specs)
+    known = offered.preprocessing
+    if known is None:
+        return {DEFAULT: network}
+    answer = detections if known.task == DETECTION else class_maps
+
+    def from_bytes(image_bytes):
+        images, shapes, sizes = prepared_pictures(image_bytes, known)
+        count = tf.shape(images)[0]
+        found = network(at_least_one(images))
+        found = {name: value[:count] for name, value in found.items()}
+        return answer(found, shapes, sizes)
+
+    takes = [tf.TensorSpec([None], tf.string, name=IMAGE_BYTES)]
+    from_bytes = tf.function(from_bytes, input_signature=takes, autograph=False)
+    return {DEFAULT: network, BYTES: from_bytes}
+
+
+def prepared_pictures(image_bytes, known):
+    """Encoded pictures as the model is evaluated on them.
+
+    Args:
+        image_bytes: `(N,)` strings of JPEG or PNG; N may be 0.
+        known: `DensePreprocessing`.
+
+    Returns:
+        `(N, H, W, 3)` float32 on the canvas, `(N, 2)` int32 heights and widths that
+        the pictures have there, and those that they came with.
+    """
+    canvas = (*known.canvas, 3)
+
+    def prepare(image):
+        pixels = decode(image)
+        size = tf.shape(pixels)[:2]
+        shape = fitted(size, known)
+        pixels = (_resized(pixels, shape) - _row(known.mean)) / _row(known.std)
+        height, width = tf.unstack(tf.constant(known.canvas) - shape)
+        whole = tf.pad(pixels, [(0, height), (0, width), (0, 0)])
+        return tf.ensure_shape(whole, canvas), shape, size
+
+    pair = tf.TensorSpec((2,), tf.int32)
+    with tf.device("CPU"):  # there are no kernels for anything else
+        return tf.map_fn(
+            prepare,
+            checked(image_bytes, IMAGE_BYTES),
+            fn_output_signature=(tf.TensorSpec(canvas, tf.float32), pair, pair),
+            parallel_iterations=DECODED_AT_ONCE,
+        )
+
+
+def fitted(size, known):
+    """`kmlp.data.dense.geometry.fitted` in a graph: height and width on the canvas."""
+    size = tf.cast(size, tf.float64)
+    short, long = known.sides
+    scale = tf.constant(1.0, tf.float64)
+    if short is not None:
+        scale = short / tf.reduce_min(size)
+        if long is not None:
+            scale = tf.minimum(scale, long / tf.reduce_max(size))
+    canvas = tf.constant(known.canvas, tf.float64)
+    scale = tf.minimum(scale, tf.reduce_min(canvas / size))
+    return tf.maximum(1, tf.cast(size * scale + 0.5, tf.int32))
+
+
+def detections(found, shapes, sizes):
+    """Detections in the pictures' own pixels.
+
+    Args:
+        found: `{name: tensor}` of a detector.
+        shapes: `(N, 2)` heights and widths of the pictures on the canvas.
+        sizes: those that they came with.
+
+    Returns:
+        `boxes` cut at the picture's edges, `scores` and `classes`, best first; a box
+        of nothing but padding becomes an empty place, all of which come last. With
+        `masks` also `whole_boxes`, which the masks cover.
+    """
+    ends = tf.cast(tf.tile(sizes[:, ::-1], [1, 2])[:, None], tf.float32)
+    own = tf.cast(tf.tile(shapes[:, ::-1], [1, 2])[:, None], tf.float32)
+    whole = found["boxes"] * (ends / own)
+    boxes = tf.clip_by_value(whole, 0.0, ends)
+    there = (found["classes"] >= 0) & tf.reduce_all(
+        boxes[..., 2:] > boxes[..., :2], axis=-1
+    )
+    places = tf.argsort(tf.cast(~there, tf.int32), axis=1, stable=True)
+    found = {**found, "boxes": boxes, "whole_boxes": whole}
+    if "masks" not in found:
+        del found["whole_boxes"]
+    there = tf.gather(there, places, batch_dims=1)
+    answers = {}
+    for name, value in found.items():
+        value, kept = tf.gather(value, places, batch_dims=1), there
+        while kept.shape.rank < value.shape.rank:
+            kept = kept[..., None]
+        empty = tf.constant(-1 if name == "classes" else 0, value.dtype)
+        answers[name] = tf.where(kept, value, empty)
+    return answers
+
+
+def class_maps(found, shapes, sizes):
+    """The likeliest class of every pixel on the canvas.
+
+    Args:
+        found: `{name: logits}` of a segmenter.
+        shapes, sizes: as in `detections`.
+
+    Returns:
+        `classes` `(N, H, W)` uint8, 255 beyond the picture; `shapes` `(N, 2)`, height
+        and width of the picture there; `sizes` `(N, 2)`, those that it came with.
+    """
+    (logits,) = found.values()
+    classes = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
+    rows, columns = (
+        tf.sequence_mask(shapes[:, axis], classes.shape[1 + axis]) for axis in (0, 1)
+    )
+    inside = rows[:, :, None] & columns[:, None]
+    classes = tf.where(inside, classes, tf.constant(VOID, tf.uint8))
+    return {"classes": classes, "shapes": shapes, "sizes": sizes}
+
+
+def _resized(pixels, shape):
+    """Pixels as floats at another size, antialiased and rounded as Pillow does."""
+    scale = tf.cast(shape, tf.float32) / tf.cast(tf.shape(pixels)[:2], tf.float32)
+    scaled = tf.raw_ops.ScaleAndTranslate(
+        images=pixels[None],
+        size=shape,
+        scale=scale,
+        translation=tf.zeros(2),
+        kernel_type="triangle",
+        antialias=True,
+    )[0]
+    return tf.floor(scaled + 0.5)
+
+
+def _row(values):
+    return 255 * tf.constant(values, tf.float32)

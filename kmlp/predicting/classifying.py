@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-import kmlp
 from kmlp.artifacts import origin
 from kmlp.artifacts.locating import KERAS, locate
 from kmlp.artifacts.opening import Weights, as_weights, open_weights
 from kmlp.data.decode import centre_crop, checked, normalise
 from kmlp.errors import InputError, KmlpError, RunError
+from kmlp.merging import merge
 from kmlp.preprocessing import NEEDED, Preprocessing, preprocessing_of
+from kmlp.pretrained.creation import create_model
 
 FLAGS = {"image_size": "--image-size", "mean": "--mean", "std": "--std"}
 
@@ -81,7 +82,7 @@ def open_classifier(
         model = _model(weights, arch, given.get("image_size"), resolution)
         known = getattr(model, "preprocessing", None) or Preprocessing()
         activation = getattr(model, "head_activation", None)
-        opened = as_weights(kmlp.merge(model) if merged else model, weights)
+        opened = as_weights(merge(model) if merged else model, weights)
     prepared = completed(known, given, opened.image_size, weights)
     names = prepared.class_names
     if names is not None and len(names) != opened.classes:
@@ -137,7 +138,7 @@ def _artifact(weights, arch, given):
 
 def _model(weights, arch, image_size, resolution):
     shape = None if image_size is None else (image_size, image_size, 3)
-    model = kmlp.create_model(
+    model = create_model(
         arch, input_shape=shape, weights=weights, resolution=resolution
     )
     if getattr(model, "num_classes", None) == 0:

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from kmlp.console import progress_bar, some
-from kmlp.data.dense import Unreadable, open_dense
+from kmlp.data.dense.dense_sources import open_dense
 from kmlp.data.dense.preparation import on_canvas
 from kmlp.data.dense.results import coco_results
 from kmlp.data.dense.scoring import (
@@ -16,6 +16,7 @@ from kmlp.data.dense.scoring import (
     intersection_over_union,
     truth,
 )
+from kmlp.data.dense.source import Unreadable
 from kmlp.errors import InputError, RunError
 from kmlp.predicting.dense_network import (
     DETECTION,

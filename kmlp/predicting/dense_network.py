@@ -19,7 +19,7 @@ from kmlp.errors import InputError, KmlpError
 from kmlp.merging import merge
 from kmlp.pretrained.restoring import load_checkpoint
 from kmlp.quiet import quiet
-from kmlp.weights import resize
+from kmlp.weights.grid_resizing import resize
 
 DETECTION, SEGMENTATION = "detection", "segmentation"
 # As `kmlp.models.dense.DenseModel` is written in a checkpoint.

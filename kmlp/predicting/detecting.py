@@ -4,10 +4,10 @@ import dataclasses
 
 import numpy as np
 
-from kmlp.data.dense import Unreadable, results
+from kmlp.data.dense import results
 from kmlp.data.dense.preparation import on_canvas
 from kmlp.data.dense.results import paste, to_picture
-from kmlp.data.dense.source import read_image
+from kmlp.data.dense.source import Unreadable, read_image
 from kmlp.errors import KmlpError
 from kmlp.predicting.drawing import draw_detections
 

@@ -11,9 +11,8 @@ import numpy as np
 from kmlp.artifacts.locating import KERAS, locate
 from kmlp.artifacts.opening import as_weights, open_weights
 from kmlp.console import progress_bar
-from kmlp.data import evaluation_batches
 from kmlp.data.accuracy import Score
-from kmlp.data.batches import read
+from kmlp.data.batches import evaluation_batches, read
 from kmlp.data.images import Files
 from kmlp.data.labelled import class_numbers, open_evaluation, read_labels
 from kmlp.errors import InputError, RunError

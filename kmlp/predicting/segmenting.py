@@ -10,7 +10,7 @@ from kmlp.data.dense.preparation import alone
 from kmlp.errors import InputError, RunError
 from kmlp.predicting.detecting import read
 from kmlp.predicting.drawing import draw_classes
-from kmlp.segmentation import segment
+from kmlp.segmentation.inference import segment
 
 # Rows of a picture whose scores are held at its own size at a time.
 _ROWS = 64

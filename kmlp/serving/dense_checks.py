@@ -5,10 +5,15 @@ import tensorflow as tf
 from kmlp.artifacts import origin
 from kmlp.artifacts.detection_difference import apart
 from kmlp.dense_preprocessing import DensePreprocessing
-from kmlp.export.dense_offer import DETECTION
-from kmlp.export.dense_signatures import class_maps, detections, prepared
+from kmlp.export.offer import DETECTION
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA
-from kmlp.export.serving_signatures import BYTES, DEFAULT
+from kmlp.export.serving_signatures import (
+    BYTES,
+    DEFAULT,
+    class_maps,
+    detections,
+    prepared_pictures,
+)
 
 # Of boxes in a picture's own pixels and of scores, over the largest.
 TOLERANCE = 1e-5
@@ -34,7 +39,7 @@ def class_names(artifact):
 def evaluation(artifact):
     """Encoded pictures against the same, prepared outside of the artifact."""
     known = preprocessing(artifact)
-    images, shapes, sizes = prepared(tf.constant(artifact.pictures), known)
+    images, shapes, sizes = prepared_pictures(tf.constant(artifact.pictures), known)
     (name,) = artifact.requests[DEFAULT]
     found = artifact.ask(DEFAULT, {name: images.numpy()})
     answer = detections if known.task == DETECTION else class_maps

@@ -2,15 +2,9 @@
 
 import dataclasses
 
-from kmlp.recipes import (
-    FINETUNE,
-    LARGEST_SMALL,
-    SMALL,
-    data_for,
-    override,
-    recipe_for,
-    with_epochs,
-)
+from kmlp.recipes.choosing import FINETUNE, LARGEST_SMALL, SMALL, data_for, recipe_for
+from kmlp.recipes.fields import override
+from kmlp.recipes.wording import with_epochs
 
 
 def chosen_data(options):

@@ -1,8 +1,8 @@
 """What the command line of a detector or segmenter chooses."""
 
 from kmlp.data.dense.dense_sources import kind_and_folder
-from kmlp.recipes import override
 from kmlp.recipes.dense_choosing import dense_recipe_for
+from kmlp.recipes.fields import override
 
 
 def chosen_recipe(options):

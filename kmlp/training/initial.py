@@ -13,13 +13,13 @@ from kmlp.console import first_line
 from kmlp.errors import InputError
 from kmlp.models.registry import list_models
 from kmlp.models.vision_mlp import VisionMLP
-from kmlp.pretrained import create_model
+from kmlp.pretrained.creation import create_model
 from kmlp.pretrained.found import KERAS, KERAS_WEIGHTS, find
 from kmlp.training.engine.weight_names import weight_names
 from kmlp.training.networks import RESERVED, check
 from kmlp.weights.grid_resizing import WAYS, resize
 from kmlp.weights.matching import CLASSIFIER
-from kmlp.weights.readers import read_state
+from kmlp.weights.readers.checkpoint_forms import read_state
 from kmlp.weights.recognition import recognise
 
 INTERPOLATE = "interpolate"

@@ -16,13 +16,13 @@ import keras
 
 from kmlp.analysis.complexity import count_parameters
 from kmlp.errors import InputError
-from kmlp.recipes import to_json
+from kmlp.recipes.wording import to_json
 from kmlp.training.checkpoints import RunFolder
 from kmlp.training.engine.cluster import open_engine, per_replica_batch
 from kmlp.training.engine.engine import Options, Task
 from kmlp.training.freezing import freeze
 from kmlp.training.initial import Initial
-from kmlp.training.optimization import make_optimizer
+from kmlp.training.optimization.optimizers import make_optimizer
 from kmlp.training.publishing import publish
 from kmlp.training.run import checked_output, train
 

@@ -3,9 +3,9 @@
 import difflib
 import inspect
 
-import kmlp
 from kmlp.errors import InputError
 from kmlp.models.registry import variant
+from kmlp.pretrained.creation import create_model
 
 POLICIES = {
     "float32": "float32",
@@ -63,7 +63,7 @@ def build(
     if recipe.drop_path is not None:
         arguments["drop_path_rate"] = recipe.drop_path
     try:
-        return kmlp.create_model(
+        return create_model(
             arch,
             num_classes,
             (image_size, image_size, 3),

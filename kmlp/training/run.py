@@ -107,6 +107,6 @@ def explained(error):
         )
     if not sys.modules.get("tensorflow"):
         return None  # nor did it read the images
-    from kmlp.data import reason
+    from kmlp.data.reading import reason
 
     return reason(error)

@@ -6,7 +6,8 @@ import re
 import numpy as np
 
 from kmlp.errors import InputError
-from kmlp.weights.names import SCHEMES, classifier_of, depths_of, schemes_of
+from kmlp.weights.names.dense_schemes import classifier_of, depths_of, schemes_of
+from kmlp.weights.names.renamings import SCHEMES
 from kmlp.weights.names.scheme import Scheme, converted
 
 # What PyTorch counts, and what Swin and Focal transformers compute when they are made:

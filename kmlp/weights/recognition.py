@@ -8,7 +8,7 @@ import numpy as np
 from kmlp.errors import InputError
 from kmlp.models.registry import VARIANTS, create_model
 from kmlp.weights.matching import derived
-from kmlp.weights.names import SCHEMES
+from kmlp.weights.names.renamings import SCHEMES
 from kmlp.weights.names.structure import structure
 
 # What does not make a variant: head, size, and whether locality is injected yet.

@@ -4,8 +4,8 @@ import os
 
 from kmlp.errors import InputError
 from kmlp.weights.matching import CLASSIFIER, match
-from kmlp.weights.names import classifier_of
-from kmlp.weights.readers import read_state
+from kmlp.weights.names.dense_schemes import classifier_of
+from kmlp.weights.readers.checkpoint_forms import read_state
 from kmlp.weights.recognition import as_options, recognise
 
 # How many of many names are listed, and how many where the state is another thing.

@@ -22,9 +22,9 @@ from kmlp.data.dense.geometry import fitted as fitted_by_pillow
 from kmlp.data.dense.preparation import on_canvas
 from kmlp.data.dense.results import to_picture
 from kmlp.dense_preprocessing import DensePreprocessing
-from kmlp.export.dense_offer import dense_offer
-from kmlp.export.dense_signatures import fitted, prepared
+from kmlp.export.offer import dense_offer
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA, write_saved_model
+from kmlp.export.serving_signatures import fitted, prepared_pictures
 from kmlp.preprocessing import Preprocessing
 from kmlp.serving import dense_checks
 from kmlp.serving.check import check
@@ -102,7 +102,7 @@ def test_boxes_lie_in_the_pictures_own_pixels():
     """Twice the canvas and beyond: boxes are mapped as NumPy maps them."""
     large = [dense_models.picture(128, 150), dense_models.picture(400, 90)]
     model = dense_model("mask_rcnn")
-    images, shapes, _sizes = prepared(
+    images, shapes, _sizes = prepared_pictures(
         tf.constant([png(picture) for picture in large]), model.preprocessing
     )
     assert shapes.numpy().tolist() == [[64, 75], [64, 14]]
@@ -125,7 +125,7 @@ def test_pictures_are_prepared_as_by_pillow():
             encoded = pictures.of_mode("RGB", kind, size[::-1])
             picture = np.asarray(Image.open(pictures.io.BytesIO(encoded)))
             wanted, shape = on_canvas(picture, spec)
-            images, shapes, sizes = prepared(tf.constant([encoded]), spec)
+            images, shapes, sizes = prepared_pictures(tf.constant([encoded]), spec)
             assert shapes.numpy().tolist() == [list(shape)]
             assert sizes.numpy().tolist() == [list(size)]
             apart_by = np.abs(images.numpy()[0] - wanted) * 255 * spec.std

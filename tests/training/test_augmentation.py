@@ -13,8 +13,8 @@ from sklearn.datasets import load_sample_image
 
 from kmlp.errors import KmlpError
 from kmlp.pytorch.timm_resmlp import timm_module
-from kmlp.training.input import augmentation, erasing, mixing, policies
-from kmlp.training.input.compilation import compiled
+from kmlp.training.input import mixing, policies
+from kmlp.training.input.mixing import compiled
 
 torch = pytest.importorskip("torch")
 if importlib.util.find_spec("timm") is None:
@@ -242,7 +242,7 @@ def test_fixed_interpolation(interpolation):
 
 
 def test_policy_is_a_function_of_the_seed():
-    augment = augmentation.policy(INCREASING, mean=MEAN)
+    augment = policies.policy(INCREASING, mean=MEAN)
     image = tf.constant(np.asarray(images()[0]))
     first = collected(lambda seed: augment(image, seed), 60, threads=1)
     again = collected(lambda seed: augment(image, seed), 60, threads=4)
@@ -270,7 +270,7 @@ def test_policy_is_a_function_of_the_seed():
 
 
 def test_policy_takes_images_of_unknown_size():
-    augment = augmentation.policy(policies.REPMLPNET)
+    augment = policies.policy(policies.REPMLPNET)
     dataset = tf.data.Dataset.from_tensors(10).map(
         lambda side: augment(tf.zeros((side, 9, 3), tf.uint8), tf.stack([side, side]))
     )
@@ -281,7 +281,7 @@ def test_policy_takes_images_of_unknown_size():
 def test_erased_rectangles_are_timms():
     height, width = 48, 40
     draws = np.random.default_rng(0).random((300, 4)).astype("float32")
-    fits, *boxes = erasing.rectangles(tf.constant(draws.T), height, width)
+    fits, *boxes = mixing.rectangles(tf.constant(draws.T), height, width)
     assert 0.01 < 1 - np.mean(fits) < 0.2
     for draw, fit, top, left, rows, columns in zip(draws, fits, *boxes):
         values = iter(draw.astype(float))
@@ -308,7 +308,7 @@ def test_erased_rectangles_are_timms():
 def test_erasing():
     height, width = 24, 32
     image = tf.fill((height, width, 3), 100.0)
-    erase = functools.partial(augmentation.erase, image, probability=0.25)
+    erase = functools.partial(mixing.erase, image, probability=0.25)
     got = collected(erase, 4000)
     noise = got != 100
     assert_share(noise.any((1, 2, 3)), 0.25)
@@ -327,7 +327,7 @@ def test_erasing():
     # All that is drawn is different from pixel to pixel and from image to image.
     assert len(np.unique(values)) > 0.98 * values.size
     np.testing.assert_array_equal(got[:300], collected(erase, 300, threads=4))
-    assert augmentation.erase(image, (0, 0), 0.0) is image
+    assert mixing.erase(image, (0, 0), 0.0) is image
 
 
 def timms_mix(images, labels, classes, smoothing, draws, *, share, cutting):
@@ -377,7 +377,7 @@ def test_draws_of_mixing(mixup, cutmix, probability, switch):
     """A white and a black image show the share and whether it was cut."""
     batch = tf.stack([tf.ones((16, 16, 3)), tf.zeros((16, 16, 3))])
     images, targets = collected(
-        lambda seed: augmentation.mix(
+        lambda seed: mixing.mix(
             batch,
             [0, 1],
             2,
@@ -416,9 +416,7 @@ def test_mixing_by_hand():
     """No mixing; an odd batch; a batch of one."""
     plain = {"mixup": 0.0, "cutmix": 0.0, "probability": 1, "switch_probability": 0.5}
     images = tf.random.stateless_normal((3, 4, 5, 3), (0, 0))
-    got, targets = augmentation.mix(
-        images, [2, 0, 3], 4, (0, 0), smoothing=0.2, **plain
-    )
+    got, targets = mixing.mix(images, [2, 0, 3], 4, (0, 0), smoothing=0.2, **plain)
     assert got is images
     np.testing.assert_allclose(
         targets,
@@ -426,7 +424,7 @@ def test_mixing_by_hand():
         atol=1e-7,
     )
     mixup = {**plain, "mixup": 1.0}
-    got, targets = augmentation.mix(images, [2, 0, 3], 4, (0, 0), smoothing=0, **mixup)
+    got, targets = mixing.mix(images, [2, 0, 3], 4, (0, 0), smoothing=0, **mixup)
     share = targets.numpy()[0, 2]
     assert 0 < share < 1
     want = [
@@ -436,23 +434,23 @@ def test_mixing_by_hand():
     ]
     np.testing.assert_allclose(got, want, atol=1e-6)
     np.testing.assert_allclose(targets[1], [1, 0, 0, 0], atol=1e-7)
-    got, targets = augmentation.mix(images[:1], [1], 4, (0, 0), smoothing=0, **mixup)
+    got, targets = mixing.mix(images[:1], [1], 4, (0, 0), smoothing=0, **mixup)
     np.testing.assert_allclose(got, images[:1], atol=1e-6)
     np.testing.assert_allclose(targets, [[0, 1, 0, 0]], atol=1e-7)
 
 
 def test_shapes_are_static_in_a_pipeline():
-    augment = augmentation.policy(RAND)
+    augment = policies.policy(RAND)
 
     def prepared(seed):
         image = augment(tf.zeros((8, 9, 3), tf.uint8), seed)
-        return augmentation.erase(tf.cast(image, tf.float32), seed, 0.5)
+        return mixing.erase(tf.cast(image, tf.float32), seed, 0.5)
 
     seeds = tf.data.Dataset.from_tensors(tf.constant([1, 2]))
     dataset = seeds.map(prepared).batch(1, drop_remainder=True)
     mixture = {"smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0, "probability": 1.0}
     dataset = dataset.map(
-        lambda batch: augmentation.mix(
+        lambda batch: mixing.mix(
             batch, [1], 5, (0, 0), switch_probability=0.5, **mixture
         )
     )

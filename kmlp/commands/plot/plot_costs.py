@@ -53,7 +53,7 @@ def run(options):
     check_output(options)
     import_quietly()
     from kmlp import plots
-    from kmlp.artifacts.run_curves import read_cost
+    from kmlp.artifacts.reached import read_cost
 
     names = _names(options)
     runs = [read_cost(folder, options.x == "activations") for folder in options.run]
@@ -66,7 +66,8 @@ def run(options):
 
 def _names(options):
     """The networks that patterns name, each once."""
-    from kmlp.models import list_ablations, list_models
+    from kmlp.models.ablations import list_ablations
+    from kmlp.models.registry import list_models
     from kmlp.models.reported import reported
 
     if not options.patterns:

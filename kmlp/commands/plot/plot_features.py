@@ -93,16 +93,16 @@ def run(options):
 
 
 def _open(options, preparations):
-    import kmlp
     from kmlp.predicting.classifying import completed
     from kmlp.preprocessing import Preprocessing
+    from kmlp.pretrained.creation import create_model
 
     for weights in options.weights:
         check_weights(weights, "Feature maps are")
     models, prepared = [], []
     for weights, values in zip(options.weights, preparations):
         size = values.get("image_size")
-        model = kmlp.create_model(
+        model = create_model(
             weights=checkpoint_of(weights),
             input_shape=None if size is None else (size, size, 3),
             resolution=options.resolution,

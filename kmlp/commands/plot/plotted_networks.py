@@ -43,12 +43,12 @@ def open_networks(weights):
     Raises:
         InputError: nothing such, or nothing that can be read.
     """
-    import kmlp
+    from kmlp.pretrained.creation import create_model
 
     models = []
     for path in weights:
         check_trained(path)
-        models.append(kmlp.create_model(weights=path))
+        models.append(create_model(weights=path))
     return [
         Network(label, model, getattr(model, "preprocessing", None))
         for label, model in zip(labels_of(weights, models), models)

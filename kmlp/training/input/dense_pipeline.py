@@ -8,7 +8,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from kmlp.data.dense import Unreadable
+from kmlp.data.dense.source import Unreadable
 from kmlp.data.reading import REMEDY, SUBSTITUTES
 from kmlp.errors import RunError
 from kmlp.training.input import detection_examples, segmentation_examples

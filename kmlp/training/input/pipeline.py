@@ -10,7 +10,7 @@ import tensorflow as tf
 from kmlp.data.batches import batched, finished, statistics
 from kmlp.data.decode import normalise
 from kmlp.data.reading import guarded
-from kmlp.training.input import augmentation, order
+from kmlp.training.input import order, policies
 from kmlp.training.input.crops import (
     ATTEMPTS,
     crop_shapes,
@@ -19,6 +19,7 @@ from kmlp.training.input.crops import (
     shift,
     square,
 )
+from kmlp.training.input.mixing import erase, mix
 from kmlp.training.input.order import visits
 
 # Random numbers of an image: its crop, then shift, mirroring, interpolation.
@@ -81,7 +82,7 @@ def training_batches(
         return indices, *_drawn(seed, positions, recipe)
 
     def mixed(images, labels, key):
-        return augmentation.mix(
+        return mix(
             images,
             labels,
             classes,
@@ -137,7 +138,7 @@ def _sampler(source, recipe, size):
             image = policy(image, seeds[0])
         image = normalise(image, mean, std)
         if recipe.erasing:
-            image = augmentation.erase(image, seeds[1], recipe.erasing)
+            image = erase(image, seeds[1], recipe.erasing)
         return image, tf.cast(label, tf.int32), key
 
     return sample
@@ -146,6 +147,4 @@ def _sampler(source, recipe, size):
 def _policy(recipe, mean):
     if recipe.policy is None:
         return None
-    return augmentation.policy(
-        recipe.policy, mean=mean, interpolation=recipe.interpolation
-    )
+    return policies.policy(recipe.policy, mean=mean, interpolation=recipe.interpolation)

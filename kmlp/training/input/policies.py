@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from kmlp.errors import InputError
 from kmlp.training.input import policy_choices
-from kmlp.training.input.compilation import compiled
+from kmlp.training.input.mixing import compiled
 from kmlp.training.input.policy_choices import Layer
 
 REPMLPNET = "repmlpnet-rand"
@@ -105,7 +105,7 @@ class Policy:
             height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
             matrices = [make(layer, height, width) for make in self.geometric.values()]
             matrix = tf.gather(matrices, layer.operation - len(self.values))
-            return affine.affine(image, matrix, self.fill, layer.cubic)
+            return policy_choices.affine(image, matrix, self.fill, layer.cubic)
 
         def valued(operation):
             return lambda: operation(image, layer)
@@ -157,7 +157,7 @@ def parse(name, *, mean=None, interpolation="random"):
         )
     if name == REPMLPNET:
         return Policy(
-            policy_choices.REPMLPNET,
+            policy_choices.REPMLPNET_CHOICES,
             policy_choices.GEOMETRIC,
             _level_below(15),
             probability=1.0,

@@ -1,13 +1,243 @@
-"""The operations that policies choose from, and what a level means to each.
+"""Affine transforms of images, as Pillow computes them.
 
-Names and ranges are timm's; those of RepMLPNet's policy know no upper end.
+A matrix `(a, b, c, d, e, f)`, float64, says where a pixel of the result comes from:
+from `(a x + b y + c, d x + e y + f)`, counted in pixels from the left and the top
+edge, a pixel's centre lying at half a pixel.
 """
 
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from kmlp.training.input import affine, image_operations
+
+def affine(image, matrix, fill, cubic):
+    """Samples an image where a matrix says.
+
+    Differs from Pillow by one level where single precision rounds a value to the
+    other side of an integer.
+
+    Args:
+        image: `(H, W, 3)` uint8.
+        matrix: six numbers.
+        fill: the colour of what comes from outside, three integers in 0…255.
+        cubic: scalar boolean, whether to interpolate by 4 x 4 pixels (Pillow's
+            "bicubic") and not by 2 x 2.
+    """
+    height, width = tf.unstack(tf.shape(image)[:2])
+    a, b, c, d, e, f = tf.unstack(tf.cast(matrix, tf.float32))
+    x = tf.cast(tf.range(width), tf.float32) + 0.5
+    y = tf.cast(tf.range(height), tf.float32)[:, None] + 0.5
+    x, y = a * x + b * y + c, d * x + e * y + f
+    inside = (x >= 0) & (x < tf.cast(width, tf.float32))
+    inside &= (y >= 0) & (y < tf.cast(height, tf.float32))
+    pixels = tf.reshape(image, (-1, 3))
+
+    def sampled(interpolate, offsets):
+        left, across = _split(x - 0.5)
+        top, down = _split(y - 0.5)
+
+        def pixel(row, column):
+            # Beyond the edge, the edge goes on.
+            row = tf.clip_by_value(top + row, 0, height - 1)
+            column = tf.clip_by_value(left + column, 0, width - 1)
+            return tf.cast(tf.gather(pixels, row * width + column), tf.float32)
+
+        lines = [
+            interpolate([pixel(row, column) for column in offsets], across)
+            for row in offsets
+        ]
+        return tf.cast(tf.clip_by_value(interpolate(lines, down), 0, 255), tf.uint8)
+
+    result = tf.cond(
+        cubic,
+        lambda: sampled(_cubic, (-1, 0, 1, 2)),
+        lambda: sampled(_linear, (0, 1)),
+    )
+    return tf.where(inside[..., None], result, tf.constant(fill, tf.uint8))
+
+
+def rotation(degrees, height, width):
+    """Counter-clockwise, about the image's centre."""
+    angle = degrees * (math.pi / 180)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    x, y = width / 2, height / 2
+    left = x - cos * x + sin * y
+    top = y - sin * x - cos * y
+    return _matrix(cos, -sin, left, sin, cos, top)
+
+
+def shear_x(factor):
+    """Moves each row to the left, the further the lower it lies."""
+    return _matrix(1, factor, 0, 0, 1, 0)
+
+
+def shear_y(factor):
+    """Moves each column upwards, the further the more to the right it lies."""
+    return _matrix(1, 0, 0, factor, 1, 0)
+
+
+def translate_x(pixels):
+    """To the left."""
+    return _matrix(1, 0, pixels, 0, 1, 0)
+
+
+def translate_y(pixels):
+    """Upwards."""
+    return _matrix(1, 0, 0, 0, 1, pixels)
+
+
+def _matrix(*values):
+    return tf.stack([tf.cast(value, tf.float64) for value in values])
+
+
+def _split(position):
+    """The whole part, int32, and the rest of each, with an axis for channels."""
+    whole = tf.floor(position)
+    return tf.cast(whole, tf.int32), (position - whole)[..., None]
+
+
+def _linear(values, t):
+    first, second = values
+    return first + t * (second - first)
+
+
+def _cubic(values, t):
+    """Keys' kernel with a = -1."""
+    p, q, r, s = values
+    return q + t * (r - p + t * (2 * (p - q) + r - s + t * (q - p + s - r)))
+
+
+# ITU-R 601 luma in 16-bit fixed point.
+_LUMA = (19595, 38470, 7471)
+
+
+def autocontrast(image):
+    """Stretches every channel over 0…255."""
+    low = tf.cast(_over_pixels(tf.reduce_min, image), tf.float64)
+    high = tf.cast(_over_pixels(tf.reduce_max, image), tf.float64)
+    scale = 255 / tf.maximum(high - low, 1)
+    # Pillow computes `value * scale - low * scale` in double precision and truncates.
+    # The maxima change nothing but keep the compiler from fusing product and sum,
+    # which would leave out a rounding.
+    stretched = tf.maximum(tf.cast(image, tf.float64) * scale, 0)
+    stretched = _to_uint8(stretched - tf.maximum(low * scale, 0))
+    return tf.where(high > low, stretched, image)
+
+
+def equalize(image):
+    """Maps every channel so that its histogram becomes flat."""
+    channels = tf.range(3) * 256
+    bins = tf.reshape(tf.cast(image, tf.int32) + channels, (-1,))
+    counts = tf.math.unsorted_segment_sum(tf.ones_like(bins), bins, 768)
+    counts = tf.reshape(counts, (3, 256))
+    values = tf.range(256)
+    last = tf.reduce_max(tf.where(counts > 0, values, 0), axis=1)
+    last = tf.gather(counts, last, batch_dims=1)
+    step = (tf.reduce_sum(counts, axis=1) - last)[:, None] // 255
+    below = step // 2 + tf.cumsum(counts, axis=1, exclusive=True)
+    below = tf.where(step > 0, below, values)
+    # `below // step`, at most 255, as the number of its multiples: the compiler
+    # would repeat a division for every pixel, but a sum it makes once.
+    multiples = tf.maximum(step, 1)[..., None] * tf.range(1, 256)
+    table = tf.reduce_sum(tf.cast(below[..., None] >= multiples, tf.int32), axis=-1)
+    table = tf.cast(tf.reshape(table, (-1,)), tf.uint8)
+    return tf.gather(table, tf.cast(image, tf.int32) + channels)
+
+
+def invert(image):
+    """The negative."""
+    return 255 - image
+
+
+def posterize(image, bits):
+    """Keeps the highest `bits` (int32, cut to 0…8) of every value."""
+    mask = 256 - tf.bitwise.right_shift(256, tf.clip_by_value(bits, 0, 8))
+    return tf.cast(tf.cast(image, tf.int32) & mask, tf.uint8)
+
+
+def solarize(image, threshold):
+    """Inverts what reaches `threshold` (int32)."""
+    return tf.where(tf.cast(image, tf.int32) < threshold, image, 255 - image)
+
+
+def solarize_add(image, addend):
+    """Adds `addend` (int32, not negative) to what lies below 128."""
+    brighter = tf.cast(tf.minimum(tf.cast(image, tf.int32) + addend, 255), tf.uint8)
+    return tf.where(image < 128, brighter, image)
+
+
+def color(image, factor):
+    """From the grey image (0) to the image (1) and beyond."""
+    return _blend(_luma(image)[..., None], image, factor)
+
+
+def contrast(image, factor):
+    """From the image's mean grey (0) to the image (1) and beyond."""
+    luma = tf.cast(_luma(image), tf.int64)
+    count = tf.size(luma, out_type=tf.int64)
+    return _blend((2 * tf.reduce_sum(luma) + count) // (2 * count), image, factor)
+
+
+def brightness(image, factor):
+    """From black (0) to the image (1) and beyond."""
+    return _blend(0, image, factor)
+
+
+def sharpness(image, factor):
+    """From the smoothed image (0) to the image (1) and beyond."""
+    wide = tf.cast(image, tf.int32)
+    rows = wide[:-2] + wide[1:-1] + wide[2:]
+    total = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * wide[1:-1, 1:-1]
+    inner = _blend((2 * total + 13) // 26, image[1:-1, 1:-1], factor)
+    # Pillow's filters leave the border as it is.
+    middle = tf.concat([image[1:-1, :1], inner, image[1:-1, -1:]], axis=1)
+    return tf.concat([image[:1], middle, image[-1:]], axis=0)
+
+
+def cutout(image, size, row, column, fill):
+    """Fills a square; what would lie outside of the image is cut off.
+
+    Args:
+        image: `(H, W, 3)` uint8.
+        size: int32; the square reaches half of it, rounded down, to each side.
+        row, column: in 0…1, where among the rows and columns its centre lies.
+        fill: the colour, three integers in 0…255.
+    """
+
+    def covered(share, axis):
+        side = tf.shape(image)[axis]
+        position = tf.range(side)
+        centre = tf.cast(share * tf.cast(side, share.dtype), tf.int32)
+        return (position >= centre - size // 2) & (position < centre + size // 2)
+
+    inside = covered(row, 0)[:, None] & covered(column, 1)
+    return tf.where(inside[..., None], tf.constant(fill, tf.uint8), image)
+
+
+def _blend(first, second, factor):
+    """`first + factor * (second - first)` in single precision, truncated."""
+    first, second = tf.cast(first, tf.float32), tf.cast(second, tf.float32)
+    change = tf.cast(factor, tf.float32) * (second - first)
+    # Clipped where nothing reaches: see `autocontrast` on product and sum.
+    return _to_uint8(first + tf.clip_by_value(change, -(2.0**20), 2.0**20))
+
+
+def _luma(image):
+    """The grey image `(H, W)`, int32."""
+    red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
+    total = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    return tf.bitwise.right_shift(total + 2**15, 16)
+
+
+def _over_pixels(reduce, image):
+    # Rows first: that loop runs over contiguous memory.
+    return reduce(reduce(image, axis=0), axis=0)
+
+
+def _to_uint8(values):
+    return tf.cast(tf.clip_by_value(values, 0, 255), tf.uint8)
+
 
 CUTOUT_GREY = (125, 122, 113)
 
@@ -50,9 +280,9 @@ class Layer(NamedTuple):
 
 # Operations of pixel values: image and layer -> image.
 _PLAIN = {
-    "AutoContrast": lambda image, layer: image_operations.autocontrast(image),
-    "Equalize": lambda image, layer: image_operations.equalize(image),
-    "Invert": lambda image, layer: image_operations.invert(image),
+    "AutoContrast": lambda image, layer: autocontrast(image),
+    "Equalize": lambda image, layer: equalize(image),
+    "Invert": lambda image, layer: invert(image),
 }
 
 
@@ -61,49 +291,49 @@ def _enhancements(suffix, factor):
         return lambda image, layer: operation(image, factor(layer))
 
     return {
-        f"Color{suffix}": enhancement(image_operations.color),
-        f"Contrast{suffix}": enhancement(image_operations.contrast),
-        f"Brightness{suffix}": enhancement(image_operations.brightness),
-        f"Sharpness{suffix}": enhancement(image_operations.sharpness),
+        f"Color{suffix}": enhancement(color),
+        f"Contrast{suffix}": enhancement(contrast),
+        f"Brightness{suffix}": enhancement(brightness),
+        f"Sharpness{suffix}": enhancement(sharpness),
     }
 
 
 def _posterize(image, layer):
-    return image_operations.posterize(image, layer.whole(4))
+    return posterize(image, layer.whole(4))
 
 
 def _posterize_increasing(image, layer):
-    return image_operations.posterize(image, 4 - layer.whole(4))
+    return posterize(image, 4 - layer.whole(4))
 
 
 def _solarize(image, layer):
-    return image_operations.solarize(image, layer.whole(256))
+    return solarize(image, layer.whole(256))
 
 
 def _solarize_increasing(image, layer):
-    return image_operations.solarize(image, 256 - layer.whole(256))
+    return solarize(image, 256 - layer.whole(256))
 
 
 def _solarize_add(image, layer):
-    return image_operations.solarize_add(image, layer.whole(110))
+    return solarize_add(image, layer.whole(110))
 
 
 def _solarize_add_limited(image, layer):
-    return image_operations.solarize_add(image, tf.minimum(layer.whole(110), 128))
+    return solarize_add(image, tf.minimum(layer.whole(110), 128))
 
 
 def _cutout(image, layer):
     size = tf.maximum(layer.whole(40), 2)
-    return image_operations.cutout(image, size, layer.row, layer.column, CUTOUT_GREY)
+    return cutout(image, size, layer.row, layer.column, CUTOUT_GREY)
 
 
 # Layer, height and width -> matrix.
 GEOMETRIC = {
-    "Rotate": lambda layer, h, w: affine.rotation(layer.signed(30), h, w),
-    "ShearX": lambda layer, h, w: affine.shear_x(layer.signed(0.3)),
-    "ShearY": lambda layer, h, w: affine.shear_y(layer.signed(0.3)),
-    "TranslateXRel": lambda layer, h, w: affine.translate_x(layer.signed(0.45) * w),
-    "TranslateYRel": lambda layer, h, w: affine.translate_y(layer.signed(0.45) * h),
+    "Rotate": lambda layer, h, w: rotation(layer.signed(30), h, w),
+    "ShearX": lambda layer, h, w: shear_x(layer.signed(0.3)),
+    "ShearY": lambda layer, h, w: shear_y(layer.signed(0.3)),
+    "TranslateXRel": lambda layer, h, w: translate_x(layer.signed(0.45) * w),
+    "TranslateYRel": lambda layer, h, w: translate_y(layer.signed(0.45) * h),
 }
 
 RAND = {
@@ -120,4 +350,4 @@ RAND_INCREASING = {
     "SolarizeIncreasing": _solarize_increasing,
     "SolarizeAdd": _solarize_add_limited,
 }
-REPMLPNET = {**RAND, "SolarizeAdd": _solarize_add, "Cutout": _cutout}
+REPMLPNET_CHOICES = {**RAND, "SolarizeAdd": _solarize_add, "Cutout": _cutout}

@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from kmlp.data.dense import VOID, geometry
+from kmlp.data.dense import geometry
+from kmlp.data.dense.source import VOID
 
 BRIGHTNESS = 32
 CONTRAST = (0.5, 1.5)

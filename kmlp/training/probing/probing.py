@@ -7,14 +7,14 @@ import numpy as np
 
 from kmlp.artifacts.opening import as_weights
 from kmlp.artifacts.origin import weights_sha256
-from kmlp.data import open_source
 from kmlp.data.accuracy import Score
+from kmlp.data.sources import open_source
 from kmlp.data.subset import some_of
 from kmlp.errors import InputError
 from kmlp.models.vision_mlp import VisionMLP
 from kmlp.predicting.evaluation import GIVEN, check_writable, write
 from kmlp.preprocessing import Preprocessing
-from kmlp.pretrained import create_model
+from kmlp.pretrained.creation import create_model
 from kmlp.training.probing import feature_classifiers
 from kmlp.training.probing.frozen_features import Features, computed, features
 

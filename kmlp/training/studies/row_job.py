@@ -13,11 +13,12 @@ from typing import Any
 import keras
 import numpy as np
 
-import kmlp
+from kmlp.analysis.complexity import profile
 from kmlp.artifacts.origin import weights_sha256
 from kmlp.errors import InputError
-from kmlp.models.ablations import Row
-from kmlp.recipes import resolve, to_json
+from kmlp.merging import merge
+from kmlp.models.ablations.row import Row
+from kmlp.recipes.wording import resolve, to_json
 from kmlp.statistics import IMAGENET
 from kmlp.training.choices import chosen_recipe
 from kmlp.training.distillation.teachers import Objective
@@ -194,7 +195,7 @@ def results(job, history):
     trained = weight_names(job.engine.model)
     for name, variable in weight_names(model).items():
         variable.assign(keras.ops.convert_to_numpy(trained[name]))
-    merged = kmlp.merge(model)
+    merged = merge(model)
     right = np.zeros(2)
     differing, distance, size = 0, 0.0, 0.0
     pair = inference(model), inference(merged)
@@ -217,7 +218,7 @@ def results(job, history):
             f"is {distance:.3g} of {size:.3g}",
             file=sys.stderr,
         )
-    profile, lean = kmlp.profile(model), kmlp.profile(merged)
+    whole, lean = profile(model), profile(merged)
     last = history[-1]
     return {
         "row": job.row.name,
@@ -232,8 +233,8 @@ def results(job, history):
         "loss": last["loss"],
         "val_loss": last["val_loss"],
         "epochs": job.epochs,
-        "parameters": profile.trainable,
-        "macs": profile.macs,
+        "parameters": whole.trainable,
+        "macs": whole.macs,
         "merged_parameters": lean.trainable,
         "merged_macs": lean.macs,
         "weights_sha256": weights_sha256(model),

@@ -13,7 +13,7 @@ import numpy as np
 from kmlp.atomic import new_file
 from kmlp.benchmarking.devices import Peak, device_name
 from kmlp.errors import InputError, RunError, TimeUp
-from kmlp.recipes import LARGEST_SMALL
+from kmlp.recipes.choosing import LARGEST_SMALL
 from kmlp.training.checkpoints import PREFIX, RunFolder
 from kmlp.training.engine.cluster import open_engine, read_cluster
 from kmlp.training.input.arrays import Packed, open_packed

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-import kmlp
+from kmlp.analysis.complexity import profile
 from kmlp.benchmarking import devices
 from kmlp.benchmarking.devices import ROUNDS, SECONDS
 
@@ -106,7 +106,7 @@ class Stopwatch:
 
     def profile(self):
         """`{"parameters", "macs"}` of the train form."""
-        counted = kmlp.profile(self.engine.model)
+        counted = profile(self.engine.model)
         return {"parameters": counted.trainable, "macs": counted.macs}
 
     def figures(self, macs, peak):

@@ -11,16 +11,15 @@ from keras import ops
 
 from kmlp.artifacts.agreement import ClassAgreement
 from kmlp.preprocessing import Preprocessing
-from kmlp.recipes import resolve as resolved_recipe
-from kmlp.recipes import scaled_rates, with_epochs
-from kmlp.recipes.wording import describe
+from kmlp.recipes.wording import describe, scaled_rates, with_epochs
+from kmlp.recipes.wording import resolve as resolved_recipe
 from kmlp.training.choices import chosen_data, chosen_recipe
 from kmlp.training.distillation.teachers import Objective, open_teacher
 from kmlp.training.freezing import chosen
 from kmlp.training.initial import initial_weights, open_initial, settle
 from kmlp.training.job import Job, RunTask, check_classes, divided_batch
 from kmlp.training.networks import build
-from kmlp.training.optimization import make_schedule
+from kmlp.training.optimization.schedules import make_schedule
 
 
 class Classification(RunTask):

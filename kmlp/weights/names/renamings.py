@@ -5,15 +5,13 @@ its fields `{…}`; kinds are those of `kmlp.weights.names.scheme`. A family can
 several naming schemes.
 """
 
-from kmlp.models import (
-    MSMLP,
-    ConvMLP,
-    FocalTransformer,
-    RepMLPNet,
-    ResMLP,
-    SMLPNet,
-    SwinTransformer,
-)
+from kmlp.models.convmlp import ConvMLP
+from kmlp.models.focal import FocalTransformer
+from kmlp.models.msmlp import MSMLP
+from kmlp.models.repmlpnet import RepMLPNet
+from kmlp.models.resmlp import ResMLP
+from kmlp.models.smlpnet import SMLPNet
+from kmlp.models.swin import SwinTransformer
 from kmlp.weights.names.scheme import Scheme
 
 _UNIT = "stage{s}_block{b}"

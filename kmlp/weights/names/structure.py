@@ -9,15 +9,13 @@ import math
 
 import keras
 
-from kmlp.models import (
-    MSMLP,
-    ConvMLP,
-    FocalTransformer,
-    RepMLPNet,
-    ResMLP,
-    SMLPNet,
-    SwinTransformer,
-)
+from kmlp.models.convmlp import ConvMLP
+from kmlp.models.focal import FocalTransformer
+from kmlp.models.msmlp import MSMLP
+from kmlp.models.repmlpnet import RepMLPNet
+from kmlp.models.resmlp import ResMLP
+from kmlp.models.smlpnet import SMLPNet
+from kmlp.models.swin import SwinTransformer
 
 # Of relative positions; other tables' names begin with it.
 _TABLE = "relative_position_bias_table"
