@@ -31,21 +31,19 @@ _NAMES = {
     "create_model": "kmlp.pretrained",
     "list_ablations": "kmlp.models.ablations",
     "list_models": "kmlp.models.registry",
-    "list_weights": "kmlp.weights",
+    "list_weights": "kmlp.weights.catalogue",
     "load_published": "kmlp.weights",
     "merge": "kmlp.merging",
-    "profile": "kmlp.analysis",
+    "profile": "kmlp.analysis.complexity",
     "resize": "kmlp.weights",
 }
 _MODULES = (
     "algebra",
     "analysis",
-    "artifacts",
-    "benchmarking",
     "callbacks",
     "compression",
-    "data",
     "detection",
+    "errors",
     "export",
     "layers",
     "merging",
@@ -56,7 +54,6 @@ _MODULES = (
     "recipes",
     "segmentation",
     "serving",
-    "training",
     "weights",
 )
 # The packages whose classes Keras finds by name when it loads a file.
@@ -74,12 +71,13 @@ def _register():
 
 
 def _registered_with(keras):
-    """Register the classes once Keras is imported by somebody else than this package.
+    """Register the classes once Keras is imported, by whomever.
 
-    While one of our modules imports Keras, the others cannot be imported yet; using a
-    name of the face registers them.
+    While one of our modules imports Keras, the others cannot be imported yet. Using a
+    name of the face then registers them.
     """
-    if not any(f"kmlp.{name}" in sys.modules for name in _MODULES):
+    modules = [m for name, m in sys.modules.items() if name.startswith("kmlp.")]
+    if not any(getattr(m.__spec__, "_initializing", False) for m in modules if m):
         _register()
 
 
@@ -90,14 +88,13 @@ with contextlib.suppress(ImportError):
 
 
 def __getattr__(name):
-    if name in _NAMES:
-        _register()
-        value = getattr(importlib.import_module(_NAMES[name]), name)
-    elif name in _MODULES:
-        with quiet():
-            value = importlib.import_module(f"kmlp.{name}")
-    else:
+    if name not in _NAMES and name not in _MODULES:
         raise AttributeError(f"module 'kmlp' has no attribute {name!r}")
+    with quiet():
+        module = importlib.import_module(_NAMES.get(name, f"kmlp.{name}"))
+        value = getattr(module, name) if name in _NAMES else module
+        if "keras" in sys.modules:
+            _register()
     globals()[name] = value
     return value
 
