@@ -63,28 +63,27 @@ __all__ = ["__version__", *sorted((*_NAMES, *_MODULES))]
 
 
 def _register():
-    """Register every class that a saved model may hold."""
+    """Register every class that a saved model may hold, once Keras is imported.
+
+    While one of our modules is being imported, the others cannot be: what follows then
+    registers them, the use of a name of this face at the latest.
+    """
+    ours = [module for name, module in sys.modules.items() if name.startswith("kmlp.")]
+    specs = [getattr(module, "__spec__", None) for module in ours]
+    if "keras" not in sys.modules or any(
+        getattr(spec, "_initializing", False) for spec in specs
+    ):
+        return
     # Keras loads its backend now, and TensorFlow's libraries announce themselves.
     with quiet():
         for name in _SERIALIZABLE:
             importlib.import_module(f"kmlp.{name}")
 
 
-def _registered_with(keras):
-    """Register the classes once Keras is imported, by whomever.
-
-    While one of our modules imports Keras, the others cannot be imported yet. Using a
-    name of the face then registers them.
-    """
-    modules = [m for name, m in sys.modules.items() if name.startswith("kmlp.")]
-    if not any(getattr(m.__spec__, "_initializing", False) for m in modules if m):
-        _register()
-
-
 with contextlib.suppress(ImportError):
     from wrapt import when_imported
 
-    when_imported("keras")(_registered_with)
+    when_imported("keras")(lambda keras: _register())
 
 
 def __getattr__(name):
@@ -93,8 +92,7 @@ def __getattr__(name):
     with quiet():
         module = importlib.import_module(_NAMES.get(name, f"kmlp.{name}"))
         value = getattr(module, name) if name in _NAMES else module
-        if "keras" in sys.modules:
-            _register()
+        _register()
     globals()[name] = value
     return value
 

@@ -76,7 +76,10 @@ class _CommandParser(Parser):
         if self._entry is not None:
             entry, self._entry, self.words = self._entry, None, tuple(args)
             entry.load()(self)
-        return super().parse_known_args(args, namespace)
+        options, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return options, rest
 
 
 def _parser():
