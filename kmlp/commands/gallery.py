@@ -135,7 +135,8 @@ def _call(arguments):
     print(f"$ python {shlex.join(arguments)}", flush=True)
     code = subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode
     if code:
-        raise RunError(
+        kind = InputError if code == 2 else RunError
+        raise kind(
             "This command failed, and the gallery is not whole. "
             f"Received: exit code {code} of python {shlex.join(arguments)}",
         )
