@@ -332,6 +332,21 @@ def test_what_goes_wrong_names_the_command(argv, words, capsys, tmp_path, monkey
     assert "Received" in lines[-1]
 
 
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--data", "digits", "--flip"], "--flip goes with a segmenter"),
+        (["--data", "digits", "--results", "x"], "--results goes with a detector"),
+        (["--task", "detect"], "--task asks for a detector"),
+        ([], "pass --data"),
+    ],
+)
+def test_evaluation_refuses_what_goes_with_other_weights(argv, words, capsys):
+    """Weights that nothing is known of are taken for a classifier's."""
+    assert main.main(["evaluate", "nothing", *argv]) == 2
+    assert words in capsys.readouterr().err
+
+
 def test_results_go_into_a_clone_or_here(tmp_path):
     assert _results_folder(tmp_path) == pathlib.Path("saved_models")
     (tmp_path / "training").mkdir()
