@@ -31,21 +31,19 @@ _NAMES = {
     "create_model": "kmlp.pretrained",
     "list_ablations": "kmlp.models.ablations",
     "list_models": "kmlp.models.registry",
-    "list_weights": "kmlp.weights",
+    "list_weights": "kmlp.weights.catalogue",
     "load_published": "kmlp.weights",
     "merge": "kmlp.merging",
-    "profile": "kmlp.analysis",
+    "profile": "kmlp.analysis.complexity",
     "resize": "kmlp.weights",
 }
 _MODULES = (
     "algebra",
     "analysis",
-    "artifacts",
-    "benchmarking",
     "callbacks",
     "compression",
-    "data",
     "detection",
+    "errors",
     "export",
     "layers",
     "merging",
@@ -56,7 +54,6 @@ _MODULES = (
     "recipes",
     "segmentation",
     "serving",
-    "training",
     "weights",
 )
 # The packages whose classes Keras finds by name when it loads a file.
@@ -66,7 +63,17 @@ __all__ = ["__version__", *sorted((*_NAMES, *_MODULES))]
 
 
 def _register():
-    """Register every class that a saved model may hold."""
+    """Register every class that a saved model may hold, once Keras is imported.
+
+    While one of our modules is being imported, the others cannot be: what follows then
+    registers them, the use of a name of this face at the latest.
+    """
+    ours = [module for name, module in sys.modules.items() if name.startswith("kmlp.")]
+    specs = [getattr(module, "__spec__", None) for module in ours]
+    if "keras" not in sys.modules or any(
+        getattr(spec, "_initializing", False) for spec in specs
+    ):
+        return
     # Keras loads its backend now, and TensorFlow's libraries announce themselves.
     with quiet():
         for name in _SERIALIZABLE:
@@ -76,31 +83,19 @@ def _register():
             getattr(models, name)
 
 
-def _registered_with(keras):
-    """Register the classes once Keras is imported by somebody else than this package.
-
-    While one of our modules imports Keras, the others cannot be imported yet; using a
-    name of the face registers them.
-    """
-    if not any(f"kmlp.{name}" in sys.modules for name in _MODULES):
-        _register()
-
-
 with contextlib.suppress(ImportError):
     from wrapt import when_imported
 
-    when_imported("keras")(_registered_with)
+    when_imported("keras")(lambda keras: _register())
 
 
 def __getattr__(name):
-    if name in _NAMES:
-        _register()
-        value = getattr(importlib.import_module(_NAMES[name]), name)
-    elif name in _MODULES:
-        with quiet():
-            value = importlib.import_module(f"kmlp.{name}")
-    else:
+    if name not in _NAMES and name not in _MODULES:
         raise AttributeError(f"module 'kmlp' has no attribute {name!r}")
+    with quiet():
+        module = importlib.import_module(_NAMES.get(name, f"kmlp.{name}"))
+        value = getattr(module, name) if name in _NAMES else module
+        _register()
     globals()[name] = value
     return value
 

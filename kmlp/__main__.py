@@ -1,5 +1,6 @@
-import sys
+"""`python -m kmlp`: the command line."""
 
-from kmlp.commands.main import main
+from kmlp.commands.main import enter
 
-sys.exit(main())
+if __name__ == "__main__":
+    enter()

@@ -1,4 +1,4 @@
-"""Which of Keras' backends a process starts with."""
+"""Choose the Keras backend that a process starts with."""
 
 import importlib.util
 import json
@@ -9,8 +9,8 @@ from pathlib import Path
 BACKENDS = ("tensorflow", "jax", "torch")
 
 
-def settle_backend():
-    """Names a backend that is installed, where Keras would ask for one that is not.
+def settle_backend() -> None:
+    """Name a backend that is installed, where Keras would ask for one that is not.
 
     Keras takes TensorFlow unless its environment or its file says otherwise, and then
     fails on a machine that has JAX or PyTorch alone. A choice that somebody made by
@@ -27,12 +27,12 @@ def settle_backend():
             return
 
 
-def _installed(name):
+def _installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def _configured():
-    """The backend of Keras' file, by default TensorFlow."""
+def _configured() -> str:
+    """Return the backend of Keras' file, by default TensorFlow."""
     home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     try:
         return json.loads((home / "keras.json").read_text())["backend"]

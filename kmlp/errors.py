@@ -1,4 +1,4 @@
-"""What the library raises, for people to read in one line.
+"""The exceptions of the library, for people to read in one line.
 
 A message says what was wrong, what was received and the remedy. Exit codes are the
 command line's affair (`kmlp.console.exit_code`).
@@ -25,7 +25,7 @@ class Interrupted(RunError):
         signal: Number of the signal.
     """
 
-    def __init__(self, message: str, signal: int):
+    def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
 

@@ -1,10 +1,11 @@
-"""Keeps the chatter of TensorFlow's C++ libraries off the terminal."""
+"""Keep the chatter of TensorFlow's C++ libraries off the terminal."""
 
 import contextlib
 import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 
 # Informational lines and warnings of absl and the converter, its dumps of graphs, and
 # the lines of a machine without a GPU, which come as errors.
@@ -16,8 +17,8 @@ _CHATTER = re.compile(
 
 
 @contextlib.contextmanager
-def quiet():
-    """Holds back what is written to the process's standard error.
+def quiet() -> Iterator[None]:
+    """Hold back what is written to the process's standard error.
 
     TensorFlow reads its log level once, when it is imported, so that only the
     descriptor itself can be redirected. What is no chatter is shown at the end.

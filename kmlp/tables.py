@@ -1,7 +1,9 @@
-"""A table of rows as text for people, as CSV for programs, as Markdown for pages."""
+"""Write a table as text for people, CSV for programs or Markdown for pages."""
 
 import csv
 import io
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from kmlp.console import aligned
 from kmlp.errors import InputError
@@ -9,34 +11,23 @@ from kmlp.errors import InputError
 FORMS = ("text", "csv", "markdown")
 
 
-def add_format(command, default="text"):
-    """Adds `--format`, the form of what a job prints.
+def table(
+    header: Sequence[Any],
+    rows: Iterable[Sequence[Any]],
+    form: str = "text",
+    left: int = 1,
+) -> str:
+    """Return rows under a header, without a final line break.
 
     Args:
-        command: the parser.
-        default: the form without it; `None`: told apart, and text.
-    """
-    command.add_argument(
-        "--format",
-        choices=FORMS,
-        default=default,
-        help=f"how the table is written (default: {default or 'text'})",
-    )
-
-
-def table(header, rows, form="text", left=1):
-    """Rows under a header, without a final line break.
-
-    Args:
-        header: the columns' titles.
-        rows: sequences of as many cells; what is no string is written as `str`
-            writes it, `None` as an empty cell. Numbers that a program shall read
-            come without separators of thousands.
+        header: Titles of the columns.
+        rows: Sequences of as many cells. What is no string is written by `str`,
+            `None` as an empty cell. Numbers for programs come without separators.
         form: `"text"`, `"csv"` or `"markdown"`.
-        left: how many columns stand left, where the form knows sides.
+        left: Number of columns that are aligned left, where the form knows sides.
 
     Raises:
-        InputError: an unknown form, or a row of another length.
+        InputError: If the form is unknown, or a row has another length.
     """
     if form not in FORMS:
         raise InputError(f"form must be one of {FORMS}. Received: {form!r}")

@@ -1,5 +1,6 @@
-"""The jobs of the command `kmlp`, one module each.
+"""The command line: `kmlp NAME`, one module a command.
 
-A module's `add(commands)` adds its subparser, whose `job` is the function to run. What
-takes seconds to import is imported there, when the job runs.
+`registry` names the commands. The function that it points to adds a command's arguments
+to a parser, and with them the job. A module imports what takes seconds when its job
+runs, so that help and refusals come at once.
 """

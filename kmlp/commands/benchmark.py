@@ -4,16 +4,20 @@ import json
 import sys
 from pathlib import Path
 
-from kmlp.benchmarking.benchmarked import BACKENDS, PRECISIONS, WORK
+from kmlp.backend import BACKENDS
 from kmlp.commands.arguments import (
+    Parser,
     add_architecture,
-    add_settings,
     check_file,
     model_arguments,
+    positive,
 )
-from kmlp.console import import_quietly, positive
+from kmlp.console import import_quietly
 from kmlp.errors import InputError
 
+# As `kmlp.benchmarking.benchmarked` has them; importing it takes seconds.
+WORK = ("inference", "training")
+PRECISIONS = ("float32", "bfloat16", "float16")
 # Options of one kind of benchmark, with what they are where none is given.
 OF_FORMS = {"clock": "wall"}
 OF_BACKENDS = {
@@ -27,26 +31,23 @@ OF_BACKENDS = {
 BATCHES = {"forms": (1, 8), "backends": (8,)}
 
 
-def add(commands):
-    """Adds the subparser."""
-    command = commands.add_parser(
-        "benchmark",
-        help="images per second: every form of a network, or several backends",
-        description="Times train form, merged form, SavedModel, TFLite files and the "
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments and the job."""
+    parser.description = (
+        "Times train form, merged form, SavedModel, TFLite files and the "
         "published PyTorch network in turns, in one process, with the share of the "
         "machine's matrix product that each reaches. With --backends, times inference "
         "and training steps on each of Keras' backends in turns, and their peak "
-        "memory.",
+        "memory."
     )
-    add = command.add_argument
+    add = parser.add_argument
     add(
         "names",
         nargs="+",
         metavar="NAME|FILE",
         help="see `kmlp list`; or a .keras checkpoint or a run's folder",
     )
-    add_architecture(command)
-    add_settings(command)
+    add_architecture(parser)
     add(
         "--batch",
         type=positive,
@@ -56,7 +57,7 @@ def add(commands):
     add("--rounds", type=positive, default=10, help="default: 10")
     add("--threads", type=positive, default=2, help="of a CPU (default: 2)")
     add("--json", metavar="FILE", type=Path, help="the figures as JSON too")
-    what = command.add_mutually_exclusive_group()
+    what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--forms",
         nargs="+",
@@ -68,7 +69,7 @@ def add(commands):
     what.add_argument(
         "--backends",
         nargs="+",
-        choices=tuple(BACKENDS),
+        choices=BACKENDS,
         help="time these backends instead of forms, each in a process of its own",
     )
     add(
@@ -77,7 +78,7 @@ def add(commands):
         help="of --forms; cpu, with --threads 1: seconds of the CPU, to which other "
         "work on the machine does not add (default: wall)",
     )
-    group = command.add_argument_group("with --backends")
+    group = parser.add_argument_group("with --backends")
     add = group.add_argument
     add(
         "--work",
@@ -111,11 +112,10 @@ def add(commands):
         help="leave out peak memory, which takes a process for each figure",
     )
     add("--csv", metavar="FILE", type=Path, help="the table as CSV too")
-    command.set_defaults(job=run)
+    parser.set_defaults(job=_run)
 
 
-def run(options):
-    """Measures and prints."""
+def _run(options):
     check_file(options.json, "--json")
     _settle(options)
     if options.backends:
@@ -125,7 +125,7 @@ def run(options):
 
 
 def _settle(options):
-    """Fills in defaults; options of the other kind of benchmark are refused."""
+    """Fill in defaults; refuse options of the other kind of benchmark."""
     kind = "backends" if options.backends else "forms"
     own, others = OF_FORMS, OF_BACKENDS
     if options.backends:
@@ -142,7 +142,7 @@ def _settle(options):
 
 
 def _backends(options):
-    """The benchmark of backends, which this process has no part in."""
+    """Run the benchmark of backends, in which this process has no part."""
     from kmlp.benchmarking.backends import benchmark_backends
     from kmlp.benchmarking.findings import COLUMNS
     from kmlp.tables import table
@@ -169,20 +169,26 @@ def _backends(options):
 
 
 def _forms(options):
-    """The benchmark of forms."""
+    """Run the benchmark of forms."""
     import_quietly(settle=False)
-    from kmlp import benchmarking
-    from kmlp.benchmarking.form_benchmark import as_data
+    from kmlp.benchmarking.form_benchmark import (
+        as_data,
+        benchmark,
+        check_clock,
+        report,
+    )
+    from kmlp.benchmarking.measuring import use_threads
+    from kmlp.benchmarking.network_forms import chosen_forms
 
-    forms = benchmarking.chosen_forms(options.forms or ["all"])
-    benchmarking.check_clock(options.clock, options.threads)
-    benchmarking.use_threads(options.threads)  # before any model is made
+    forms = chosen_forms(options.forms or ["all"])
+    check_clock(options.clock, options.threads)
+    use_threads(options.threads)  # before any model is made
     sources = _sources(options)
     for source in sources:
         source.check()
     results = []
     for source in sources:
-        found = benchmarking.benchmark(
+        found = benchmark(
             source.model(),
             name=source.name,
             forms=forms,
@@ -193,7 +199,7 @@ def _forms(options):
             input_shape=source.input_shape,
             progress=_progress(),
         )
-        print("\n" * bool(results) + benchmarking.report(found), flush=True)
+        print("\n" * bool(results) + report(found), flush=True)
         results.append(as_data(found))
         if options.json is not None:
             options.json.write_text(json.dumps(results, indent=1) + "\n")
@@ -209,7 +215,7 @@ def _sources(options):
 
 
 def _progress():
-    """Writes a line over the last one on a terminal; nothing elsewhere."""
+    """Return a writer of lines over one another on a terminal, `None` elsewhere."""
     if not sys.stderr.isatty():
         return None
     return lambda line: print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)

@@ -1,13 +1,5 @@
-"""Measures the input pipeline alone: images per second of a recipe's training batches.
+"""`kmlp benchmark-input`: images per second of the input pipeline alone."""
 
-    python training/benchmark_input.py --data imagenet/train --against timm
-
-The images are read from their files, as they are where they do not fit in memory. With
---against timm, timm's own loader and Pillow prepare the same files in turn, with as
-many worker processes as there are cores; this needs `pip install timm torchvision`.
-"""
-
-import argparse
 import functools
 import multiprocessing
 import os
@@ -17,9 +9,20 @@ import tempfile
 import time
 from pathlib import Path
 
-from kmlp.console import Parser, exit_code, import_quietly, positive
+from kmlp.commands.arguments import Parser, positive
+from kmlp.commands.main import Script
+from kmlp.console import import_quietly
 from kmlp.errors import InputError
 
+DESCRIPTION = """\
+Measures the input pipeline alone: images per second of a recipe's training batches.
+
+    {call} --data imagenet/train --against timm
+
+The images are read from their files, as they are where they do not fit in memory. With
+--against timm, timm's own loader and Pillow prepare the same files in turn, with as
+many worker processes as there are cores; this needs `pip install timm torchvision`.
+"""
 # As many entries as make epochs long, however few the files are.
 ENTRIES = 10_000
 CLASSES = 1000
@@ -27,25 +30,9 @@ CLASSES = 1000
 WARM_SECONDS = 3
 
 
-def main(argv=None):
-    """Runs the benchmark; returns the process's exit code."""
-    options = parse(argv)
-
-    def job():
-        import_quietly()
-        with tempfile.TemporaryDirectory() as folder:
-            run(options, images_of(options.data, folder))
-
-    return exit_code("benchmark_input.py", job)
-
-
-def parse(argv):
-    """The command line."""
-    parser = Parser(
-        prog="benchmark_input.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments and the job."""
+    parser.describe(DESCRIPTION)
     add = parser.add_argument
     add(
         "--data",
@@ -59,23 +46,33 @@ def parse(argv):
     add("--batch-size", type=positive, default=64, metavar="N")
     add("--seconds", type=positive, default=10, help="of a round (default: 10)")
     add("--rounds", type=positive, default=5, help="(default: 5)")
-    return parser.parse_args(argv)
+    parser.set_defaults(job=_run)
 
 
-def run(options, files):
-    """Measures, the pipelines taking turns, and prints the table."""
-    recipe = recipe_of(options.recipe)
-    torch = imported_torch() if options.against == "timm" else None
+SCRIPT = Script("benchmark_input.py", add_arguments)
+main, parse = SCRIPT.main, SCRIPT.parse
+
+
+def _run(options):
+    import_quietly()
+    with tempfile.TemporaryDirectory() as folder:
+        _compare(options, _images_of(options.data, folder))
+
+
+def _compare(options, files):
+    """Measure, the pipelines taking turns, and print the table."""
+    recipe = _recipe_of(options.recipe)
+    torch = _imported_torch() if options.against == "timm" else None
     cores = len(os.sched_getaffinity(0))
     entries = (files * -(-ENTRIES // len(files)))[:ENTRIES]
     batch_size = options.batch_size
-    pipelines = {"ours": ours(entries, recipe, batch_size)}
+    pipelines = {"ours": _ours(entries, recipe, batch_size)}
     if torch:
-        pipelines |= timms(torch, entries, recipe, batch_size, cores)
+        pipelines |= _timms(torch, entries, recipe, batch_size, cores)
     results = {name: [] for name in pipelines}
     for _ in range(options.rounds):
         for name, batches in pipelines.items():
-            results[name].append(measure(batches, batch_size, options.seconds))
+            results[name].append(_measure(batches, batch_size, options.seconds))
     print(
         f"{recipe.name}, {recipe.image_size}x{recipe.image_size}, {len(files)} files, "
         f"{cores} cores; median of {options.rounds} rounds of {options.seconds} s"
@@ -86,8 +83,8 @@ def run(options, files):
         print(f"{name:40}{wall:10.0f}{processor:10.0f}{1000 / processor:14.2f}")
 
 
-def recipe_of(name):
-    """A recipe of the catalogue."""
+def _recipe_of(name):
+    """Return a recipe of the catalogue."""
     from kmlp.recipes.choosing import CATALOGUE
 
     if name not in CATALOGUE:
@@ -97,8 +94,8 @@ def recipe_of(name):
     return CATALOGUE[name].recipe
 
 
-def images_of(path, folder):
-    """The images in a folder, or in a tar file, which is unpacked into `folder`."""
+def _images_of(path, folder):
+    """Find the images in a folder, or in a tar file that is unpacked into `folder`."""
     from kmlp.data.folders import SUFFIXES
 
     if path.suffix == ".tar":
@@ -115,21 +112,21 @@ def images_of(path, folder):
     return files
 
 
-def measure(batches, batch_size, seconds):
-    """`(images per second, images per second of a processor core)`."""
+def _measure(batches, batch_size, seconds):
+    """Return images per second, and images per second of a processor core."""
     end = time.perf_counter() + WARM_SECONDS
     while time.perf_counter() < end:
         next(batches)
-    start, used, count = time.perf_counter(), processor_seconds(), 0
+    start, used, count = time.perf_counter(), _processor_seconds(), 0
     while time.perf_counter() < start + seconds:
         next(batches)
         count += batch_size
     elapsed = time.perf_counter() - start
-    return count / elapsed, count / (processor_seconds() - used)
+    return count / elapsed, count / (_processor_seconds() - used)
 
 
-def processor_seconds():
-    """Of this process and of its worker processes."""
+def _processor_seconds():
+    """Return the CPU time of this process and its worker processes."""
     total = time.process_time()
     for child in multiprocessing.active_children():
         try:
@@ -141,8 +138,8 @@ def processor_seconds():
     return total
 
 
-def ours(entries, recipe, batch_size):
-    """An iterator of our training batches, read from files."""
+def _ours(entries, recipe, batch_size):
+    """Iterate over our training batches, read from files."""
     import numpy as np
 
     from kmlp.data.images import Files, Source, Split
@@ -161,12 +158,12 @@ def ours(entries, recipe, batch_size):
     return iter(dataset)
 
 
-def timms(torch, entries, recipe, batch_size, cores):
-    """Iterators of timm's batches, and of what its worker processes do of them."""
+def _timms(torch, entries, recipe, batch_size, cores):
+    """Return iterators of timm's batches, and of its worker processes' part of them."""
     from PIL import Image
     from timm import data
 
-    class Images(torch.utils.data.Dataset):
+    class _Images(torch.utils.data.Dataset):
         transform = None
 
         def __len__(self):
@@ -202,22 +199,22 @@ def timms(torch, entries, recipe, batch_size, cores):
             num_classes=CLASSES,
         ),
     )
-    whole, part = loader(Images()), loader(Images())
+    whole, part = loader(_Images()), loader(_Images())
     return {
-        "timm": endless(whole),
+        "timm": _endless(whole),
         # On a GPU's host the rest is the GPU's.
-        "timm, not normalised, nothing erased": endless(part.loader),
+        "timm, not normalised, nothing erased": _endless(part.loader),
     }
 
 
-def endless(loader):
-    """A loader's batches, epoch after epoch."""
+def _endless(loader):
+    """Iterate over a loader's batches, epoch after epoch."""
     while True:
         yield from loader
 
 
-def imported_torch():
-    """PyTorch, ready for timm's loader."""
+def _imported_torch():
+    """Return PyTorch, ready for timm's loader."""
     try:
         import torch
 
@@ -238,10 +235,10 @@ def imported_torch():
 
     posterize = ImageOps.posterize
 
-    def lenient(image, bits):
-        """timm asks for no bits at all at times, which Pillow refuses since 12."""
+    def _lenient(image, bits):
+        # timm asks for no bits at all at times, which Pillow refuses since 12.
         return posterize(image, bits) if bits else image.point(lambda value: 0)
 
-    ImageOps.posterize = lenient
+    ImageOps.posterize = _lenient
     torch.set_num_threads(1)
     return torch

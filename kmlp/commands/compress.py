@@ -1,19 +1,29 @@
-"""Compresses a trained network: prunes, clusters or quantises it while fine-tuning.
+"""`kmlp compress`: prune, cluster or quantise a trained network."""
 
-    python training/compress.py saved_models/resmlp_s12/1 --data cifar10 --method prune
+from pathlib import Path
+
+from kmlp.commands.arguments import (
+    Parser,
+    positive,
+    rate,
+    seed,
+    several,
+    share_of_zeros,
+)
+from kmlp.commands.main import Script
+from kmlp.console import import_quietly
+from kmlp.errors import InputError
+
+DESCRIPTION = """\
+Compresses a trained network: prunes, clusters or quantises it while fine-tuning.
+
+    {call} saved_models/resmlp_s12/1 --data cifar10 --method prune
 
 RUN is a run's version folder with its recipe.json. The network is merged first: what
 counts is the kernel that local branches and norms merge into. It is then fine-tuned
 on the run's data under the run's recipe, compared with what it was, and published as
 a version folder of its own. Needs `pip install 'kmlp[optimize]'`.
 """
-
-import argparse
-from pathlib import Path
-
-from kmlp.console import Parser, exit_code, import_quietly, positive, rate, seed
-from kmlp.errors import InputError
-
 METHODS = ("prune", "cluster", "quantize")
 UNSTRUCTURED, TWO_OF_FOUR = PATTERNS = ("unstructured", "2:4")
 # Option -> the method that it belongs to, and its default there.
@@ -26,27 +36,9 @@ OF_METHOD = {
 }
 
 
-def main(argv=None):
-    """Runs the job; returns the process's exit code."""
-    options = parse(argv)
-
-    def job():
-        settle(options)
-        import_quietly(settle=False)
-        from kmlp.compression.compressing import run
-
-        run(options)
-
-    return exit_code("compress.py", job)
-
-
-def parse(argv):
-    """The command line."""
-    parser = Parser(
-        prog="compress.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments and the job."""
+    parser.describe(DESCRIPTION)
     add = parser.add_argument
     add("run", metavar="RUN", type=Path)
     add("--data", required=True, metavar="FOLDER|tfds:NAME|digits")
@@ -88,13 +80,13 @@ def parse(argv):
     )
     add(
         "--sparsity",
-        type=share,
+        type=share_of_zeros,
         metavar="X",
         help="share of zeros in the channel layers (default: 0.5)",
     )
     add(
         "--mixing-sparsity",
-        type=share,
+        type=share_of_zeros,
         metavar="X",
         help="in the layers that mix patches (default: 0.9)",
     )
@@ -111,14 +103,26 @@ def parse(argv):
         metavar="N",
         help="distinct values per kernel and share-set (default: 16)",
     )
-    return parser.parse_args(argv)
+    parser.set_defaults(job=_run)
 
 
-def settle(options):
-    """Gives the method's own options their defaults.
+SCRIPT = Script("compress.py", add_arguments)
+main, parse = SCRIPT.main, SCRIPT.parse
+
+
+def _run(options):
+    _settle(options)
+    import_quietly(settle=False)
+    from kmlp.compression.compressing import run
+
+    run(options)
+
+
+def _settle(options):
+    """Give the method's own options their defaults.
 
     Raises:
-        InputError: one that belongs to another method or pattern.
+        InputError: If one belongs to another method or pattern.
     """
     for name, (method, default) in OF_METHOD.items():
         flag = f"--{name.replace('_', '-')}"
@@ -136,21 +140,3 @@ def settle(options):
             )
         if given is None:
             setattr(options, name, default)
-
-
-def share(text):
-    """A number in [0, 1)."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"must be in [0, 1), not {text!r}")
-    return value
-
-
-def several(text):
-    """An integer of at least 2."""
-    if positive(text) < 2:
-        raise argparse.ArgumentTypeError(f"must be at least 2, not {text}")
-    return int(text)

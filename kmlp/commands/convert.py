@@ -1,22 +1,19 @@
 """`kmlp convert`: a published checkpoint as a `.keras` file."""
 
-import argparse
 import json
 from pathlib import Path
 
-from kmlp.commands.arguments import add_settings, check_file
+from kmlp.commands.arguments import Parser, add_settings, check_file, classes
 
 
-def add(commands):
-    """Adds the subparser."""
-    command = commands.add_parser(
-        "convert",
-        help="a published checkpoint as a .keras file",
-        description="Reads a checkpoint without running what it pickles, recognises "
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments and the job."""
+    parser.description = (
+        "Reads a checkpoint without running what it pickles, recognises "
         "the architecture, loads every array exactly once, and writes a .keras file "
-        "that knows where it comes from.",
+        "that knows where it comes from."
     )
-    add = command.add_argument
+    add = parser.add_argument
     add(
         "source",
         metavar="SOURCE",
@@ -37,7 +34,7 @@ def add(commands):
         help="which of several states of the file, such as model_ema "
         "(default: model, state_dict, model_ema or state_dict_ema)",
     )
-    add_settings(command)
+    add_settings(parser)
     add(
         "--check",
         action="store_true",
@@ -45,11 +42,10 @@ def add(commands):
     )
     add("--overwrite", action="store_true", help="replace TARGET")
     add("--json", metavar="FILE", type=Path, help="the report as JSON too")
-    command.set_defaults(job=run)
+    parser.set_defaults(job=_run)
 
 
-def run(options):
-    """Converts and prints what became of the file."""
+def _run(options):
     check_file(options.json, "--json")
     from kmlp.artifacts.conversion import convert
 
@@ -66,10 +62,3 @@ def run(options):
     print(result)
     if options.json is not None:
         options.json.write_text(json.dumps(result.as_data(), indent=1) + "\n")
-
-
-def classes(text):
-    """A number of classes, or 0."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be a number of classes, not {text!r}")
-    return int(text)

@@ -1,9 +1,9 @@
 """`kmlp export`: a checkpoint for serving or edge."""
 
-import argparse
 from pathlib import Path
 
-from kmlp.console import add_preparation, import_quietly, positive
+from kmlp.commands.arguments import Parser, add_preparation, points, positive
+from kmlp.console import import_quietly
 from kmlp.errors import InputError
 
 SAVED_MODEL, TFLITE = "saved_model", "tflite"
@@ -20,16 +20,14 @@ _TFLITE_ONLY = {
 }
 
 
-def add(commands):
-    """Adds the subparser."""
-    command = commands.add_parser(
-        "export",
-        help="a checkpoint for serving or edge",
-        description="Writes a checkpoint as the next version of a SavedModel, or as "
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments and the job."""
+    parser.description = (
+        "Writes a checkpoint as the next version of a SavedModel, or as "
         "TFLite files, each of which is run over validation images before it is "
-        "published.",
+        "published."
     )
-    add = command.add_argument
+    add = parser.add_argument
     add(
         "model",
         metavar="MODEL",
@@ -93,12 +91,10 @@ def add(commands):
         metavar="FILE",
         help="one name per line, or a JSON list (default: the run's)",
     )
-    command.set_defaults(preparation=add_preparation(command))
-    command.set_defaults(job=run)
+    parser.set_defaults(job=_run, preparation=add_preparation(parser))
 
 
-def run(options):
-    """Exports and prints where to."""
+def _run(options):
     form = _form(options)
     import_quietly()
     from kmlp.predicting.dense_network import task_of
@@ -126,7 +122,7 @@ def run(options):
 
 
 def _form(options):
-    """The format, by its name or by OUTPUT and what else was said."""
+    """Return the format, by its name or by OUTPUT and what else was said."""
     output, said = options.output, options.format
     tflite_like = output is not None and output.suffix == ".tflite"
     if said is None:
@@ -151,24 +147,13 @@ def _form(options):
 
 
 def _saved_model(checkpoint, options):
-    """Writes the next version; its path."""
-    import kmlp
+    """Write the next version and return its path."""
+    from kmlp.export.saved_model import saved_model
 
-    return kmlp.export.saved_model(
+    return saved_model(
         checkpoint.model,
         options.output,
         merge=not options.train_form,
         preprocessing=checkpoint.preprocessing,
         class_names=checkpoint.prepared.class_names,
     )
-
-
-def points(text):
-    """A number of points, not negative."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"must be points in 0…100, not {text!r}")
-    return value

@@ -1,21 +1,26 @@
-"""Draws the README's gallery: three small networks of the embedded digits, seen inside.
+"""`training/gallery.py`: the pictures of the README."""
 
-    python training/gallery.py
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kmlp.commands.arguments import Parser
+from kmlp.commands.main import Script
+from kmlp.console import SAVED_MODELS
+from kmlp.errors import InputError, RunError
+
+DESCRIPTION = """\
+Draws the README's gallery: three small networks of the embedded digits, seen inside.
+
+    {call}
 
 trains them (a few minutes on two CPU cores; networks that are there are taken as they
 are) and calls `kmlp plot` for each picture. Every command is printed before it runs:
 with other weights it draws other networks.
 """
-
-import argparse
-import shlex
-import subprocess
-import sys
-from pathlib import Path
-
-from kmlp.console import SAVED_MODELS, Parser, exit_code
-from kmlp.errors import InputError, RunError
-
 ROOT = SAVED_MODELS.absolute().parent
 OUTPUT = ROOT / "saved_models" / "gallery"
 # Grids of tokens that a picture can show: 16x16 as in RepMLPNet's Fig. 3, 8x8.
@@ -35,19 +40,9 @@ _LARGEST_GRID = "stage0_block1_channel_perceptron"
 SHOWN_DIGITS = (3, 5, 8)
 
 
-def main(argv=None):
-    """Trains and draws; returns the process's exit code."""
-    options = parse(argv)
-    return exit_code("gallery.py", lambda: draw(options))
-
-
-def parse(argv):
-    """The command line."""
-    parser = Parser(
-        prog="gallery.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments and the job."""
+    parser.describe(DESCRIPTION)
     add = parser.add_argument
     add(
         "--output",
@@ -62,14 +57,19 @@ def parse(argv):
         metavar="FOLDER",
         help="where pictures go (default: pictures in --output)",
     )
-    return parser.parse_args(argv)
+    parser.set_defaults(job=_draw)
 
 
-def draw(options):
-    """Trains what is missing and draws everything.
+SCRIPT = Script("gallery.py", add_arguments)
+main, parse = SCRIPT.main, SCRIPT.parse
+
+
+def _draw(options):
+    """Train what is missing and draw everything.
 
     Raises:
-        InputError: a folder that cannot be made, or a command that failed.
+        InputError: If a folder cannot be made.
+        RunError: If a command fails.
     """
     # Commands run in the clone.
     options.output = options.output.absolute()
@@ -87,17 +87,17 @@ def draw(options):
         _call(["-m", "kmlp", "plot", *arguments, "--out", pictures / f"{name}.png"])
 
 
-def training(name):
-    """Arguments of train.py."""
+def training(name: str) -> list[str]:
+    """Return the arguments of train.py for a network."""
     return ["--arch", name, *NETWORKS[name].split()]
 
 
-def plots(runs, images):
-    """`{picture: arguments of kmlp plot}`.
+def plots(runs: dict[str, Any], images: Sequence[Any]) -> dict[str, list[Any]]:
+    """Return the arguments of `kmlp plot` by picture.
 
     Args:
-        runs: `{architecture: folder}`.
-        images: paths of image files.
+        runs: Folders by architecture.
+        images: Paths of image files.
     """
     repmlpnet, resmlp = runs["repmlpnet_t224"], runs["resmlp_s12"]
     every = [word for run in runs.values() for word in ("--weights", run)]
@@ -112,8 +112,8 @@ def plots(runs, images):
     }
 
 
-def write_digits(folder):
-    """A few of the validation images as PNGs in a folder per class; their paths."""
+def write_digits(folder: Path) -> list[Path]:
+    """Write a few validation images as PNGs, a folder per class; return their paths."""
     import numpy as np
     from PIL import Image
 
@@ -135,7 +135,8 @@ def _call(arguments):
     print(f"$ python {shlex.join(arguments)}", flush=True)
     code = subprocess.run([sys.executable, *arguments], cwd=ROOT).returncode
     if code:
-        raise RunError(
+        kind = InputError if code == 2 else RunError
+        raise kind(
             "This command failed, and the gallery is not whole. "
             f"Received: exit code {code} of python {shlex.join(arguments)}",
         )

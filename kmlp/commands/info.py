@@ -1,20 +1,24 @@
-"""What `kmlp info ARCH` prints: costs of both forms, in all, by stage and by layer."""
+"""`kmlp info`: costs of an architecture, origin of an artifact; `kmlp audit`."""
 
 import json
 import os
 
 from kmlp import tables
-from kmlp.analysis.complexity import StageProfile
-from kmlp.commands.arguments import add_architecture, add_settings, model_arguments
-from kmlp.console import first_line, positive
+from kmlp.commands.arguments import (
+    Parser,
+    add_architecture,
+    add_format,
+    model_arguments,
+    positive,
+)
+from kmlp.console import first_line
 from kmlp.errors import InputError
 from kmlp.quiet import quiet
-from kmlp.tables import add_format
 
 TRAIN, MERGED = "train form", "merged"
 
 # Title, decimals or None for whole numbers, value of a `Profile`.
-_TOTALS = (
+_SUMS = (
     ("trainable parameters", None, lambda p: p.trainable),
     ("non-trainable parameters", None, lambda p: p.non_trainable),
     ("multiply-adds (G)", 3, lambda p: p.macs / 1e9),
@@ -45,8 +49,8 @@ _RAW_HEADER = (
 )
 
 
-def count(name, arguments, *, batch=1, merged_only=False):
-    """Counts an architecture's forms.
+def _count(name, arguments, *, batch=1, merged_only=False):
+    """Count an architecture's forms.
 
     Args:
         name: of an architecture or ablation.
@@ -79,7 +83,7 @@ def count(name, arguments, *, batch=1, merged_only=False):
     return "x".join(map(str, model.inputs[0].shape[1:3])), forms
 
 
-def totals(forms, form="text"):
+def _totals(forms, form="text"):
     """A table of what each form needs in all.
 
     Args:
@@ -88,12 +92,12 @@ def totals(forms, form="text"):
     """
     rows = [
         (title, *(_number(value(p), digits) for p in forms.values()))
-        for title, digits, value in _TOTALS
+        for title, digits, value in _SUMS
     ]
     return tables.table(("", *forms), rows, form)
 
 
-def parts(forms, layers=False, form="text"):
+def _parts(forms, layers=False, form="text"):
     """A table by stage or by layer, the forms beside one another.
 
     Args:
@@ -120,7 +124,7 @@ def parts(forms, layers=False, form="text"):
     return tables.table(header, cells, form, left)
 
 
-def raw(forms, layers=False):
+def _raw(forms, layers=False):
     """CSV with a row per form and stage or layer, and one per form in all."""
     rows = []
     for form, p in forms.items():
@@ -135,7 +139,9 @@ def raw(forms, layers=False):
 
 
 def _total(p):
-    """A `Profile` as a row of its table."""
+    """Return a `Profile` as a row of its table."""
+    from kmlp.analysis.complexity import StageProfile
+
     counts = (p.trainable, p.non_trainable, p.macs, p.activations)
     return StageProfile("total", (), *counts, p.peak_activation_bytes)
 
@@ -179,50 +185,53 @@ _OF_ARCHITECTURES = (
 PRECISIONS = ("float32", "float16", "bfloat16")
 
 
-def add(commands):
-    """Adds the subparser."""
-    command = commands.add_parser(
-        "info",
-        help="costs of an architecture, origin of an artifact",
-        description="Of an architecture: parameters, multiply-adds, activations (what "
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments of `kmlp info` and the job."""
+    parser.description = (
+        "Of an architecture: parameters, multiply-adds, activations (what "
         "matrix products and convolutions put out for one image) and memory in "
         "inference, of the train form and the merged form, in all and by stage. Of a "
-        "file or folder: where it comes from.",
+        "file or folder: where it comes from."
     )
-    command.add_argument(
+    add = parser.add_argument
+    add(
         "name",
         metavar="NAME|FILE",
         help="see `kmlp list` and `kmlp list --ablations`; or a .keras or .tflite "
         "file, or a folder",
     )
-    add_architecture(command)
-    add_settings(command)
-    command.add_argument(
-        "--merged", action="store_true", help="the inference form alone"
-    )
-    command.add_argument(
-        "--layers", action="store_true", help="a row per layer instead of per stage"
-    )
-    command.add_argument(
+    add_architecture(parser)
+    add("--merged", action="store_true", help="the inference form alone")
+    add("--layers", action="store_true", help="a row per layer instead of per stage")
+    add(
         "--batch",
         type=positive,
         metavar="N",
         help="images that memory is counted for (default: 1)",
     )
-    command.add_argument(
+    add(
         "--precision",
         choices=PRECISIONS,
         help="of weights and activations (default: float32)",
     )
-    add_format(command, default=None)
-    command.add_argument(
-        "--json", action="store_true", help="all that a file says of its origin"
-    )
-    command.set_defaults(job=run)
+    add_format(parser, default=None)
+    add("--json", action="store_true", help="all that a file says of its origin")
+    parser.set_defaults(job=_run)
 
 
-def run(options):
-    """Prints the costs, or the origin."""
+def add_audit(parser: Parser) -> None:
+    """Add the arguments of `kmlp audit` and the job."""
+    parser.add_argument("path", help="SavedModel folder or .tflite file")
+    parser.set_defaults(job=_audit)
+
+
+def _audit(options):
+    from kmlp.artifacts.operation_audit import audit
+
+    print(audit(options.path))
+
+
+def _run(options):
     if _is_path(options.name):
         _artifact(options)
     else:
@@ -252,20 +261,18 @@ def _architecture(options):
         arguments["dtype"] = options.precision
     batch = options.batch or 1
     with quiet():  # the backend looks for devices
-        from kmlp.commands import info
-
-        size, forms = info.count(
+        size, forms = _count(
             options.name, arguments, batch=batch, merged_only=options.merged
         )
     if options.format == "csv":
-        print(info.raw(forms, options.layers))
+        print(_raw(forms, options.layers))
         return
     form = options.format or "text"
     images = f"memory for {batch} image{'s' * (batch > 1)}"
     print(f"{options.name} at {size}, {options.precision or 'float32'}, {images}\n")
-    print(info.totals(forms, form))
+    print(_totals(forms, form))
     print()
-    print(info.parts(forms, options.layers, form))
+    print(_parts(forms, options.layers, form))
 
 
 def _artifact(options):

@@ -166,9 +166,8 @@ def _raw(cost):
     )
 
 
-def add(commands):
-    """Adds the subparser."""
-    command = commands.add_parser("list", help="architectures and weights by name")
+def add_arguments(command):
+    """Add the arguments of `kmlp list` and the job."""
     command.add_argument("pattern", nargs="?", default="*", help="such as 'convmlp_*'")
     shown = command.add_mutually_exclusive_group()
     shown.add_argument(

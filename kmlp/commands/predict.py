@@ -2,18 +2,21 @@
 
 from pathlib import Path
 
-from kmlp.commands.arguments import check_file
-from kmlp.console import (
-    RESOLUTIONS,
+from kmlp.commands.arguments import (
+    CLASSIFIER,
+    DETECTOR,
+    SEGMENTER,
+    Parser,
     add_preparation,
-    import_quietly,
+    add_resolution,
+    check_file,
+    check_options,
     positive,
     rate,
     scales,
 )
-from kmlp.errors import InputError
+from kmlp.console import import_quietly
 
-CLASSIFIER, DETECTOR, SEGMENTER = "a classifier", "a detector", "a segmenter"
 # Which weights an option goes with, where not with all.
 GOES_WITH = {
     "arch": (CLASSIFIER,),
@@ -29,16 +32,14 @@ GOES_WITH = {
 }
 
 
-def add(commands):
-    """Adds the subparser."""
-    command = commands.add_parser(
-        "predict",
-        help="what images show: classes, objects or class maps",
-        description="Prints the likeliest classes of images by any weights: published "
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments and the job."""
+    parser.description = (
+        "Prints the likeliest classes of images by any weights: published "
         "ones, a run's, a SavedModel or a TFLite file; by those of a detector or "
-        "segmenter the objects, or the share of each class.",
+        "segmenter the objects, or the share of each class."
     )
-    add = command.add_argument
+    add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="files, folders or 'patterns/*.jpg'")
     add(
         "--weights",
@@ -49,22 +50,16 @@ def add(commands):
     )
     add("--json", type=Path, metavar="FILE", help="the result as JSON too")
     add("--batch-size", type=positive, metavar="N", help="default: 32, of detectors 8")
-    _classifying(command.add_argument_group("classifiers"))
-    _dense(command.add_argument_group("detectors and segmenters"))
-    names = add_preparation(command)
-    command.set_defaults(job=run, preparation=names)
+    _classifying(parser.add_argument_group("classifiers"))
+    _dense(parser.add_argument_group("detectors and segmenters"))
+    parser.set_defaults(job=_run, preparation=add_preparation(parser))
 
 
 def _classifying(group):
     add = group.add_argument
     add("--arch", metavar="NAME", help="of published files that do not tell")
     add("--top", type=positive, metavar="K", help="classes (default: 5)")
-    add(
-        "--resolution",
-        choices=RESOLUTIONS,
-        help="what becomes of spatial kernels at another --image-size "
-        f"(default: {RESOLUTIONS[0]})",
-    )
+    add_resolution(group)
 
 
 def _dense(group):
@@ -91,29 +86,17 @@ def _dense(group):
     )
 
 
-def run(options):
-    """Prints what images show; one that cannot be read ends with code 1."""
+def _run(options):
     check_file(options.json, "--json")
     import_quietly()
-    from kmlp.commands import predict_classes, predict_maps, predict_objects
+    from kmlp.commands.predicted import print_classes, print_maps, print_objects
     from kmlp.predicting.dense_network import DETECTION, SEGMENTATION, task_of
 
     kind, job = {
-        None: (CLASSIFIER, predict_classes.run),
-        DETECTION: (DETECTOR, predict_objects.run),
-        SEGMENTATION: (SEGMENTER, predict_maps.run),
+        None: (CLASSIFIER, print_classes),
+        DETECTION: (DETECTOR, print_objects),
+        SEGMENTATION: (SEGMENTER, print_maps),
     }[task_of(options.weights)]
-    _check(options, kind)
-    job(options)
-
-
-def _check(options, kind):
-    """Raises `InputError` for an option that goes with other weights."""
     goes_with = {name: (CLASSIFIER,) for name in options.preparation} | GOES_WITH
-    for name, kinds in goes_with.items():
-        if getattr(options, name) is not None and kind not in kinds:
-            flag = {"test_interpolation": "interpolation"}.get(name, name)
-            raise InputError(
-                f"--{flag.replace('_', '-')} goes with {' or '.join(kinds)}, and these "
-                f"weights are {kind}: leave it out. Received: {options.weights!r}"
-            )
+    check_options(options, goes_with, kind, options.weights)
+    job(options)

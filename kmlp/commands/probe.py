@@ -1,7 +1,24 @@
-"""Judges frozen features: k nearest neighbours, or a linear classifier on them.
+"""`kmlp probe`: judge frozen features."""
 
-    python training/probe.py saved_models/resmlp_s12 --data flowers --method knn
-    python training/probe.py fb_dino --arch resmlp_s12 --data imagenet --method knn
+from pathlib import Path
+
+from kmlp.commands.arguments import (
+    RESOLUTIONS,
+    Parser,
+    add_preparation,
+    add_reading,
+    add_resolution,
+    positive,
+    seed,
+)
+from kmlp.commands.main import Script
+from kmlp.console import import_quietly
+
+DESCRIPTION = """\
+Judges frozen features: k nearest neighbours, or a linear classifier on them.
+
+    {call} saved_models/resmlp_s12 --data flowers --method knn
+    {call} fb_dino --arch resmlp_s12 --data imagenet --method knn
 
 WEIGHTS is what kmlp.create_model takes: a run's folder, a .keras file, a published
 .pth, .safetensors or .npz file, or a tag of --arch. The features are what a classifier
@@ -9,42 +26,12 @@ sees, pooled and normed, of centre crops of the training and the validation imag
 nothing of the network is trained. Memory holds the features, 2 GB for the training
 images of ImageNet at 384 channels, and with knn 0.3 GB besides.
 """
-
-import argparse
-from pathlib import Path
-
-from kmlp.console import (
-    RESOLUTIONS,
-    Parser,
-    add_preparation,
-    add_reading,
-    exit_code,
-    import_quietly,
-    positive,
-    seed,
-)
+NEIGHBOURS = (20,)
 
 
-def main(argv=None):
-    """Runs the probe; returns the process's exit code."""
-    options = parse(argv)
-
-    def job():
-        import_quietly()
-        from kmlp.training.probing.probing import run
-
-        run(options)
-
-    return exit_code("probe.py", job)
-
-
-def parse(argv):
-    """The command line."""
-    parser = Parser(
-        prog="probe.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments and the job."""
+    parser.describe(DESCRIPTION)
     add = parser.add_argument
     add("weights", metavar="WEIGHTS")
     add("--arch", metavar="NAME", help="architecture of weights that do not tell it")
@@ -81,16 +68,24 @@ def parse(argv):
     add("--batch-size", type=positive, default=64, metavar="N", help="default: 64")
     add("--seed", type=seed, default=0, metavar="N", help="which tenth (default: 0)")
     add("--json", type=Path, metavar="FILE", help="write the result there too")
-    add(
-        "--resolution",
-        choices=RESOLUTIONS,
-        default=RESOLUTIONS[0],
-        help="what becomes of spatial kernels at another --image-size "
-        "(default: interpolate)",
-    )
+    add_resolution(parser, default=RESOLUTIONS[0])
     add_preparation(parser)
-    options = parser.parse_args(argv)
-    if options.k is not None and options.method != "knn":
-        parser.error("--k goes with --method knn")
-    options.k = options.k or [20]
-    return options
+
+    def _check(options):
+        if options.k is not None and options.method != "knn":
+            parser.error("--k goes with --method knn")
+        options.k = options.k or list(NEIGHBOURS)
+
+    parser.check = _check
+    parser.set_defaults(job=_run)
+
+
+SCRIPT = Script("probe.py", add_arguments)
+main, parse = SCRIPT.main, SCRIPT.parse
+
+
+def _run(options):
+    import_quietly()
+    from kmlp.training.probing.probing import run
+
+    run(options)

@@ -1,24 +1,23 @@
-"""`kmlp serving`: what a server does with an artifact, and what it answers."""
+"""`kmlp serving`: check an artifact as a server would, and ask a server."""
 
-import argparse
 import sys
 from pathlib import Path
 
-from kmlp.console import import_quietly, positive, rate
+from kmlp.commands.arguments import Parser, positive, rate
+from kmlp.console import import_quietly
 from kmlp.errors import InputError, RunError
 
 SIGNATURES = ("classify", "serving_bytes")
 
 
-def add(commands):
-    """Adds the subparser and those of its two jobs."""
-    command = commands.add_parser("serving", help="check an artifact; ask a server")
-    jobs = command.add_subparsers(dest="serving", required=True)
+def add_arguments(parser: Parser) -> None:
+    """Add the parsers of the two jobs."""
+    jobs = parser.add_subparsers(dest="serving", required=True, parser_class=Parser)
     checking = jobs.add_parser(
         "check", help="load, replay and ask an artifact as TensorFlow Serving would"
     )
     checking.add_argument("folder", type=Path, help="a SavedModel, or its versions")
-    checking.set_defaults(job=check)
+    checking.set_defaults(job=_check)
     asking = jobs.add_parser("ask", help="classes of images, from a running server")
     asking.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
     place = asking.add_mutually_exclusive_group(required=True)
@@ -34,11 +33,10 @@ def add(commands):
     asking.add_argument(
         "--timeout", type=rate, default=60.0, metavar="SECONDS", help="default: 60"
     )
-    asking.set_defaults(job=ask)
+    asking.set_defaults(job=_ask)
 
 
-def check(options: argparse.Namespace):
-    """Prints a line per check; a bad one ends with exit code 1."""
+def _check(options):
     import_quietly()
     from kmlp.serving.check import check, table
 
@@ -49,8 +47,7 @@ def check(options: argparse.Namespace):
         )
 
 
-def ask(options: argparse.Namespace):
-    """Prints classes and scores of each image; what is refused ends with code 1."""
+def _ask(options):
     from kmlp.serving.client import Grpc, Rest, classes_and_scores
 
     if options.rest:

@@ -1,7 +1,31 @@
-"""Trains an architecture on images, merges it, exports it and reports.
+"""`kmlp train`: a classifier, or a study; `--task` makes it a detector or segmenter."""
 
-    python training/train.py --arch convmlp_s
-    python training/train.py --weights saved_models/convmlp_s --data flowers
+import functools
+
+from kmlp.commands.arguments import (
+    Parser,
+    add_reading,
+    add_resolution,
+    image_size,
+    minutes,
+    positive,
+    sizes,
+)
+from kmlp.commands.main import Script
+from kmlp.commands.train_dense import add_detecting, add_segmenting
+from kmlp.commands.training_arguments import (
+    INTERRUPTED,
+    add_changes,
+    add_devices,
+    add_run,
+)
+from kmlp.console import import_quietly
+
+DESCRIPTION = """\
+Trains an architecture on images, merges it, exports it and reports.
+
+    {call} --arch convmlp_s
+    {call} --weights saved_models/convmlp_s --data flowers
 
 The first trains on scikit-learn's handwritten digits in a few minutes on a laptop; with
 --data the architecture's published recipe is used, on one device, several, or several
@@ -10,83 +34,109 @@ stopped, however, goes on with the same command. The result lies in
 saved_models/ARCH/VERSION: a SavedModel with model.tflite, trained.keras, the best
 weights, history.csv, recipe.json and report.json.
 
-    python training/train.py --study repmlpnet/table4 --data cifar100 --minutes 10
+    {call} --study repmlpnet/table4 --data cifar100 --minutes 10
 
 This trains the rows of a paper's table one after the other and prints the paper's
 figures beside ours; it is given again until all rows are there. A study needs
 TensorFlow only where that is Keras' backend.
 """
+STUDY = """\
+Trains the rows of a paper's table of ablations one after the other, under one recipe
+and seed, and prints the paper's figures beside ours.
 
-import argparse
+    {call} list
+    {call} repmlpnet/table4 --data cifar100 --minutes 10
 
-from kmlp.commands.training_arguments import (
-    add_devices,
-    add_run,
-    add_study,
-    check_study,
-)
-from kmlp.console import (
-    RESOLUTIONS,
-    Parser,
-    add_reading,
-    exit_code,
-    image_size,
-    import_quietly,
-    positive,
-    rate,
-    seed,
-    sizes,
-)
+It is given again until all rows are there. A study needs TensorFlow only where that is
+Keras' backend.
+"""
 
 
-def main(argv=None):
-    """Runs the job; returns the process's exit code."""
-    options = parse(argv)
-
-    def job():
-        if options.recipes:
-            from kmlp.recipes.choosing import table
-
-            print(table())
-            return
-        import_quietly(settle=False, needed=not options.study)
-        if options.study:
-            from kmlp.training.studies.study_run import run
-
-            run(options)
-            return
-        from kmlp.training.job import run
-        from kmlp.training.run import run_or_return
-        from kmlp.training.tasks import classification
-
-        run_or_return(lambda options: run(options, classification), options)
-
-    interrupted = "interrupted; the same command goes on from what is kept."
-    return exit_code("train.py", job, interrupted)
+def add_command(parser: Parser) -> None:
+    """Add the arguments of `kmlp train --task TASK` and the job."""
+    tasks = {
+        "classify": add_arguments,
+        "detect": add_detecting,
+        "segment": add_segmenting,
+    }
+    options = {
+        "choices": tuple(tasks),
+        "default": "classify",
+        "help": "what the network does, on which its other options depend "
+        "(default: classify)",
+    }
+    first = Parser(prog=parser.prog, add_help=False)
+    first.add_argument("--task", **options)
+    task = first.parse_known_args(parser.words)[0].task
+    parser.add_argument("--task", **options)
+    tasks[task](parser)
 
 
-def parse(argv):
-    """The command line."""
-    parser = Parser(
-        prog="train.py",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def add_arguments(parser: Parser) -> None:
+    """Add the arguments of `train.py` and the job."""
+    parser.describe(DESCRIPTION)
+    _add(parser)
+    group = parser.add_argument_group("a study, in place of --arch")
+    group.add_argument(
+        "--study",
+        metavar="PAPER/TABLE",
+        help="train all rows of a table of ablations under one recipe and seed, such "
+        "as repmlpnet/table4; list shows the tables",
     )
+    _add_study_options(group)
+
+
+def add_study(parser: Parser) -> None:
+    """Add the arguments of `kmlp study` and the job: those of `kmlp train --study`."""
+    parser.describe(STUDY)
+    parser.add_argument(
+        "study", metavar="PAPER/TABLE", help="such as repmlpnet/table4; list shows all"
+    )
+    _add(parser)
+    _add_study_options(parser.add_argument_group("the study"))
+
+
+def _add(parser):
     _what(parser.add_argument_group("what to train"))
-    _how(parser.add_argument_group("how: the recipe, and what differs from it"))
-    add_devices(parser.add_argument_group("on which devices"))
-    add_run(parser.add_argument_group("the run"))
-    add_study(parser.add_argument_group("a study, in place of --arch"))
-    options = parser.parse_args(argv)
-    if check_study(parser, options):
-        return options
+    _how(parser)
+    add_devices(parser)
+    add_run(parser)
+    parser.check = lambda options: _check(parser, options)
+    parser.set_defaults(job=_run, interrupted=INTERRUPTED)
+
+
+SCRIPT = Script("train.py", add_arguments)
+main, parse = SCRIPT.main, SCRIPT.parse
+
+
+def _run(options):
+    if options.recipes:
+        from kmlp.recipes.choosing import table
+
+        print(table())
+        return
+    import_quietly(settle=False, needed=not options.study)
+    if options.study:
+        from kmlp.training.studies.study_run import run
+
+        run(options)
+        return
+    from kmlp.training.job import run
+    from kmlp.training.run import run_or_return
+    from kmlp.training.tasks import classification
+
+    run_or_return(functools.partial(run, task=classification), options)
+
+
+def _check(parser, options):
+    if _check_study(parser, options):
+        return
     if not options.recipes and options.arch is None and options.weights is None:
         parser.error("the following arguments are required: --arch or --weights")
     tagged = options.arch is not None and "." in options.arch
     for name in ("resolution", "freeze"):
         if getattr(options, name) is not None and not (options.weights or tagged):
             parser.error(f"--{name} goes with --weights")
-    return options
 
 
 def _what(group):
@@ -103,12 +153,7 @@ def _what(group):
         ".keras file, a run's folder, or a tag of --arch such as default; classes "
         "that are not theirs get a new head",
     )
-    add(
-        "--resolution",
-        choices=RESOLUTIONS,
-        help="what becomes of the weights' spatial kernels at another image size "
-        "(default: interpolate)",
-    )
+    add_resolution(group, "the weights' spatial kernels")
     add(
         "--freeze",
         metavar="N|PART,PART|all",
@@ -132,26 +177,16 @@ def _what(group):
     )
 
 
-def _how(group):
+def _how(parser):
+    group = add_changes(
+        parser,
+        recipe="the one that goes with --arch; with --weights the data's fine-tuning, "
+        "or finetune, or small_images for networks that see such",
+        recipes="the recipes and end",
+        fields="mixup=0 drop_path=0.2",
+        rate_note=", not scaled further",
+    )
     add = group.add_argument
-    add(
-        "--recipe",
-        metavar="NAME",
-        help="default: the one that goes with --arch; with --weights the data's "
-        "fine-tuning, or finetune, or small_images for networks that see such",
-    )
-    add("--recipes", action="store_true", help="list the recipes and end")
-    add(
-        "--set",
-        action="append",
-        nargs="+",
-        default=[],
-        metavar="FIELD=VALUE",
-        help="any field of the recipe, such as mixup=0 drop_path=0.2",
-    )
-    add("--epochs", type=positive, metavar="N")
-    add("--batch-size", type=positive, metavar="N", help="over all devices")
-    add("--learning-rate", type=rate, metavar="X", help="the peak, not scaled further")
     add(
         "--image-size",
         type=image_size,
@@ -170,10 +205,65 @@ def _how(group):
         metavar="FILE|NAME",
         help="distil from a .keras file, a SavedModel or a keras.applications name",
     )
+
+
+def _add_study_options(group):
+    add = group.add_argument
     add(
-        "--seed",
-        type=seed,
-        default=0,
-        metavar="N",
-        help="of weights, order and augmentation (default: 0)",
+        "--scale",
+        default="full",
+        metavar="full|smoke",
+        help="smoke: smaller networks, fewer images and epochs, a rehearsal of "
+        "minutes (default: full)",
     )
+    add(
+        "--minutes",
+        type=minutes,
+        metavar="X",
+        help="end after so long, with exit code 0; the same command goes on",
+    )
+    add(
+        "--throughput",
+        action="store_true",
+        help="measure all rows' training steps in turns and train nothing; without "
+        "--data on random images",
+    )
+
+
+# Options of single runs that a study has no use for.
+_NOT_OF_A_STUDY = (
+    "arch",
+    "weights",
+    "resolution",
+    "freeze",
+    "data_dir",
+    "download",
+    "num_classes",
+    "recipe",
+    "recipes",
+    "local_kernels",
+    "teacher",
+    "rehearse",
+    "profile",
+    "publish",
+    "compare_images",
+)
+
+
+def _check_study(parser, options):
+    """Return whether a study is asked for; refuse options that do not go together."""
+
+    def _given(name):
+        return getattr(options, name) != parser.get_default(name)
+
+    if options.study is None:
+        for name in ("scale", "minutes", "throughput"):
+            if _given(name):
+                parser.error(f"--{name} goes with --study")
+        return False
+    for name in _NOT_OF_A_STUDY:
+        if _given(name):
+            parser.error(f"--{name.replace('_', '-')} does not go with --study")
+    if options.throughput and options.minutes is not None:
+        parser.error("--minutes does not go with --throughput")
+    return True

@@ -1,15 +1,64 @@
-"""The options that all training commands share."""
+"""The arguments that all training commands share."""
 
-import os
-import sys
 from pathlib import Path
+from typing import Any
 
-from kmlp.console import SAVED_MODELS, minutes, positive, step_range
+from kmlp.commands.arguments import Parser, minutes, positive, rate, seed, step_range
+from kmlp.console import SAVED_MODELS
+
+INTERRUPTED = "interrupted; the same command goes on from what is kept."
 
 
-def add_devices(group):
-    """Adds the arguments that say where a job runs."""
+def add_changes(
+    parser: Parser,
+    *,
+    recipe: str,
+    recipes: str,
+    fields: str,
+    epochs: str | None = None,
+    rate_note: str = "",
+) -> Any:
+    """Add a recipe and what differs from it.
+
+    Args:
+        parser: Parser of the command.
+        recipe: Words for the default of `--recipe`.
+        recipes: Words for what `--recipes` lists.
+        fields: Examples of `--set`.
+        epochs: Words about `--epochs`.
+        rate_note: Words after "the peak" of the learning rate.
+
+    Returns:
+        The group of the arguments, for those that a task adds.
+    """
+    group = parser.add_argument_group("how: the recipe, and what differs from it")
     add = group.add_argument
+    add("--recipe", metavar="NAME", help=f"default: {recipe}")
+    add("--recipes", action="store_true", help=f"list {recipes}")
+    add(
+        "--set",
+        action="append",
+        nargs="+",
+        default=[],
+        metavar="FIELD=VALUE",
+        help=f"any field of the recipe, such as {fields}",
+    )
+    add("--epochs", type=positive, metavar="N", help=epochs)
+    add("--batch-size", type=positive, metavar="N", help="over all devices")
+    add("--learning-rate", type=rate, metavar="X", help=f"the peak{rate_note}")
+    add(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="of weights, order and augmentation (default: 0)",
+    )
+    return group
+
+
+def add_devices(parser: Parser) -> None:
+    """Add the arguments that say where a run computes."""
+    add = parser.add_argument_group("on which devices").add_argument
     add(
         "--strategy",
         choices=("auto", "single", "mirrored", "multi_worker", "tpu"),
@@ -32,9 +81,9 @@ def add_devices(group):
     add("--steps-per-execution", type=positive, default=1, metavar="N")
 
 
-def add_run(group):
-    """Adds the arguments of every run: its place, its checkpoints, its curves."""
-    add = group.add_argument
+def add_run(parser: Parser) -> None:
+    """Add the arguments of every run: its place, its checkpoints, its curves."""
+    add = parser.add_argument_group("the run").add_argument
     add(
         "--output",
         type=Path,
@@ -84,84 +133,3 @@ def add_run(group):
         help="validation images that every exported form must agree on "
         "(default: 10000)",
     )
-
-
-def add_study(group):
-    """Adds the arguments of a study of a table of ablations."""
-    add = group.add_argument
-    add(
-        "--study",
-        metavar="PAPER/TABLE",
-        help="train all rows of a table of ablations under one recipe and seed, such "
-        "as repmlpnet/table4; list shows the tables",
-    )
-    add(
-        "--scale",
-        default="full",
-        metavar="full|smoke",
-        help="smoke: smaller networks, fewer images and epochs, a rehearsal of "
-        "minutes (default: full)",
-    )
-    add(
-        "--minutes",
-        type=minutes,
-        metavar="X",
-        help="end after so long, with exit code 0; the same command goes on",
-    )
-    add(
-        "--throughput",
-        action="store_true",
-        help="measure all rows' training steps in turns and train nothing; without "
-        "--data on random images",
-    )
-
-
-# Options of single runs that a study has no use for.
-_NOT_OF_A_STUDY = (
-    "arch",
-    "weights",
-    "resolution",
-    "freeze",
-    "data_dir",
-    "download",
-    "num_classes",
-    "recipe",
-    "recipes",
-    "local_kernels",
-    "teacher",
-    "rehearse",
-    "profile",
-    "publish",
-    "compare_images",
-)
-
-
-def check_study(parser, options):
-    """Whether a study is asked for, whose options go together.
-
-    Leaves the process with a line where they do not.
-    """
-
-    def given(name):
-        return getattr(options, name) != parser.get_default(name)
-
-    if options.study is None:
-        for name in ("scale", "minutes", "throughput"):
-            if given(name):
-                parser.error(f"--{name} goes with --study")
-        return False
-    for name in _NOT_OF_A_STUDY:
-        if given(name):
-            parser.error(f"--{name.replace('_', '-')} does not go with --study")
-    if options.throughput and options.minutes is not None:
-        parser.error("--minutes does not go with --throughput")
-    return True
-
-
-def leave(code):
-    """Ends the process; of several, one that failed does not wait for the others."""
-    if code and os.environ.get("TF_CONFIG"):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)

@@ -29,8 +29,8 @@ def test_the_backends_that_are_there(tmp_path):
     program = (
         "import sys\n"
         "sys.modules['tensorflow'] = None\n"
-        "from kmlp.commands import main\n"
-        "sys.exit(main.main(sys.argv[1:]))\n"
+        "from kmlp.commands.main import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
     )
     environment = dict(os.environ, KERAS_HOME=str(tmp_path))
     environment.pop("KERAS_BACKEND", None)

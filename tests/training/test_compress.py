@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
     reason="needs tensorflow-model-optimization",
 )
 
-SCRIPT = Path(compress.__file__)
+SCRIPT = Path(__file__).parents[2] / "training" / "compress.py"
 SIZE = 16
 FAST = ("--data", "digits", "--images", "90", "--calibration-images", "40")
 LEARNS = ("--learning-rate", "0.01", "--epochs", "2")

@@ -23,7 +23,7 @@ from kmlp.data.labelled import class_numbers, read_labels
 from kmlp.errors import KmlpError
 from kmlp.weights.grid_resizing import RESOLUTIONS
 
-SCRIPT = Path(evaluate.__file__)
+SCRIPT = Path(__file__).parents[2] / "training" / "evaluate.py"
 SIZE, CLASSES, APART = 8, 12, 20
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 FLAGS = ("--mean", "0.5,0.4,0.3", "--std", "0.2,0.25,0.5")

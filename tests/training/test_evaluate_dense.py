@@ -10,7 +10,8 @@ import pytest
 from dense_models import dense_model, known
 
 import kmlp
-from kmlp.commands import evaluate, evaluate_dense
+from kmlp.commands import evaluate
+from kmlp.commands.evaluate import DENSE_SCRIPT as evaluate_dense
 from kmlp.data.dense import geometry, open_dense
 from kmlp.data.dense.preparation import alone
 from kmlp.errors import InputError

@@ -349,7 +349,7 @@ def test_a_wheel_has_the_names(tmp_path):
     copy = tmp_path / "source"
     copy.mkdir()
     # Built elsewhere, since setuptools leaves its work beside what it builds.
-    for name in ("kmlp", "setup.cfg", "pyproject.toml", "README.md"):
+    for name in ("kmlp", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         (copy / name).symlink_to(ROOT / name)
     subprocess.run(
         [sys.executable, "-c", build, tmp_path],
@@ -361,4 +361,16 @@ def test_a_wheel_has_the_names(tmp_path):
     classes = "kmlp/weights/catalogue/classes"
     with zipfile.ZipFile(wheel) as archive:
         assert len(archive.read(f"{classes}/imagenet1k.txt").splitlines()) == 1000
-        assert f"{classes}/cifar10.txt" in archive.namelist()
+        names = archive.namelist()
+        assert f"{classes}/cifar10.txt" in names
+        # Whatever lies beside the code is installed, and the trainer is code.
+        files = [p for p in (ROOT / "kmlp").rglob("*") if p.is_file()]
+        wanted = {p.relative_to(ROOT).as_posix() for p in files if p.suffix != ".pyc"}
+        assert wanted <= set(names)
+        assert {"kmlp/training/job.py", "kmlp/recipes/recipe.py"} <= wanted
+        assert {"kmlp/py.typed", "kmlp/__init__.pyi"} <= wanted
+        (licence,) = (name for name in names if name.endswith("/LICENSE"))
+        assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
+        (entries,) = (name for name in names if name.endswith("/entry_points.txt"))
+        assert b"kmlp = kmlp.commands.main:enter" in archive.read(entries)
+        assert not any(name.startswith(("training/", "tests/")) for name in names)

@@ -1,11 +1,9 @@
-"""`kmlp plot features`: what the stages of networks make of images."""
-
-import argparse
+"""`kmlp plot features`: draw what the stages of networks make of images."""
 
 import numpy as np
 
-from kmlp.commands.plot.output import add_output, check_output, write
-from kmlp.commands.plot.plotted_networks import labels_of
+from kmlp.commands.arguments import Parser, indices, positive
+from kmlp.commands.plot.plotted import add_output, check_output, labels_of, write
 from kmlp.commands.plot.shown_images import (
     Viewer,
     add_pictures,
@@ -16,24 +14,22 @@ from kmlp.commands.plot.shown_images import (
     given,
     look,
 )
-from kmlp.console import import_quietly, positive, progress_bar
+from kmlp.console import import_quietly, progress_bar
 from kmlp.errors import InputError, RunError
 
 CHANNELS = 2
 
 
-def add(kinds):
-    """Adds the subparser."""
-    command = kinds.add_parser(
-        "features",
-        help="feature maps of each stage",
-        description="Draws, for each image and network, maps of each stage: by "
+def add_features(parser: Parser) -> None:
+    """Add the arguments of `kmlp plot features` and the job."""
+    parser.description = (
+        "Draws, for each image and network, maps of each stage: by "
         "default of the channels that vary most from place to place. Networks of one "
         "resolution are shown at four depths. As in ConvMLP's Fig. 4, which has "
-        "--image-size 1024.",
+        "--image-size 1024."
     )
-    preparation = add_pictures(command)
-    add = command.add_argument
+    preparation = add_pictures(parser)
+    add = parser.add_argument
     add(
         "--channels",
         type=positive,
@@ -42,7 +38,7 @@ def add(kinds):
     )
     add(
         "--channel",
-        type=_numbers,
+        type=indices,
         metavar="N,…",
         help="these of each stage, from 0, instead of the most varied",
     )
@@ -52,21 +48,11 @@ def add(kinds):
         metavar="NAME,…",
         help="levels of the pyramid or layers, instead of the stages",
     )
-    add_output(command, "features")
-    command.set_defaults(job=run, preparation=preparation)
+    add_output(parser, "features")
+    parser.set_defaults(job=_features, preparation=preparation)
 
 
-def _numbers(text):
-    parts = text.split(",")
-    if not all(part.isdecimal() for part in parts):
-        raise argparse.ArgumentTypeError(
-            f"must be channels' numbers with commas between them, not {text!r}"
-        )
-    return tuple(dict.fromkeys(map(int, parts)))
-
-
-def run(options):
-    """Draws the maps; an image that cannot be read ends with code 1."""
+def _features(options):
     check_output(options)
     if None not in (options.channels, options.channel):
         raise InputError(
@@ -76,7 +62,7 @@ def run(options):
         )
     preparations = given(options)
     import_quietly()
-    from kmlp import plots
+    from kmlp.plots.feature_sheet import features
     from kmlp.predicting.image_files import images_of
 
     images = images_of(options.images)
@@ -88,7 +74,7 @@ def run(options):
             shown.append(_shown(viewer, pixels, options))
             bar.update()
     known = [name for viewer in viewers for name in viewer.class_names or ()]
-    write(plots.features(shown, names=captions(readable, known)), options)
+    write(features(shown, names=captions(readable, known)), options)
     finish(images, readable)
 
 

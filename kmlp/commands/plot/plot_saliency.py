@@ -1,11 +1,11 @@
-"""`kmlp plot saliency`: which pixels a class hangs on."""
+"""`kmlp plot saliency`: draw which pixels a class hangs on."""
 
 import argparse
 
 import numpy as np
 
-from kmlp.commands.plot.output import add_output, check_output, write
-from kmlp.commands.plot.plotted_networks import labels_of
+from kmlp.commands.arguments import Parser, positive, rate, seed
+from kmlp.commands.plot.plotted import add_output, check_output, labels_of, write
 from kmlp.commands.plot.shown_images import (
     Viewer,
     add_pictures,
@@ -16,7 +16,7 @@ from kmlp.commands.plot.shown_images import (
     given,
     look,
 )
-from kmlp.console import import_quietly, positive, progress_bar, rate, seed
+from kmlp.console import import_quietly, progress_bar
 from kmlp.errors import InputError, RunError
 
 METHODS = {
@@ -36,17 +36,15 @@ GOES_WITH = {
 }
 
 
-def add(kinds):
-    """Adds the subparser."""
-    command = kinds.add_parser(
-        "saliency",
-        help="which pixels of images a class hangs on",
-        description="Draws, for each image, where networks look: a column for each "
+def add_saliency(parser: Parser) -> None:
+    """Add the arguments of `kmlp plot saliency` and the job."""
+    parser.description = (
+        "Draws, for each image, where networks look: a column for each "
         "network and method. Logits are differentiated, no softmax. As in ConvMLP's "
-        "Fig. 5.",
+        "Fig. 5."
     )
-    preparation = add_pictures(command)
-    add = command.add_argument
+    preparation = add_pictures(parser)
+    add = parser.add_argument
     add(
         "--method",
         type=_methods,
@@ -62,8 +60,8 @@ def add(kinds):
         help="the class to explain (default: each network's own choice)",
     )
     add("--alone", action="store_true", help="maps without the picture below")
-    add_output(command, "saliency")
-    group = command.add_argument_group("methods")
+    add_output(parser, "saliency")
+    group = parser.add_argument_group("methods")
     add = group.add_argument
     add("--samples", type=positive, metavar="N", help="of SmoothGrad (25)")
     add("--noise", type=rate, metavar="X", help="of SmoothGrad, for the range (0.15)")
@@ -82,7 +80,7 @@ def add(kinds):
         "colour (black)",
     )
     add("--layer", metavar="NAME", help="of Grad-CAM, such as P4 (the last map)")
-    command.set_defaults(job=run, preparation=preparation)
+    parser.set_defaults(job=_saliency, preparation=preparation)
 
 
 def _methods(text):
@@ -94,8 +92,7 @@ def _methods(text):
     return names
 
 
-def run(options):
-    """Draws the maps; an image that cannot be read ends with code 1."""
+def _saliency(options):
     check_output(options)
     methods = list(dict.fromkeys(options.method or ["gradient"]))
     for name, method in GOES_WITH.items():
@@ -106,7 +103,7 @@ def run(options):
             )
     preparations = given(options)
     import_quietly()
-    from kmlp import plots
+    from kmlp.plots.saliency_sheet import saliency
     from kmlp.predicting.image_files import images_of
 
     images = images_of(options.images)
@@ -124,9 +121,7 @@ def run(options):
                 columns.append(_column(viewer, pixels, method, found))
                 bar.update()
     known = [name for viewer in viewers for name in viewer.class_names]
-    figure = plots.saliency(
-        columns, names=captions(readable, known), alone=options.alone
-    )
+    figure = saliency(columns, names=captions(readable, known), alone=options.alone)
     write(figure, options)
     finish(images, readable)
 

@@ -1,14 +1,23 @@
-"""Pictures, and networks that look at them: what saliency and features share."""
+"""Show images to networks: what saliency and features share."""
 
+import argparse
 import dataclasses
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kmlp.commands.plot.plotted_networks import add_networks, check_trained
-from kmlp.console import RESOLUTIONS, add_preparation, positive
+from kmlp.commands.arguments import (
+    RESOLUTIONS,
+    Parser,
+    add_preparation,
+    add_resolution,
+    positive,
+)
+from kmlp.commands.plot.plotted import add_networks, check_trained
 from kmlp.errors import InputError, KmlpError, RunError
 
 # With which ImageNet's files begin.
@@ -20,50 +29,49 @@ class Viewer:
     """A network with the preparation of its images.
 
     Attributes:
-        label: what stands beside it.
-        weights: as `--weights` named it.
-        source: its Keras model, or a SavedModel as a function of a tensor.
-        prepared: complete `kmlp.preprocessing.Preprocessing`.
-        scores: function of logits to scores; `None` where they are not asked for.
-        class_names: in the order of the outputs, or `None`.
+        label: Name that stands beside it.
+        weights: Weights as `--weights` named them.
+        source: Keras model, or a SavedModel as a function of a tensor.
+        prepared: Complete `Preprocessing`.
+        scores: Function of logits to scores; `None` where they are not asked for.
+        class_names: Names in the order of the outputs, or `None`.
     """
 
     label: str
     weights: str
-    source: object
-    prepared: object
-    scores: object = None
+    source: Any
+    prepared: Any
+    scores: Any = None
     class_names: tuple | None = None
 
-    def picture(self, pixels):
-        """Inputs as colours in 0…1, as they were before they were normalised."""
+    def picture(self, pixels: np.ndarray) -> np.ndarray:
+        """Return inputs as colours in 0…1, as they were before they were normalised."""
         colours = np.asarray(pixels) * self.prepared.std + self.prepared.mean
         return np.clip(colours, 0, 1)
 
 
-def add_pictures(command):
-    """Adds images, networks and how the ones become the others' input."""
-    command.add_argument(
+def add_pictures(parser: Parser) -> tuple[str, ...]:
+    """Add images, networks, and how the ones become the others' input.
+
+    Returns:
+        The names of the values of the preparation.
+    """
+    parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="files, folders or 'patterns/*.jpg'"
     )
-    add_networks(command)
-    add = command.add_argument
-    add("--batch-size", type=positive, metavar="N", help="images at once")
-    add(
-        "--resolution",
-        choices=RESOLUTIONS,
-        default=RESOLUTIONS[0],
-        help="what becomes of spatial kernels at another --image-size "
-        f"(default: {RESOLUTIONS[0]})",
+    add_networks(parser)
+    parser.add_argument(
+        "--batch-size", type=positive, metavar="N", help="images at once"
     )
-    return add_preparation(command, several=True)
+    add_resolution(parser, default=RESOLUTIONS[0])
+    return add_preparation(parser, several=True)
 
 
-def given(options):
-    """For each network `{name: value}` of the preparation that was asked for.
+def given(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return for each network the preparation that was asked for, by name.
 
     Raises:
-        InputError: neither one size for all networks nor one each.
+        InputError: If there is neither one size for all networks nor one each.
     """
     count = len(options.weights)
     sizes = options.image_size or (None,)
@@ -78,12 +86,15 @@ def given(options):
     return [{k: v for k, v in one.items() if v is not None} for one in found]
 
 
-def check_weights(weights, shown):
-    """Raises `InputError` for weights that nothing can be seen of.
+def check_weights(weights: str, shown: str) -> None:
+    """Refuse weights of which nothing can be seen.
 
     Args:
-        weights: what was named.
-        shown: what is drawn of classifiers.
+        weights: Weights as they were named.
+        shown: Subject and verb of what is drawn of classifiers.
+
+    Raises:
+        InputError: If they are of another kind of network, or closed.
     """
     from kmlp.artifacts.locating import TFLITE, locate
     from kmlp.predicting.dense_network import task_of
@@ -108,8 +119,8 @@ def check_weights(weights, shown):
         )
 
 
-def checkpoint_of(weights):
-    """The `.keras` file beside a run's SavedModel, else what was named."""
+def checkpoint_of(weights: str) -> str:
+    """Return the `.keras` file beside a run's SavedModel, else what was named."""
     from kmlp.artifacts.locating import CHECKPOINT, newest
 
     path = Path(weights).expanduser()
@@ -118,18 +129,20 @@ def checkpoint_of(weights):
     return str(weights)
 
 
-def look(viewers, images):
-    """Reads and prepares images for every network.
+def look(
+    viewers: Sequence[Viewer], images: Sequence[str]
+) -> tuple[list[str], list[np.ndarray]]:
+    """Read and prepare images for every network.
 
     Args:
-        viewers: list of `Viewer`.
-        images: paths.
+        viewers: Networks.
+        images: Paths.
 
     Returns:
         The paths that can be read, and for each network `(N, S, S, 3)` float32.
 
     Raises:
-        InputError: none can be read.
+        RunError: If none can be read.
     """
     from kmlp.data.reading import named
     from kmlp.predicting.classifying import preparation
@@ -155,11 +168,11 @@ def look(viewers, images):
     return readable, [np.stack(parts) for parts in found]
 
 
-def finish(images, readable):
-    """Ends with code 1 where images could not be read.
+def finish(images: Sequence[str], readable: Sequence[str]) -> None:
+    """Say at the end that images could not be read.
 
     Raises:
-        InputError: there were some.
+        RunError: If there were some.
     """
     if len(readable) < len(images):
         lost = [path for path in images if path not in readable]
@@ -169,12 +182,12 @@ def finish(images, readable):
         )
 
 
-def captions(images, class_names):
-    """What stands below each picture: its class where its folder names one.
+def captions(images: Sequence[str], class_names: Sequence[str]) -> list[str]:
+    """Return what stands below each picture: its class where its folder names one.
 
     Args:
-        images: paths.
-        class_names: of any network.
+        images: Paths.
+        class_names: Names of any network's classes.
     """
     known = set(class_names)
     paths = [Path(path) for path in images]

@@ -1,0 +1,36 @@
+"""Every public name with its type, for type checkers and editors."""
+
+from kmlp import algebra as algebra
+from kmlp import analysis as analysis
+from kmlp import callbacks as callbacks
+from kmlp import compression as compression
+from kmlp import detection as detection
+from kmlp import errors as errors
+from kmlp import export as export
+from kmlp import layers as layers
+from kmlp import merging as merging
+from kmlp import models as models
+from kmlp import plots as plots
+from kmlp import preprocessing as preprocessing
+from kmlp import pretrained as pretrained
+from kmlp import recipes as recipes
+from kmlp import segmentation as segmentation
+from kmlp import serving as serving
+from kmlp import weights as weights
+from kmlp.analysis.complexity import profile as profile
+from kmlp.merging import merge as merge
+from kmlp.models.ablations import list_ablations as list_ablations
+from kmlp.models.convmlp import ConvMLP as ConvMLP
+from kmlp.models.focal import FocalTransformer as FocalTransformer
+from kmlp.models.hybrid import MSMLPHybrid as MSMLPHybrid
+from kmlp.models.msmlp import MSMLP as MSMLP
+from kmlp.models.registry import list_models as list_models
+from kmlp.models.repmlpnet import RepMLPNet as RepMLPNet
+from kmlp.models.resmlp import ResMLP as ResMLP
+from kmlp.models.smlpnet import SMLPNet as SMLPNet
+from kmlp.models.swin import SwinTransformer as SwinTransformer
+from kmlp.pretrained import create_model as create_model
+from kmlp.version import __version__ as __version__
+from kmlp.weights import load_published as load_published
+from kmlp.weights import resize as resize
+from kmlp.weights.catalogue import list_weights as list_weights

@@ -1,0 +1,197 @@
+"""`kmlp plot costs`, `benchmark` and `run`: charts of figures."""
+
+from pathlib import Path
+
+from kmlp.commands.arguments import Parser
+from kmlp.commands.benchmark import WORK
+from kmlp.commands.listing import count
+from kmlp.commands.plot.plotted import add_output, check_output, write
+from kmlp.console import import_quietly
+from kmlp.errors import InputError
+
+COSTS = ("parameters", "macs", "activations")
+REACHED = ("top1", "per_gmac", "per_mparam")
+SPEED_AGAINST = ("parameters", "macs", "top1", "memory")
+TIME = ("epoch", "step", "minutes")
+IMAGENET = "ImageNet-1k"
+
+
+def add_costs(parser: Parser) -> None:
+    """Add the arguments of `kmlp plot costs` and the job."""
+    parser.description = (
+        "Draws the papers' top-1 against parameters, multiply-adds or "
+        "activations as they are counted here, a series for each family."
+    )
+    add = parser.add_argument
+    add(
+        "patterns",
+        nargs="*",
+        metavar="PATTERN",
+        help="such as 'convmlp_*', or 'convmlp/table2/*' of ablations; default: all "
+        f"architectures with a top-1 on {IMAGENET}, none where --run is given",
+    )
+    add(
+        "--run",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="of finished runs, drawn too",
+    )
+    add("--x", choices=COSTS, default=COSTS[0], help=f"default: {COSTS[0]}")
+    add(
+        "--y",
+        choices=REACHED,
+        default=REACHED[0],
+        help="top-1, or divided by multiply-adds or parameters "
+        f"(default: {REACHED[0]})",
+    )
+    add_output(parser, "costs")
+    parser.set_defaults(job=_costs)
+
+
+def _costs(options):
+    check_output(options)
+    import_quietly()
+    from kmlp.artifacts.reached import read_cost
+    from kmlp.plots.cost_chart import costs
+
+    names = _networks(options)
+    runs = [read_cost(folder, options.x == "activations") for folder in options.run]
+    rows = count(names)
+    without = [row.name for row in rows if row.top1 is None]
+    write(costs(rows, runs=runs, x=options.x, y=options.y), options)
+    if without:
+        print(f"left out, as the papers print no top-1: {', '.join(without)}")
+
+
+def _networks(options):
+    """The networks that patterns name, each once."""
+    from kmlp.models.ablations import list_ablations
+    from kmlp.models.registry import list_models
+    from kmlp.models.reported import reported
+
+    if not options.patterns:
+        everything = [] if options.run else list_models()
+        return [name for name in everything if reported(name).data == IMAGENET]
+    found = {}
+    for pattern in options.patterns:
+        names = list_ablations(pattern) if "/" in pattern else list_models(pattern)
+        if not names:
+            raise InputError(
+                "No architecture or ablation has such a name; `kmlp list` and `kmlp "
+                f"list --ablations '*'` show all. Received: {pattern!r}"
+            )
+        found |= dict.fromkeys(names)
+    return list(found)
+
+
+def add_benchmark(parser: Parser) -> None:
+    """Add the arguments of `kmlp plot benchmark` and the job."""
+    parser.description = (
+        "Draws what `kmlp benchmark … --json FILE` wrote. Of --backends: "
+        "images per second against what the networks cost or reach, a series for each "
+        "backend. Of --forms: images per second of each form."
+    )
+    add = parser.add_argument
+    add("files", nargs="+", type=Path, metavar="FILE", help="of kmlp benchmark --json")
+    add(
+        "--x",
+        choices=SPEED_AGAINST,
+        help="what throughput is drawn against; top1 is the papers' "
+        "(default: parameters)",
+    )
+    add("--work", choices=WORK, help="default: what was measured")
+    add_output(parser, "benchmark")
+    parser.set_defaults(job=_benchmark)
+
+
+def _benchmark(options):
+    check_output(options)
+    from kmlp.benchmarking.findings import Findings, read
+
+    results = [read(path) for path in options.files]
+    kinds = {isinstance(result, Findings) for result in results}
+    if len(kinds) > 1:
+        raise InputError(
+            "One plot is of backends or of forms: pass files of one kind. Received: "
+            + ", ".join(map(repr, map(str, options.files)))
+        )
+    draw = _backends if kinds == {True} else _forms
+    write(draw(results, options), options)
+
+
+def _backends(results, options):
+    from kmlp.plots.backend_speed import position, throughput
+
+    x = options.x or "parameters"
+    figure = throughput(results, x=x, work=options.work)
+    speeds = [speed for found in results for speed in found.speeds]
+    left = [s.network for s in speeds if position(s, x) is None]
+    for name in dict.fromkeys(left):
+        print(f"left out  {name}: without {x}")
+    return figure
+
+
+def _forms(results, options):
+    from kmlp.plots.backend_speed import form_speeds
+
+    for flag, value in (("--x", options.x), ("--work", options.work)):
+        if value is not None:
+            raise InputError(
+                f"{flag} goes with files of `kmlp benchmark --backends`. "
+                f"Received: {str(options.files[0])!r}, a benchmark of forms"
+            )
+    return form_speeds([found for result in results for found in result])
+
+
+def add_run(parser: Parser) -> None:
+    """Add the arguments of `kmlp plot run` and the job."""
+    parser.description = (
+        "Draws the loss, what runs are judged by and the learning rate of "
+        "finished and unfinished runs, and of a study's rows, over one another."
+    )
+    add = parser.add_argument
+    add(
+        "folders",
+        nargs="+",
+        type=Path,
+        metavar="FOLDER",
+        help="of a run, of its versions, or of a study; or a history.csv",
+    )
+    add(
+        "--columns",
+        nargs="+",
+        metavar="NAME",
+        help="of history.csv, a panel each, such as val_top5 class_loss",
+    )
+    add("--x", choices=TIME, default="epoch", help="default: epoch")
+    add_output(parser, "curves")
+    parser.set_defaults(job=_run)
+
+
+def _run(options):
+    from kmlp.artifacts.run_curves import read_runs
+    from kmlp.plots.training_curves import curves
+
+    check_output(options)
+    runs = read_runs(options.folders)
+    figure = curves(runs, columns=options.columns, x=options.x)
+    width = max(len(run.label) for run in runs)
+    for run in runs:
+        print(f"{run.label:<{width}}  {_in_words(run)}")
+    write(figure, options)
+
+
+def _in_words(run):
+    """How far a run is, and its best."""
+    said = f"{int(run.epochs['epoch'][-1])} epochs"
+    if run.score is not None:
+        values = run.epochs[run.score]
+        best = int(values.argmax())
+        said += (
+            f", {run.score.removeprefix('val_')} {values[-1]:.2%}, best "
+            f"{values[best]:.2%} in epoch {int(run.epochs['epoch'][best])}"
+        )
+    return said
