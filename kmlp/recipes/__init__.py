@@ -9,6 +9,7 @@ from kmlp.recipes.choosing import (
     recipe_for,
     table,
 )
+from kmlp.recipes.classification_recipe import ClassificationRecipe
 from kmlp.recipes.dense_choosing import dense_recipe_for, dense_recipes
 from kmlp.recipes.dense_recipe import DenseRecipe
 from kmlp.recipes.dense_reported import REPORTED, Reported
@@ -29,6 +30,7 @@ __all__ = [
     "LARGEST_SMALL",
     "REPORTED",
     "SMALL",
+    "ClassificationRecipe",
     "DenseRecipe",
     "Recipe",
     "Reported",

@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from kmlp.errors import InputError
-from kmlp.recipes.wording import scaled_rates
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -99,7 +98,7 @@ def make_schedule(recipe, steps_per_epoch, global_batch=None):
         steps_per_epoch: updates in an epoch.
         global_batch: images per update over all replicas; `None`: the recipe's.
     """
-    peak, warmup_rate, final_rate = scaled_rates(recipe, global_batch)
+    peak, warmup_rate, final_rate = recipe.scaled_rates(global_batch)
     return WarmupCosine(
         peak,
         epochs=recipe.epochs,
