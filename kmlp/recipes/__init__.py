@@ -15,6 +15,7 @@ from kmlp.recipes.dense_recipe import DenseRecipe
 from kmlp.recipes.dense_reported import REPORTED, Reported
 from kmlp.recipes.dense_table import dense_table
 from kmlp.recipes.fields import override
+from kmlp.recipes.fit import FitRecipe, get
 from kmlp.recipes.recipe import Recipe
 from kmlp.recipes.wording import (
     describe,
@@ -32,6 +33,7 @@ __all__ = [
     "SMALL",
     "ClassificationRecipe",
     "DenseRecipe",
+    "FitRecipe",
     "Recipe",
     "Reported",
     "data_for",
@@ -40,6 +42,7 @@ __all__ = [
     "dense_table",
     "describe",
     "from_json",
+    "get",
     "list_recipes",
     "override",
     "recipe_for",

@@ -7,6 +7,7 @@ Where a paper and its published configuration differ, the paper counts and the r
 import dataclasses
 import difflib
 import re
+from collections.abc import Collection
 
 from kmlp.errors import InputError
 from kmlp.recipes import imagenet, transfer
@@ -79,10 +80,7 @@ def recipe_for(
         if embedded or small_images:
             locality = base.endswith("_cifar") and not embedded
             name = "cifar100_locality" if locality else SMALL
-    if name not in CATALOGUE:
-        near = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.4)
-        known = " or ".join(near) if near else f"one of {', '.join(CATALOGUE)}"
-        raise InputError(f"Unknown recipe: choose {known}. Received: {name!r}")
+    check_known(name)
     recipe = CATALOGUE[name].of(base)
     if row is None or not implied or name == SMALL or pretrained:
         return recipe
@@ -92,6 +90,16 @@ def recipe_for(
         top1={} if row.top1 is None else {arch: row.top1},
         **row.recipe,
     )
+
+
+def check_known(
+    name: str, known: Collection[str] = CATALOGUE, kind: str = "recipe"
+) -> None:
+    """Raise an `InputError` that names the nearest where `name` is not in `known`."""
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
+        choose = " or ".join(near) if near else f"one of {', '.join(known)}"
+        raise InputError(f"Unknown {kind}: choose {choose}. Received: {name!r}")
 
 
 def data_for(name):

@@ -5,9 +5,9 @@ taken, which it names as its own; a recipe's `notes` say so.
 """
 
 import dataclasses
-import difflib
 
 from kmlp.errors import InputError
+from kmlp.recipes.choosing import check_known
 from kmlp.recipes.dense_recipe import HEADS, DenseRecipe
 
 ADE20K, CITYSCAPES, COCO, SCENES = "ade20k:DIR", "cityscapes:DIR", "coco:DIR", "scenes"
@@ -282,12 +282,7 @@ def dense_recipe_for(arch, task, *, name=None, head=None, data=None):
                 f"{' or '.join(others or known)}. Received: --arch {arch} --data {data}"
             )
         name = fits[0].name
-    if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
-        choose = " or ".join(near) if near else f"one of {', '.join(known)}"
-        raise InputError(
-            f"Unknown recipe of {task}: choose {choose}. Received: {name!r}"
-        )
+    check_known(name, known, f"recipe of {task}")
     recipe = known[name]
     if head not in (None, recipe.head):
         # Arguments belong to the recipe's own head.

@@ -51,9 +51,9 @@ class DenseRecipe(Recipe):
 
         image_size: Height and width of the canvas that a detector sees, which makes
             pictures smaller that do not fit, or of a segmenter's crops.
-        short_sides, long_side: Sides in detection: the short side is drawn from this
-            range, at test it is the upper end, as far as the long side allows; the aspect is
-            kept. `None`: as the canvas allows.
+        short_sides, long_side: Sides in detection: the short side is drawn from
+            this range, at test it is the upper end, as far as the long side allows; the
+            aspect is kept. `None`: as the canvas allows.
         resize_to: Size in segmentation: long and short side to which the picture
             is fitted, times a factor drawn from `scale_range`; `None`: its own.
         scale_range: Factors, low and high.

@@ -83,7 +83,7 @@ def override(recipe: R, settings: Iterable[str]) -> R:
         if not equals:
             raise InputError(f"A field is set by FIELD=VALUE. Received: {setting}")
         field, dot, entry = field.partition(".")
-        _check_settable(recipe, field, setting)
+        check_settable(recipe, field, setting)
         if dot and hints[field] is dict:
             entries = changes.setdefault(field, dict(getattr(recipe, field)))
             entries[entry] = _literal(text)
@@ -129,7 +129,8 @@ def _literal(text):
     return tuple(value) if isinstance(value, list) else value
 
 
-def _check_settable(recipe, field, setting):
+def check_settable(recipe: Any, field: str, setting: str) -> None:
+    """Raise an `InputError` unless a setting may change the field."""
     if field in recipe.DESCRIPTIVE:
         raise InputError(
             f"{field} describes the recipe and is not set. Received: {setting}"

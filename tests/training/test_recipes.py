@@ -468,7 +468,7 @@ def test_description_shows_everything_and_what_was_changed():
     shown = " ".join(ClassificationRecipe.GROUPS.values()).split()
     hidden = {*ClassificationRecipe.DESCRIPTIVE, "images_shown", "model"}
     assert sorted(shown) == sorted(
-        field.name for field in dataclasses.fields(Recipe) if field.name not in hidden
+        field.name for field in dataclasses.fields(base) if field.name not in hidden
     )
     text = describe(base)
     for field in shown:

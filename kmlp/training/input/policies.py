@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kmlp.errors import InputError
 from kmlp.training.input import policy_choices
+from kmlp.training.input.affine import affine
 from kmlp.training.input.compilation import compiled
 from kmlp.training.input.policy_choices import Layer
 
@@ -101,16 +102,16 @@ class Policy:
         )[1]
 
     def _applied(self, image, layer):
-        def affine():
+        def moved():
             height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
             matrices = [make(layer, height, width) for make in self.geometric.values()]
             matrix = tf.gather(matrices, layer.operation - len(self.values))
-            return affine.affine(image, matrix, self.fill, layer.cubic)
+            return affine(image, matrix, self.fill, layer.cubic)
 
         def valued(operation):
             return lambda: operation(image, layer)
 
-        branches = [lambda: image, *map(valued, self.values.values()), affine]
+        branches = [lambda: image, *map(valued, self.values.values()), moved]
         return tf.switch_case(
             tf.minimum(layer.operation + 1, len(branches) - 1), branches
         )
