@@ -238,8 +238,8 @@ CATALOGUE = {recipe.name: recipe for recipe in _RECIPES}
 IMPLIED = {"detection": "scenes_detection", "segmentation": "scenes_segmentation"}
 
 
-def dense_recipes(task=None):
-    """The recipes by name, in the catalogue's order.
+def dense_recipes(task: str | None = None) -> dict[str, DenseRecipe]:
+    """Return the recipes by name, in the catalogue's order.
 
     Args:
         task: `"detection"` or `"segmentation"`; `None`: of both.
@@ -247,8 +247,15 @@ def dense_recipes(task=None):
     return {n: r for n, r in CATALOGUE.items() if task in (None, r.task)}
 
 
-def dense_recipe_for(arch, task, *, name=None, head=None, data=None):
-    """The recipe of an architecture, by name or implied.
+def dense_recipe_for(
+    arch: str,
+    task: str,
+    *,
+    name: str | None = None,
+    head: str | None = None,
+    data: str | None = None,
+) -> DenseRecipe:
+    """Return the recipe of an architecture, by name or implied.
 
     Args:
         arch: of the backbone, such as `"convmlp_s"`.
