@@ -104,7 +104,7 @@ def check_known(
 
 
 def data_for(name: str | None) -> str | None:
-    """Return the data that a fine-tuning recipe is for; `None`: any, or another recipe's.
+    """Return the data that a fine-tuning recipe is for; `None`: any data.
 
     Raises:
         InputError: they have to be named.

@@ -95,7 +95,7 @@ class FitRecipe:
         if self.averages:
             options |= {"use_ema": True, "ema_momentum": self.ema}
         return make_optimizer(
-            resolved, model, make_schedule(resolved, steps), **options
+            resolved, model, make_schedule(resolved, int(steps)), **options
         )
 
     def loss(self) -> "keras.Loss":
