@@ -9,11 +9,13 @@ from kmlp.recipes.choosing import (
     recipe_for,
     table,
 )
+from kmlp.recipes.classification_recipe import ClassificationRecipe
 from kmlp.recipes.dense_choosing import dense_recipe_for, dense_recipes
 from kmlp.recipes.dense_recipe import DenseRecipe
 from kmlp.recipes.dense_reported import REPORTED, Reported
 from kmlp.recipes.dense_table import dense_table
 from kmlp.recipes.fields import override
+from kmlp.recipes.fit import FitRecipe, get
 from kmlp.recipes.recipe import Recipe
 from kmlp.recipes.wording import (
     describe,
@@ -29,7 +31,9 @@ __all__ = [
     "LARGEST_SMALL",
     "REPORTED",
     "SMALL",
+    "ClassificationRecipe",
     "DenseRecipe",
+    "FitRecipe",
     "Recipe",
     "Reported",
     "data_for",
@@ -38,6 +42,7 @@ __all__ = [
     "dense_table",
     "describe",
     "from_json",
+    "get",
     "list_recipes",
     "override",
     "recipe_for",

@@ -1,4 +1,4 @@
-"""The recipes by name, and which of them an architecture implies.
+"""Choose a recipe by name, and which of them an architecture implies.
 
 Where a paper and its published configuration differ, the paper counts and the recipe's
 `notes` say the other value.
@@ -7,9 +7,11 @@ Where a paper and its published configuration differ, the paper counts and the r
 import dataclasses
 import difflib
 import re
+from collections.abc import Collection
 
 from kmlp.errors import InputError
 from kmlp.recipes import imagenet, transfer
+from kmlp.recipes.classification_recipe import ClassificationRecipe
 
 # Images up to this size, and the embedded digits, have recipes of their own.
 LARGEST_SMALL = 64
@@ -37,15 +39,15 @@ IMPLIED_BY_NAME = {"mlp_mixer_b16": IMPLIED["RepMLPNet"]}
 
 
 def recipe_for(
-    arch,
+    arch: str,
     *,
-    name=None,
-    small_images=False,
-    embedded=False,
-    pretrained=False,
-    data=None,
-):
-    """The recipe of an architecture, by name or implied.
+    name: str | None = None,
+    small_images: bool = False,
+    embedded: bool = False,
+    pretrained: bool = False,
+    data: str | None = None,
+) -> ClassificationRecipe:
+    """Return the recipe of an architecture, by name or implied.
 
     Args:
         arch: of `kmlp.list_models()` or `kmlp.list_ablations()`; the recipe of an
@@ -79,10 +81,7 @@ def recipe_for(
         if embedded or small_images:
             locality = base.endswith("_cifar") and not embedded
             name = "cifar100_locality" if locality else SMALL
-    if name not in CATALOGUE:
-        near = difflib.get_close_matches(name.lower(), CATALOGUE, n=3, cutoff=0.4)
-        known = " or ".join(near) if near else f"one of {', '.join(CATALOGUE)}"
-        raise InputError(f"Unknown recipe: choose {known}. Received: {name!r}")
+    check_known(name)
     recipe = CATALOGUE[name].of(base)
     if row is None or not implied or name == SMALL or pretrained:
         return recipe
@@ -94,8 +93,18 @@ def recipe_for(
     )
 
 
-def data_for(name):
-    """The data that a fine-tuning recipe is for; `None`: any, or another recipe's.
+def check_known(
+    name: str, known: Collection[str] = CATALOGUE, kind: str = "recipe"
+) -> None:
+    """Raise an `InputError` that names the nearest where `name` is not in `known`."""
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
+        choose = " or ".join(near) if near else f"one of {', '.join(known)}"
+        raise InputError(f"Unknown {kind}: choose {choose}. Received: {name!r}")
+
+
+def data_for(name: str | None) -> str | None:
+    """Return the data that a fine-tuning recipe is for; `None`: any data.
 
     Raises:
         InputError: they have to be named.
@@ -123,13 +132,13 @@ def _fine_tuning(data):
     return fits[0] if fits else None
 
 
-def list_recipes():
-    """Names of the recipes, in the catalogue's order."""
+def list_recipes() -> list[str]:
+    """Return the names of the recipes, in the catalogue's order."""
     return list(CATALOGUE)
 
 
-def table():
-    """Text for the terminal: what the recipes reproduce, by which command, how well."""
+def table() -> str:
+    """Say what the recipes reproduce, by which command and how well."""
     lines = []
     for name, entry in CATALOGUE.items():
         lines += [name, f"    {entry.recipe.reproduces}"]

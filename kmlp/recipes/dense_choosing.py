@@ -5,9 +5,9 @@ taken, which it names as its own; a recipe's `notes` say so.
 """
 
 import dataclasses
-import difflib
 
 from kmlp.errors import InputError
+from kmlp.recipes.choosing import check_known
 from kmlp.recipes.dense_recipe import HEADS, DenseRecipe
 
 ADE20K, CITYSCAPES, COCO, SCENES = "ade20k:DIR", "cityscapes:DIR", "coco:DIR", "scenes"
@@ -238,8 +238,8 @@ CATALOGUE = {recipe.name: recipe for recipe in _RECIPES}
 IMPLIED = {"detection": "scenes_detection", "segmentation": "scenes_segmentation"}
 
 
-def dense_recipes(task=None):
-    """The recipes by name, in the catalogue's order.
+def dense_recipes(task: str | None = None) -> dict[str, DenseRecipe]:
+    """Return the recipes by name, in the catalogue's order.
 
     Args:
         task: `"detection"` or `"segmentation"`; `None`: of both.
@@ -247,8 +247,15 @@ def dense_recipes(task=None):
     return {n: r for n, r in CATALOGUE.items() if task in (None, r.task)}
 
 
-def dense_recipe_for(arch, task, *, name=None, head=None, data=None):
-    """The recipe of an architecture, by name or implied.
+def dense_recipe_for(
+    arch: str,
+    task: str,
+    *,
+    name: str | None = None,
+    head: str | None = None,
+    data: str | None = None,
+) -> DenseRecipe:
+    """Return the recipe of an architecture, by name or implied.
 
     Args:
         arch: of the backbone, such as `"convmlp_s"`.
@@ -282,12 +289,7 @@ def dense_recipe_for(arch, task, *, name=None, head=None, data=None):
                 f"{' or '.join(others or known)}. Received: --arch {arch} --data {data}"
             )
         name = fits[0].name
-    if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
-        choose = " or ".join(near) if near else f"one of {', '.join(known)}"
-        raise InputError(
-            f"Unknown recipe of {task}: choose {choose}. Received: {name!r}"
-        )
+    check_known(name, known, f"recipe of {task}")
     recipe = known[name]
     if head not in (None, recipe.head):
         # Arguments belong to the recipe's own head.

@@ -1,11 +1,12 @@
-"""A recipe of detection or segmentation."""
+"""Hold a recipe of detection or segmentation."""
 
 import dataclasses
 import types
 from typing import Literal
 
 from kmlp.errors import InputError
-from kmlp.recipes.fields import Fields, Pair, Triple, show
+from kmlp.recipes.fields import Pair, Triple, show
+from kmlp.recipes.recipe import Recipe
 
 Size = tuple[int, int]
 HEADS = {
@@ -23,103 +24,75 @@ _SEGMENTATION = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DenseRecipe(Fields):
-    """How a detector or a segmenter is trained and tested.
+class DenseRecipe(Recipe):
+    """Hold how a detector or a segmenter is trained and tested.
+
+    The fields that all tasks share are described in `Recipe`.
 
     Attributes:
-        name: of the recipe.
-        reproduces: paper and table, in words.
-        notes: what the paper leaves open, and where others differ from it.
-        task: `"detection"` or `"segmentation"`.
-        data: as `--data` takes it, such as `"coco:DIR"`.
+        task: Task, `"detection"` or `"segmentation"`.
+        data: Data, as `--data` takes it, such as `"coco:DIR"`.
 
-        head: `"retinanet"`, `"mask_rcnn"` or `"cascade_mask_rcnn"`; `"semantic_fpn"`
-            or `"upernet"`.
-        epochs, steps: length of the run, by one of the two; the other is `None`.
-        batch_size: images per update over all replicas.
-        accumulate: micro-batches whose gradients make an update; divides
-            `batch_size`.
-        validate_every: epochs, or steps where the run is counted in steps; divides
+        head: Head, `"retinanet"`, `"mask_rcnn"` or `"cascade_mask_rcnn"`;
+            `"semantic_fpn"` or `"upernet"`.
+        epochs, steps: Length of the run, by one of the two; the other is `None`.
+        validate_every: Epochs, or steps where the run is counted in steps; divides
             the run.
 
         optimizer: `"adamw"` or `"sgd"`.
-        momentum: of SGD, in [0, 1).
-        beta_1, beta_2: of AdamW's moments, in [0, 1).
-        epsilon: of AdamW, above 0.
-        weight_decay: of kernels, decoupled in AdamW; biases and norms have none.
-        clip_norm: bound of the gradient's global norm; `None`: unbounded.
+        momentum: Momentum of SGD, in [0, 1).
 
-        learning_rate: peak of the schedule, above 0.
-        schedule: `"step"` (a tenth at each milestone), `"poly"`, `"linear"` or
-            `"cosine"`.
-        milestones: epochs after which the rate drops.
-        power: of `"poly"`, above 0.
-        final_rate: where all but `"step"` end.
-        warmup_steps: in which the rate rises linearly beside its decay.
-        warmup_ratio: the first step's rate as a share, in [0, 1].
-        drop_path: rate of stochastic depth, in [0, 1); `None`: the architecture's.
-        sync_batchnorm: whether BatchNorm's statistics are of all replicas.
+        schedule: Shape of the rate, `"step"` (a tenth at each milestone), `"poly"`,
+            `"linear"` or `"cosine"`.
+        milestones: Epochs after which the rate drops.
+        power: Exponent of `"poly"`, above 0.
+        warmup_steps: Steps in which the rate rises linearly beside its decay.
+        warmup_ratio: First step's rate as a share, in [0, 1].
 
-        image_size: height and width of the canvas that a detector sees, which makes
+        image_size: Height and width of the canvas that a detector sees, which makes
             pictures smaller that do not fit, or of a segmenter's crops.
-        short_sides, long_side: detection: the short side is drawn from this range, at
-            test it is the upper end, as far as the long side allows; the aspect is
-            kept. `None`: as the canvas allows.
-        resize_to: segmentation: long and short side to which the picture is fitted,
-            times a factor drawn from `scale_range`; `None`: its own.
-        scale_range: low and high.
-        max_class_share: share of a crop that one class may take, in (0, 1].
-        flip: probability of mirroring.
-        photometric: whether brightness, contrast, saturation and hue are drawn.
-        min_box: pixels; objects whose box is narrower or lower are left out.
-        mask_size: side of the masks over their boxes that a detector learns from.
-        max_objects: in an image; the largest are kept.
-        mean, std: per channel, of images in 0…1.
-        test_mode: segmentation: `"whole"` images or a window that slides, `"slide"`.
-        test_size: height and width of the test image, or of the window; `None`: the
+        short_sides, long_side: Sides in detection: the short side is drawn from
+            this range, at test it is the upper end, as far as the long side allows; the
+            aspect is kept. `None`: as the canvas allows.
+        resize_to: Size in segmentation: long and short side to which the picture
+            is fitted, times a factor drawn from `scale_range`; `None`: its own.
+        scale_range: Factors, low and high.
+        max_class_share: Share of a crop that one class may take, in (0, 1].
+        photometric: Whether brightness, contrast, saturation and hue are drawn.
+        min_box: Pixels; objects whose box is narrower or lower are left out.
+        mask_size: Side of the masks over their boxes that a detector learns from.
+        max_objects: Objects in an image; the largest are kept.
+        test_mode: Test in segmentation: `"whole"` images or a window that
+            slides, `"slide"`.
+        test_size: Height and width of the test image, or of the window; `None`: the
             image's own.
-        test_stride: of the window, at most its size.
+        test_stride: Stride of the window, at most its size.
 
-        model: further arguments of the backbone's class.
-        head_arguments: those of the detector or segmenter.
+        head_arguments: Arguments of the detector or segmenter.
 
     Raises:
-        InputError: a value of the wrong type or out of range, or values that
+        InputError: If a value has the wrong type or is out of range, or if values
             contradict.
     """
 
-    name: str
-    reproduces: str = ""
-    notes: str = ""
     task: Literal["detection", "segmentation"]
     data: str = ""
 
     head: Literal[
         "retinanet", "mask_rcnn", "cascade_mask_rcnn", "semantic_fpn", "upernet"
     ]
-    epochs: int | None = None
     steps: int | None = None
     batch_size: int = 16
-    accumulate: int = 1
     validate_every: int = 1
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     momentum: float = 0.9
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
 
-    learning_rate: float
     schedule: Literal["step", "poly", "linear", "cosine"]
     milestones: tuple[int, ...] = ()
     power: float = 0.9
-    final_rate: float = 0.0
     warmup_steps: int = 0
     warmup_ratio: float = 1e-3
-    drop_path: float | None = None
-    sync_batchnorm: bool = False
 
     image_size: Size
     short_sides: Size | None = None
@@ -138,10 +111,9 @@ class DenseRecipe(Fields):
     test_size: Size | None = None
     test_stride: Size | None = None
 
-    model: dict = dataclasses.field(default_factory=dict)
     head_arguments: dict = dataclasses.field(default_factory=dict)
 
-    DESCRIPTIVE = ("name", "reproduces", "notes", "task", "data")
+    DESCRIPTIVE = (*Recipe.DESCRIPTIVE, "task", "data")
     GROUPS = types.MappingProxyType(
         {
             "length": "head epochs steps batch_size accumulate validate_every",
@@ -156,20 +128,16 @@ class DenseRecipe(Fields):
         }
     )
     RANGES = (
+        *Recipe.RANGES,
         (
-            "epochs steps batch_size accumulate validate_every long_side mask_size "
-            "max_objects",
+            "steps validate_every long_side mask_size max_objects",
             "of at least 1",
             lambda value: value >= 1,
         ),
-        ("learning_rate epsilon clip_norm power", "above 0", lambda value: value > 0),
-        (
-            "weight_decay final_rate warmup_steps min_box",
-            "of at least 0",
-            lambda value: value >= 0,
-        ),
-        ("momentum beta_1 beta_2 drop_path", "in [0, 1)", lambda value: 0 <= value < 1),
-        ("flip warmup_ratio", "in [0, 1]", lambda value: 0 <= value <= 1),
+        ("power", "above 0", lambda value: value > 0),
+        ("warmup_steps min_box", "of at least 0", lambda value: value >= 0),
+        ("momentum", "in [0, 1)", lambda value: 0 <= value < 1),
+        ("warmup_ratio", "in [0, 1]", lambda value: 0 <= value <= 1),
         ("max_class_share", "in (0, 1]", lambda value: 0 < value <= 1),
         (
             "image_size test_size test_stride",
@@ -196,22 +164,20 @@ class DenseRecipe(Fields):
             "of at least 1 that rise",
             lambda all_: list(all_) == sorted(set(all_)) and min(all_, default=1) >= 1,
         ),
-        ("mean", "in [0, 1]", lambda triple: all(0 <= value <= 1 for value in triple)),
-        ("std", "above 0", lambda triple: min(triple) > 0),
     )
 
-    def length(self, steps_per_epoch):
-        """The run as a `Plan` has it: validations, and steps before each.
+    def length(self, steps_per_epoch: int) -> tuple[int, int]:
+        """Return the run as a `Plan` has it: validations, and steps before each.
 
         Args:
-            steps_per_epoch: updates that show every training image once.
+            steps_per_epoch: Updates that show every training image once.
         """
         if self.steps is not None:
             return self.steps // self.validate_every, self.validate_every
         return self.epochs // self.validate_every, self.validate_every * steps_per_epoch
 
-    def shortened(self, length):
-        """The recipe with another number of epochs, or of steps where it counts so.
+    def shortened(self, length: int) -> "DenseRecipe":
+        """Return the recipe with another number of epochs, or of the steps it counts.
 
         Milestones and warm-up keep their share, validations their distance where that
         divides the length; else there is one, at the end.
@@ -226,7 +192,7 @@ class DenseRecipe(Fields):
         return dataclasses.replace(self, **changes)
 
     def _check_together(self):
-        self._check_common()
+        super()._check_together()
         self._check_task()
         if (self.epochs is None) == (self.steps is None):
             raise InputError(

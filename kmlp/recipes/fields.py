@@ -1,4 +1,4 @@
-"""What all recipes are: frozen dataclasses whose fields are checked by their types."""
+"""Convert values to the types of a recipe's fields, and text to values."""
 
 import ast
 import dataclasses
@@ -6,122 +6,24 @@ import difflib
 import math
 import types
 import typing
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal, TypeVar
 
 from kmlp.errors import InputError
 
 Pair = tuple[float, float]
 Triple = tuple[float, float, float]
 MISFIT = object()
+R = TypeVar("R")
 
 
-class Fields:
-    """The base of frozen dataclasses that the command line changes by field.
-
-    A subclass has fields of the types that `allowed` has words for, `X | None` among
-    them.
-
-    Attributes:
-        DESCRIPTIVE: fields that say which recipe it is, not how it trains.
-        GROUPS: `{title: fields}` in which a recipe is shown.
-        RANGES: `(fields, words, condition)`: what values must be besides their type;
-            the words stand behind the type's.
-
-    Raises:
-        InputError: a value of the wrong type or out of range, or values that
-            contradict.
-    """
-
-    DESCRIPTIVE = ()
-    GROUPS = types.MappingProxyType({})
-    RANGES = ()
-
-    def __post_init__(self):
-        for field, hint in self.hints().items():
-            value = conform(getattr(self, field), hint)
-            if value is MISFIT:
-                raise InputError(
-                    f"{field} must be {self.allowed(field)}. "
-                    f"Received: {field}={getattr(self, field)!r}"
-                )
-            object.__setattr__(self, field, value)
-            if value is not None and not self._in_range(field, value):
-                raise InputError(
-                    f"{field} must be {self.allowed(field)}. "
-                    f"Received: {field}={show(value)}"
-                )
-        self._check_together()
-
-    @classmethod
-    def hints(cls):
-        """`{field: type}`."""
-        return typing.get_type_hints(cls)
-
-    @classmethod
-    def allowed(cls, field):
-        """What a field may hold, in words."""
-        hint = cls.hints()[field]
-        optional = isinstance(hint, types.UnionType)
-        if optional:
-            hint = typing.get_args(hint)[0]
-        if typing.get_origin(hint) is Literal:
-            words = " or ".join(typing.get_args(hint))
-            return f"{words}, or none" if optional else words
-        if is_sequence(hint):
-            words = "numbers with commas between them"
-        elif typing.get_origin(hint) is tuple:
-            words = f"{len(typing.get_args(hint))} numbers with commas between them"
-        else:
-            words = {
-                int: "an integer",
-                float: "a number",
-                bool: "true or false",
-                str: "a text",
-                dict: f"given by entry, {field}.NAME=VALUE",
-            }[hint]
-        if found := cls._range(field):
-            words = f"{words} {found[0]}"
-        return f"{words}, or none" if optional else words
-
-    @classmethod
-    def _range(cls, field):
-        """`(words, condition)`, or `None`."""
-        found = [
-            (words, holds)
-            for fields, words, holds in cls.RANGES
-            if field in fields.split()
-        ]
-        return found[0] if found else None
-
-    @classmethod
-    def _in_range(cls, field, value):
-        found = cls._range(field)
-        return found is None or found[1](value)
-
-    def _check_together(self):
-        """Stops at values that contradict each other."""
-
-    def _check_common(self):
-        """What contradicts in recipes of every kind."""
-        if (self.mean is None) != (self.std is None):
-            raise InputError(
-                "mean and std are given together, or neither. Received: "
-                f"mean={show(self.mean)}, std={show(self.std)}"
-            )
-        if self.batch_size % self.accumulate:
-            raise InputError(
-                "accumulate must divide batch_size. Received: "
-                f"accumulate={self.accumulate}, batch_size={self.batch_size}"
-            )
-
-
-def is_sequence(hint):
-    """Whether a type is a tuple of any length."""
+def is_sequence(hint: Any) -> bool:
+    """Return whether a type is a tuple of any length."""
     return typing.get_origin(hint) is tuple and typing.get_args(hint)[-1] is Ellipsis
 
 
-def conform(value, hint):
-    """A value as its field's type, or `MISFIT`; integers serve as numbers."""
+def conform(value: Any, hint: Any) -> Any:
+    """Return a value as its field's type, or `MISFIT`; integers serve as numbers."""
     if isinstance(hint, types.UnionType):
         kinds = typing.get_args(hint)
         if value is None:
@@ -148,8 +50,8 @@ def conform(value, hint):
     return value if isinstance(value, hint) else MISFIT
 
 
-def show(value):
-    """A value as it is written on the command line."""
+def show(value: Any) -> str:
+    """Return a value as it is written on the command line."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -162,17 +64,18 @@ def show(value):
 _WORDS = {"none": None, "true": True, "false": False}
 
 
-def override(recipe, settings):
-    """The recipe with fields set from text.
+def override(recipe: R, settings: Iterable[str]) -> R:
+    """Return the recipe with fields set from text.
 
     Args:
-        recipe: `Recipe` or `DenseRecipe`.
-        settings: such as `["epochs=10", "crop_scale=0.5,1", "clip_norm=none",
+        recipe: Recipe of any task.
+        settings: Settings such as `["epochs=10", "crop_scale=0.5,1", "clip_norm=none",
             "model.layer_scale=0.1"]`; of a field set twice the last counts.
 
     Raises:
-        InputError: no `FIELD=VALUE`, an unknown field (the nearest is named), a value
-            of the wrong type or out of range, or fields that contradict each other.
+        InputError: If a setting is no `FIELD=VALUE`, names an unknown field (the
+            message says which is nearest), has a value of the wrong type or out of
+            range, or contradicts others.
     """
     changes, hints = {}, recipe.hints()
     for setting in settings:
@@ -180,7 +83,7 @@ def override(recipe, settings):
         if not equals:
             raise InputError(f"A field is set by FIELD=VALUE. Received: {setting}")
         field, dot, entry = field.partition(".")
-        _check_settable(recipe, field, setting)
+        check_settable(recipe, field, setting)
         if dot and hints[field] is dict:
             entries = changes.setdefault(field, dict(getattr(recipe, field)))
             entries[entry] = _literal(text)
@@ -194,8 +97,8 @@ def override(recipe, settings):
     return dataclasses.replace(recipe, **changes)
 
 
-def parse(text, hint):
-    """Text as a field's type, or `MISFIT`."""
+def parse(text: str, hint: Any) -> Any:
+    """Return text as a field's type, or `MISFIT`."""
     optional = isinstance(hint, types.UnionType)
     if optional:
         hint = typing.get_args(hint)[0]
@@ -226,7 +129,8 @@ def _literal(text):
     return tuple(value) if isinstance(value, list) else value
 
 
-def _check_settable(recipe, field, setting):
+def check_settable(recipe: Any, field: str, setting: str) -> None:
+    """Raise an `InputError` unless a setting may change the field."""
     if field in recipe.DESCRIPTIVE:
         raise InputError(
             f"{field} describes the recipe and is not set. Received: {setting}"

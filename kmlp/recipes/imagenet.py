@@ -2,8 +2,7 @@
 
 import dataclasses
 
-from kmlp.recipes.entry import Entry
-from kmlp.recipes.recipe import Recipe
+from kmlp.recipes.classification_recipe import ClassificationRecipe, Entry
 
 DATA = "tfds:imagenet2012"
 
@@ -20,7 +19,7 @@ DEIT = {
     "test_interpolation": "bicubic",
 }
 
-REPMLPNET = Recipe(
+REPMLPNET = ClassificationRecipe(
     name="repmlpnet_imagenet",
     reproduces="RepMLPNet, Table 2: ImageNet, 100 epochs",
     top1={
@@ -56,7 +55,7 @@ REPMLPNET = Recipe(
     },
 )
 
-RESMLP = Recipe(
+RESMLP = ClassificationRecipe(
     name="resmlp_imagenet",
     reproduces="ResMLP, Table 1: ImageNet, 400 epochs",
     top1={
@@ -87,7 +86,7 @@ RESMLP = Recipe(
     **DEIT,
 )
 
-CONVMLP = Recipe(
+CONVMLP = ClassificationRecipe(
     name="convmlp_imagenet",
     reproduces="ConvMLP, Table 3: ImageNet, 300 epochs",
     top1={"convmlp_s": 76.8, "convmlp_m": 79.0, "convmlp_l": 80.2},
@@ -108,7 +107,7 @@ CONVMLP = Recipe(
     **DEIT,
 )
 
-MSMLP = Recipe(
+MSMLP = ClassificationRecipe(
     name="msmlp_imagenet",
     reproduces="MS-MLP, Tables 3 and 5: ImageNet, 300 epochs",
     top1={
@@ -149,7 +148,7 @@ MSMLP = Recipe(
     **DEIT,
 )
 
-SMLPNET = Recipe(
+SMLPNET = ClassificationRecipe(
     name="smlpnet_imagenet",
     reproduces="sMLPNet, Table 6: ImageNet, 300 epochs",
     top1={

@@ -1,8 +1,7 @@
 """The recipes of fine-tuning, of CIFAR-100 from scratch, and of small images."""
 
-from kmlp.recipes.entry import Entry
+from kmlp.recipes.classification_recipe import ClassificationRecipe, Entry
 from kmlp.recipes.imagenet import DEIT
-from kmlp.recipes.recipe import Recipe
 
 # The recipes for weights and data that no paper names.
 FINETUNE_OWN, SMALL = "finetune", "small_images"
@@ -32,7 +31,7 @@ UNSTATED = (
 
 ENTRIES = (
     Entry(
-        Recipe(
+        ClassificationRecipe(
             name="cifar100_locality",
             reproduces="RepMLPNet, Table 4: CIFAR-100 with and without local branches",
             top1={"repmlpnet_cifar": 67.43, "resmlp_12_cifar": 55.58},
@@ -61,7 +60,7 @@ ENTRIES = (
         "tfds:cifar100",
     ),
     Entry(
-        Recipe(
+        ClassificationRecipe(
             name="finetune_cifar10",
             reproduces="ConvMLP, Table 4, and ResMLP, Table 3: CIFAR-10 at 224",
             top1={
@@ -79,7 +78,7 @@ ENTRIES = (
         {"convmlp_l": {"batch_size": 512}},
     ),
     Entry(
-        Recipe(
+        ClassificationRecipe(
             name="finetune_cifar100",
             reproduces="ConvMLP, Table 4, and ResMLP, Table 3: CIFAR-100 at 224",
             top1={
@@ -97,7 +96,7 @@ ENTRIES = (
         {"convmlp_l": {"batch_size": 512}},
     ),
     Entry(
-        Recipe(
+        ClassificationRecipe(
             name="finetune_flowers102",
             reproduces="ConvMLP, Table 4, and ResMLP, Table 3: Flowers-102 at 224",
             top1={
@@ -124,7 +123,7 @@ ENTRIES = (
         },
     ),
     Entry(
-        Recipe(
+        ClassificationRecipe(
             name="finetune_cars",
             reproduces="ResMLP, Table 3: Stanford Cars at 224",
             top1={"resmlp_s12": 84.6, "resmlp_s24": 89.5},
@@ -134,7 +133,7 @@ ENTRIES = (
         "tfds:cars196",
     ),
     Entry(
-        Recipe(
+        ClassificationRecipe(
             name="finetune_inat18",
             reproduces="ResMLP, Table 3: iNaturalist 2018 at 224",
             top1={"resmlp_s24": 64.3},
@@ -144,7 +143,7 @@ ENTRIES = (
         "tfds:i_naturalist2018",
     ),
     Entry(
-        Recipe(
+        ClassificationRecipe(
             name="finetune_inat19",
             reproduces="ResMLP, Table 3: iNaturalist 2019 at 224",
             top1={"resmlp_s24": 72.5},
@@ -154,7 +153,7 @@ ENTRIES = (
         "FOLDER",
     ),
     Entry(
-        Recipe(
+        ClassificationRecipe(
             name=FINETUNE_OWN,
             reproduces="ConvMLP's fine-tuning, for weights and images of one's own",
             notes="The published batch of one device. Image size, mean and deviation "
@@ -163,7 +162,7 @@ ENTRIES = (
         ),
     ),
     Entry(
-        Recipe(
+        ClassificationRecipe(
             name=SMALL,
             reproduces="no paper: minutes on a laptop, for images of up to 64 pixels",
             images_shown=300_000,

@@ -1,22 +1,26 @@
-"""A recipe as text for the terminal and as JSON for a file."""
+"""Write a recipe as text for the terminal and as JSON for a file."""
 
 import dataclasses
 import textwrap
+from typing import Any
 
 from kmlp.errors import InputError
+from kmlp.recipes.classification_recipe import ClassificationRecipe
+from kmlp.recipes.dense_recipe import DenseRecipe
 from kmlp.recipes.fields import show
 from kmlp.recipes.recipe import Recipe
 
-WIDTH = 88
+_WIDTH = 88
 # Whose arguments a field holds, where it holds none.
-OWN = {"model": "the architecture's own", "head_arguments": "the head's own"}
+_OWN = {"model": "the architecture's own", "head_arguments": "the head's own"}
 
 
-def describe(recipe, base=None):
-    """All that decides training, grouped and aligned.
+def describe(recipe: Recipe, base: Recipe | None = None) -> str:
+    """List all that decides training, grouped and aligned.
 
     Args:
-        base: the recipe before it was changed: what differs is marked.
+        recipe: Recipe to describe.
+        base: The recipe before it was changed: what differs is marked.
 
     Returns:
         Lines of at most 88 columns where the values are short enough.
@@ -24,7 +28,7 @@ def describe(recipe, base=None):
     lines = [f"Recipe {recipe.name}: {recipe.reproduces}"]
     if recipe.notes:
         lines += textwrap.wrap(
-            recipe.notes, WIDTH, initial_indent="  ", subsequent_indent="  "
+            recipe.notes, _WIDTH, initial_indent="  ", subsequent_indent="  "
         )
     changed = []
     for group, fields in recipe.GROUPS.items():
@@ -37,7 +41,7 @@ def describe(recipe, base=None):
                 changed.append(f"{field} {before}")
             cells.append(f"{field:<19}{value}{'' if value == before else ' *'}")
         lines += _columns(cells)
-    for field, own in OWN.items():
+    for field, own in _OWN.items():
         entries = getattr(recipe, field, {})
         before = entries if base is None else getattr(base, field, {})
         if entries or before:
@@ -54,7 +58,7 @@ def describe(recipe, base=None):
 
 def _columns(cells):
     """Cells in two columns; a wide one has a line of its own."""
-    column = (WIDTH - 4) // 2
+    column = (_WIDTH - 4) // 2
     lines, waiting = [], None
     for cell in cells:
         if waiting is None and len(cell) < column:
@@ -70,20 +74,24 @@ def _columns(cells):
     return lines
 
 
-def to_json(recipe):
-    """The recipe as what `json.dump` takes."""
+def to_json(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as what `json.dump` takes."""
     return _listed(dataclasses.asdict(recipe))
 
 
-def from_json(fields, kind=Recipe):
-    """The recipe that `to_json` gave.
+def from_json(fields: dict[str, Any], kind: type[Recipe] | None = None) -> Recipe:
+    """Return the recipe that `to_json` gave.
 
     Args:
-        kind: `Recipe` or `DenseRecipe`.
+        fields: What `to_json` returned.
+        kind: `ClassificationRecipe` or `DenseRecipe`; `None`: the one that `fields`
+            are of.
 
     Raises:
-        InputError: fields that are missing or unknown, or values that do not fit.
+        InputError: If fields are missing or unknown, or values do not fit.
     """
+    if kind is None:
+        kind = DenseRecipe if "task" in fields else ClassificationRecipe
     differ = sorted(set(fields) ^ set(kind.hints()))
     if differ:
         raise InputError(
@@ -109,78 +117,18 @@ def _tupled(value):
     return value
 
 
-# Recipes that leave `epochs` open train for as many as show `images_shown` images.
-FEWEST_EPOCHS, MOST_EPOCHS = 5, 20
-# Share of the epochs in which the rate warms up where `warmup_epochs` is open.
-WARMUP_SHARE = 0.1
+def resolve(recipe: ClassificationRecipe, **data: Any) -> ClassificationRecipe:
+    """Return `recipe.resolved(**data)`."""
+    return recipe.resolved(**data)
 
 
-def resolve(recipe, *, images, flip=True, mean=None, std=None):
-    """The recipe for a data set, with nothing left open that decides training.
-
-    Args:
-        images: number of training images.
-        flip: whether a mirrored image is as good an example.
-        mean, std: the data's own statistics, for recipes that have none.
-
-    Raises:
-        InputError: a recipe without epochs, or a teacher or distillation that lacks the
-            other.
-    """
-    epochs = recipe.epochs
-    if epochs is None:
-        if recipe.images_shown is None:
-            raise InputError(f"{recipe.name} leaves the epochs open: set epochs.")
-        shows = round(recipe.images_shown / images)
-        epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, shows))
-    if recipe.distillation != "none" and recipe.teacher is None:
-        raise InputError(
-            f"{recipe.name} learns from a teacher: set teacher to a .keras file, a "
-            "SavedModel or a keras.applications name. Received: "
-            f"distillation={recipe.distillation}, teacher=none"
-        )
-    if recipe.distillation == "none" and recipe.teacher is not None:
-        raise InputError(
-            "A teacher needs distillation=hard or soft. Received: distillation=none, "
-            f"teacher={recipe.teacher}"
-        )
-    changes = {"epochs": epochs}
-    if recipe.warmup_epochs is None:
-        changes["warmup_epochs"] = WARMUP_SHARE * epochs
-    if recipe.flip is None:
-        changes["flip"] = 0.5 if flip else 0.0
-    if recipe.mean is None and mean is not None:
-        changes.update(mean=mean, std=std)
-    return dataclasses.replace(recipe, **changes)
+def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """Return `recipe.shortened(epochs)`."""
+    return recipe.shortened(epochs)
 
 
-def with_epochs(recipe, epochs):
-    """The recipe's schedule in another number of epochs.
-
-    Warm-up and cool-down keep their share. A warm-up of less than two epochs is
-    taken by step: by epoch, it would hold one of them at its first rate.
-    """
-    changes = {"epochs": epochs}
-    if recipe.epochs is not None:
-        share = epochs / recipe.epochs
-        changes["cooldown_epochs"] = round(recipe.cooldown_epochs * share)
-        if recipe.warmup_epochs:
-            changes["warmup_epochs"] = recipe.warmup_epochs * share
-            if changes["warmup_epochs"] < min(2, recipe.warmup_epochs):
-                changes["schedule_by"] = "step"
-    return dataclasses.replace(recipe, **changes)
-
-
-def scaled_rates(recipe, global_batch=None):
-    """`(peak, warm-up, final)` rate for a batch over all replicas.
-
-    Args:
-        global_batch: images per update; `None`: the recipe's.
-    """
-    rates = recipe.learning_rate, recipe.warmup_rate, recipe.final_rate
-    if recipe.rate_batch is None:
-        return rates
-    factor = (global_batch or recipe.batch_size) / recipe.rate_batch
-    if recipe.scale_all:
-        return tuple(rate * factor for rate in rates)
-    return rates[0] * factor, *rates[1:]
+def scaled_rates(
+    recipe: ClassificationRecipe, global_batch: int | None = None
+) -> tuple[float, float, float]:
+    """Return `recipe.scaled_rates(global_batch)`."""
+    return recipe.scaled_rates(global_batch)

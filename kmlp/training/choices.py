@@ -1,29 +1,39 @@
-"""What the command line chooses: the data and the recipe."""
+"""Choose the data and the recipe by the command line."""
 
+import argparse
 import dataclasses
+import itertools
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 from kmlp.recipes.choosing import FINETUNE, LARGEST_SMALL, SMALL, data_for, recipe_for
+from kmlp.recipes.classification_recipe import ClassificationRecipe
 from kmlp.recipes.fields import override
-from kmlp.recipes.wording import with_epochs
+from kmlp.recipes.recipe import Recipe
+
+R = TypeVar("R", bound=Recipe)
 
 
-def chosen_data(options):
-    """The data as they are named; `None`: the embedded digits.
+def chosen_data(options: argparse.Namespace) -> str | None:
+    """Return the data as they are named; `None`: the embedded digits.
 
     Raises:
-        InputError: a fine-tuning recipe for images that have to be named.
+        InputError: If a fine-tuning recipe is for images that have to be named.
     """
     if options.data is None:
         return data_for(options.recipe)
     return None if options.data == "digits" else options.data
 
 
-def chosen_recipe(options, source=None, begun=None):
-    """The recipe with what the command line changes, and as it was before.
+def chosen_recipe(
+    options: argparse.Namespace, source: Any = None, begun: Any = None
+) -> tuple[ClassificationRecipe, ClassificationRecipe]:
+    """Return the recipe with what the command line changes, and as it was before.
 
     Args:
-        source: of the images, once they are known.
-        begun: the network with the weights that training begins with, once loaded.
+        options: Options of the command.
+        source: Source of the images, once they are known.
+        begun: Network with the weights that training begins with, once loaded.
     """
     pretrained = options.weights is not None
     own = None if begun is None else _own_size(begun)
@@ -48,18 +58,16 @@ def chosen_recipe(options, source=None, begun=None):
         base = dataclasses.replace(base, image_size=own)
     recipe = base
     if options.epochs is not None:
-        recipe = with_epochs(recipe, options.epochs)
+        recipe = recipe.shortened(options.epochs)
     flags = {
         "batch_size": options.batch_size,
         "learning_rate": options.learning_rate,
         "image_size": options.image_size,
         "teacher": options.teacher,
     }
-    changes = [f"{name}={value}" for name, value in flags.items() if value is not None]
     if options.teacher and recipe.distillation == "none":
-        changes.append("distillation=hard")
-    changes += [change for group in options.set for change in group]
-    recipe = override(recipe, changes)
+        flags["distillation"] = "hard"
+    recipe = overridden(recipe, flags, options.set)
     if recipe.name == SMALL and recipe.image_size > LARGEST_SMALL:
         # Patches for small images would make many thousand tokens of large ones.
         own = {k: v for k, v in recipe.model.items() if base.model.get(k) != v}
@@ -67,6 +75,20 @@ def chosen_recipe(options, source=None, begun=None):
     if begun is not None and recipe.drop_path is None:
         recipe = dataclasses.replace(recipe, drop_path=begun.drop_path_rate)
     return recipe, base
+
+
+def overridden(
+    recipe: R, flags: dict[str, Any], settings: Iterable[Iterable[str]]
+) -> R:
+    """Return the recipe with what flags and then `--set` change.
+
+    Args:
+        recipe: Recipe of any task.
+        flags: `{field: value}`; `None` leaves a field as it is.
+        settings: Groups of `FIELD=VALUE`.
+    """
+    changes = [f"{name}={value}" for name, value in flags.items() if value is not None]
+    return override(recipe, [*changes, *itertools.chain.from_iterable(settings)])
 
 
 def _own_size(model):

@@ -1,15 +1,18 @@
-"""What the command line of a detector or segmenter chooses."""
+"""Choose the recipe of a detector or segmenter by the command line."""
+
+import argparse
 
 from kmlp.data.dense.dense_sources import kind_and_folder
 from kmlp.recipes.dense_choosing import dense_recipe_for
-from kmlp.recipes.fields import override
+from kmlp.recipes.dense_recipe import DenseRecipe
+from kmlp.training.choices import overridden
 
 
-def chosen_recipe(options):
-    """The recipe with what the command line changes, and as it was before.
+def chosen_recipe(options: argparse.Namespace) -> tuple[DenseRecipe, DenseRecipe]:
+    """Return the recipe with what the command line changes, and as it was before.
 
     Raises:
-        InputError: an unknown name or field, or a value that does not fit.
+        InputError: If a name or field is unknown, or a value does not fit.
     """
     if options.data not in (None, "scenes"):
         kind_and_folder(options.data, options.task)
@@ -28,6 +31,4 @@ def chosen_recipe(options):
         "learning_rate": options.learning_rate,
         "image_size": options.image_size and "{},{}".format(*options.image_size),
     }
-    changes = [f"{name}={value}" for name, value in flags.items() if value is not None]
-    changes += [change for group in options.set for change in group]
-    return override(recipe, changes), base
+    return overridden(recipe, flags, options.set), base

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kmlp.data import named, open_source
 from kmlp.errors import InputError, KmlpError
-from kmlp.recipes import Recipe
+from kmlp.recipes import ClassificationRecipe as Recipe
 from kmlp.training.input import in_memory, load
 from kmlp.training.input.crops import square
 

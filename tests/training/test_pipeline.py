@@ -15,7 +15,7 @@ from kmlp.commands import benchmark_input
 from kmlp.data import evaluation_batches, open_source, reason
 from kmlp.data.batches import statistics
 from kmlp.errors import KmlpError
-from kmlp.recipes import Recipe
+from kmlp.recipes import ClassificationRecipe as Recipe
 from kmlp.training.input import in_memory, load, order, training_batches
 
 SIZE = 8

@@ -9,7 +9,7 @@ import pytest
 import kmlp
 from kmlp.errors import KmlpError
 from kmlp.recipes import (
-    Recipe,
+    ClassificationRecipe,
     describe,
     from_json,
     list_recipes,
@@ -22,7 +22,6 @@ from kmlp.recipes import (
     with_epochs,
 )
 from kmlp.recipes.choosing import CATALOGUE
-from kmlp.recipes.recipe import DESCRIPTIVE, GROUPS
 from kmlp.training.networks import build
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -429,7 +428,9 @@ def test_fields_of_another_version_stop():
 
 def test_what_a_run_needs_is_asked_for():
     with pytest.raises(KmlpError, match="set epochs"):
-        resolve(Recipe(name="bare", batch_size=8, learning_rate=0.1), images=9)
+        resolve(
+            ClassificationRecipe(name="bare", batch_size=8, learning_rate=0.1), images=9
+        )
     distilled = recipe_for("resmlp_s12", name="resmlp_imagenet_distilled")
     with pytest.raises(KmlpError, match="set teacher"):
         resolve(distilled, images=9)
@@ -464,10 +465,10 @@ def test_a_schedule_in_fewer_epochs():
 
 def test_description_shows_everything_and_what_was_changed():
     base = recipe_for("resmlp_s12", embedded=True)
-    shown = " ".join(GROUPS.values()).split()
-    hidden = {*DESCRIPTIVE, "images_shown", "model"}
+    shown = " ".join(ClassificationRecipe.GROUPS.values()).split()
+    hidden = {*ClassificationRecipe.DESCRIPTIVE, "images_shown", "model"}
     assert sorted(shown) == sorted(
-        field.name for field in dataclasses.fields(Recipe) if field.name not in hidden
+        field.name for field in dataclasses.fields(base) if field.name not in hidden
     )
     text = describe(base)
     for field in shown:

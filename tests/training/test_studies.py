@@ -20,7 +20,7 @@ from kmlp.commands import train
 from kmlp.data import evaluation_batches
 from kmlp.data.images import Memory, Source, Split
 from kmlp.errors import KmlpError
-from kmlp.recipes import Recipe
+from kmlp.recipes import ClassificationRecipe as Recipe
 from kmlp.training.input import array_batches, array_randomness
 from kmlp.training.input import arrays as packing
 from kmlp.training.input import order as expected_randomness

@@ -20,8 +20,7 @@ from kmlp.artifacts import origin
 from kmlp.commands import train
 from kmlp.errors import KmlpError
 from kmlp.preprocessing import Preprocessing
-from kmlp.recipes import data_for, recipe_for
-from kmlp.recipes.recipe import DESCRIPTIVE
+from kmlp.recipes import ClassificationRecipe, data_for, recipe_for
 from kmlp.training.checkpoints import RunFolder
 from kmlp.training.choices import chosen_data, chosen_recipe
 from kmlp.training.distillation.teachers import Objective
@@ -476,7 +475,7 @@ def test_fine_tuning_of_ones_own_is_the_papers():
         recipe_for("resmlp_s12", name=name) for name in ("finetune", "finetune_cifar10")
     )
     differs = {"batch_size": 128, "flip": None, "mean": None, "std": None}
-    differs |= {name: getattr(own, name) for name in DESCRIPTIVE}
+    differs |= {name: getattr(own, name) for name in ClassificationRecipe.DESCRIPTIVE}
     assert own == dataclasses.replace(papers, **differs)
 
 

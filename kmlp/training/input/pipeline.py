@@ -5,6 +5,9 @@ remembered from one to the next. So a run goes on at any step, and its images do
 depend on how many workers and devices share them.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import tensorflow as tf
 
 from kmlp.data.batches import batched, finished, statistics
@@ -79,9 +82,18 @@ def training_batches(
     )
 
     def drawn(indices, positions):
-        return indices, *_drawn(seed, positions, recipe)
+        return indices, *draw(seed, positions, recipe)
 
-    def mixed(images, labels, key):
+    dataset = batched(steps.map(drawn).unbatch(), sample, split, batch_size)
+    return finished(
+        dataset.map(mixer(recipe, classes), num_parallel_calls=tf.data.AUTOTUNE), split
+    )
+
+
+def mixer(recipe: Any, classes: int) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    """Return a function of a batch of what a sampler gives to `(images, targets)`."""
+
+    def mixed(images: tf.Tensor, labels: tf.Tensor, key: tf.Tensor) -> Any:
         return mix(
             images,
             labels,
@@ -94,12 +106,11 @@ def training_batches(
             switch_probability=recipe.switch_probability,
         )
 
-    dataset = batched(steps.map(drawn).unbatch(), sample, split, batch_size)
-    return finished(dataset.map(mixed, num_parallel_calls=tf.data.AUTOTUNE), split)
+    return mixed
 
 
-def _drawn(seed, positions, recipe):
-    """The random part of images: `(crops, draws, seeds, keys)`."""
+def draw(seed: int, positions: tf.Tensor, recipe: Any) -> tuple[tf.Tensor, ...]:
+    """Draw the random part of images: `(crops, draws, seeds, keys)`."""
     bits = order.bits(seed, order.SAMPLE, positions, _DRAWS + 2)
     draws = order.uniform(bits[:, :_DRAWS])
     crops = tf.reshape(draws[:, 4:], (-1, ATTEMPTS, 4))
@@ -112,15 +123,46 @@ def _drawn(seed, positions, recipe):
 
 
 def _sampler(source, recipe, size):
-    """A function of what `_drawn` gives to `(image, label, key)`."""
+    """A function of what `draw` gives to `(image, label, key)`."""
     split = source.train
-    mean, std = statistics(split, recipe)
+    part, augmented = preparation(
+        recipe, size, *statistics(split, recipe), flips=source.flip
+    )
+    read = guarded(split, part)
+
+    def sample(index, crops, draws, seeds, key):
+        image, label, _ = read(index, crops, draws)
+        return augmented(image, draws, seeds), tf.cast(label, tf.int32), key
+
+    return sample
+
+
+def preparation(
+    recipe: Any,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    flips: bool = True,
+) -> tuple[Callable[..., tf.Tensor], Callable[..., tf.Tensor]]:
+    """Return the two halves of a training image's way: crop, then augmentation.
+
+    Args:
+        recipe: `ClassificationRecipe`.
+        size: Height and width of the images.
+        mean, std: Statistics that the images are normalised by.
+        flips: Whether a mirrored image is as good an example.
+
+    Returns:
+        `part(image, crops, draws)`, the crop of an encoded or decoded image, uint8,
+        and `augmented(crop, draws, seeds)`, float32; their arguments are `draw`'s.
+    """
     flip = 0.5 if recipe.flip is None else recipe.flip
-    flip *= source.flip
+    flip *= flips
     policy = _policy(recipe, mean)
     ratio, interpolation = recipe.crop_ratio, recipe.interpolation
 
-    def part(image, crops, draws):
+    def part(image: tf.Tensor, crops: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
         if recipe.crop == "resized":
             cubic = draws[3] < 0.5
             return resized_crop(image, size, crops, ratio, interpolation, cubic)
@@ -128,10 +170,7 @@ def _sampler(source, recipe, size):
             image = square(image, size, interpolation)
         return image if recipe.crop == "none" else shift(image, draws[:2])
 
-    read = guarded(split, part)
-
-    def sample(index, crops, draws, seeds, key):
-        image, label, _ = read(index, crops, draws)
+    def augmented(image: tf.Tensor, draws: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
         if flip:
             image = mirror(image, draws[2] < flip)
         if policy is not None:
@@ -139,9 +178,9 @@ def _sampler(source, recipe, size):
         image = normalise(image, mean, std)
         if recipe.erasing:
             image = erase(image, seeds[1], recipe.erasing)
-        return image, tf.cast(label, tf.int32), key
+        return image
 
-    return sample
+    return part, augmented
 
 
 def _policy(recipe, mean):

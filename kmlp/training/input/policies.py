@@ -101,7 +101,7 @@ class Policy:
         )[1]
 
     def _applied(self, image, layer):
-        def affine():
+        def moved():
             height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
             matrices = [make(layer, height, width) for make in self.geometric.values()]
             matrix = tf.gather(matrices, layer.operation - len(self.values))
@@ -110,7 +110,7 @@ class Policy:
         def valued(operation):
             return lambda: operation(image, layer)
 
-        branches = [lambda: image, *map(valued, self.values.values()), affine]
+        branches = [lambda: image, *map(valued, self.values.values()), moved]
         return tf.switch_case(
             tf.minimum(layer.operation + 1, len(branches) - 1), branches
         )

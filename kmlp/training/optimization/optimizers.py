@@ -7,6 +7,7 @@ momentum and keeps the rate within it. These do not.
 """
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -21,8 +22,11 @@ class _DecayingAdam(keras.optimizers.Adam):
     def _apply_weight_decay(self, variables):
         pass
 
-    def direction(self, gradient, variable):
-        """Moves the moments; `m̂ / (√v̂ + ε)` of Kingma and Ba, 2015, Algorithm 1."""
+    def direction(self, gradient: Any, variable: keras.Variable) -> Any:
+        """Return `m̂ / (√v̂ + ε)` and move the moments.
+
+        Reference: Kingma and Ba, 2015, Algorithm 1.
+        """
         index = variable_index(self, variable)
         m, v = self._momentums[index], self._velocities[index]
         gradient = ops.cast(gradient, variable.dtype)
@@ -50,7 +54,9 @@ class AdamW(_DecayingAdam):
     Reference: Loshchilov and Hutter, 2019, Algorithm 2.
     """
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: Any, variable: keras.Variable, learning_rate: Any
+    ) -> None:
         change = self.direction(gradient, variable)
         if self.weight_decay and decays_variable(self, variable):
             change = change + self.weight_decay * variable
@@ -71,7 +77,9 @@ class Lamb(_DecayingAdam):
     Reference: You et al., 2020, Algorithm 2.
     """
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: Any, variable: keras.Variable, learning_rate: Any
+    ) -> None:
         change = self.direction(gradient, variable)
         rate = ops.cast(learning_rate, variable.dtype)
         if decays_variable(self, variable):
@@ -104,7 +112,9 @@ class SGD(keras.optimizers.SGD):
     def _apply_weight_decay(self, variables):
         pass
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(
+        self, gradient: Any, variable: keras.Variable, learning_rate: Any
+    ) -> None:
         change = ops.cast(gradient, variable.dtype)
         if self.weight_decay and decays_variable(self, variable):
             change = change + self.weight_decay * variable
@@ -115,11 +125,11 @@ class SGD(keras.optimizers.SGD):
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * change)
 
 
-OPTIMIZERS = {"adamw": AdamW, "lamb": Lamb, "sgd": SGD}
+_OPTIMIZERS = {"adamw": AdamW, "lamb": Lamb, "sgd": SGD}
 
 
-def decays(variable):
-    """Whether a variable decays: kernels do, of whatever shape.
+def decays(variable: keras.Variable) -> bool:
+    """Return whether a variable decays: kernels do, of whatever shape.
 
     Biases, norms' scales and shifts, learned scales and position tables do not. Rank
     does not tell: the bias of a set-sharing linear is `(S, N)`.
@@ -127,22 +137,31 @@ def decays(variable):
     return variable.name.endswith("kernel")
 
 
-def make_optimizer(recipe, model, schedule):
-    """The recipe's optimizer for a model; clipping, average and loss scale are not its.
+def make_optimizer(
+    recipe: Any,
+    model: keras.Model,
+    schedule: keras.optimizers.schedules.LearningRateSchedule | float,
+    **options: Any,
+) -> keras.Optimizer:
+    """Build the recipe's optimizer for a model.
+
+    The engines clip, average and scale the loss themselves.
 
     Args:
-        recipe: a `Recipe` or `DenseRecipe`.
-        model: whose trainable variables are to be optimized.
-        schedule: learning rate, a `LearningRateSchedule` or a float.
+        recipe: Recipe of any task.
+        model: Model whose trainable variables are optimized.
+        schedule: Learning rate.
+        options: Further arguments of the optimizer.
     """
     own = ("beta_1", "beta_2", "epsilon")
     if recipe.optimizer == "sgd":
         own = ("momentum",)
-    optimizer = OPTIMIZERS[recipe.optimizer](
+    optimizer = _OPTIMIZERS[recipe.optimizer](
         learning_rate=schedule,
         weight_decay=recipe.weight_decay,
         **{field: getattr(recipe, field) for field in own},
         name=recipe.optimizer,
+        **options,
     )
     optimizer.exclude_from_weight_decay(
         var_list=[v for v in model.trainable_variables if not decays(v)]

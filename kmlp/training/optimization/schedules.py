@@ -1,12 +1,12 @@
-"""The learning rate over a run: linear warm-up, cosine, cool-down."""
+"""Schedule the learning rate over a run: linear warm-up, cosine, cool-down."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
 
 from kmlp.errors import InputError
-from kmlp.recipes.wording import scaled_rates
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -75,11 +75,11 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         slope = (self.peak - self.warmup_rate) / warmup
         return ops.where(time < warmup, self.warmup_rate + slope * time, rate)
 
-    def rate_at(self, step):
-        """The rate at a step as a Python float."""
+    def rate_at(self, step: int) -> float:
+        """Return the rate at a step as a Python float."""
         return float(ops.convert_to_numpy(self(step)))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "peak": self.peak,
             "epochs": self.epochs,
@@ -92,14 +92,16 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         }
 
 
-def make_schedule(recipe, steps_per_epoch, global_batch=None):
-    """The schedule of a resolved recipe, its rates scaled by the batch.
+def make_schedule(
+    recipe: Any, steps_per_epoch: int, global_batch: int | None = None
+) -> WarmupCosine:
+    """Build the schedule of a resolved recipe, its rates scaled by the batch.
 
     Args:
         steps_per_epoch: updates in an epoch.
         global_batch: images per update over all replicas; `None`: the recipe's.
     """
-    peak, warmup_rate, final_rate = scaled_rates(recipe, global_batch)
+    peak, warmup_rate, final_rate = recipe.scaled_rates(global_batch)
     return WarmupCosine(
         peak,
         epochs=recipe.epochs,
@@ -114,7 +116,7 @@ def make_schedule(recipe, steps_per_epoch, global_batch=None):
 
 Schedule = keras.optimizers.schedules.LearningRateSchedule
 # What a milestone leaves of the rate.
-DROP = 0.1
+_DROP = 0.1
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -140,7 +142,7 @@ class Polynomial(Schedule):
         share = ops.minimum(ops.cast(left, "float32") / self.steps, 1.0)
         return self.final_rate + (self.peak - self.final_rate) * share**self.power
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "peak": self.peak,
             "steps": self.steps,
@@ -180,7 +182,7 @@ class LinearWarmup(Schedule):
         """The rate at a step as a Python float."""
         return float(ops.convert_to_numpy(self(step)))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             "schedule": keras.optimizers.schedules.serialize(self.schedule),
             "steps": self.steps,
@@ -188,13 +190,13 @@ class LinearWarmup(Schedule):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> Any:
         schedule = keras.optimizers.schedules.deserialize(config["schedule"])
         return cls(**{**config, "schedule": schedule})
 
 
-def make_dense_schedule(recipe, steps_per_epoch):
-    """The schedule of a `DenseRecipe`.
+def make_dense_schedule(recipe: Any, steps_per_epoch: int) -> Any:
+    """Build the schedule of a `DenseRecipe`.
 
     Args:
         steps_per_epoch: updates that show every training image once; of no account
@@ -213,7 +215,7 @@ def make_dense_schedule(recipe, steps_per_epoch):
     if recipe.schedule == "step":
         # Keras' boundaries are the last steps of their pieces.
         edges = [epoch * steps_per_epoch - 1 for epoch in recipe.milestones]
-        rates = [peak * DROP**number for number in range(len(edges) + 1)]
+        rates = [peak * _DROP**number for number in range(len(edges) + 1)]
         decay = keras.optimizers.schedules.PiecewiseConstantDecay(edges, rates)
     elif recipe.schedule == "cosine":
         decay = WarmupCosine(peak, epochs=1, steps_per_epoch=steps, final_rate=final)
