@@ -168,10 +168,10 @@ def _scores(source):
         return softmax
     import keras
 
-    def scores(logits):
+    def _activated(logits):
         return keras.ops.convert_to_numpy(keras.activations.get(activation)(logits))
 
-    return scores
+    return _activated
 
 
 def _class(viewer, asked):
