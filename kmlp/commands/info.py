@@ -84,7 +84,7 @@ def _count(name, arguments, *, batch=1, merged_only=False):
 
 
 def _totals(forms, form="text"):
-    """A table of what each form needs in all.
+    """Return a table of what each form needs in all.
 
     Args:
         forms: `{form: Profile}`.
@@ -98,7 +98,7 @@ def _totals(forms, form="text"):
 
 
 def _parts(forms, layers=False, form="text"):
-    """A table by stage or by layer, the forms beside one another.
+    """Return a table by stage or by layer, the forms beside one another.
 
     Args:
         forms: `{form: Profile}`.
@@ -125,7 +125,7 @@ def _parts(forms, layers=False, form="text"):
 
 
 def _raw(forms, layers=False):
-    """CSV with a row per form and stage or layer, and one per form in all."""
+    """Return CSV with a row per form and stage or layer, and one per form in all."""
     rows = []
     for form, p in forms.items():
         for row in p.layers if layers else p.stages:
@@ -147,7 +147,7 @@ def _total(p):
 
 
 def _by_name(rows):
-    """Rows by their name and how often it came before."""
+    """Return rows by their name and how often it came before."""
     found, times = {}, {}
     for row in rows:
         times[row.name] = times.get(row.name, -1) + 1
@@ -303,7 +303,7 @@ def _artifact(options):
 
 
 def _opened(path):
-    """What a checkpoint without an origin shows when it is opened."""
+    """Describe a checkpoint without an origin by opening it."""
     from kmlp.artifacts import origin
     from kmlp.preprocessing import preprocessing_of
     from kmlp.pretrained.restoring import load_checkpoint

@@ -67,7 +67,7 @@ def _costs(options):
 
 
 def _networks(options):
-    """The networks that patterns name, each once."""
+    """Return the networks that patterns name, each once."""
     from kmlp.models.ablations import list_ablations
     from kmlp.models.registry import list_models
     from kmlp.models.reported import reported

@@ -153,7 +153,7 @@ def _rows(options):
 
 
 def _with_share_set(kernels, share_set):
-    """The kernels that have a share-set; says which do not."""
+    """Return the kernels that have a share-set; say which do not."""
     having = [kernel for kernel in kernels if share_set < kernel.share_sets]
     if not having:
         most = max(kernel.share_sets for kernel in kernels)

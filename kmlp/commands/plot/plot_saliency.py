@@ -160,7 +160,7 @@ def _open(options, preparations):
 
 
 def _scores(source):
-    """What makes logits scores: softmax, or the network's own activation."""
+    """Return what makes logits scores: softmax, or the network's own activation."""
     from kmlp.predicting.classifying import softmax
 
     activation = getattr(source, "head_activation", None)
@@ -168,14 +168,14 @@ def _scores(source):
         return softmax
     import keras
 
-    def scores(logits):
+    def _activated(logits):
         return keras.ops.convert_to_numpy(keras.activations.get(activation)(logits))
 
-    return scores
+    return _activated
 
 
 def _class(viewer, asked):
-    """The number of the class that was asked for, `None` for the network's choice."""
+    """Return the number of the asked class, `None` for the network's choice."""
     if asked is None:
         return None
     names = viewer.class_names
