@@ -17,6 +17,7 @@ from kmlp.benchmarking import (
     Contender,
     Timing,
     measure,
+    network_forms,
     report,
     table,
 )
@@ -294,7 +295,7 @@ def test_the_pytorch_network_has_the_models_configuration(case):
     assert trainable == kmlp.profile(model).trainable
     state = {name: value.numpy() for name, value in network.state_dict().items()}
     kmlp.load_published(model, state)  # strict: every array, every variable
-    run = benchmarking.forms.torch_run(network, cases.images(model), 1)
+    run = network_forms.torch_run(network, cases.images(model), 1)
     expected = cases.run(model, cases.images(model), training=False)
     assert cases.relative_error(run().numpy(), expected) < 1e-4
 

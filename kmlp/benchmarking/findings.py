@@ -171,7 +171,9 @@ def read(path):
         if isinstance(data, dict) and data["kind"] == KIND:
             return from_data(data)
         if isinstance(data, list) and data:
-            return tuple(from_data(one) for one in data)
+            from kmlp.benchmarking.form_benchmark import from_data as form_from_data
+
+            return tuple(form_from_data(one) for one in data)
         raise ValueError("something else")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(

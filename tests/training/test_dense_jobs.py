@@ -17,7 +17,7 @@ from kmlp.commands.train_dense import SEGMENTER as train_segmenter
 from kmlp.data.dense import open_dense
 from kmlp.data.dense.scoring import average_precision, truth
 from kmlp.dense_preprocessing import DensePreprocessing
-from kmlp.training import dense_ending
+from kmlp.training.tasks import dense_task
 
 CONVMLP = [
     "model.stem_width=8",
@@ -60,10 +60,8 @@ COMMON = ["--batch-size", "2", "--epochs", "1", "--set", "warmup_steps=0"]
 @pytest.fixture
 def few_scenes(monkeypatch):
     few = functools.partial(open_dense, train=4, validation=3)
-    monkeypatch.setattr("kmlp.training.dense_job.open_dense", few)
-    monkeypatch.setattr(
-        dense_ending, "draw", functools.partial(dense_ending.draw, rows=2)
-    )
+    monkeypatch.setattr("kmlp.training.tasks.dense_task.open_dense", few)
+    monkeypatch.setattr(dense_task, "ROWS", 2)
 
 
 def run(head, output, capfd, *more, backbone=CONVMLP):

@@ -346,7 +346,7 @@ def test_class_names(names, words, model, tmp_path):
 BEFORE = """
 import sys, keras, numpy as np
 from kmlp.errors import KmlpError as Stop
-from training.distillation import Objective, open_teacher
+from kmlp.training.distillation import Objective, open_teacher
 _, arrays, *paths, result = sys.argv
 x, y = np.load(arrays)["x"], np.load(arrays)["y"]
 objective = Objective("soft", 0.5, 2.0)

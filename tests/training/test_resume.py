@@ -1,12 +1,12 @@
 """The job, killed and given again: nothing of it may show in the result."""
 
 import csv
-import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -14,9 +14,8 @@ import pytest
 from image_folders import write_folder
 
 import kmlp  # noqa: F401, its layers are found by name
-from kmlp.commands import train
 
-SCRIPT = os.path.abspath(train.__file__)
+SCRIPT = str(Path(__file__).resolve().parents[2] / "training" / "train.py")
 # Stochastic depth, every augmentation, averages and clipping: all that is random or
 # remembered.
 COMMAND = (

@@ -220,7 +220,7 @@ def test_a_disk_that_is_full(folder, tmp_path, monkeypatch):
 
 def test_arrays_of_others(tmp_path):
     images, labels = arrays(9)
-    names = dict(zip(arrays.OTHERS, (images, labels[:, None], images, labels)))
+    names = dict(zip(packing.OTHERS, (images, labels[:, None], images, labels)))
     np.savez(tmp_path / "cifar.npz", **names)
     packed = packing.open_packed(tmp_path / "cifar.npz", 16, tmp_path)
     assert packed.class_names == ("0", "1", "2")

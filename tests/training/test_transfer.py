@@ -6,7 +6,6 @@ import functools
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -29,7 +28,6 @@ from kmlp.training.engine.tensorflow import TensorFlowEngine
 from kmlp.training.engine.weight_names import frozen, optimizer_names, weight_names
 from kmlp.training.freezing import chosen, freeze, parts
 from kmlp.training.initial import Initial, initial_weights
-from kmlp.training.publishing import TRAINED
 from kmlp.training.tasks.classification import Classification
 
 # Family -> the smallest network whose parts can be told apart, and their names.
@@ -359,10 +357,10 @@ def test_what_the_network_sees_decides_the_recipe():
 
 @pytest.mark.parametrize("names", [("cat", "dog"), tuple("abc")])
 def test_a_run_begins_with_the_weights(names, animals, tmp_path, capfd, monkeypatch):
+    # Artifacts are other tests' affair: only the checkpoints are written.
     monkeypatch.setattr(
-        "kmlp.training.publishing._export", lambda *_: {TRAINED: NO_FIGURES}
+        "kmlp.training.publishing._artifacts", lambda model, *_: (model, {})
     )
-    monkeypatch.setattr("kmlp.training.ending.table", lambda _: "")
     weights = preset(tmp_path / "begun", names)
     arguments = ("--weights", weights, "--data", animals, *SHORT, *STILL)
     code, output, error = run(capfd, *arguments, "--output", tmp_path)
@@ -443,7 +441,12 @@ def test_other_weights_are_another_run(animals, tmp_path, capfd, monkeypatch):
 @pytest.mark.long
 def test_every_device_keeps_what_is_frozen(tmp_path):
     weights = preset(tmp_path / "begun", depth=1)
-    command = [sys.executable, Path(train.__file__), "--weights", weights]
+    command = [
+        sys.executable,
+        Path(__file__).parents[2] / "training" / "train.py",
+        "--weights",
+        weights,
+    ]
     # A mean over three devices need not be what they all hold.
     command += ["--freeze", "block0", "--rehearse", "--devices", 3, "--data", "digits"]
     command += ["--output", tmp_path, "--set", "ema=0.9", "evaluate=ema"]
@@ -571,7 +574,9 @@ def test_bad_input(case, wrong, tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(
         "kmlp.training.job.train", lambda *_, **__: pytest.fail("trained")
     )
-    monkeypatch.setattr("kmlp.training.resolved.load", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(
+        "kmlp.training.input.in_memory.load", lambda *_: pytest.fail("read")
+    )
 
     def filled(text):
         for name, path in wrong.items():

@@ -7,13 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from kmlp.commands import train
-
-SCRIPT = os.path.abspath(train.__file__)
+SCRIPT = str(Path(__file__).resolve().parents[2] / "training" / "train.py")
 COMMAND = (
     *("--arch", "resmlp_s12", "--epochs", "12", "--checkpoint-steps", "20"),
     *("--set", "model.depth=2", "model.width=32"),

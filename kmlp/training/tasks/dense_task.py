@@ -144,13 +144,11 @@ class DenseTask(RunTask):
         self.draw(job, model, folder / PICTURES)
         return [f"Pictures of predictions: {{version}}/{PICTURES}"]
 
-    def draw(
-        self, job: Job, model: keras.Model, folder: Path, rows: int = ROWS
-    ) -> None:
+    def draw(self, job: Job, model: keras.Model, folder: Path) -> None:
         """Write single pictures and a sheet of them: image, truth, prediction."""
         folder.mkdir(parents=True, exist_ok=True)
         sheet = []
-        count = min(rows, job.source.validation.count)
+        count = min(ROWS, job.source.validation.count)
         for index, pictures in self.drawn(job, model, count):
             pictures[-1].save(folder / f"{index:06}.png")
             sheet.append(pictures)

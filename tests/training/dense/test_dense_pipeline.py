@@ -499,8 +499,8 @@ def test_fewer_images_than_a_batch_are_refused():
 SCRIPT = """
 import time
 from kmlp.data.dense import open_dense
-from training.dense.pipeline import training_batches
-from training.recipes.dense import DenseRecipe
+from kmlp.training.input.dense_pipeline import training_batches
+from kmlp.recipes import DenseRecipe
 recipe = DenseRecipe(
     name="x", task="detection", head="retinanet", epochs=1, learning_rate=1.0,
     schedule="cosine", image_size=(96, 96),
