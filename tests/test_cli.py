@@ -12,7 +12,7 @@ import pytest
 
 import kmlp
 from kmlp.commands import benchmark_input, compress, main, probe, train, train_dense
-from kmlp.commands.registry import COMMANDS
+from kmlp.commands.command_table import COMMANDS
 from kmlp.console import SAVED_MODELS, _results_folder, exit_code
 from kmlp.errors import InputError, Interrupted, RunError, TimeUp
 

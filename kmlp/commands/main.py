@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from kmlp.commands.arguments import Parser
-from kmlp.commands.registry import COMMANDS
+from kmlp.commands.command_table import COMMANDS
 from kmlp.console import exit_code
 from kmlp.version import __version__
 

@@ -56,8 +56,6 @@ def open_source(spec=None, *, data_dir=None, download=False, on_corrupt="stop"):
         InputError: no such data, or in no layout that is known.
     """
     if spec is None:
-        from kmlp.data.sources import digits
-
         return digits()
     if str(spec).startswith(PREFIX):
         from kmlp.data.named import named_set

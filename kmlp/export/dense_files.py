@@ -6,9 +6,9 @@ from kmlp.artifacts.locating import locate_checkpoint, newest
 from kmlp.errors import InputError
 from kmlp.export.device_files import targets_of
 from kmlp.export.evidence import refuse_existing
+from kmlp.export.offer import DETECTION
 from kmlp.export.saved_model import saved_model as write_saved_model
 from kmlp.export.tflite import tflite as write_tflite
-from kmlp.predicting.dense_network import DETECTION
 from kmlp.pretrained.restoring import load_checkpoint
 
 QUANTIZE = ("none", "float16", "dynamic")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import os
-import sys
 
 import numpy as np
 import tensorflow as tf
@@ -367,7 +366,3 @@ def table(findings):
         print(f"{word}  {finding.what:<28} {said}", flush=True)
         good = good and finding.failure is None
     return good
-
-
-if __name__ == "__main__":
-    sys.exit(0 if table(check(sys.argv[1])) else 1)

@@ -37,7 +37,7 @@ def made(monkeypatch):
         cases.randomize(models[-1])
         return models[-1]
 
-    monkeypatch.setattr(kmlp, "create_model", created)
+    monkeypatch.setattr("kmlp.pretrained.creation.create_model", created)
     return models
 
 
