@@ -120,7 +120,7 @@ class MergeAndExport(MonitorCallback):
         self.report = {}
         self._averages = Averages()
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict | None = None) -> None:
         specs = input_specs(self.model)
         if len(specs) != 1:
             raise InputError(
@@ -145,10 +145,10 @@ class MergeAndExport(MonitorCallback):
         if self._is_chief():
             check_writable(self.directory)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         self._averages.remember(self.model)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self._epoch = epoch
         if self.save != "best":
             return
@@ -165,7 +165,7 @@ class MergeAndExport(MonitorCallback):
         if self._is_improvement(value, self.best) and self._export(value):
             self.best = value
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict | None = None) -> None:
         if self.save == "end":
             self._export((logs or {}).get(self.monitor))
 

@@ -126,7 +126,7 @@ def _rewrite_value(value, replace):
     )
 
 
-def merge(model):
+def merge(model: keras.Model) -> keras.Model:
     """The equivalent inference model of any model that holds kmlp layers.
 
     Locality branches go into their FC kernels, norms, scales and shifts into

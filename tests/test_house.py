@@ -212,3 +212,19 @@ def test_file_names_are_told_apart_without_their_folder():
     )
     # A script is named after the command that it calls.
     assert {name for name, count in names.items() if count > 1} <= SCRIPTS
+
+
+def test_the_face_is_hinted():
+    face = (ROOT / "kmlp" / "__init__.pyi").read_text("utf-8")
+    functions = re.findall(r"from (\S+) import ([a-z_]+) as [a-z_]+", face)
+    seen = 0
+    for module, name in functions:
+        if module not in TREES:
+            continue
+        for node in TREES[module].body:
+            if isinstance(node, ast.FunctionDef) and node.name == name:
+                arguments = (*node.args.args, *node.args.kwonlyargs)
+                assert node.returns is not None, name
+                assert all(a.annotation for a in arguments), name
+                seen += 1
+    assert seen >= 8

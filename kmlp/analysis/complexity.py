@@ -205,7 +205,12 @@ def _figures(row, memory):
     return (*(f"{count:,}" for count in counts), f"{memory / 1e6:.2f}")
 
 
-def profile(model, input_shape=None, *, batch=1):
+def profile(
+    model: keras.Model,
+    input_shape: tuple[int, ...] | None = None,
+    *,
+    batch: int = 1,
+) -> Profile:
     """Counts what a model needs.
 
     Linear maps and convolutions are counted as multiply-adds, as the papers do; norms,

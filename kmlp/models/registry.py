@@ -3,6 +3,7 @@
 import difflib
 import fnmatch
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from kmlp.errors import InputError
@@ -24,25 +25,39 @@ def family_class(family: str) -> type:
         family: Name of the class, such as `"ConvMLP"`.
     """
     if family == "ConvMLP":
-        from kmlp.models.convmlp import ConvMLP as found
-    elif family == "FocalTransformer":
-        from kmlp.models.focal import FocalTransformer as found
-    elif family == "MSMLP":
-        from kmlp.models.msmlp import MSMLP as found
-    elif family == "MSMLPHybrid":
-        from kmlp.models.hybrid import MSMLPHybrid as found
-    elif family == "RepMLPNet":
-        from kmlp.models.repmlpnet import RepMLPNet as found
-    elif family == "ResMLP":
-        from kmlp.models.resmlp import ResMLP as found
-    elif family == "SMLPNet":
-        from kmlp.models.smlpnet import SMLPNet as found
-    else:
-        from kmlp.models.swin import SwinTransformer as found
-    return found
+        from kmlp.models.convmlp import ConvMLP
+
+        return ConvMLP
+    if family == "FocalTransformer":
+        from kmlp.models.focal import FocalTransformer
+
+        return FocalTransformer
+    if family == "MSMLP":
+        from kmlp.models.msmlp import MSMLP
+
+        return MSMLP
+    if family == "MSMLPHybrid":
+        from kmlp.models.hybrid import MSMLPHybrid
+
+        return MSMLPHybrid
+    if family == "RepMLPNet":
+        from kmlp.models.repmlpnet import RepMLPNet
+
+        return RepMLPNet
+    if family == "ResMLP":
+        from kmlp.models.resmlp import ResMLP
+
+        return ResMLP
+    if family == "SMLPNet":
+        from kmlp.models.smlpnet import SMLPNet
+
+        return SMLPNet
+    from kmlp.models.swin import SwinTransformer
+
+    return SwinTransformer
 
 
-def list_models(pattern="*"):
+def list_models(pattern: str = "*") -> list[str]:
     """Names of the architectures that match a shell pattern, sorted.
 
     Args:
@@ -51,7 +66,7 @@ def list_models(pattern="*"):
     return sorted(fnmatch.filter(VARIANTS, pattern))
 
 
-def variant(name):
+def variant(name: str) -> tuple[type, dict[str, Any]]:
     """The class of an architecture and its arguments beyond the class's defaults.
 
     Args:
@@ -89,12 +104,12 @@ def described(name: str) -> tuple[str, dict[str, Any]]:
     return VARIANTS[name]
 
 
-def base_name(name):
+def base_name(name: str) -> str:
     """The variant that an ablation is a change of; a variant's own name."""
     return ABLATIONS[name].architecture if name in ABLATIONS else name
 
 
-def check_options(family, names):
+def check_options(family: type, names: Iterable[str]) -> None:
     """Raises `ValueError` where a name is no argument of a family; it has the nearest.
 
     Args:
@@ -111,7 +126,12 @@ def check_options(family, names):
             )
 
 
-def create_model(name, num_classes=None, input_shape=None, **overrides):
+def create_model(
+    name: str,
+    num_classes: int | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
+    **overrides: Any,
+) -> Any:
     """Builds an architecture by name, with fresh weights.
 
     Args:

@@ -1,5 +1,7 @@
 """The published variants of the families, as data that needs no Keras."""
 
+from typing import Any
+
 _DEEP = {"depths": (2, 2, 2, 18, 2)}
 # What the hybrids with Swin and with Focal transformers have in common.
 _HYBRIDS = {
@@ -9,7 +11,7 @@ _HYBRIDS = {
 }
 
 # Family -> name of a variant -> arguments that differ from the class's defaults.
-FAMILIES = {
+FAMILIES: dict[str, dict[str, dict[str, Any]]] = {
     "ConvMLP": {
         "convmlp_s": {},
         "convmlp_m": {"conv_blocks": 3, "depths": (3, 6, 3), "mlp_ratios": (3, 3, 3)},

@@ -1,5 +1,8 @@
 """`create_model`: an architecture with the weights that were asked for."""
 
+import os
+from typing import Any
+
 from kmlp import models
 from kmlp.errors import InputError
 from kmlp.models.dense import DenseModel
@@ -12,14 +15,14 @@ from kmlp.weights.grid_resizing import communicating, resize
 
 
 def create_model(
-    name=None,
-    num_classes=None,
-    input_shape=None,
+    name: str | None = None,
+    num_classes: int | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
     *,
-    weights=None,
-    resolution="interpolate",
-    **overrides,
-):
+    weights: str | os.PathLike | None = None,
+    resolution: str = "interpolate",
+    **overrides: Any,
+) -> Any:
     """Builds an architecture by name, or a preset, with the weights asked for.
 
     ```python
@@ -73,7 +76,7 @@ def create_model(
         )
     if name is not None:
         variant(name)  # a name that is wrong is said before anything is fetched
-    if weights is None:
+    if weights is None and name is not None:
         return models.create_model(name, num_classes, input_shape, **overrides)
     found = find(name, weights)
     return _with_weights(found, num_classes, input_shape, resolution, overrides)

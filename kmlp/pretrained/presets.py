@@ -1,7 +1,11 @@
 """Presets of one's own: a folder with all that a model needs to be itself again."""
 
 import dataclasses
+import os
+from collections.abc import Iterable
 from pathlib import Path
+
+import keras
 
 from kmlp.artifacts import origin
 from kmlp.artifacts.locating import CHECKPOINT
@@ -13,7 +17,13 @@ from kmlp.models.vision_mlp import VisionMLP
 from kmlp.preprocessing import Preprocessing
 
 
-def save_preset(model, folder, *, preprocessing=None, class_names=None):
+def save_preset(
+    model: keras.Model,
+    folder: str | os.PathLike,
+    *,
+    preprocessing: Preprocessing | DensePreprocessing | None = None,
+    class_names: Iterable[str] | None = None,
+) -> Path:
     """Saves a model of ours as `folder/trained.keras`, which carries its origin.
 
     Args:

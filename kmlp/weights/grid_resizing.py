@@ -25,7 +25,11 @@ WAYS = {
 }
 
 
-def resize(model, input_shape, resolution="interpolate"):
+def resize(
+    model: keras.Model,
+    input_shape: tuple[int | None, ...],
+    resolution: str = "interpolate",
+) -> keras.Model:
     """The same trained network for images of another size.
 
     ConvMLP, MS-MLP, Swin transformers and their hybrids take any size with the weights

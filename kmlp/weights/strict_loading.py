@@ -1,6 +1,9 @@
 """Why a state does not fit a model, in one short paragraph with the remedy."""
 
 import os
+from typing import Any
+
+import keras
 
 from kmlp.errors import InputError
 from kmlp.weights.matching import CLASSIFIER, match
@@ -132,7 +135,13 @@ def _plain(value):
     return list(map(_plain, value)) if isinstance(value, list | tuple) else value
 
 
-def load_published(model, source, *, new_head=False, key=None):
+def load_published(
+    model: keras.Model,
+    source: str | os.PathLike | dict[str, Any],
+    *,
+    new_head: bool = False,
+    key: str | None = None,
+) -> keras.Model:
     """Fills a model with a published state; every array and variable exactly once.
 
     Without a head (`include_top=False`) or classifier (`num_classes=0`) in the model,

@@ -29,7 +29,7 @@ ABLATIONS = {
 }
 
 
-def list_ablations(pattern="*"):
+def list_ablations(pattern: str = "*") -> list[str]:
     """Names of the papers' ablations that match a shell pattern, in the papers' order.
 
     Each is an architecture: `create_model` builds it, `training/train.py --arch`

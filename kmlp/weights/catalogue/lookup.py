@@ -7,14 +7,14 @@ from importlib import resources
 
 from kmlp.errors import InputError
 from kmlp.models.registry import described, list_models
-from kmlp.weights.catalogue.publications import IMAGENET_TOP1, WEIGHTS
+from kmlp.weights.catalogue.publications import IMAGENET_TOP1, WEIGHTS, PublishedWeights
 
 DEFAULT = "default"
 # Families of other papers -> the one whose recipe trains them here.
 _OTHERS = {"mlp": "repmlpnet", "swin": "msmlp", "focal": "msmlp"}
 
 
-def list_weights(pattern="*"):
+def list_weights(pattern: str = "*") -> list[str]:
     """Names of the published weights that match a shell pattern, sorted.
 
     Args:
@@ -25,7 +25,7 @@ def list_weights(pattern="*"):
     return sorted({n for p in patterns for n in fnmatch.filter(WEIGHTS, p)})
 
 
-def list_unpublished(pattern="*"):
+def list_unpublished(pattern: str = "*") -> list[str]:
     """Names of the architectures that match and have no weights listed, sorted.
 
     Args:
@@ -35,7 +35,7 @@ def list_unpublished(pattern="*"):
     return [n for n in list_models(pattern.partition(".")[0]) if n not in published]
 
 
-def published_weights(architecture, tag=DEFAULT):
+def published_weights(architecture: str, tag: str = DEFAULT) -> PublishedWeights:
     """What is known of a published checkpoint.
 
     Args:
