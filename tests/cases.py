@@ -5,6 +5,7 @@ import pathlib
 
 import keras
 import numpy as np
+import pytest
 
 import kmlp
 
@@ -353,6 +354,21 @@ FULLY_CONNECTED = [
     and arguments.get("norm") not in ("layer", "l2")
     and "conv" not in arguments.get("mixing", "linear")
 ]
+
+
+def spread(names):
+    """Cases of which one of each family is quick, the others of the long set.
+
+    Args:
+        names: Names of `CASES`.
+    """
+    found, seen = [], set()
+    for name in names:
+        family = CASES[name][0]
+        marks = [pytest.mark.long] if family in seen else []
+        seen.add(family)
+        found.append(pytest.param(name, marks=marks))
+    return found
 
 
 def build(case, num_classes=10, **overrides):

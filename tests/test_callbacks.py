@@ -269,6 +269,7 @@ def test_quantised_files_are_reported_only(tmp_path):
     assert (tmp_path / "1" / "model.tflite").exists()
 
 
+@pytest.mark.long
 def test_compiled_training_in_mixed_precision(tmp_path):
     model = compiled(dtype="mixed_bfloat16", run_eagerly=False, jit_compile=True)
     export = MergeAndExport(tmp_path, tflite=False, verbose=0, on_failure="raise")

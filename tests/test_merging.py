@@ -11,6 +11,7 @@ from cases import (
     randomize,
     relative_error,
     run,
+    spread,
 )
 
 import kmlp
@@ -57,7 +58,7 @@ def test_merged_equals_trained_and_leaves_it_untouched(case):
     assert merged.name == model.name
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", spread(CASES))
 def test_merging_twice_changes_nothing(case):
     merged = kmlp.merge(build(case))
     again = kmlp.merge(merged)
@@ -67,7 +68,7 @@ def test_merging_twice_changes_nothing(case):
         assert (keras.ops.convert_to_numpy(a) == keras.ops.convert_to_numpy(b)).all()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", spread(CASES))
 def test_merged_models_save_and_load(case, tmp_path):
     merged = kmlp.merge(build(case))
     x = images(merged)

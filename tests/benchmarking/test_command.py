@@ -69,6 +69,7 @@ def test_the_backends_that_are_there(tmp_path):
     ]
 
 
+@pytest.mark.long
 def test_peak_memory_comes_from_a_process_of_its_own(tmp_path, capfd):
     pytest.importorskip("tensorflow")
     path = tmp_path / "speeds.json"

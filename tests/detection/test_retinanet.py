@@ -95,7 +95,13 @@ def check_same(found, wanted):
     assert np.abs(found["boxes"] - wanted["boxes"]).max() < 1e-3
 
 
-@pytest.mark.parametrize("family", BACKBONES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name != "convmlp" else [])
+        for name in BACKBONES
+    ],
+)
 def test_saved_configured_and_merged(family, tmp_path):
     model = spread(detector(family))
     x = images()

@@ -336,6 +336,7 @@ def drawn():
     return np.stack([image, image]).astype("float32"), targets
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="minutes of compilation elsewhere"
 )

@@ -25,7 +25,7 @@ NAMES = tuple("abcdefghij")
 GLOBALS = kmlp.export.tflite.__wrapped__.__globals__
 
 
-@pytest.mark.parametrize("case", cases.CASES)
+@pytest.mark.parametrize("case", cases.spread(cases.CASES))
 def test_outputs_equal_the_trained_models(case):
     images = cases.images(artifacts.built(case), 3)
     outputs = load_tflite(artifacts.tflite(case))(images)

@@ -28,6 +28,7 @@ def half_unit(printed):
     return 0.5 * 10.0 ** decimal.Decimal(printed).as_tuple().exponent
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_counts_are_those_that_the_row_states(name):
     row = ABLATIONS[name]

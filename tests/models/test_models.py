@@ -1,16 +1,14 @@
 """The shared checks: every family is the same well-behaved Keras citizen."""
 
-import itertools
-
 import keras
 import numpy as np
 import pytest
-from cases import CASES, FAMILIES, build, images, relative_error, run
+from cases import CASES, FAMILIES, build, images, relative_error, run, spread
 
 import kmlp
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", spread(CASES))
 def test_serialisation_round_trips(case, tmp_path):
     model = build(case)
     x = images(model)
@@ -50,7 +48,7 @@ def test_every_sublayer_follows_the_policy(case, policy):
     assert type(model).from_config(model.get_config()).dtype_policy.name == policy
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", spread(CASES))
 def test_low_precision_stays_close_to_float32(case):
     model = build(case)
     x = images(model)
@@ -65,9 +63,18 @@ def test_low_precision_stays_close_to_float32(case):
 @pytest.mark.parametrize(
     ("case", "policy"),
     [
-        *((case, "float32") for case in CASES),
+        *((*case.values, "float32") for case in spread(CASES) if not case.marks),
+        *(
+            pytest.param(*case.values, "float32", marks=case.marks)
+            for case in spread(CASES)
+            if case.marks
+        ),
         # Precision is the layers', which a case of each family has.
-        *itertools.product(FAMILIES, ("mixed_bfloat16", "mixed_float16")),
+        *((name, "mixed_bfloat16") for name in FAMILIES),
+        *(
+            pytest.param(name, "mixed_float16", marks=pytest.mark.long)
+            for name in FAMILIES
+        ),
     ],
 )
 def test_one_training_step(case, policy):
@@ -121,7 +128,7 @@ def test_without_the_head_the_output_is_the_last_level(case):
     assert names == {w.path for w in model.weights if not w.path.startswith(top)}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", spread(CASES))
 def test_head_activation(case):
     model = build(case, head_activation="softmax")
     assert np.abs(run(model, images(model)).sum(axis=-1) - 1).max() < 1e-5

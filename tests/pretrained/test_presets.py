@@ -6,7 +6,7 @@ import errno
 import keras
 import numpy as np
 import pytest
-from cases import CASES, build, images, relative_error, run
+from cases import CASES, build, images, relative_error, run, spread
 
 import kmlp
 from kmlp.artifacts import origin
@@ -36,7 +36,7 @@ def arrays(model):
     return {w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", spread(CASES))
 def test_all_of_it_comes_back(case, tmp_path):
     model = preset(case, tmp_path / "mine")
     twin = kmlp.create_model(weights=tmp_path / "mine")
@@ -51,7 +51,7 @@ def test_all_of_it_comes_back(case, tmp_path):
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["trained.keras"]
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", spread(CASES))
 def test_another_head_and_nothing_else(case, tmp_path, capsys):
     model = preset(case, tmp_path)
     own = arrays(model)

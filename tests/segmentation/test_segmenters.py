@@ -27,7 +27,13 @@ def host(values):
     return ops.convert_to_numpy(values)
 
 
-@pytest.mark.parametrize(("family", "head"), CASES)
+@pytest.mark.parametrize(
+    ("family", "head"),
+    [
+        pytest.param(*case, marks=[pytest.mark.long] if case[0] != "convmlp" else [])
+        for case in CASES
+    ],
+)
 def test_saved_configured_and_merged(family, head, tmp_path):
     model = randomised(segmenter(family, head))
     x = images()

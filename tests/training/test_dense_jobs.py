@@ -74,7 +74,9 @@ def run(head, output, capfd, *more, backbone=CONVMLP):
     )
 
 
-@pytest.mark.parametrize("head", ["mask_rcnn", "upernet"])
+@pytest.mark.parametrize(
+    "head", ["mask_rcnn", pytest.param("upernet", marks=pytest.mark.long)]
+)
 def test_scenes_to_artifacts(head, few_scenes, tmp_path, capfd):
     code, printed, error = run(head, tmp_path, capfd)
     assert (code, error) == (0, "")
@@ -132,13 +134,8 @@ FOLDERS = {  # recipe that is implied, its data, arguments
 }
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param(kind, marks=[pytest.mark.long] if kind != "ade20k" else [])
-        for kind in FOLDERS
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("kind", FOLDERS)
 def test_recipes_on_real_layouts(kind, tmp_path, capfd):
     head, write, more = FOLDERS[kind]
     data = write(tmp_path / "data")

@@ -245,6 +245,7 @@ def test_every_network_of_ours_is_counted():
             assert macs == pytest.approx(row.flops, rel=0.19)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "row", REPORTED, ids=lambda row: f"{row.recipe}-{row.backbone}"
 )

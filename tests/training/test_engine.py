@@ -174,6 +174,7 @@ def test_compiled_steps_are_those_of_the_graph(engine, case):
     assert_close(compiled, plain, 1e-5)
 
 
+@pytest.mark.long
 def test_steps_of_one_execution_are_the_same(engine):
     prepared(engine, "batch_norm", ema=0.9, seed=5)
     single = run(engine, "batch_norm", 7), engine.state()

@@ -91,6 +91,7 @@ def kill_after(process, words, seconds=0.0):
     process.communicate()
 
 
+@pytest.mark.long
 def test_killed_in_the_middle(images, tmp_path, uninterrupted):
     kill_after(start(images, tmp_path), "Epoch 2")
     (folder,) = (tmp_path / "resmlp_s12").iterdir()

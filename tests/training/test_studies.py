@@ -386,6 +386,7 @@ def found(images, tmp_path_factory):
     return results
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_a_study_in_pieces_is_that_in_one(backend, found):
     if backend not in found:

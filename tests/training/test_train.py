@@ -302,6 +302,7 @@ def test_nan_loss(images, tmp_path, capfd):
     assert not (tmp_path / "resmlp_tiny").exists()
 
 
+@pytest.mark.long
 def test_same_seed_same_weights(images, tmp_path, capfd):
     def weights(name, seed):
         arguments = ("--data", images, "--output", tmp_path / name, "--seed", seed)
