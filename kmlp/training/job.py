@@ -174,7 +174,8 @@ class Job:
             model = self.network(options.precision)
             if self.initial is not None:
                 self.initial.fill(model, self.engine)
-                freeze(model, self.frozen)
+                if self.frozen:
+                    freeze(model, self.frozen)
             teacher = self.task.teacher(self)
             self.engine.prepare(
                 model,
