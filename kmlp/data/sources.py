@@ -1,8 +1,6 @@
 """The embedded data: scikit-learn's 1797 handwritten digits of 8x8 pixels."""
 
 import numpy as np
-import sklearn.datasets
-import sklearn.model_selection
 
 from kmlp.data.images import Memory, Source, Split
 from kmlp.errors import InputError
@@ -13,6 +11,10 @@ VALIDATION_SHARE = 0.2
 
 def digits():
     """The digits as a `Source`, always split alike."""
+    # Only the embedded data need it.
+    import sklearn.datasets
+    import sklearn.model_selection
+
     data = sklearn.datasets.load_digits()
     images = np.rint(data.images[..., None] * (255 / data.images.max()))
     train, validation, train_labels, validation_labels = (

@@ -31,7 +31,7 @@ from kmlp.errors import KmlpError
 from kmlp.recipes import dense_recipes
 from kmlp.training.engine.engine import WorkerLost
 from kmlp.training.engine.jax import JaxEngine
-from kmlp.training.engine.meeting import join, prepare_devices
+from kmlp.training.engine.jax_processes import join, prepare_devices
 from kmlp.training.optimization import make_dense_schedule
 
 FAMILIES = [name for name in TINY if name != "batch_norm"]

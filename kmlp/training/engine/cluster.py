@@ -293,7 +293,7 @@ def _torch_engine(strategy, devices, cluster):
 
 def _jax_engine(strategy, devices, cluster, tensorflow_reads):
     from kmlp.training.engine.jax import JaxEngine
-    from kmlp.training.engine.meeting import join, prepare_devices
+    from kmlp.training.engine.jax_processes import join, prepare_devices
 
     if tensorflow_reads:
         _leave_gpus_to_jax()
