@@ -36,7 +36,7 @@ TINY = (*TINY, "--epochs", "1")
 
 @pytest.fixture(autouse=True)
 def _tiny(monkeypatch):
-    tiny = (kmlp.ResMLP, {"depth": 1, "width": 16})
+    tiny = ("ResMLP", {"depth": 1, "width": 16})
     monkeypatch.setitem(registry.VARIANTS, "resmlp_tiny", tiny)
 
 
