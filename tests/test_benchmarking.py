@@ -260,7 +260,7 @@ def test_the_command(tmp_path):
 def test_bad_input_gets_one_line(argv, words, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     # TensorFlow's threads are fixed once it has run, as it has in this process.
-    monkeypatch.setattr(benchmarking, "use_threads", lambda threads: None)
+    monkeypatch.setattr("kmlp.benchmarking.measuring.use_threads", lambda threads: None)
     try:
         code = main.main(["benchmark", *argv])
     except SystemExit as end:

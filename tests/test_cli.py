@@ -132,7 +132,7 @@ def test_only_the_command_that_was_asked_for_is_imported():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     names = {name.removeprefix("kmlp.commands.") for name in done.stdout.split()}
-    assert names == {"arguments", "main", "registry", "info"}
+    assert names == {"arguments", "main", "command_table", "info"}
 
 
 def test_help_names_every_command(capsys):
@@ -366,7 +366,7 @@ console.import_quietly = lambda **options: None
 class WorkerLost(Exception):
     pass
 
-def run(options):
+def run(options, task=None):
     if os.environ.get("KMLP_RETURNS") != "1":
         raise WorkerLost("A worker is lost.")
     print("again", options.arch, options.output)
@@ -375,7 +375,10 @@ class StandIn(types.ModuleType):
     WorkerLost, run = WorkerLost, staticmethod(run)
     Checkpoints = CHECKPOINTS = Loop = Plan = Monitor = None
 
-for name in ("job", "checkpoints", "loop", "monitor", "engine.engine"):
+for name in (
+    *("job", "checkpoints", "loop", "monitor", "engine.engine"),
+    "tasks.classification",
+):
     sys.modules[f"kmlp.training.{name}"] = StandIn(name)
 """
 
