@@ -448,11 +448,11 @@ def test_part_that_was_removed_while_waiting(tmp_path):
     target, waits = tmp_path / "file", threading.Event()
 
     def second():
-        with cache.part_of(target, waits.set) as part:
+        with partial.part_of(target, waits.set) as part:
             return part.path.exists()
 
     with ThreadPoolExecutor(1) as pool:
-        with cache.part_of(target) as part:
+        with partial.part_of(target) as part:
             job = pool.submit(second)
             assert waits.wait(60)
             part.remove()
@@ -462,7 +462,7 @@ def test_part_that_was_removed_while_waiting(tmp_path):
 
 def test_part_of_another_is_left_alone(tmp_path):
     target = tmp_path / "file"
-    with cache.part_of(target) as part:
+    with partial.part_of(target) as part:
         part.path.write_bytes(BODY)
         part.become(target)
         part.path.touch()  # as another process begins one
@@ -500,7 +500,7 @@ def test_cache_that_cannot_be(tmp_path, monkeypatch, site):
 
 
 def test_disk_without_room(site, cache, monkeypatch):
-    monkeypatch.setattr(cache.Part, "room", 1000)
+    monkeypatch.setattr(partial.Part, "room", 1000)
     with pytest.raises(OSError, match=r"0\.4 MB are needed and 0\.0 MB free.*room"):
         download(entry_of(site.address))
     assert left_in(cache) == []
