@@ -9,7 +9,8 @@ import numpy as np
 from kmlp import pytorch
 from kmlp.analysis.complexity import count_parameters
 from kmlp.artifacts import agreement, origin
-from kmlp.artifacts.source_network import IMAGES, TOLERANCE, Comparison, compare
+from kmlp.artifacts.agreement import TOLERANCE
+from kmlp.artifacts.source_network import IMAGES, Comparison, compare
 from kmlp.atomic import new_file
 from kmlp.console import first_line, some
 from kmlp.errors import InputError, RunError

@@ -12,7 +12,6 @@ from kmlp.weights.matching import CLASSIFIER, derived, match
 from kmlp.weights.names.renamings import SCHEMES
 
 IMAGES = 2
-TOLERANCE = 1e-4
 
 
 class Comparison(NamedTuple):
