@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kmlp.artifacts.operation_audit import audit
+from kmlp.data.dense.results import library
 from kmlp.data.dense.scoring import confusion, intersection_over_union
 from kmlp.errors import RunError
 
@@ -178,9 +179,11 @@ class DetectionAgreement(_Agreement):
         return self._scores(self.entries, self._seen)
 
     def _match(self, found, expected):
-        for k in np.flatnonzero(expected["scores"] >= SCORE):
+        sure = np.flatnonzero(expected["scores"] >= SCORE)
+        boxes = _with_sides(expected["boxes"][sure]), _with_sides(found["boxes"])
+        overlaps = library().iou(*boxes, [0] * len(boxes[1]))
+        for k, overlap in zip(sure, overlaps):
             self.compared += 1
-            overlap = _overlap(expected["boxes"][k], found["boxes"])
             apart = np.abs(found["scores"] - expected["scores"][k])
             fits = (found["classes"] == expected["classes"][k]) & (overlap >= OVERLAP)
             fits &= apart <= NEAR
@@ -191,13 +194,9 @@ class DetectionAgreement(_Agreement):
             self.difference = max(self.difference, float(apart[best]))
 
 
-def _overlap(box, boxes):
-    """Return the intersection over union of a box with others."""
-    low = np.maximum(box[:2], boxes[:, :2])
-    high = np.minimum(box[2:], boxes[:, 2:])
-    inner = np.clip(high - low, 0, None).prod(1)
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod()
-    return inner / np.maximum(areas - inner, 1e-9)
+def _with_sides(boxes):
+    """Return boxes `x1, y1, x2, y2` as COCO's library takes them: `x, y, w, h`."""
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1, dtype=float)
 
 
 def compare(

@@ -11,9 +11,9 @@ from kmlp.compression.clustering import Clustering
 from kmlp.compression.pruning import Pruning
 from kmlp.compression.quantization import QuantizationAware
 from kmlp.data.batches import evaluation_batches
+from kmlp.data.images import steps_per_epoch
 from kmlp.data.reading import reason
 from kmlp.merging import merge
-from kmlp.training.input.order import steps_per_epoch
 from kmlp.training.input.pipeline import training_batches
 
 

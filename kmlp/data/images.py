@@ -10,10 +10,27 @@ from typing import Any
 
 import numpy as np
 
+from kmlp.errors import InputError
+
 # Images up to this height and width are small: they have recipes of their own.
 LARGEST_SMALL = 64
 # How many of a data set's images tell whether it has small ones.
 SAMPLE = 16
+
+
+def steps_per_epoch(images: int, global_batch: int) -> int:
+    """Return the full batches in a number of images.
+
+    Raises:
+        InputError: If there is none.
+    """
+    steps = images // global_batch
+    if not steps:
+        raise InputError(
+            f"A batch takes more images than there are to train on, {images:,} images: "
+            f"lower batch_size. Received: batch_size={global_batch}"
+        )
+    return steps
 
 
 @dataclasses.dataclass(frozen=True)

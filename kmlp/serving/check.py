@@ -23,13 +23,12 @@ from kmlp.export.serving_signatures import (
 from kmlp.export.warmup import FILE, OPEN_SIZE, read_warmup
 from kmlp.preprocessing import preprocessing_of
 from kmlp.serving import dense_checks, json_tensors
+from kmlp.serving.dense_checks import TOLERANCE
 from kmlp.serving.hostile import hostile_images
 from kmlp.serving.session import PREDICT, Session, reason
 
 # What a server replays at most.
 MOST_RECORDS = 1000
-# Of answers that are computed in batches of other sizes, over the largest.
-TOLERANCE = 1e-5
 BATCH = 2
 # By which hostile bytes may raise the peak; what they claim is thirty times as much.
 MEGABYTES = 250

@@ -15,7 +15,7 @@ from kmlp.export.serving_signatures import (
     prepared_pictures,
 )
 
-# Of boxes in a picture's own pixels and of scores, over the largest.
+# Of answers by other signatures or in batches of other sizes, over the largest.
 TOLERANCE = 1e-5
 
 

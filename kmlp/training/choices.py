@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import itertools
-from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from kmlp.recipes.choosing import FINETUNE, LARGEST_SMALL, SMALL, data_for, recipe_for
@@ -56,18 +55,10 @@ def chosen_recipe(
         base = dataclasses.replace(base, model={})
     if own is not None and base.name in (FINETUNE, SMALL):
         base = dataclasses.replace(base, image_size=own)
-    recipe = base
-    if options.epochs is not None:
-        recipe = recipe.shortened(options.epochs)
-    flags = {
-        "batch_size": options.batch_size,
-        "learning_rate": options.learning_rate,
-        "image_size": options.image_size,
-        "teacher": options.teacher,
-    }
-    if options.teacher and recipe.distillation == "none":
+    flags = {"image_size": options.image_size, "teacher": options.teacher}
+    if options.teacher and base.distillation == "none":
         flags["distillation"] = "hard"
-    recipe = overridden(recipe, flags, options.set)
+    recipe = overridden(base, options, flags)
     if recipe.name == SMALL and recipe.image_size > LARGEST_SMALL:
         # Patches for small images would make many thousand tokens of large ones.
         own = {k: v for k, v in recipe.model.items() if base.model.get(k) != v}
@@ -77,18 +68,23 @@ def chosen_recipe(
     return recipe, base
 
 
-def overridden(
-    recipe: R, flags: dict[str, Any], settings: Iterable[Iterable[str]]
-) -> R:
-    """Return the recipe with what flags and then `--set` change.
+def overridden(recipe: R, options: argparse.Namespace, flags: dict[str, Any]) -> R:
+    """Return the recipe with what `--epochs`, flags and then `--set` change.
 
     Args:
         recipe: Recipe of any task.
-        flags: `{field: value}`; `None` leaves a field as it is.
-        settings: Groups of `FIELD=VALUE`.
+        options: Options of the command.
+        flags: `{field: value}` of the task's own flags; `None` leaves a field as it is.
     """
+    if options.epochs is not None:
+        recipe = recipe.shortened(options.epochs)
+    flags = {
+        "batch_size": options.batch_size,
+        "learning_rate": options.learning_rate,
+        **flags,
+    }
     changes = [f"{name}={value}" for name, value in flags.items() if value is not None]
-    return override(recipe, [*changes, *itertools.chain.from_iterable(settings)])
+    return override(recipe, [*changes, *itertools.chain.from_iterable(options.set)])
 
 
 def _own_size(model):

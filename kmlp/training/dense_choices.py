@@ -23,12 +23,5 @@ def chosen_recipe(options: argparse.Namespace) -> tuple[DenseRecipe, DenseRecipe
         head=options.head,
         data=options.data,
     )
-    recipe = base
-    if options.epochs is not None:
-        recipe = recipe.shortened(options.epochs)
-    flags = {
-        "batch_size": options.batch_size,
-        "learning_rate": options.learning_rate,
-        "image_size": options.image_size and "{},{}".format(*options.image_size),
-    }
-    return overridden(recipe, flags, options.set), base
+    size = options.image_size and "{},{}".format(*options.image_size)
+    return overridden(base, options, {"image_size": size}), base

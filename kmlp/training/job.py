@@ -152,6 +152,17 @@ class Job:
         """Return a function that makes this worker's data set from `step` on."""
         return self.task.training_data(self, step)
 
+    def share(self, step: int) -> dict[str, int]:
+        """Return which part of the training images is this worker's from `step` on."""
+        return {
+            "batch_size": self.batch_size,
+            "global_batch": self.recipe.batch_size,
+            "start_step": step,
+            "worker": self.engine.worker,
+            "workers": self.engine.workers,
+            "seed": self.options.seed,
+        }
+
     def validation_data(self) -> Iterable:
         """Return this worker's share of the validation images, in a rehearsal a few."""
         engine = self.engine

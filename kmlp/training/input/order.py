@@ -7,6 +7,7 @@ training data has numbers of its own, so that they do not depend on who asks.
 import numpy as np
 import tensorflow as tf
 
+from kmlp.data.images import steps_per_epoch
 from kmlp.errors import InputError
 
 # What the numbers are for: each has its own.
@@ -129,18 +130,3 @@ def visits(
         return tf.data.Dataset.range(first, steps).map(step)
 
     return tf.data.Dataset.range(start_epoch, np.iinfo(np.int64).max).flat_map(epoch)
-
-
-def steps_per_epoch(images, global_batch):
-    """Full batches in a number of images.
-
-    Raises:
-        InputError: there is none.
-    """
-    steps = images // global_batch
-    if not steps:
-        raise InputError(
-            f"A batch takes more images than there are to train on, {images:,} images: "
-            f"lower batch_size. Received: batch_size={global_batch}"
-        )
-    return steps

@@ -14,8 +14,9 @@ import keras
 import numpy as np
 
 from kmlp.analysis.complexity import profile
+from kmlp.artifacts.agreement import ClassAgreement, compare
 from kmlp.artifacts.origin import weights_sha256
-from kmlp.errors import InputError
+from kmlp.data.images import steps_per_epoch
 from kmlp.merging import merge
 from kmlp.models.ablations.row import Row
 from kmlp.recipes.wording import resolve, to_json
@@ -135,11 +136,7 @@ def resolve_row(study, row, options, engine, data):
         std=IMAGENET.std,
     )
     check(recipe)
-    if count < recipe.batch_size:
-        raise InputError(
-            f"A batch takes more images than there are to train on, {count:,} images: "
-            f"lower batch_size. Received: batch_size={recipe.batch_size}"
-        )
+    steps = steps_per_epoch(count, recipe.batch_size)
     return RowJob(
         task=Classification(Objective()),
         options=options,
@@ -148,7 +145,7 @@ def resolve_row(study, row, options, engine, data):
         source=data,
         engine=engine,
         epochs=recipe.epochs + recipe.cooldown_epochs,
-        steps_per_epoch=count // recipe.batch_size,
+        steps_per_epoch=steps,
         batch_size=divided_batch(recipe, engine),
         study=study,
         row=row,
@@ -192,30 +189,25 @@ def results(job, history):
     the row was trained in; that they differ is said, and no reason to lose the row.
     """
     model = job.network("float32")
-    trained = weight_names(job.engine.model)
+    values = weight_names(job.engine.model)
     for name, variable in weight_names(model).items():
-        variable.assign(keras.ops.convert_to_numpy(trained[name]))
+        variable.assign(keras.ops.convert_to_numpy(values[name]))
     merged = merge(model)
-    right = np.zeros(2)
-    differing, distance, size = 0, 0.0, 0.0
-    pair = inference(model), inference(merged)
     batches = validation_batches(
         job.data.test_images, job.data.test_labels, job.recipe, job.batch_size
     )
-    for images, labels, weights in batches:
-        kept = weights > 0
-        answers = [answer(images)[kept] for answer in pair]
-        classes = [own.argmax(-1) for own in answers]
-        right += [np.sum(own == labels[kept]) for own in classes]
-        differing += int(np.sum(classes[0] != classes[1]))
-        distance = max(distance, float(np.abs(answers[0] - answers[1]).max()))
-        size = max(size, float(np.abs(answers[0]).max()))
-    count = len(job.data.test_labels)
-    if not math.isfinite(distance) or differing > max(1, TIES * count):
+    forms = {"trained": _named(inference(model)), "merged": _named(inference(merged))}
+    measures = compare(forms, batches, ClassAgreement)
+    trained, found = (measure.result() for measure in measures.values())
+    count = found["images"]
+    differing = found["disagreements"] + found["ties"]
+    finite = math.isfinite(found["largest_difference"])
+    if not finite or differing > max(1, TIES * count):
         print(
             f"{job.short}: the merged network answers {differing:,} of {count:,} "
             "images differently from the one that was trained; the largest difference "
-            f"is {distance:.3g} of {size:.3g}",
+            f"is {found['largest_difference']:.3g} of "
+            f"{measures['merged'].magnitude:.3g}",
             file=sys.stderr,
         )
     whole, lean = profile(model), profile(merged)
@@ -226,10 +218,10 @@ def results(job, history):
         "identity": job.identity(),
         "top1": 100 * last["val_top1"],
         "best_top1": 100 * max(entry["val_top1"] for entry in history),
-        "top1_float32": 100 * right[0] / count,
-        "merged_top1": 100 * right[1] / count,
+        "top1_float32": 100 * trained["accuracy"],
+        "merged_top1": 100 * found["accuracy"],
         "merged_differing": differing,
-        "merged_difference": distance / max(size, 1e-9),
+        "merged_difference": found["relative_difference"] if finite else None,
         "loss": last["loss"],
         "val_loss": last["val_loss"],
         "epochs": job.epochs,
@@ -241,3 +233,7 @@ def results(job, history):
         "training_seconds": round(sum(entry["seconds"] for entry in history), 1),
         "finished": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
+
+
+def _named(answers):
+    return lambda images: {"logits": answers(images)}

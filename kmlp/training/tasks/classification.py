@@ -86,12 +86,7 @@ class Classification(RunTask):
             job.source,
             job.recipe,
             image_size=job.recipe.image_size,
-            batch_size=job.batch_size,
-            global_batch=job.recipe.batch_size,
-            start_step=step,
-            worker=job.engine.worker,
-            workers=job.engine.workers,
-            seed=job.options.seed,
+            **job.share(step),
         )
 
     def validation_batches(
@@ -201,9 +196,9 @@ def resolve(options: argparse.Namespace, engine: Any) -> Job:
     Raises:
         InputError: If data, recipe, weights or batch cannot be worked with.
     """
+    from kmlp.data.images import steps_per_epoch
     from kmlp.data.sources import open_source
     from kmlp.training.input.in_memory import load
-    from kmlp.training.input.order import steps_per_epoch
     from kmlp.training.input.policies import parse
 
     source = open_source(

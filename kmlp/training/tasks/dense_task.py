@@ -14,6 +14,7 @@ from keras import ops
 from kmlp.analysis.complexity import count_parameters
 from kmlp.artifacts.origin import weights_sha256
 from kmlp.data.dense.dense_sources import open_dense
+from kmlp.data.images import steps_per_epoch
 from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.errors import InputError
 from kmlp.models.dense import pyramid_of
@@ -22,7 +23,6 @@ from kmlp.recipes.wording import describe
 from kmlp.training.dense_choices import chosen_recipe
 from kmlp.training.initial import Initial
 from kmlp.training.input.dense_pipeline import evaluation_batches, training_batches
-from kmlp.training.input.order import steps_per_epoch
 from kmlp.training.job import Job, RunTask, divided_batch
 from kmlp.training.optimization.schedules import make_dense_schedule
 from kmlp.training.tasks.dense_networks import backbone_of, build
@@ -62,12 +62,7 @@ class DenseTask(RunTask):
             training_batches,
             job.source,
             job.recipe,
-            batch_size=job.batch_size,
-            global_batch=job.recipe.batch_size,
-            start_step=step,
-            worker=job.engine.worker,
-            workers=job.engine.workers,
-            seed=job.options.seed,
+            **job.share(step),
         )
 
     def validation_batches(
