@@ -1,0 +1,13 @@
+"""Names of types that signatures across the library share."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+# A backend's tensor, symbolic or not, or an array that Keras turns into one.
+Tensor: TypeAlias = Any
+# Of a tensor; `None` where a size is unknown.
+Shape: TypeAlias = Sequence[int | None]
+# What `get_config` returns and JSON holds.
+Config: TypeAlias = dict[str, Any]
+PathLike: TypeAlias = str | os.PathLike[str]
