@@ -13,7 +13,7 @@ import importlib
 import sys
 
 from kmlp.backend import settle_backend
-from kmlp.quiet import quiet
+from kmlp.console import quiet
 from kmlp.version import __version__
 
 settle_backend()

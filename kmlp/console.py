@@ -1,13 +1,18 @@
 """Talk to a person at a terminal: our lines, none of the libraries' chatter."""
 
+import contextlib
+import csv
+import io
 import os
+import re
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kmlp.errors import Interrupted, KmlpError, RunError, TimeUp
+from kmlp.errors import InputError, Interrupted, KmlpError, RunError, TimeUp
 
 NAMED = 3  # how many of many a message names
 
@@ -42,6 +47,49 @@ def aligned(rows: Sequence[Sequence[str]], left: int = 1) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+FORMS = ("text", "csv", "markdown")
+
+
+def table(
+    header: Sequence[Any],
+    rows: Iterable[Sequence[Any]],
+    form: str = "text",
+    left: int = 1,
+) -> str:
+    """Return rows under a header, without a final line break.
+
+    Args:
+        header: Titles of the columns.
+        rows: Sequences of as many cells. What is no string is written by `str`,
+            `None` as an empty cell. Numbers for programs come without separators.
+        form: `"text"`, `"csv"` or `"markdown"`.
+        left: Number of columns that are aligned left, where the form knows sides.
+
+    Raises:
+        InputError: If the form is unknown, or a row has another length.
+    """
+    if form not in FORMS:
+        raise InputError(f"form must be one of {FORMS}. Received: {form!r}")
+    cells = [["" if c is None else str(c) for c in row] for row in (header, *rows)]
+    for row in cells:
+        if len(row) != len(cells[0]):
+            raise InputError(
+                f"Each row needs {len(cells[0])} cells, one per column. Received: {row}"
+            )
+    if form == "text":
+        return aligned(cells, left)
+    if form == "csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(cells)
+        return text.getvalue().removesuffix("\n")
+    sides = ["---" if i < left else "---:" for i in range(len(cells[0]))]
+    lines = [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        for row in cells
+    ]
+    return "\n".join([lines[0], f"|{'|'.join(sides)}|", *lines[1:]])
 
 
 def exit_code(
@@ -107,10 +155,8 @@ def import_quietly(settle: bool = True, needed: bool = True) -> None:
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if not needed and os.environ["KERAS_BACKEND"] != "tensorflow":
         # Keras would import it as soon as it writes down a layer's arguments.
-        sys.modules.setdefault("tensorflow", None)
+        sys.modules.setdefault("tensorflow", None)  # type: ignore[arg-type]
         return
-    from kmlp.quiet import quiet
-
     with quiet():
         import tensorflow as tf
 
@@ -120,6 +166,41 @@ def import_quietly(settle: bool = True, needed: bool = True) -> None:
         # hold are registered.
         import keras  # noqa: F401
     tf.get_logger().setLevel("ERROR")
+
+
+# Informational lines and warnings of absl and the converter, its dumps of graphs, and
+# the lines of a machine without a GPU, which come as errors.
+_CHATTER = re.compile(
+    r"[IW]\d{4} |INFO: |WARNING: All log|fully_quantize: |<unknown>:|.*loc\(|"
+    r'  %|  "func|"func|\^bb|\}\) |To enable the following|'
+    r"E\d{4} .*(cuda|cuInit|oneDNN)|\s+\[\[\{\{node "
+)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what is written to the process's standard error.
+
+    TensorFlow reads its log level once, when it is imported, so that only the
+    descriptor itself can be redirected. What is no chatter is shown at the end.
+    """
+    try:
+        sys.stderr.flush()
+        original = os.dup(2)
+    except (OSError, ValueError, AttributeError):
+        yield  # no standard error to keep clean
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(original, 2)
+            os.close(original)
+            held.seek(0)
+            for line in held.read().decode(errors="replace").splitlines():
+                if line and not _CHATTER.match(line):
+                    os.write(2, f"{line}\n".encode())
 
 
 def progress_bar(

@@ -12,12 +12,11 @@ from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.agreement import TOLERANCE
 from kmlp.artifacts.source_network import IMAGES, Comparison, compare
 from kmlp.atomic import new_file
-from kmlp.console import first_line, some
+from kmlp.console import first_line, quiet, some
 from kmlp.errors import InputError, RunError
 from kmlp.models.registry import VARIANTS, check_options, create_model, variant
 from kmlp.pretrained import found as published
 from kmlp.pretrained.found import find
-from kmlp.quiet import quiet
 from kmlp.weights.catalogue.publications import WEIGHTS
 from kmlp.weights.matching import Match, match
 from kmlp.weights.readers.checkpoint_forms import read_checkpoint

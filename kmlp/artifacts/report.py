@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from kmlp.tables import table
+from kmlp.console import table
 
 
 def forms_table(forms: dict[str, dict[str, Any]]) -> str:

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kmlp.console import quiet
 from kmlp.errors import InputError
-from kmlp.quiet import quiet
 
 
 def input_specs(model, *, batch_size=None, input_shape=None):

@@ -7,7 +7,7 @@ import time
 import keras
 
 from kmlp.artifacts.running import repeatable
-from kmlp.quiet import quiet
+from kmlp.console import quiet
 
 LATENCY_BATCHES = (1, 8)
 LATENCY_ROUNDS = 30

@@ -3,8 +3,8 @@
 import dataclasses
 import os
 
+from kmlp.console import quiet
 from kmlp.errors import InputError
-from kmlp.quiet import quiet
 
 
 @dataclasses.dataclass(frozen=True)

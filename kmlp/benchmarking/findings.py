@@ -5,8 +5,8 @@ import json
 import statistics
 
 from kmlp.benchmarking.measuring import quartiles
+from kmlp.console import table
 from kmlp.errors import InputError
-from kmlp.tables import table
 
 KIND = "kmlp benchmark of backends"
 HEADER = (

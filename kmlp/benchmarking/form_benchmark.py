@@ -15,9 +15,8 @@ from kmlp.benchmarking.measuring import (
 )
 from kmlp.benchmarking.network_forms import FORMS, Network
 from kmlp.benchmarking.verdicts import Verdict, verdicts, why_not_twice
-from kmlp.console import aligned, first_line
+from kmlp.console import aligned, first_line, quiet
 from kmlp.errors import InputError
-from kmlp.quiet import quiet
 
 
 @dataclasses.dataclass(frozen=True)

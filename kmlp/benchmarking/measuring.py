@@ -10,7 +10,7 @@ import random
 import statistics
 import time
 
-from kmlp.quiet import quiet
+from kmlp.console import quiet
 
 PEAK = "matmul"
 PEAK_SIZE = 2048

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from kmlp.benchmarking.measuring import Contender
+from kmlp.console import quiet
 from kmlp.errors import InputError
-from kmlp.quiet import quiet
 
 # Form -> label in the tables.
 FORMS = {

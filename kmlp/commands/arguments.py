@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kmlp.console import FORMS
 from kmlp.errors import InputError
-from kmlp.tables import FORMS
 
 SMALLEST_IMAGE = 8
 SMALLEST_CANVAS = 32

@@ -145,7 +145,7 @@ def _backends(options):
     """Run the benchmark of backends, in which this process has no part."""
     from kmlp.benchmarking.backends import benchmark_backends
     from kmlp.benchmarking.findings import COLUMNS
-    from kmlp.tables import table
+    from kmlp.console import table
 
     check_file(options.csv, "--csv")
     found = benchmark_backends(

@@ -3,7 +3,6 @@
 import json
 import os
 
-from kmlp import tables
 from kmlp.commands.arguments import (
     Parser,
     add_architecture,
@@ -11,9 +10,8 @@ from kmlp.commands.arguments import (
     model_arguments,
     positive,
 )
-from kmlp.console import first_line
+from kmlp.console import first_line, quiet, table
 from kmlp.errors import InputError
-from kmlp.quiet import quiet
 
 TRAIN, MERGED = "train form", "merged"
 
@@ -94,7 +92,7 @@ def _totals(forms, form="text"):
         (title, *(_number(value(p), digits) for p in forms.values()))
         for title, digits, value in _SUMS
     ]
-    return tables.table(("", *forms), rows, form)
+    return table(("", *forms), rows, form)
 
 
 def _parts(forms, layers=False, form="text"):
@@ -121,7 +119,7 @@ def _parts(forms, layers=False, form="text"):
     sums = [_total(p) for p in forms.values()]
     left = 3 if layers else 2
     cells.append(["total", *[""] * (left - 1), *_cells(sums)])
-    return tables.table(header, cells, form, left)
+    return table(header, cells, form, left)
 
 
 def _raw(forms, layers=False):
@@ -135,7 +133,7 @@ def _raw(forms, layers=False):
         in_all = (p.trainable, p.non_trainable, p.macs, p.activations)
         memory = (p.peak_activation_bytes, p.weight_bytes)
         rows.append((form, "total", None, None, *in_all, *memory))
-    return tables.table(_RAW_HEADER, rows, "csv")
+    return table(_RAW_HEADER, rows, "csv")
 
 
 def _total(p):

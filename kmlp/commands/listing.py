@@ -1,7 +1,6 @@
 """`kmlp list --ablations`: the papers' ablations beside what they count here."""
 
-from kmlp import tables
-from kmlp.console import progress_bar
+from kmlp.console import FORMS, progress_bar, table
 from kmlp.errors import InputError
 
 
@@ -107,10 +106,10 @@ def print_costs(names, form):
     """
     costs = count(names)
     if form == "csv":
-        print(tables.table(_RAW_HEADER, map(_raw, costs), form))
+        print(table(_RAW_HEADER, map(_raw, costs), form))
         return
     notes = list(dict.fromkeys(note for c in costs for note in c.reported.notes))
-    print(tables.table(_HEADER, [_row(c, notes, form) for c in costs], form))
+    print(table(_HEADER, [_row(c, notes, form) for c in costs], form))
     print(
         "\nParameters and multiply-adds are counted here, in the train form; what the "
         "paper has is in brackets. Top-1 is the paper's, on ImageNet-1k where nothing "
@@ -190,7 +189,7 @@ def add_arguments(command):
     )
     command.add_argument(
         "--format",
-        choices=tables.FORMS,
+        choices=FORMS,
         help="of --costs (default: markdown); csv has every figure in full",
     )
     command.set_defaults(job=run)

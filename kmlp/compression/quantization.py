@@ -14,10 +14,10 @@ from kmlp.artifacts.running import load_tflite
 from kmlp.atomic import new_file
 from kmlp.compression.tfmot import import_tfmot
 from kmlp.compression.twin import twin
+from kmlp.console import quiet
 from kmlp.errors import InputError
 from kmlp.export import evidence
 from kmlp.export.tflite import compact
-from kmlp.quiet import quiet
 
 _PREFIX = "quant_"  # tfmot's, of the names of its layers
 

@@ -4,7 +4,7 @@ import os
 
 import tensorflow as tf
 
-from kmlp.quiet import quiet
+from kmlp.console import quiet
 
 _SWITCH = "TF_USE_LEGACY_KERAS"
 

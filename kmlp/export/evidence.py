@@ -11,8 +11,8 @@ import tensorflow as tf
 from kmlp.artifacts.agreement import TOLERANCE, equality
 from kmlp.artifacts.detection_difference import apart
 from kmlp.artifacts.running import input_specs, run_model
+from kmlp.console import quiet
 from kmlp.errors import RunError
-from kmlp.quiet import quiet
 
 # How many images the artifact is compared on.
 SAMPLES = 4

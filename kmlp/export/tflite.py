@@ -14,6 +14,7 @@ from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.flatbuffer import packed, unpacked
 from kmlp.artifacts.running import in_batches, input_specs, load_tflite
 from kmlp.atomic import new_file
+from kmlp.console import quiet
 from kmlp.errors import InputError, RunError
 from kmlp.export import evidence
 from kmlp.export.device_spelling import equalised, spelled_for_tflite
@@ -21,7 +22,6 @@ from kmlp.export.offer import names_of
 from kmlp.export.precision import in_float32, outside_strategy
 from kmlp.export.saved_model import check_model, inference_form, write_saved_model
 from kmlp.preprocessing import Preprocessing
-from kmlp.quiet import quiet
 
 
 def compact(file):

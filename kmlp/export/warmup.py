@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from kmlp.quiet import quiet
+from kmlp.console import quiet
 
 FILE = "tf_serving_warmup_requests"
 # One image at a time, and a few: other shapes run other kernels.

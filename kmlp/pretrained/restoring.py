@@ -8,7 +8,7 @@ import keras
 
 from kmlp import models
 from kmlp.artifacts import origin
-from kmlp.console import first_line
+from kmlp.console import first_line, quiet
 from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.errors import InputError
 from kmlp.models.dense import DenseModel
@@ -16,7 +16,6 @@ from kmlp.models.registry import variant
 from kmlp.models.vision_mlp import VisionMLP
 from kmlp.preprocessing import preprocessing_of
 from kmlp.pretrained.found import KERAS_WEIGHTS
-from kmlp.quiet import quiet
 from kmlp.weights.matching import CLASSIFIER, HEAD
 
 

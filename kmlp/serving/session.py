@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from kmlp.console import quiet
 from kmlp.errors import InputError
-from kmlp.quiet import quiet
 
 DEFAULT = "serving_default"
 PREDICT = "tensorflow/serving/predict"

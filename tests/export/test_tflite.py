@@ -14,10 +14,10 @@ import kmlp
 from kmlp.artifacts import origin
 from kmlp.artifacts.flatbuffer import unpacked
 from kmlp.artifacts.running import load_tflite
+from kmlp.console import quiet
 from kmlp.export.device_spelling import equalised, spelled_for_tflite
 from kmlp.export.tflite import compact
 from kmlp.preprocessing import Preprocessing
-from kmlp.quiet import quiet
 
 SMALL = "resmlp_local"
 NAMES = tuple("abcdefghij")

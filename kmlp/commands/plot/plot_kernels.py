@@ -13,9 +13,8 @@ from kmlp.commands.plot.plotted import (
     write,
     write_csv,
 )
-from kmlp.console import import_quietly, some
+from kmlp.console import import_quietly, some, table
 from kmlp.errors import InputError
-from kmlp.tables import table
 
 CENTRAL = 6
 THRESHOLD = 0.05

@@ -9,8 +9,8 @@ from typing import Any
 
 from kmlp.atomic import new_file
 from kmlp.commands.arguments import Parser, check_file, positive
+from kmlp.console import table
 from kmlp.errors import InputError
-from kmlp.tables import table
 
 
 def add_output(parser: Parser, default: str) -> None:

@@ -144,9 +144,9 @@ def look(
     Raises:
         RunError: If none can be read.
     """
+    from kmlp.console import quiet
     from kmlp.data.reading import named
     from kmlp.predicting.classifying import preparation
-    from kmlp.quiet import quiet
 
     found = [[] for _ in viewers]
     readable = []

@@ -176,7 +176,7 @@ def _from_saved_model(spec, path):
         )
     import tensorflow as tf
 
-    from kmlp.quiet import quiet
+    from kmlp.console import quiet
 
     try:
         with quiet():

@@ -7,8 +7,8 @@ import socket
 
 import keras
 
+from kmlp.console import quiet
 from kmlp.errors import InputError
-from kmlp.quiet import quiet
 from kmlp.training.engine.meeting import meet
 
 STRATEGIES = ("auto", "single", "mirrored", "multi_worker", "tpu")

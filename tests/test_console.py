@@ -1,11 +1,11 @@
-"""Tables as text, CSV and Markdown."""
+"""The terminal: tables as text, CSV and Markdown."""
 
 import csv
 import io
 
 import pytest
 
-from kmlp.tables import table
+from kmlp.console import table
 
 ROWS = [("a|b, c", 1234, None), ("d", 5.5, "x")]
 
