@@ -1,22 +1,20 @@
-"""Artifacts appear whole or not at all.
+"""Write artifacts that appear whole or not at all.
 
 Everything is written to a hidden folder beside its destination and renamed in one
-step. A process holds a lock on its hidden folder while it lives; the lock ends with
-the process, however that ends, and the next export removes what it left.
+step. A process holds its hidden folder while it lives; the next one to write there
+removes what no process holds.
 """
 
 import contextlib
 import dataclasses
-import functools
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # without locks nothing is ever taken for abandoned
-    fcntl = None
+from kmlp.locks import hold
+from kmlp.typing import PathLike
 
 _PREFIX = ".kmlp-draft-"
 
@@ -26,8 +24,8 @@ class Draft:
     """A version that is being written.
 
     Attributes:
-        folder: where to write.
-        path: where the version lies, once the block has ended without an error.
+        folder: Folder to write to.
+        path: Path of the version, once the block has ended without an error.
     """
 
     folder: Path
@@ -35,8 +33,8 @@ class Draft:
 
 
 @contextlib.contextmanager
-def new_version(path):
-    """Writes the next version of an artifact as one step.
+def new_version(path: PathLike) -> Iterator[Draft]:
+    """Write the next version of an artifact as one step.
 
     ```python
     with new_version("saved_models/resmlp_s12") as draft:
@@ -48,13 +46,13 @@ def new_version(path):
     appears meanwhile is never replaced: this one gets the next number.
 
     Args:
-        path: folder of the versions; made where it is missing.
+        path: Folder of the versions; made where it is missing.
 
     Yields:
         A `Draft`. An error within the block leaves no version.
 
     Raises:
-        OSError: `path` is no folder and cannot become one, or is not writable.
+        OSError: If `path` is no folder and cannot become one, or is not writable.
     """
     path = Path(path).expanduser()
     with _hidden_folder(path) as folder:
@@ -64,17 +62,17 @@ def new_version(path):
 
 
 @contextlib.contextmanager
-def new_file(path):
-    """Writes a file as one step; an existing one is replaced.
+def new_file(path: PathLike) -> Iterator[Path]:
+    """Write a file as one step; an existing one is replaced.
 
     Args:
-        path: of the file; its folder is made where it is missing.
+        path: Path of the file; its folder is made where it is missing.
 
     Yields:
         The path to write to. An error within the block leaves `path` as it was.
 
     Raises:
-        OSError: `path` is a folder, or its folder is not writable.
+        OSError: If `path` is a folder, or its folder is not writable.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -87,20 +85,20 @@ def new_file(path):
         os.replace(folder / path.name, path)
 
 
-def check_writable(path):
-    """Raises `OSError` where no version could be written under `path`."""
+def check_writable(path: PathLike) -> None:
+    """Raise `OSError` where no version could be written under `path`."""
     with _hidden_folder(Path(path).expanduser()):
         pass
 
 
-def latest_version(path):
-    """The folder of the highest version under `path`, or `None`."""
+def latest_version(path: PathLike) -> Path | None:
+    """Return the folder of the highest version under `path`, or `None`."""
     versions = _versions(Path(path))
     return Path(path) / versions[max(versions)] if versions else None
 
 
 def _versions(path):
-    """`{number: name}` of what lies under `path`."""
+    """Return `{number: name}` of the versions under `path`."""
     names = os.listdir(path) if path.is_dir() else []
     return {int(n): n for n in names if n.isascii() and n.isdecimal()}
 
@@ -123,7 +121,7 @@ def _hidden_folder(parent):
     try:
         parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(parent)
-        folder, release = _held_folder(parent)
+        folder, held = _held_folder(parent)
     except OSError as error:
         raise type(error)(
             f"Cannot write to this folder ({error.strerror}): choose one that exists "
@@ -133,48 +131,23 @@ def _hidden_folder(parent):
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)  # nothing where it was renamed
-        release()
+        held.release()
 
 
 def _held_folder(parent):
-    """A new folder and what to call to let go of it."""
+    """Make a new folder and hold it."""
     while True:
         folder = parent / f"{_PREFIX}{uuid.uuid4().hex}"
-        folder.mkdir()
-        release = _hold(folder)
-        # Another process may have cleaned the folder away before it was held.
-        if release is not None and folder.exists():
-            return folder, release
-        if release is not None:
-            release()
-
-
-def _hold(folder):
-    """Locks a folder; `None` where another process has it."""
-    if fcntl is None:
-        return lambda: None
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        pass  # a file system without locks
-    return functools.partial(os.close, descriptor)
+        # Held before it is there: none takes it for abandoned.
+        if held := hold(folder):
+            folder.mkdir()
+            return folder, held
 
 
 def _remove_abandoned(parent):
-    if fcntl is None:
-        return
-    for folder in parent.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            descriptor = os.open(folder, os.O_RDONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    """Remove the folders, and the files of their locks, that no process holds."""
+    for folder in {path.with_suffix("") for path in parent.glob(f"{_PREFIX}*")}:
+        if held := hold(folder):
+            if held.exclusive:
                 shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(descriptor)
+            held.release()

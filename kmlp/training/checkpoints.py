@@ -20,6 +20,7 @@ import numpy as np
 from kmlp.artifacts.run_curves import UNFINISHED as PREFIX
 from kmlp.atomic import check_writable, new_file
 from kmlp.errors import InputError, RunError
+from kmlp.locks import hold
 
 KEPT = 3
 _PROGRESS = "progress"
@@ -137,11 +138,6 @@ def _sync(folder):
         os.close(descriptor)
 
 
-try:
-    import fcntl
-except ImportError:  # nothing keeps two processes out of one folder
-    fcntl = None
-
 CHECKPOINTS = "checkpoints"
 
 
@@ -176,9 +172,14 @@ class RunFolder:
         """
         try:
             check_writable(self.path)
+            held = hold(self.path)
         except OSError as error:
             raise InputError(f"--output: {error}") from error
-        descriptor = self._lock()
+        if held is None:
+            raise InputError(
+                "Another process is at this run: wait for it, or choose another "
+                f"--output or --seed. Received: {str(self.path)!r}"
+            )
         try:
             if fresh:
                 self._clear()
@@ -186,8 +187,7 @@ class RunFolder:
         finally:
             if not any(self.path.glob(f"{CHECKPOINTS}/*")):
                 self.remove()  # nothing to go on with
-            if descriptor is not None:
-                os.close(descriptor)
+            held.release()
             with contextlib.suppress(OSError):
                 self.path.parent.rmdir()
 
@@ -213,19 +213,3 @@ class RunFolder:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-    def _lock(self):
-        if fcntl is None:
-            return None
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise InputError(
-                "Another process is at this run: wait for it, or choose another "
-                f"--output or --seed. Received: {str(self.path)!r}"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
-        return descriptor

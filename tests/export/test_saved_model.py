@@ -130,7 +130,7 @@ kmlp.export.saved_model(cases.build("{SMALL}"), sys.argv[1])
     )
     try:
         assert process.stdout.readline() == b"written\n"
-        (draft,) = tmp_path.iterdir()
+        (draft,) = filter(pathlib.Path.is_dir, tmp_path.iterdir())
         assert (draft / "saved_model.pb").exists()
         # An export beside it does not take the living one's draft for abandoned.
         with atomic.new_version(tmp_path) as other:

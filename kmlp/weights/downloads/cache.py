@@ -11,11 +11,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from kmlp.errors import InputError
-
-try:
-    import fcntl
-except ImportError:  # without locks every process fetches for itself
-    fcntl = None
+from kmlp.locks import hold_in_turn
 
 
 class Part:
@@ -24,11 +20,13 @@ class Part:
     Attributes:
         path: of the bytes, in the order of the file.
         resumable: whether they outlast this process.
+        whole: whether the file has become what it is a part of.
     """
 
     def __init__(self, path, resumable=True):
         self.path = path
         self.resumable = resumable
+        self.whole = False
         # Beside the bytes, since they become the file without being copied.
         name = f"{path.name.removesuffix('.part')}.origin.part"
         self._origin_path = path.with_name(name)
@@ -72,6 +70,7 @@ class Part:
             os.fsync(file.fileno())
         self._origin_path.unlink(missing_ok=True)
         os.replace(self.path, target)
+        self.whole = True
 
     def remove(self):
         """Leaves nothing behind."""
@@ -91,58 +90,17 @@ def part_of(target, waiting=lambda: None):
         A `Part`, which stays where the block is left with some bytes in it.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    path = target.with_name(f"{target.name}.part")
-    descriptor = _locked(path, waiting)
-    if descriptor is None:
-        path = target.with_name(f"{target.name}.{uuid.uuid4().hex}.part")
-        path.touch()
-    part = Part(path, resumable=descriptor is not None)
+    held = hold_in_turn(target, waiting)
+    # Without locks every process fetches for itself.
+    mark = "" if held.exclusive else f".{uuid.uuid4().hex}"
+    part = Part(target.with_name(f"{target.name}{mark}.part"), held.exclusive)
     try:
+        part.path.touch()
         yield part
     finally:
-        if descriptor is None:
+        if not (part.whole or (part.resumable and part.size)):
             part.remove()
-        else:
-            # Once renamed, the path is free for others' parts.
-            if _is_at(descriptor, path) and not part.size:
-                part.remove()
-            os.close(descriptor)
-
-
-def _locked(path, waiting):
-    """A descriptor that holds the file at `path`; `None` where nothing can be held."""
-    if fcntl is None:
-        return None
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting()
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks
-            os.close(descriptor)
-            with contextlib.suppress(OSError):
-                if not path.stat().st_size:
-                    path.unlink()
-            return None
-        except BaseException:
-            os.close(descriptor)
-            raise
-        # Who held it before may have finished, and renamed or removed it.
-        if _is_at(descriptor, path):
-            return descriptor
-        os.close(descriptor)
-
-
-def _is_at(descriptor, path):
-    held = os.fstat(descriptor)
-    try:
-        found = Path(path).stat()
-    except FileNotFoundError:
-        return False
-    return (held.st_dev, held.st_ino) == (found.st_dev, found.st_ino)
+        held.release()
 
 
 def download(entry, *, progress=True) -> Path:
