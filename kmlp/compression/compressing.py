@@ -18,7 +18,7 @@ from kmlp.export.precision import in_float32
 from kmlp.export.source_checkpoint import open_checkpoint
 from kmlp.export.trial_images import calibration_images, open_images
 from kmlp.merging import merge
-from kmlp.recipes.wording import from_json, scaled_rates
+from kmlp.recipes.wording import from_json
 from kmlp.training.engine.cluster import open_engine, per_replica_batch
 from kmlp.training.input.in_memory import load
 
@@ -119,7 +119,7 @@ def make_tuning(options, recipe, checkpoint, engine):
         recipe, image_size=prepared.image_size, mean=prepared.mean, std=prepared.std
     )
     per_replica_batch(recipe.batch_size, engine.replicas)
-    peak, *_ = scaled_rates(recipe)
+    peak, *_ = recipe.scaled_rates()
     return Tuning(
         source=load(source, recipe),
         recipe=recipe,

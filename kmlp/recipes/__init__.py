@@ -14,17 +14,9 @@ from kmlp.recipes.dense_choosing import dense_recipe_for, dense_recipes
 from kmlp.recipes.dense_recipe import DenseRecipe
 from kmlp.recipes.dense_reported import REPORTED, Reported
 from kmlp.recipes.dense_table import dense_table
-from kmlp.recipes.fields import override
 from kmlp.recipes.fit import FitRecipe, get
-from kmlp.recipes.recipe import Recipe
-from kmlp.recipes.wording import (
-    describe,
-    from_json,
-    resolve,
-    scaled_rates,
-    to_json,
-    with_epochs,
-)
+from kmlp.recipes.recipe import Recipe, override
+from kmlp.recipes.wording import describe, from_json, to_json
 
 __all__ = [
     "FINETUNE",
@@ -46,9 +38,6 @@ __all__ = [
     "list_recipes",
     "override",
     "recipe_for",
-    "resolve",
-    "scaled_rates",
     "table",
     "to_json",
-    "with_epochs",
 ]

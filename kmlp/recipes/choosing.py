@@ -10,18 +10,14 @@ import re
 from collections.abc import Collection
 
 from kmlp.errors import InputError
-from kmlp.recipes import imagenet, transfer
 from kmlp.recipes.classification_recipe import ClassificationRecipe
+from kmlp.recipes.paper_recipes import ENTRIES, FINETUNE_OWN, FOLDER, SMALL
 
 # Images up to this size, and the embedded digits, have recipes of their own.
 LARGEST_SMALL = 64
 
-CATALOGUE = {
-    entry.recipe.name: entry for entry in (*imagenet.ENTRIES, *transfer.ENTRIES)
-}
-
-FINETUNE, SMALL = transfer.FINETUNE_OWN, transfer.SMALL
-FOLDER = "FOLDER"  # of an entry whose images have no name
+CATALOGUE = {entry.recipe.name: entry for entry in ENTRIES}
+FINETUNE = FINETUNE_OWN
 
 # Family's class -> the recipe that its architectures imply.
 IMPLIED = {

@@ -6,8 +6,8 @@ import types
 from typing import Literal
 
 from kmlp.errors import InputError
-from kmlp.recipes.fields import Pair, Triple, show
-from kmlp.recipes.recipe import Recipe
+from kmlp.recipes.recipe import Pair, Recipe, Triple
+from kmlp.typing import Config
 
 # Recipes that leave `epochs` open train for as many as show `images_shown` images.
 FEWEST_EPOCHS, MOST_EPOCHS = 5, 20
@@ -122,30 +122,14 @@ class ClassificationRecipe(Recipe):
     )
     RANGES = (
         *Recipe.RANGES,
-        (
-            "images_shown rate_batch image_size repeats",
-            "of at least 1",
-            lambda value: value >= 1,
-        ),
-        ("temperature", "above 0", lambda value: value > 0),
-        (
-            "cooldown_epochs warmup_epochs warmup_rate mixup cutmix",
-            "of at least 0",
-            lambda value: value >= 0,
-        ),
-        ("label_smoothing ema", "in [0, 1)", lambda value: 0 <= value < 1),
-        (
-            "erasing mix_probability switch_probability distillation_alpha",
-            "in [0, 1]",
-            lambda value: 0 <= value <= 1,
-        ),
-        ("test_crop", "in (0, 1]", lambda value: 0 < value <= 1),
-        (
-            "crop_scale",
-            "in (0, 1], low and high",
-            lambda pair: 0 < pair[0] <= pair[1] <= 1,
-        ),
-        ("crop_ratio", "above 0, low and high", lambda pair: 0 < pair[0] <= pair[1]),
+        ("images_shown rate_batch image_size repeats", "of at least 1"),
+        ("temperature", "above 0"),
+        ("cooldown_epochs warmup_epochs warmup_rate mixup cutmix", "of at least 0"),
+        ("label_smoothing ema", "in [0, 1)"),
+        ("erasing mix_probability switch_probability distillation_alpha", "in [0, 1]"),
+        ("test_crop", "in (0, 1]"),
+        ("crop_scale", "in (0, 1], low and high"),
+        ("crop_ratio", "above 0, low and high"),
     )
 
     def shortened(self, length: int) -> "ClassificationRecipe":
@@ -154,7 +138,7 @@ class ClassificationRecipe(Recipe):
         Warm-up and cool-down keep their share. A warm-up of less than two epochs is
         taken by step: by epoch, it would hold one of them at its first rate.
         """
-        changes = {"epochs": length}
+        changes: Config = {"epochs": length}
         if self.epochs is not None:
             share = length / self.epochs
             changes["cooldown_epochs"] = round(self.cooldown_epochs * share)
@@ -172,13 +156,12 @@ class ClassificationRecipe(Recipe):
         Args:
             global_batch: Images per update; `None`: the recipe's.
         """
-        rates = self.learning_rate, self.warmup_rate, self.final_rate
-        if self.rate_batch is None:
-            return rates
-        factor = (global_batch or self.batch_size) / self.rate_batch
-        if self.scale_all:
-            return tuple(rate * factor for rate in rates)
-        return rates[0] * factor, *rates[1:]
+        factor = 1.0
+        if self.rate_batch is not None:
+            factor = (global_batch or self.batch_size) / self.rate_batch
+        others = factor if self.scale_all else 1.0
+        peak = self.learning_rate * factor
+        return peak, self.warmup_rate * others, self.final_rate * others
 
     def resolved(
         self,
@@ -206,17 +189,16 @@ class ClassificationRecipe(Recipe):
             shows = round(self.images_shown / images)
             epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, shows))
         if self.distillation != "none" and self.teacher is None:
-            raise InputError(
+            self.refuse(
                 f"{self.name} learns from a teacher: set teacher to a .keras file, a "
-                "SavedModel or a keras.applications name. Received: "
-                f"distillation={self.distillation}, teacher=none"
+                "SavedModel or a keras.applications name.",
+                "distillation",
+                "teacher",
             )
         if self.distillation == "none" and self.teacher is not None:
-            raise InputError(
-                "A teacher needs distillation=hard or soft. Received: "
-                f"distillation=none, teacher={self.teacher}"
-            )
-        changes = {"epochs": epochs}
+            problem = "A teacher needs distillation=hard or soft."
+            self.refuse(problem, "distillation", "teacher")
+        changes: Config = {"epochs": epochs}
         if self.warmup_epochs is None:
             changes["warmup_epochs"] = WARMUP_SHARE * epochs
         if self.flip is None:
@@ -228,16 +210,11 @@ class ClassificationRecipe(Recipe):
     def _check_together(self):
         super()._check_together()
         if self.evaluate == "ema" and self.ema is None:
-            raise InputError(
-                "evaluate=ema needs a decay, such as ema=0.9999. Received: "
-                "evaluate=ema, ema=none"
-            )
+            problem = "evaluate=ema needs a decay, such as ema=0.9999."
+            self.refuse(problem, "evaluate", "ema")
         if self.epochs and (self.warmup_epochs or 0) > self.epochs:
-            raise InputError(
-                "The warm-up is longer than the schedule: lower warmup_epochs. "
-                f"Received: warmup_epochs={show(self.warmup_epochs)}, "
-                f"epochs={self.epochs}"
-            )
+            problem = "The warm-up is longer than the schedule: lower warmup_epochs."
+            self.refuse(problem, "warmup_epochs", "epochs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,7 +234,7 @@ class Entry:
 
     def of(self, arch: str) -> ClassificationRecipe:
         """Return the recipe of an architecture."""
-        changes = {}
+        changes: Config = {}
         for pattern, fields in self.by_arch.items():
             if fnmatch.fnmatchcase(arch, pattern):
                 changes |= fields

@@ -9,6 +9,7 @@ import dataclasses
 from kmlp.errors import InputError
 from kmlp.recipes.choosing import check_known
 from kmlp.recipes.dense_recipe import HEADS, DenseRecipe
+from kmlp.typing import Config
 
 ADE20K, CITYSCAPES, COCO, SCENES = "ade20k:DIR", "cityscapes:DIR", "coco:DIR", "scenes"
 
@@ -20,7 +21,7 @@ CANVAS_NOTE = (
     "of 32 to 1333; the reference framework pads each batch to its largest picture. "
 )
 # 12 epochs at 1333x800.
-_COCO = {
+_COCO: Config = {
     "task": "detection",
     "data": COCO,
     "epochs": 12,
@@ -32,27 +33,27 @@ _COCO = {
     "short_sides": (800, 800),
     "long_side": 1333,
 }
-_CONVMLP_COCO = {
+_CONVMLP_COCO: Config = {
     **_COCO,
     "weight_decay": 1e-4,
     "notes": "Warm-up and milestones are the reference framework's 1x schedule. "
     + CANVAS_NOTE
     + DECAY_NOTE,
 }
-_MSMLP_COCO = {
+_MSMLP_COCO: Config = {
     **_COCO,
     "weight_decay": 0.05,
     "notes": "Warm-up and milestones of 1x are the reference framework's; stochastic "
     "depth is the architecture's, since the paper leaves it open. " + CANVAS_NOTE,
 }
-_MSMLP_COCO_3X = {
+_MSMLP_COCO_3X: Config = {
     **_MSMLP_COCO,
     "epochs": 36,
     "milestones": (27, 33),
     "short_sides": (480, 800),
 }
 # 512x512 crops of pictures at half to twice 2048x512.
-_CROPS = {
+_CROPS: Config = {
     "task": "segmentation",
     "sync_batchnorm": True,
     "image_size": (512, 512),
@@ -62,7 +63,7 @@ _CROPS = {
     "photometric": True,
 }
 # Of the drawn scenes: minutes on two cores. The longest beginning of a name counts.
-SCENE_BACKBONES = {
+SCENE_BACKBONES: dict[str, Config] = {
     "convmlp": {"stem_width": 24, "conv_blocks": 1, "widths": (48, 96, 128)}
     | {"depths": (1, 1, 1)},
     "msmlp": {"width": 24, "depths": (1, 1, 2, 1), "layer_scale": 0.1},
@@ -82,7 +83,7 @@ SCENE_BACKBONES = {
 }
 # MS-MLP's tables have Swin and Focal transformers by its own recipes.
 _PAPER = {"swin": "msmlp", "focal": "msmlp"}
-_SMALL_RPN = {
+_SMALL_RPN: Config = {
     "fpn_filters": 64,
     "anchor_scale": 6,
     "candidates": 100,
@@ -96,7 +97,7 @@ _SMALL_RPN = {
     "mask_filters": 48,
     "max_detections": 20,
 }
-SCENE_HEADS = {
+SCENE_HEADS: dict[str, Config] = {
     "retinanet": {"fpn_filters": 64, "head_convs": 2, "anchor_scale": 3}
     | {"candidates": 200, "max_detections": 20},
     "mask_rcnn": _SMALL_RPN,
@@ -106,7 +107,7 @@ SCENE_HEADS = {
 }
 # Steps of these are cheap, or teach less.
 SCENE_EPOCHS = {"retinanet": 8, "upernet": 8}
-_SCENES = {
+_SCENES: Config = {
     "batch_size": 8,
     "drop_path": 0.0,
     "reproduces": "no paper: minutes on a laptop, for drawn shapes of 96x96",
@@ -119,20 +120,29 @@ _SCENES = {
     "mean": (0.5, 0.5, 0.5),
     "std": (0.25, 0.25, 0.25),
 }
+# The word of a recipe's name, its head and the head's name in the papers.
+_COCO_HEADS = {
+    "retinanet": ("retinanet", "RetinaNet"),
+    "mask": ("mask_rcnn", "Mask R-CNN"),
+    "cascade": ("cascade_mask_rcnn", "Cascade Mask R-CNN"),
+}
+
+
+def _on_coco(name, tables, settings, **more):
+    """A recipe on COCO; its name has the backbone, the data and the head."""
+    head, title = _COCO_HEADS[name.split("_")[2]]
+    return DenseRecipe(
+        name=name,
+        reproduces=f"{tables}: {title} on COCO, {settings['epochs']} epochs",
+        head=head,
+        **settings,
+        **more,
+    )
+
 
 _RECIPES = (
-    DenseRecipe(
-        name="convmlp_coco_retinanet",
-        reproduces="ConvMLP, Table 5: RetinaNet on COCO, 12 epochs",
-        head="retinanet",
-        **_CONVMLP_COCO,
-    ),
-    DenseRecipe(
-        name="convmlp_coco_mask_rcnn",
-        reproduces="ConvMLP, Table 6: Mask R-CNN on COCO, 12 epochs",
-        head="mask_rcnn",
-        **_CONVMLP_COCO,
-    ),
+    _on_coco("convmlp_coco_retinanet", "ConvMLP, Table 5", _CONVMLP_COCO),
+    _on_coco("convmlp_coco_mask_rcnn", "ConvMLP, Table 6", _CONVMLP_COCO),
     DenseRecipe(
         name="convmlp_ade20k",
         reproduces="ConvMLP, Table 7: Semantic FPN on ADE20K, 40,000 steps",
@@ -148,31 +158,15 @@ _RECIPES = (
         power=0.9,
         **_CROPS,
     ),
-    DenseRecipe(
-        name="msmlp_coco_retinanet_1x",
-        reproduces="MS-MLP, Tables 6 and 8: RetinaNet on COCO, 12 epochs",
-        head="retinanet",
-        **_MSMLP_COCO,
-    ),
-    DenseRecipe(
-        name="msmlp_coco_mask_rcnn_1x",
-        reproduces="MS-MLP, Tables 6 and 8: Mask R-CNN on COCO, 12 epochs",
-        head="mask_rcnn",
-        **_MSMLP_COCO,
-    ),
-    DenseRecipe(
-        name="msmlp_coco_mask_rcnn_3x",
-        reproduces="MS-MLP, Table 11: Mask R-CNN on COCO, 36 epochs",
-        head="mask_rcnn",
-        **_MSMLP_COCO_3X,
-    ),
-    DenseRecipe(
-        name="msmlp_coco_cascade_3x",
-        reproduces="MS-MLP, Table 11: Cascade Mask R-CNN on COCO, 36 epochs",
-        head="cascade_mask_rcnn",
+    _on_coco("msmlp_coco_retinanet_1x", "MS-MLP, Tables 6 and 8", _MSMLP_COCO),
+    _on_coco("msmlp_coco_mask_rcnn_1x", "MS-MLP, Tables 6 and 8", _MSMLP_COCO),
+    _on_coco("msmlp_coco_mask_rcnn_3x", "MS-MLP, Table 11", _MSMLP_COCO_3X),
+    _on_coco(
+        "msmlp_coco_cascade_3x",
+        "MS-MLP, Table 11",
+        _MSMLP_COCO_3X,
         head_arguments={"box_head": "4conv1fc"},
         sync_batchnorm=True,
-        **_MSMLP_COCO_3X,
     ),
     DenseRecipe(
         name="msmlp_ade20k",
@@ -293,7 +287,8 @@ def dense_recipe_for(
     recipe = known[name]
     if head not in (None, recipe.head):
         # Arguments belong to the recipe's own head.
-        recipe = dataclasses.replace(recipe, head=head, head_arguments={})
+        changes: Config = {"head": head, "head_arguments": {}}
+        recipe = dataclasses.replace(recipe, **changes)
     if name not in IMPLIED.values():
         return recipe
     return dataclasses.replace(

@@ -5,8 +5,9 @@ import types
 from typing import Literal
 
 from kmlp.errors import InputError
-from kmlp.recipes.fields import Pair, Triple, show
-from kmlp.recipes.recipe import Recipe
+from kmlp.recipes.recipe import Pair, Recipe, Triple, show
+from kmlp.statistics import IMAGENET
+from kmlp.typing import Config
 
 Size = tuple[int, int]
 HEADS = {
@@ -105,8 +106,8 @@ class DenseRecipe(Recipe):
     min_box: float = 1.0
     mask_size: int = 112
     max_objects: int = 100
-    mean: Triple = (0.485, 0.456, 0.406)
-    std: Triple = (0.229, 0.224, 0.225)
+    mean: Triple = IMAGENET.mean
+    std: Triple = IMAGENET.std
     test_mode: Literal["whole", "slide"] = "whole"
     test_size: Size | None = None
     test_stride: Size | None = None
@@ -129,41 +130,17 @@ class DenseRecipe(Recipe):
     )
     RANGES = (
         *Recipe.RANGES,
-        (
-            "steps validate_every long_side mask_size max_objects",
-            "of at least 1",
-            lambda value: value >= 1,
-        ),
-        ("power", "above 0", lambda value: value > 0),
-        ("warmup_steps min_box", "of at least 0", lambda value: value >= 0),
-        ("momentum", "in [0, 1)", lambda value: 0 <= value < 1),
-        ("warmup_ratio", "in [0, 1]", lambda value: 0 <= value <= 1),
-        ("max_class_share", "in (0, 1]", lambda value: 0 < value <= 1),
-        (
-            "image_size test_size test_stride",
-            "of at least 1, height and width",
-            lambda pair: min(pair) >= 1,
-        ),
-        (
-            "resize_to",
-            "of at least 1, the long side first",
-            lambda pair: pair[0] >= pair[1] >= 1,
-        ),
-        (
-            "short_sides",
-            "of at least 1, low and high",
-            lambda pair: 1 <= pair[0] <= pair[1],
-        ),
-        (
-            "scale_range",
-            "above 0, low and high",
-            lambda pair: 0 < pair[0] <= pair[1],
-        ),
-        (
-            "milestones",
-            "of at least 1 that rise",
-            lambda all_: list(all_) == sorted(set(all_)) and min(all_, default=1) >= 1,
-        ),
+        ("steps validate_every long_side mask_size max_objects", "of at least 1"),
+        ("power", "above 0"),
+        ("warmup_steps min_box", "of at least 0"),
+        ("momentum", "in [0, 1)"),
+        ("warmup_ratio", "in [0, 1]"),
+        ("max_class_share", "in (0, 1]"),
+        ("image_size test_size test_stride", "of at least 1, height and width"),
+        ("resize_to", "of at least 1, the long side first"),
+        ("short_sides", "of at least 1, low and high"),
+        ("scale_range", "above 0, low and high"),
+        ("milestones", "of at least 1 that rise"),
     )
 
     def length(self, steps_per_epoch: int) -> tuple[int, int]:
@@ -174,7 +151,8 @@ class DenseRecipe(Recipe):
         """
         if self.steps is not None:
             return self.steps // self.validate_every, self.validate_every
-        return self.epochs // self.validate_every, self.validate_every * steps_per_epoch
+        rounds = (self.epochs or 0) // self.validate_every
+        return rounds, self.validate_every * steps_per_epoch
 
     def shortened(self, length: int) -> "DenseRecipe":
         """Return the recipe with another number of epochs, or of the steps it counts.
@@ -184,7 +162,10 @@ class DenseRecipe(Recipe):
         """
         unit = "epochs" if self.steps is None else "steps"
         share = length / getattr(self, unit)
-        changes = {unit: length, "warmup_steps": round(self.warmup_steps * share)}
+        changes: Config = {
+            unit: length,
+            "warmup_steps": round(self.warmup_steps * share),
+        }
         drops = {max(1, round(epoch * share)) for epoch in self.milestones}
         changes["milestones"] = tuple(sorted(drops))
         if length % self.validate_every:
@@ -195,10 +176,11 @@ class DenseRecipe(Recipe):
         super()._check_together()
         self._check_task()
         if (self.epochs is None) == (self.steps is None):
-            raise InputError(
+            self.refuse(
                 "A run is counted in epochs or in steps: set one of them, and none for "
-                f"the other. Received: epochs={show(self.epochs)}, "
-                f"steps={show(self.steps)}"
+                "the other.",
+                "epochs",
+                "steps",
             )
         length = self.epochs or self.steps
         if length % self.validate_every:
@@ -212,50 +194,30 @@ class DenseRecipe(Recipe):
             and self.test_stride
             and all(s <= w for s, w in zip(self.test_stride, self.test_size))
         ):
-            raise InputError(
-                "test_mode=slide needs test_size and a test_stride of at most as much. "
-                f"Received: test_size={show(self.test_size)}, "
-                f"test_stride={show(self.test_stride)}"
-            )
+            problem = "test_mode=slide needs test_size and a test_stride of at most as"
+            self.refuse(f"{problem} much.", "test_size", "test_stride")
 
     def _check_task(self):
         if self.head not in HEADS[self.task]:
-            raise InputError(
-                f"A head for {self.task} is {' or '.join(HEADS[self.task])}. "
-                f"Received: head={self.head}"
-            )
+            heads = " or ".join(HEADS[self.task])
+            self.refuse(f"A head for {self.task} is {heads}.", "head")
         others = _SEGMENTATION if self.task == "detection" else _DETECTION
         for field, unused in others.items():
             if getattr(self, field) != unused:
-                raise InputError(
-                    f"{field} has no meaning in {self.task}: leave it at "
-                    f"{show(unused)}. Received: {field}={show(getattr(self, field))}"
-                )
-        if (self.short_sides is None) != (self.long_side is None):
-            raise InputError(
-                "short_sides and long_side are given together, or neither. Received: "
-                f"short_sides={show(self.short_sides)}, "
-                f"long_side={show(self.long_side)}"
-            )
+                problem = f"{field} has no meaning in {self.task}: leave it at"
+                self.refuse(f"{problem} {show(unused)}.", field)
+        self._check_both("short_sides", "long_side")
 
     def _check_rate(self):
         if (self.schedule == "step") != bool(self.milestones):
-            raise InputError(
-                "milestones belong to schedule=step, which needs them. Received: "
-                f"schedule={self.schedule}, milestones={show(self.milestones)}"
-            )
+            problem = "milestones belong to schedule=step, which needs them."
+            self.refuse(problem, "schedule", "milestones")
         if self.milestones and self.epochs is None:
-            raise InputError(
-                "milestones are epochs: set epochs in place of steps. Received: "
-                f"milestones={show(self.milestones)}, steps={self.steps}"
-            )
+            problem = "milestones are epochs: set epochs in place of steps."
+            self.refuse(problem, "milestones", "steps")
         if self.milestones and self.milestones[-1] > self.epochs:
-            raise InputError(
-                "The last milestone is beyond the run: lower milestones. Received: "
-                f"milestones={show(self.milestones)}, epochs={self.epochs}"
-            )
+            problem = "The last milestone is beyond the run: lower milestones."
+            self.refuse(problem, "milestones", "epochs")
         if self.steps is not None and self.warmup_steps > self.steps:
-            raise InputError(
-                "The warm-up is longer than the run: lower warmup_steps. Received: "
-                f"warmup_steps={self.warmup_steps}, steps={self.steps}"
-            )
+            problem = "The warm-up is longer than the run: lower warmup_steps."
+            self.refuse(problem, "warmup_steps", "steps")

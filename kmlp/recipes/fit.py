@@ -4,10 +4,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmlp.errors import InputError
 from kmlp.recipes.choosing import CATALOGUE, check_known, recipe_for
 from kmlp.recipes.classification_recipe import ClassificationRecipe
-from kmlp.recipes.fields import check_settable
+from kmlp.recipes.recipe import check_settable
 
 if TYPE_CHECKING:
     import keras
@@ -45,9 +44,8 @@ class FitRecipe:
 
     def _check_epochs(self):
         if self.epochs is None:
-            raise InputError(
-                f"{self.name} leaves the epochs open: pass epochs. "
-                "Received: epochs=none"
+            self.recipe.refuse(
+                f"{self.name} leaves the epochs open: pass epochs.", "epochs"
             )
 
     @property
@@ -71,14 +69,11 @@ class FitRecipe:
         """
         import keras
 
-        from kmlp.training.optimization.optimizers import make_optimizer
-        from kmlp.training.optimization.schedules import make_schedule
+        from kmlp.training.optimization import make_optimizer, make_schedule
 
         if self.accumulate != 1:
-            raise InputError(
-                "`fit` makes one update of each batch: leave accumulate at 1. "
-                f"Received: accumulate={self.accumulate}"
-            )
+            problem = "`fit` makes one update of each batch: leave accumulate at 1."
+            self.recipe.refuse(problem, "accumulate")
         self._check_epochs()
         resolved = self.recipe
         if resolved.warmup_epochs is None:
@@ -109,9 +104,10 @@ class FitRecipe:
         import keras
 
         if self.distillation != "none":
-            raise InputError(
+            self.recipe.refuse(
                 "`fit` has no teacher: pass distillation='none', or train with "
-                f"training/train.py. Received: distillation={self.distillation}"
+                "training/train.py.",
+                "distillation",
             )
         return keras.losses.CategoricalCrossentropy(from_logits=True)
 
@@ -154,9 +150,11 @@ class FitRecipe:
         from kmlp.training.input.pipeline import draw, mixer, preparation
 
         if self.mean is None:
-            raise InputError(
+            self.recipe.refuse(
                 f"{self.name} takes the data's own statistics: pass mean and std, "
-                "three numbers each, of images in 0…1. Received: mean=none, std=none"
+                "three numbers each, of images in 0…1.",
+                "mean",
+                "std",
             )
         batch_size = batch_size or self.batch_size
         size, auto = self.image_size, tf.data.AUTOTUNE

@@ -2,13 +2,12 @@
 
 import dataclasses
 import textwrap
-from typing import Any
 
 from kmlp.errors import InputError
 from kmlp.recipes.classification_recipe import ClassificationRecipe
 from kmlp.recipes.dense_recipe import DenseRecipe
-from kmlp.recipes.fields import show
-from kmlp.recipes.recipe import Recipe
+from kmlp.recipes.recipe import Recipe, show
+from kmlp.typing import Config
 
 _WIDTH = 88
 # Whose arguments a field holds, where it holds none.
@@ -43,14 +42,14 @@ def describe(recipe: Recipe, base: Recipe | None = None) -> str:
         lines += _columns(cells)
     for field, own in _OWN.items():
         entries = getattr(recipe, field, {})
-        before = entries if base is None else getattr(base, field, {})
-        if entries or before:
+        old = entries if base is None else getattr(base, field, {})
+        if entries or old:
             lines.append(f"  {field.replace('_', ' ')}")
             cells = [f"{name:<19}{show(value)}" for name, value in entries.items()]
             lines += _columns(cells or [own])
-        if entries != before:
-            before = " ".join(f"{k}={show(v)}" for k, v in before.items())
-            changed.append(f"{field} {before or 'none'}")
+        if entries != old:
+            shown = " ".join(f"{k}={show(v)}" for k, v in old.items())
+            changed.append(f"{field} {shown or 'none'}")
     if changed:
         lines.append(f"  * changed; the recipe has {', '.join(changed)}")
     return "\n".join(lines)
@@ -74,12 +73,12 @@ def _columns(cells):
     return lines
 
 
-def to_json(recipe: Recipe) -> dict[str, Any]:
+def to_json(recipe: Recipe) -> Config:
     """Return the recipe as what `json.dump` takes."""
-    return _listed(dataclasses.asdict(recipe))
+    return _nested(dataclasses.asdict(recipe), list)
 
 
-def from_json(fields: dict[str, Any], kind: type[Recipe] | None = None) -> Recipe:
+def from_json(fields: Config, kind: type[Recipe] | None = None) -> Recipe:
     """Return the recipe that `to_json` gave.
 
     Args:
@@ -98,37 +97,13 @@ def from_json(fields: dict[str, Any], kind: type[Recipe] | None = None) -> Recip
             "This is not a recipe of this version: fields are missing or unknown. "
             f"Received: {', '.join(differ)}"
         )
-    return kind(**{name: _tupled(value) for name, value in fields.items()})
+    return kind(**_nested(fields, tuple))
 
 
-def _listed(value):
+def _nested(value, kind):
+    """Return a value whose lists and tuples, at any depth, are of one kind."""
     if isinstance(value, dict):
-        return {name: _listed(entry) for name, entry in value.items()}
+        return {name: _nested(entry, kind) for name, entry in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_listed(entry) for entry in value]
+        return kind(_nested(entry, kind) for entry in value)
     return value
-
-
-def _tupled(value):
-    if isinstance(value, dict):
-        return {name: _tupled(entry) for name, entry in value.items()}
-    if isinstance(value, (tuple, list)):
-        return tuple(_tupled(entry) for entry in value)
-    return value
-
-
-def resolve(recipe: ClassificationRecipe, **data: Any) -> ClassificationRecipe:
-    """Return `recipe.resolved(**data)`."""
-    return recipe.resolved(**data)
-
-
-def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """Return `recipe.shortened(epochs)`."""
-    return recipe.shortened(epochs)
-
-
-def scaled_rates(
-    recipe: ClassificationRecipe, global_batch: int | None = None
-) -> tuple[float, float, float]:
-    """Return `recipe.scaled_rates(global_batch)`."""
-    return recipe.scaled_rates(global_batch)

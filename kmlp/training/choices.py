@@ -7,8 +7,7 @@ from typing import Any, TypeVar
 
 from kmlp.recipes.choosing import FINETUNE, LARGEST_SMALL, SMALL, data_for, recipe_for
 from kmlp.recipes.classification_recipe import ClassificationRecipe
-from kmlp.recipes.fields import override
-from kmlp.recipes.recipe import Recipe
+from kmlp.recipes.recipe import Recipe, override
 
 R = TypeVar("R", bound=Recipe)
 

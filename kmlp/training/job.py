@@ -22,7 +22,7 @@ from kmlp.training.engine.cluster import open_engine, per_replica_batch
 from kmlp.training.engine.engine import Options, Task
 from kmlp.training.freezing import freeze
 from kmlp.training.initial import Initial
-from kmlp.training.optimization.optimizers import make_optimizer
+from kmlp.training.optimization import make_optimizer
 from kmlp.training.publishing import publish
 from kmlp.training.run import checked_output, train
 

@@ -14,8 +14,9 @@ from PIL import Image
 from kmlp.data import named, open_source
 from kmlp.errors import InputError, KmlpError
 from kmlp.recipes import ClassificationRecipe as Recipe
-from kmlp.training.input import in_memory, load
-from kmlp.training.input.crops import square
+from kmlp.training.input import in_memory
+from kmlp.training.input.in_memory import load
+from kmlp.training.input.pipeline import square
 
 SIZE = 16
 RECIPE = Recipe(

@@ -13,7 +13,8 @@ from serving.pictures import encoded, picture
 
 from kmlp.data import decode
 from kmlp.pytorch.timm_resmlp import timm_module
-from kmlp.training.input import crops
+from kmlp.training.input import order
+from kmlp.training.input import pipeline as crops
 
 FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
 
@@ -204,7 +205,7 @@ def test_either_interpolation():
 
 def test_shift_moves_by_whole_pixels():
     size = 16
-    reach = int(size * crops.SHIFT)
+    reach = int(size * order.SHIFT)
     image = np.random.default_rng(0).integers(1, 255, (size, size, 3), np.uint8)
     padded = np.pad(image, ((reach, reach), (reach, reach), (0, 0)))
     places = range(2 * reach + 1)

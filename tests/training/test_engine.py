@@ -37,9 +37,10 @@ from engine_cases import validation as validation_of
 from kmlp.errors import KmlpError
 from kmlp.training.engine import cluster
 from kmlp.training.engine.engine import Options
-from kmlp.training.engine.rules import _scramble, next_loss_scale, seeds
+from kmlp.training.engine.rules import next_loss_scale, seeds
 from kmlp.training.engine.tensorflow import TensorFlowEngine, share
 from kmlp.training.engine.weight_names import optimizer_names, weight_names
+from kmlp.training.input.order import scrambled
 from kmlp.training.tasks.classification import evaluation_sums
 
 WORKER = Path(__file__).with_name("engine_worker.py")
@@ -368,7 +369,7 @@ def test_seeds_are_a_function_of_all_indices():
 
 def test_scrambling_is_splitmix64():
     # The generator's first outputs from the seeds 0 and 1234567.
-    first = _scramble(np.array([0, 1234567], np.uint64))
+    first = scrambled(np.array([0, 1234567], np.uint64))
     assert first.tolist() == [0xE220A8397B1DCDAF, 6457827717110365317]
 
 

@@ -10,7 +10,7 @@ from cases import CASES, build, relative_error
 import kmlp
 from kmlp import pytorch
 from kmlp.pytorch.timm_resmlp import timm_module
-from kmlp.recipes import dense_recipe_for, recipe_for, resolve
+from kmlp.recipes import dense_recipe_for, recipe_for
 from kmlp.training.optimization import (
     SGD,
     AdamW,
@@ -91,7 +91,7 @@ def test_rates_by_hand():
 
 @pytest.mark.parametrize("images", [1438, 50_000])
 def test_small_images_follow_keras_schedule(images):
-    recipe = resolve(recipe_for("msmlp_t", embedded=True), images=images)
+    recipe = recipe_for("msmlp_t", embedded=True).resolved(images=images)
     per_epoch = images // recipe.batch_size
     steps = recipe.epochs * per_epoch
     warmup = round(steps * 0.1)

@@ -15,11 +15,8 @@ from kmlp.recipes import (
     list_recipes,
     override,
     recipe_for,
-    resolve,
-    scaled_rates,
     table,
     to_json,
-    with_epochs,
 )
 from kmlp.recipes.choosing import CATALOGUE
 from kmlp.training.networks import build
@@ -244,7 +241,7 @@ def test_architectures_differ_as_in_the_papers(arch, name, fields):
 @pytest.mark.parametrize(("arch", "name", "batch", "rates"), RATES)
 def test_rates_scale_as_in_the_published_trainers(arch, name, batch, rates):
     recipe = recipe_for(arch, name=name)
-    assert scaled_rates(recipe, batch) == pytest.approx(rates, rel=1e-12)
+    assert recipe.scaled_rates(batch) == pytest.approx(rates, rel=1e-12)
 
 
 @pytest.mark.parametrize(("arch", "row"), SMALL.items())
@@ -256,10 +253,10 @@ def test_small_images_keep_their_settings(arch, row):
     assert (recipe.weight_decay, recipe.label_smoothing) == (0.05, 0.1)
     assert (recipe.image_size, recipe.crop) == (32, "shift")
     for images, epochs in ((1438, 20), (20_000, 15), (50_000, 6), (10**6, 5)):
-        resolved = resolve(recipe, images=images, flip=False)
+        resolved = recipe.resolved(images=images, flip=False)
         assert (resolved.epochs, resolved.flip) == (epochs, 0)
         assert resolved.warmup_epochs == pytest.approx(epochs / 10)
-    assert resolve(recipe, images=9).flip == 0.5
+    assert recipe.resolved(images=9).flip == 0.5
 
 
 def test_implied_recipes():
@@ -427,39 +424,37 @@ def test_fields_of_another_version_stop():
 
 
 def test_what_a_run_needs_is_asked_for():
+    bare = ClassificationRecipe(name="bare", batch_size=8, learning_rate=0.1)
     with pytest.raises(KmlpError, match="set epochs"):
-        resolve(
-            ClassificationRecipe(name="bare", batch_size=8, learning_rate=0.1), images=9
-        )
+        bare.resolved(images=9)
     distilled = recipe_for("resmlp_s12", name="resmlp_imagenet_distilled")
     with pytest.raises(KmlpError, match="set teacher"):
-        resolve(distilled, images=9)
+        distilled.resolved(images=9)
     taught = override(distilled, ["teacher=t.keras"])
-    assert resolve(taught, images=9) == taught
+    assert taught.resolved(images=9) == taught
     with pytest.raises(KmlpError, match="needs distillation"):
-        resolve(override(taught, ["distillation=none"]), images=9)
+        override(taught, ["distillation=none"]).resolved(images=9)
 
 
 def test_statistics_of_the_data_serve_where_a_recipe_has_none():
     mean, std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
-    recipe = resolve(
-        recipe_for("convmlp_s", embedded=True), images=9, mean=mean, std=std
-    )
+    recipe = recipe_for("convmlp_s", embedded=True)
+    recipe = recipe.resolved(images=9, mean=mean, std=std)
     assert (recipe.mean, recipe.std) == (mean, std)
-    recipe = resolve(recipe_for("convmlp_s"), images=9, mean=mean, std=std)
+    recipe = recipe_for("convmlp_s").resolved(images=9, mean=mean, std=std)
     assert (recipe.mean, recipe.std) == IMAGENET
 
 
 def test_a_schedule_in_fewer_epochs():
-    recipe = with_epochs(recipe_for("convmlp_s"), 30)
+    recipe = recipe_for("convmlp_s").shortened(30)
     assert (recipe.epochs, recipe.warmup_epochs, recipe.cooldown_epochs) == (30, 0.5, 1)
     assert recipe.schedule_by == "step"
-    recipe = with_epochs(recipe_for("smlpnet_t"), 150)
+    recipe = recipe_for("smlpnet_t").shortened(150)
     assert (recipe.epochs, recipe.warmup_epochs) == (150, 10)
     assert recipe.schedule_by == "epoch"
-    recipe = with_epochs(recipe_for("convmlp_s"), 300)
+    recipe = recipe_for("convmlp_s").shortened(300)
     assert recipe == recipe_for("convmlp_s")
-    recipe = resolve(with_epochs(recipe_for("msmlp_t", embedded=True), 3), images=9)
+    recipe = recipe_for("msmlp_t", embedded=True).shortened(3).resolved(images=9)
     assert (recipe.epochs, recipe.warmup_epochs) == (3, pytest.approx(0.3))
 
 

@@ -21,12 +21,11 @@ from kmlp.data import evaluation_batches
 from kmlp.data.images import Memory, Source, Split
 from kmlp.errors import KmlpError
 from kmlp.recipes import ClassificationRecipe as Recipe
-from kmlp.training.input import array_batches, array_randomness
+from kmlp.training.input import array_batches, order
 from kmlp.training.input import arrays as packing
-from kmlp.training.input import order as expected_randomness
-from kmlp.training.input import training_batches as expected_batches
-from kmlp.training.input.array_batches import Ahead
-from kmlp.training.input.crops import square
+from kmlp.training.input.array_batches import ahead
+from kmlp.training.input.pipeline import square
+from kmlp.training.input.pipeline import training_batches as expected_batches
 from kmlp.training.studies import study, study_table
 
 JOBS = Path(study_jobs.__file__)
@@ -56,17 +55,13 @@ def arrays(count, seed=0):
 def test_random_numbers_are_those_of_tensorflow():
     positions = np.array([0, 1, 77, 2**40])
     for seed in (0, 1, 2**32 - 1):
-        own = array_randomness.bits(seed, array_randomness.SAMPLE, positions, 3)
-        theirs = expected_randomness.bits(
-            seed, expected_randomness.SAMPLE, tf.constant(positions, tf.int64), 3
-        )
+        own = order.bits(seed, order.SAMPLE, positions, 3)
+        theirs = order.bits(seed, order.SAMPLE, tf.constant(positions, tf.int64), 3)
         np.testing.assert_array_equal(own, theirs)
+        np.testing.assert_array_equal(order.uniform(own), order.uniform(theirs))
         np.testing.assert_array_equal(
-            array_randomness.uniform(own), expected_randomness.uniform(theirs)
-        )
-        np.testing.assert_array_equal(
-            array_randomness.permutation(seed, 3, 100),
-            expected_randomness.permutation(seed, tf.constant(3, tf.int64), 100),
+            order.permutation(seed, 3, 100),
+            order.permutation(seed, tf.constant(3, tf.int64), 100),
         )
 
 
@@ -114,20 +109,20 @@ def test_what_is_not_made_in_memory_is_refused(field):
 
 
 def test_work_ahead():
-    ahead = Ahead(range(20), depth=2)
-    assert [next(ahead) for _ in range(5)] == list(range(5))
-    ahead.close()
+    entries = ahead(range(20), depth=2)
+    assert [next(entries) for _ in range(5)] == list(range(5))
+    entries.close()
     with pytest.raises(StopIteration):
-        next(ahead)
+        next(entries)
 
     def failing():
         yield 1
         raise OSError("gone")
 
-    ahead = Ahead(failing())
-    assert next(ahead) == 1
+    entries = ahead(failing())
+    assert next(entries) == 1
     with pytest.raises(OSError, match="gone"):
-        next(ahead)
+        next(entries)
 
 
 # Packing.

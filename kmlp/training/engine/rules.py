@@ -5,6 +5,7 @@ import numpy as np
 from keras import ops
 
 from kmlp.errors import InputError
+from kmlp.training.input.order import scrambled
 
 # The loss scale of float16: where it starts, how many finite steps double it, and
 # the limits within which it can neither vanish nor overflow itself.
@@ -71,20 +72,12 @@ def seeds(seed, first_step, steps, streams, generators):
         increments of repeated draws.
     """
     with np.errstate(over="ignore"):
-        state = _scramble(np.uint64(seed))
+        state = scrambled(np.uint64(seed))
         for start, count in ((first_step, steps), (0, streams), (0, generators)):
             index = np.arange(start, start + count, dtype=np.uint64)
-            state = _scramble(state[..., None] ^ _scramble(index))
+            state = scrambled(state[..., None] ^ scrambled(index))
     halves = np.stack([state >> np.uint64(33), state & np.uint64(2**30 - 1)], axis=-1)
     return halves.astype(np.int32)
-
-
-def _scramble(x):
-    """The finaliser of SplitMix64 (Steele et al., 2014): every bit moves every bit."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
 
 
 def measurements(task, values):

@@ -1,88 +1,50 @@
-"""Work ahead: an iterator whose next entries a thread prepares."""
+"""Batches of images in memory, without TensorFlow: shifted, mirrored, made ahead."""
 
-import queue
-import threading
+import collections
+import functools
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 
 from kmlp.errors import InputError
-from kmlp.training.input import array_randomness
+from kmlp.training.input import order
 
-_END = object()
+_END: Any = object()
+Entry = TypeVar("Entry")
+Batch = tuple[np.ndarray, ...]
 
 
-class Ahead:
-    """An iterable's entries, some of them prepared before they are asked for.
+def ahead(entries: Iterable[Entry], depth: int = 8) -> Generator[Entry, None, None]:
+    """Yield an iterable's entries, some prepared by a thread before they are wanted.
 
     What the iterable raises is raised where its entry would have come. The thread ends
-    with the entries, at `close`, or when the iterator is no longer held.
+    with the entries, at `close`, or when the generator is no longer held.
 
     Args:
-        entries: an iterable that only the thread uses from now on.
-        depth: how many entries wait at most.
+        entries: Iterable that only the thread uses from now on.
+        depth: Entries that wait at most.
     """
-
-    def __init__(self, entries, depth=8):
-        self._waiting = queue.Queue(depth)
-        self._closed = threading.Event()
-        arguments = entries, self._waiting, self._closed
-        threading.Thread(target=_fill, args=arguments, daemon=True).start()
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        if self._closed.is_set():
-            raise StopIteration
-        entry, error = self._waiting.get()
-        if entry is not _END:
-            return entry
-        self._closed.set()
-        raise StopIteration if error is None else error
-
-    def close(self):
-        """Ends the thread after the entry it is at."""
-        self._closed.set()
-
-    __del__ = close
-
-
-def _fill(entries, waiting, closed):
-    """Puts entries in line until they end or nobody wants more."""
-    error = None
+    pool = ThreadPoolExecutor(1)
+    prepare = functools.partial(pool.submit, next, iter(entries), _END)
     try:
-        for entry in entries:
-            if not _put((entry, None), waiting, closed):
-                return
-    except BaseException as raised:
-        error = raised
-    _put((_END, error), waiting, closed)
+        waiting = collections.deque(prepare() for _ in range(depth))
+        while (entry := waiting.popleft().result()) is not _END:
+            waiting.append(prepare())
+            yield entry
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _put(entry, waiting, closed):
-    """Whether the entry was taken before all was closed."""
-    while not closed.is_set():
-        try:
-            waiting.put(entry, timeout=0.1)
-        except queue.Full:
-            continue
-        return True
-    return False
-
-
-# Windows of whole images, as `kmlp.training.input.crops` has them.
-WHOLE_CROPS = ("pad", "shift", "none")
-SHIFT = 1 / 8  # what they uncover at most, as a share of the side
-
-
-def check(recipe):
-    """Checks that a recipe's images can be made here.
+def check(recipe: Any) -> None:
+    """Check that a recipe's images can be made here.
 
     Raises:
-        InputError: they cannot; the message names the field.
+        InputError: If they cannot; the message names the field.
     """
     off = {
-        "crop": recipe.crop in WHOLE_CROPS,
+        "crop": recipe.crop in order.WHOLE_CROPS,
         "policy": recipe.policy is None,
         "erasing": not recipe.erasing,
         "mixup": not recipe.mixup,
@@ -101,26 +63,34 @@ def check(recipe):
 
 
 def training_batches(
-    images, labels, recipe, *, classes, batch_size, global_batch, start_step, seed
-):
-    """Shuffled, augmented batches without end, prepared ahead by a thread.
+    images: np.ndarray,
+    labels: np.ndarray,
+    recipe: Any,
+    *,
+    classes: int,
+    batch_size: int,
+    global_batch: int,
+    start_step: int,
+    seed: int,
+) -> Generator[Batch, None, None]:
+    """Return shuffled, augmented batches without end, prepared ahead by a thread.
 
     Args:
         images: `(N, S, S, 3)` uint8.
         labels: `(N,)` class numbers.
-        recipe: a resolved `Recipe` that `check` has seen.
-        classes: how many there are.
-        batch_size: of a replica; the replicas take successive batches.
-        global_batch: images per step.
-        start_step: first step.
-        seed: integer.
+        recipe: Resolved `ClassificationRecipe` that `check` has seen.
+        classes: Number of classes.
+        batch_size: Images per replica; the replicas take successive batches.
+        global_batch: Images per step.
+        start_step: First step.
+        seed: Seed of order and augmentation.
 
     Returns:
-        An iterator of `(images, targets)`, float32 `(batch_size, S, S, 3)` and
+        A generator of `(images, targets)`, float32 `(batch_size, S, S, 3)` and
         `(batch_size, classes)`; `close()` ends its thread.
     """
 
-    def batches():
+    def batches() -> Iterator[Batch]:
         off = recipe.label_smoothing / classes
         shares = np.full((classes, classes), off, np.float32)
         np.fill_diagonal(shares, np.float32(1 - recipe.label_smoothing + off))
@@ -128,23 +98,33 @@ def training_batches(
         steps = len(labels) // global_batch
         epoch, step = divmod(start_step, steps)
         while True:
-            order = array_randomness.permutation(seed, epoch, len(labels))
+            shown = order.permutation(seed, epoch, len(labels))
             for number in range(step * global_batch, steps * global_batch, batch_size):
                 places = np.arange(number, number + batch_size)
-                chosen = order[places // recipe.repeats]
+                chosen = shown[places // recipe.repeats]
                 positions = epoch * (steps * global_batch) + places
-                shown = augmented(images, chosen, positions, recipe, seed)
-                yield normal(shown), shares[labels[chosen]]
+                batch = augmented(images, chosen, positions, recipe, seed)
+                yield normal(batch), shares[labels[chosen]]
             epoch, step = epoch + 1, 0
 
-    return Ahead(batches())
+    return ahead(batches())
 
 
-def validation_batches(images, labels, recipe, batch_size, replicas=1):
-    """The images in order, the last batches filled up with rows of weight 0.
+def validation_batches(
+    images: np.ndarray,
+    labels: np.ndarray,
+    recipe: Any,
+    batch_size: int,
+    replicas: int = 1,
+) -> Iterator[Batch]:
+    """Yield the images in order, the last batches filled up with rows of weight 0.
 
     Args:
-        replicas: the number of batches is a multiple of it.
+        images: `(N, S, S, 3)` uint8.
+        labels: `(N,)` class numbers.
+        recipe: `ClassificationRecipe`; its `mean` and `std` count.
+        batch_size: Images per replica.
+        replicas: Number of which the number of batches is a multiple.
 
     Yields:
         `(images, labels, weights)`, float32 `(batch_size, S, S, 3)`, int32 and
@@ -159,26 +139,31 @@ def validation_batches(images, labels, recipe, batch_size, replicas=1):
         yield normal(images[chosen]), labels[chosen].astype(np.int32), weights
 
 
-def augmented(images, chosen, positions, recipe, seed):
-    """Shifts and mirrors images.
+def augmented(
+    images: np.ndarray,
+    chosen: np.ndarray,
+    positions: np.ndarray,
+    recipe: Any,
+    seed: int,
+) -> np.ndarray:
+    """Shift and mirror images.
 
     Args:
         images: `(N, S, S, 3)` uint8.
         chosen: `(B,)` indices.
         positions: `(B,)` of them in the run.
-        recipe: `crop` and `flip` count.
-        seed: integer.
+        recipe: `ClassificationRecipe`; its `crop` and `flip` count.
+        seed: Seed of the augmentation.
 
     Returns:
         `(B, S, S, 3)` uint8; what a shift uncovers is black.
     """
-    bits = array_randomness.bits(seed, array_randomness.SAMPLE, positions, 3)
-    draws = array_randomness.uniform(bits)
+    draws = order.uniform(order.bits(seed, order.SAMPLE, positions, 3))
     if recipe.crop == "none":
         shown = images[chosen]
     else:
         size = images.shape[1]
-        reach = int(size * SHIFT)
+        reach = int(size * order.SHIFT)
         # (B, 2): the window's corner in the padded image
         corners = np.floor(draws[:, :2] * np.float32(2 * reach + 1)).astype(int)
         shown = np.zeros((len(chosen), *images.shape[1:]), np.uint8)
@@ -192,20 +177,20 @@ def augmented(images, chosen, positions, recipe, seed):
 
 
 class Normal:
-    """uint8 images as the model takes them, float32.
+    """A function of uint8 images to float32 ones as the model takes them.
 
     Args:
-        width: of the images.
-        recipe: its `mean` and `std` count.
+        width: Width of the images.
+        recipe: `ClassificationRecipe`; its `mean` and `std` count.
     """
 
-    def __init__(self, width, recipe):
+    def __init__(self, width: int, recipe: Any):
         mean, std = (np.array(v, np.float32) for v in (recipe.mean, recipe.std))
         # Rows of colours: broadcasting over the last axis of three is slow.
         self._mean = np.tile(np.float32(255) * mean, width)
         self._factor = np.tile(1 / (np.float32(255) * std), width)
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray) -> np.ndarray:
         rows = images.reshape(-1, len(self._mean)).astype(np.float32)
         rows -= self._mean
         rows *= self._factor

@@ -9,7 +9,8 @@ from kmlp.data.decode import decode
 from kmlp.data.images import Memory
 from kmlp.data.reading import REMEDY, images, named, read_all
 from kmlp.errors import InputError
-from kmlp.training.input.crops import WHOLE_CROPS, square
+from kmlp.training.input.order import WHOLE_CROPS
+from kmlp.training.input.pipeline import square
 
 MEMORY_SHARE = 1 / 4
 

@@ -1,103 +1,139 @@
-"""Random numbers that follow from a seed and a position, many positions at once.
+"""Which image a run shows when, and the random numbers that it is shown with.
 
-TensorFlow's stateless generators give a tensor for a seed; here every position of the
-training data has numbers of its own, so that they do not depend on who asks.
+Both follow from a seed and a position, many positions at once, so they do not depend
+on who asks. NumPy's arrays give arrays and TensorFlow's tensors give tensors of the
+same bits: images in memory are shown alike with and without TensorFlow.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-import tensorflow as tf
 
 from kmlp.data.images import steps_per_epoch
 from kmlp.errors import InputError
+from kmlp.typing import Tensor
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Crops that are windows of the whole image, which can be kept decoded.
+WHOLE_CROPS = ("pad", "shift", "none")
+# What a shifted window uncovers at most, as a share of the side.
+SHIFT = 1 / 8
 
 # What the numbers are for: each has its own.
 ORDER, SAMPLE, BATCH = range(3)
 
 # SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
-_GAMMA = 0x9E3779B97F4A7C15
-_MIXERS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIXERS = ((30, np.uint64(0xBF58476D1CE4E5B9)), (27, np.uint64(0x94D049BB133111EB)))
+# One bit less than a float32 holds: u * n stays below n when it is rounded.
 _FLOAT_BITS = 23
 
 
-def bits(seed, purpose, positions, count):
-    """64 random bits, `count` times for every position.
+def bits(seed: int, purpose: int, positions: Tensor, count: int) -> Tensor:
+    """Return 64 random bits, `count` times for every position.
 
     Args:
-        seed: integer.
+        seed: Seed of the run.
         purpose: `ORDER`, `SAMPLE` or `BATCH`.
-        positions: `(N,)` int64.
-        count: integer.
+        positions: `(N,)` integers.
+        count: Numbers for a position.
 
     Returns:
         `(N, count)` uint64.
     """
-    state = _mix(tf.constant([seed % 2**64], tf.uint64)) + _unsigned(purpose)
-    state = _mix(_mix(state) + tf.cast(positions, tf.uint64))
-    return _mix(state[:, None] + _steps(count))
+    state = scrambled(np.array([seed % 2**64], np.uint64)) + np.uint64(purpose)
+    state = scrambled(_cast(positions, np.uint64) + scrambled(state))
+    return scrambled(state[:, None] + np.arange(count, dtype=np.uint64) * _GAMMA)
 
 
-def uniform(values):
-    """Numbers in [0, 1) of random bits, float32 of the same shape."""
-    # One bit less than a float32 holds: u * n stays below n when it is rounded.
-    high = tf.bitwise.right_shift(values, _unsigned(64 - _FLOAT_BITS))
-    return tf.cast(high, tf.float32) * 2.0**-_FLOAT_BITS
+def uniform(values: Tensor) -> Tensor:
+    """Return numbers in [0, 1) of random bits, float32 of the same shape."""
+    high = _cast(_shifted(values, 64 - _FLOAT_BITS), np.float32)
+    return high * np.float32(2.0**-_FLOAT_BITS)
 
 
-def seeds(values):
-    """Seeds of TensorFlow's stateless ops, int32, of random bits: (…) -> (…, 2)."""
+def seeds(values: "tf.Tensor") -> "tf.Tensor":
+    """Return int32 seeds of TensorFlow's stateless ops, of bits: (…) -> (…, 2)."""
+    import tensorflow as tf
+
     return tf.bitcast(values, tf.int32)
 
 
-def permutation(seed, epoch, count):
-    """The order of `count` images in an epoch, `(count,)` int64.
+def permutation(seed: int, epoch: Tensor, count: int) -> Tensor:
+    """Return the order of `count` images in an epoch, `(count,)` int64.
 
     `tf.random.experimental.index_shuffle` needs no memory, but its orders of
     successive epochs are correlated.
     """
-    epoch = bits(seed, ORDER, tf.reshape(epoch, (1,)), 1)[0, 0]
-    keys = _mix(epoch + _steps(count))
-    # argsort compares signed integers.
-    return tf.cast(tf.argsort(tf.bitcast(keys, tf.int64), stable=True), tf.int64)
+    # Keys are compared as signed integers, which is how TensorFlow sorts.
+    if isinstance(epoch, int):
+        start = bits(seed, ORDER, [epoch], 1)[0]
+        keys = scrambled(start + np.arange(count, dtype=np.uint64) * _GAMMA)
+        return np.argsort(keys.view(np.int64), kind="stable")
+    import tensorflow as tf
+
+    start = bits(seed, ORDER, tf.reshape(epoch, (1,)), 1)[0]
+    places = tf.cast(tf.range(count, dtype=tf.int64), tf.uint64)
+    keys = tf.bitcast(scrambled(start + places * _GAMMA), tf.int64)
+    return tf.cast(tf.argsort(keys, stable=True), tf.int64)
 
 
-def _mix(state):
-    """The finaliser: every input bit changes about half of the output's."""
-    state += _unsigned(_GAMMA)
+def scrambled(state: Tensor) -> Tensor:
+    """Return SplitMix64's finaliser: an input bit changes about half of the output's.
+
+    Args:
+        state: uint64 of any shape.
+    """
+    state = state + _GAMMA
     for shift, factor in _MIXERS:
-        state = tf.bitwise.bitwise_xor(state, _shifted(state, shift))
-        state *= _unsigned(factor)
-    return tf.bitwise.bitwise_xor(state, _shifted(state, 31))
-
-
-def _steps(count):
-    return tf.cast(tf.range(count, dtype=tf.int64), tf.uint64) * _unsigned(_GAMMA)
+        state = (state ^ _shifted(state, shift)) * factor
+    return state ^ _shifted(state, 31)
 
 
 def _shifted(state, shift):
-    return tf.bitwise.right_shift(state, _unsigned(shift))
+    if isinstance(state, (np.ndarray, np.generic)):
+        return state >> np.uint64(shift)
+    import tensorflow as tf
+
+    return tf.bitwise.right_shift(state, tf.constant(shift, tf.uint64))
 
 
-def _unsigned(value):
-    return tf.constant(value, tf.uint64)
+def _cast(values, dtype):
+    if isinstance(values, (np.ndarray, list)):
+        return np.asarray(values).astype(dtype)
+    import tensorflow as tf
+
+    return tf.cast(values, dtype)
 
 
 def visits(
-    count, *, batch_size, global_batch, start_step, worker, workers, seed, repeats=1
-):
-    """The images of a run without end, step by step.
+    count: int,
+    *,
+    batch_size: int,
+    global_batch: int,
+    start_step: int = 0,
+    worker: int = 0,
+    workers: int = 1,
+    seed: int = 0,
+    repeats: int = 1,
+) -> "tf.data.Dataset":
+    """Return the images of a run without end, step by step.
 
     Position p of the run is image `p % global_batch` of step `p // global_batch`.
     Worker w of W prepares positions w, w + W, w + 2W, …. An epoch has as many steps as
     there are full global batches, and an order of its own.
 
     Args:
-        count: images there are.
-        batch_size: of a replica.
-        global_batch: images per step over all workers.
-        start_step: first step.
-        worker, workers: which of how many processes asks.
-        seed: integer.
-        repeats: how often an image follows itself; an epoch then shows the first part
+        count: Number of images.
+        batch_size: Images per replica and step; the replicas of a worker take
+            successive batches.
+        global_batch: Images per step over all workers.
+        start_step: First step.
+        worker, workers: Process that asks, and how many there are.
+        seed: Seed of the order.
+        repeats: How often an image follows itself; an epoch then shows the first part
             of its order.
 
     Returns:
@@ -105,9 +141,11 @@ def visits(
         workers,)` each.
 
     Raises:
-        InputError: fewer images than a batch.
-        InputError: a global batch that does not divide into the workers' batches.
+        InputError: If there are fewer images than a batch has, or a global batch does
+            not divide into the workers' batches.
     """
+    import tensorflow as tf
+
     steps = steps_per_epoch(count, global_batch)
     share, rest = divmod(global_batch, workers)
     if rest or share % batch_size:
@@ -117,11 +155,11 @@ def visits(
         )
     start_epoch, start_step = divmod(start_step, steps)
 
-    def epoch(number):
+    def epoch(number: "tf.Tensor") -> Any:
         order = permutation(seed, number, count)
         first = tf.where(number == start_epoch, np.int64(start_step), np.int64(0))
 
-        def step(index):
+        def step(index: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
             places = index * global_batch + worker
             places += workers * tf.range(share, dtype=tf.int64)
             positions = number * (steps * global_batch) + places

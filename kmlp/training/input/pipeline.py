@@ -1,87 +1,74 @@
-"""The batches that a model trains on.
+"""Training images of classifiers: their crops, their augmentation, their batches.
 
 A training image is a function of the seed and of its position in the run: nothing is
 remembered from one to the next. So a run goes on at any step, and its images do not
 depend on how many workers and devices share them.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from kmlp.data.batches import batched, finished, statistics
-from kmlp.data.decode import normalise
+from kmlp.data.decode import (
+    JPEG,
+    by_kind,
+    centre_crop,
+    height_and_width,
+    normalise,
+    window,
+)
+from kmlp.data.images import Source
 from kmlp.data.reading import guarded
 from kmlp.training.input import order, policies
-from kmlp.training.input.crops import (
-    ATTEMPTS,
-    crop_shapes,
-    mirror,
-    resized_crop,
-    shift,
-    square,
-)
 from kmlp.training.input.mixing import erase, mix
-from kmlp.training.input.order import visits
 
+# How often a crop is drawn that may not fit before the centre is taken.
+ATTEMPTS = 10
 # Random numbers of an image: its crop, then shift, mirroring, interpolation.
 _DRAWS = 4 * ATTEMPTS + 4
 
 
 def training_batches(
-    source,
-    recipe,
+    source: Source,
+    recipe: Any,
     *,
-    image_size,
-    batch_size,
-    global_batch,
-    start_step=0,
-    worker=0,
-    workers=1,
-    seed=0,
-):
-    """Shuffled, augmented, mixed batches without end.
+    image_size: int,
+    batch_size: int,
+    seed: int = 0,
+    **share: int,
+) -> tf.data.Dataset:
+    """Return shuffled, augmented, mixed batches without end.
 
-    Position p of the run is image `p % global_batch` of step `p // global_batch`.
-    Worker w of W prepares positions w, w + W, w + 2W, …. An epoch has as many steps as
-    there are full global batches, and an order of its own; where the recipe repeats
-    images, they follow each other, so that an epoch shows the first part of its order.
-    All is drawn from seed and position, and mixing from those of a batch's first
-    image: it alone depends on the number of replicas.
+    Where the recipe repeats images, they follow each other. All is drawn from seed and
+    position, and mixing from those of a batch's first image: it alone depends on the
+    number of replicas.
 
     Args:
-        source: `Source`.
-        recipe: `Recipe`.
-        image_size: height and width of the images.
-        batch_size: of a replica; the replicas of a worker take successive batches.
-        global_batch: images per step over all workers.
-        start_step: first step.
-        worker, workers: which of how many processes asks.
-        seed: integer.
+        source: Data set with images to train on.
+        recipe: `ClassificationRecipe`.
+        image_size: Height and width of the images.
+        batch_size: Images per replica and step.
+        seed: Seed of order, augmentation and mixing.
+        **share: Further arguments of `order.visits`: `global_batch`, and the step and
+            the worker that batches are for.
 
     Returns:
         A `tf.data.Dataset` of `(images, targets)`, float32 `(batch_size, image_size,
         image_size, 3)` and `(batch_size, classes)`.
 
     Raises:
-        InputError: fewer images than a batch, or no mean and deviation.
-        InputError: a global batch that does not divide into the workers' batches.
+        InputError: If there is no mean and deviation, or in the cases of
+            `order.visits`.
     """
-    split, classes = source.train, len(source.class_names)
+    split, classes = source.splits["train"], len(source.class_names)
     sample = _sampler(source, recipe, image_size)
-    steps = visits(
-        split.count,
-        batch_size=batch_size,
-        global_batch=global_batch,
-        start_step=start_step,
-        worker=worker,
-        workers=workers,
-        seed=seed,
-        repeats=recipe.repeats,
-    )
+    share = {"batch_size": batch_size, "seed": seed, **share}
+    steps = order.visits(split.count, repeats=recipe.repeats, **share)
 
-    def drawn(indices, positions):
+    def drawn(indices: tf.Tensor, positions: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return indices, *draw(seed, positions, recipe)
 
     dataset = batched(steps.map(drawn).unbatch(), sample, split, batch_size)
@@ -130,7 +117,8 @@ def _sampler(source, recipe, size):
     )
     read = guarded(split, part)
 
-    def sample(index, crops, draws, seeds, key):
+    def sample(index: tf.Tensor, *drawn: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        crops, draws, seeds, key = drawn
         image, label, _ = read(index, crops, draws)
         return augmented(image, draws, seeds), tf.cast(label, tf.int32), key
 
@@ -187,3 +175,131 @@ def _policy(recipe, mean):
     if recipe.policy is None:
         return None
     return policies.policy(recipe.policy, mean=mean, interpolation=recipe.interpolation)
+
+
+def square(image: tf.Tensor, size: int, interpolation: str) -> tf.Tensor:
+    """Return the largest square of an image, of which `WHOLE_CROPS` show windows.
+
+    Args:
+        image: Encoded or decoded image.
+        size: Height and width of the result.
+        interpolation: `"bilinear"`, `"bicubic"`, or `"random"`, which is bicubic here.
+    """
+    method = "bilinear" if interpolation == "bilinear" else "bicubic"
+    return centre_crop(image, size, 1.0, method)
+
+
+def crop_shapes(
+    draws: tf.Tensor, area: Sequence[float], ratio: Sequence[float]
+) -> tf.Tensor:
+    """Return height, width and place of random crops, for images of any shape.
+
+    Args:
+        draws: `(N, ATTEMPTS, 4)` in [0, 1).
+        area: Low and high share of the image's area.
+        ratio: Low and high ratio of width to height.
+
+    Returns:
+        `(N, ATTEMPTS, 4)`: height and width as shares of the geometric mean of the
+        image's sides, top and left as shares of what is free.
+    """
+    share = area[0] + draws[..., 0] * (area[1] - area[0])
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    aspect = tf.exp(low + draws[..., 1] * (high - low))
+    height, width = tf.sqrt(share / aspect), tf.sqrt(share * aspect)
+    return tf.stack([height, width, draws[..., 2], draws[..., 3]], axis=-1)
+
+
+def crop_box(
+    height: tf.Tensor, width: tf.Tensor, shapes: tf.Tensor, ratio: Sequence[float]
+) -> tf.Tensor:
+    """Return the first crop that fits into an image, else the largest central one.
+
+    Args:
+        height, width: Sides of the image, int32.
+        shapes: `(ATTEMPTS, 4)` of `crop_shapes`.
+        ratio: Low and high ratio of width to height of the central one.
+
+    Returns:
+        `(4,)` int32: top, left, height, width.
+    """
+    sides = tf.cast(tf.stack([height, width]), tf.float32)
+    drawn = tf.sqrt(sides[0] * sides[1]) * shapes[:, :2]
+    largest = tf.reverse(sides, [0]) * [1 / ratio[0], ratio[1]]
+    central = tf.minimum(sides, largest)
+    boxes = tf.maximum(tf.round(tf.concat([drawn, central[None]], 0)), 1)
+    fits = tf.reduce_all(boxes <= sides, axis=1)
+    # A hair under a half: free space of 1 gives 0, of 2 gives 1.
+    places = tf.concat([shapes[:, 2:], [[0.5 - 2**-20] * 2]], 0)
+    corners = tf.floor(places * (sides - boxes + 1))
+    first = tf.argmax(tf.cast(fits, tf.int32))
+    return tf.cast(tf.concat([corners[first], boxes[first]], 0), tf.int32)
+
+
+def resized_crop(
+    image: tf.Tensor,
+    size: int,
+    shapes: tf.Tensor,
+    ratio: Sequence[float],
+    interpolation: str,
+    cubic: tf.Tensor,
+) -> tf.Tensor:
+    """Return a random part of the image, resized.
+
+    Of a JPEG, only the part is decoded.
+
+    Args:
+        image: Encoded or decoded image.
+        size: Height and width of the result.
+        shapes: `(ATTEMPTS, 4)` of `crop_shapes`.
+        ratio: Low and high ratio of width to height.
+        interpolation: `"bilinear"`, `"bicubic"` or `"random"`.
+        cubic: Whether `"random"` means bicubic, a scalar boolean.
+
+    Returns:
+        `(size, size, 3)` uint8.
+
+    Reference:
+        Szegedy et al., Going deeper with convolutions, section 6; the draws are those
+        of timm's `RandomResizedCropAndInterpolation`.
+    """
+
+    def jpeg() -> tf.Tensor:
+        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(image))
+        box = crop_box(height, width, shapes, ratio)
+        return tf.io.decode_and_crop_jpeg(image, box, **JPEG)
+
+    def pixels(whole: tf.Tensor) -> tf.Tensor:
+        height, width = height_and_width(whole)
+        box = crop_box(height, width, shapes, ratio)
+        top, left, height, width = tf.unstack(box)
+        return whole[top : top + height, left : left + width]
+
+    part = pixels(image) if image.dtype != tf.string else by_kind(image, jpeg, pixels)
+    scale = size / tf.cast(tf.stack(height_and_width(part)), tf.float32)
+
+    def sampled(method: str) -> Callable[[], tf.Tensor]:
+        return lambda: window(part, size, scale, tf.zeros(2), method)
+
+    if interpolation == "random":
+        return tf.cond(cubic, sampled("bicubic"), sampled("bilinear"))
+    return sampled(interpolation)()
+
+
+def shift(image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Move a square image by whole pixels; what is uncovered is black.
+
+    Args:
+        image: `(S, S, 3)` uint8.
+        draws: Two numbers in [0, 1).
+    """
+    size = image.shape[0]
+    reach = int(size * order.SHIFT)
+    padded = tf.pad(image, [(reach, reach), (reach, reach), (0, 0)])
+    top, left = tf.unstack(tf.cast(tf.floor(draws * (2 * reach + 1)), tf.int32))
+    return tf.slice(padded, [top, left, 0], [size, size, 3])
+
+
+def mirror(image: tf.Tensor, mirrored: tf.Tensor) -> tf.Tensor:
+    """Return the image from right to left where `mirrored`."""
+    return tf.cond(mirrored, lambda: tf.reverse(image, [1]), lambda: image)

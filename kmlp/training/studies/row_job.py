@@ -19,7 +19,7 @@ from kmlp.artifacts.origin import weights_sha256
 from kmlp.data.images import steps_per_epoch
 from kmlp.merging import merge
 from kmlp.models.ablations.row import Row
-from kmlp.recipes.wording import resolve, to_json
+from kmlp.recipes.wording import to_json
 from kmlp.statistics import IMAGENET
 from kmlp.training.choices import chosen_recipe
 from kmlp.training.distillation.teachers import Objective
@@ -129,8 +129,7 @@ def resolve_row(study, row, options, engine, data):
     """
     count = len(data.train_labels)
     base = row_recipe(study, row, options)
-    recipe = resolve(
-        base,
+    recipe = base.resolved(
         images=count,
         mean=IMAGENET.mean,
         std=IMAGENET.std,

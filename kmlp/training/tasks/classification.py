@@ -11,15 +11,14 @@ from keras import ops
 
 from kmlp.artifacts.agreement import ClassAgreement
 from kmlp.preprocessing import Preprocessing
-from kmlp.recipes.wording import describe, scaled_rates, with_epochs
-from kmlp.recipes.wording import resolve as resolved_recipe
+from kmlp.recipes.wording import describe
 from kmlp.training.choices import chosen_data, chosen_recipe
 from kmlp.training.distillation.teachers import Objective, open_teacher
 from kmlp.training.freezing import chosen
 from kmlp.training.initial import initial_weights, open_initial, settle
 from kmlp.training.job import Job, RunTask, check_classes, divided_batch
 from kmlp.training.networks import build
-from kmlp.training.optimization.schedules import make_schedule
+from kmlp.training.optimization import make_schedule
 
 
 class Classification(RunTask):
@@ -142,7 +141,7 @@ class Classification(RunTask):
         }
 
     def announcement(self, job: Job) -> list[str]:
-        peak, _, final = scaled_rates(job.recipe)
+        peak, _, final = job.recipe.scaled_rates()
         source, recipe = job.source, job.recipe
         return [
             describe(recipe, job.base),
@@ -218,16 +217,14 @@ def resolve(options: argparse.Namespace, engine: Any) -> Job:
     epochs, most, batch = Classification.rehearsal
     if options.rehearse:
         batch *= engine.replicas * recipe.accumulate
-        recipe = dataclasses.replace(with_epochs(recipe, epochs), batch_size=batch)
+        recipe = dataclasses.replace(recipe.shortened(epochs), batch_size=batch)
     if recipe.policy:
         parse(recipe.policy)  # refuse a wrong name before any image is read
     batch_size = divided_batch(recipe, engine)
     source = load(source, recipe)
     images = source.train.count
     mean, std = _statistics(source, begun)
-    recipe = resolved_recipe(
-        recipe, images=images, flip=source.flip, mean=mean, std=std
-    )
+    recipe = recipe.resolved(images=images, flip=source.flip, mean=mean, std=std)
     steps = steps_per_epoch(images, recipe.batch_size)
     objective = Objective(
         recipe.distillation, recipe.distillation_alpha, recipe.temperature

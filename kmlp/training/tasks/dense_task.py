@@ -24,7 +24,7 @@ from kmlp.training.dense_choices import chosen_recipe
 from kmlp.training.initial import Initial
 from kmlp.training.input.dense_pipeline import evaluation_batches, training_batches
 from kmlp.training.job import Job, RunTask, divided_batch
-from kmlp.training.optimization.schedules import make_dense_schedule
+from kmlp.training.optimization import make_dense_schedule
 from kmlp.training.tasks.dense_networks import backbone_of, build
 
 PICTURES, SHEET, ROWS = "pictures", "predictions.png", 6
