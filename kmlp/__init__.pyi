@@ -31,6 +31,6 @@ from kmlp.models.smlpnet import SMLPNet as SMLPNet
 from kmlp.models.swin import SwinTransformer as SwinTransformer
 from kmlp.pretrained.creation import create_model as create_model
 from kmlp.version import __version__ as __version__
-from kmlp.weights.catalogue.lookup import list_weights as list_weights
+from kmlp.weights.catalogue import list_weights as list_weights
 from kmlp.weights.grid_resizing import resize as resize
 from kmlp.weights.strict_loading import load_published as load_published

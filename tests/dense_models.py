@@ -6,8 +6,8 @@ import keras
 import numpy as np
 from dense_backbones import backbone, images, randomised
 
-from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.detection import CascadeMaskRCNN, MaskRCNN, RetinaNet
+from kmlp.preprocessing import DensePreprocessing
 from kmlp.segmentation import SemanticFPN, UperNet
 
 CANVAS = (64, 96)

@@ -20,7 +20,7 @@ FLOORS = (
     ("merging",),
     ("analysis", "weights"),
     ("detection", "segmentation", "data"),
-    ("artifacts", "preprocessing", "dense_preprocessing", "pretrained"),
+    ("artifacts", "preprocessing", "pretrained"),
     ("export", "averages"),
     ("callbacks", "predicting", "benchmarking"),
     ("training.input", "training.engine", "training.optimization"),

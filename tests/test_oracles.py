@@ -11,7 +11,7 @@ import pytest
 
 from kmlp import pytorch
 from kmlp.pytorch.timm_resmlp import timm_resmlp
-from kmlp.weights.matching import derived
+from kmlp.weights.scheme import derived
 
 torch = pytest.importorskip("torch")
 flop_counter = importlib.import_module("torch.utils.flop_counter")

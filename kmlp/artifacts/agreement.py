@@ -11,7 +11,7 @@ import numpy as np
 
 from kmlp.artifacts.operation_audit import audit
 from kmlp.data.dense.results import library
-from kmlp.data.dense.scoring import confusion, intersection_over_union
+from kmlp.data.scoring import confusion, intersection_over_union
 from kmlp.errors import RunError
 
 # Class scores this near to each other, relative to the largest, are a tie.

@@ -17,11 +17,10 @@ from kmlp.errors import InputError, RunError
 from kmlp.models.registry import VARIANTS, check_options, create_model, variant
 from kmlp.pretrained import found as published
 from kmlp.pretrained.found import find
-from kmlp.weights.catalogue.publications import WEIGHTS
-from kmlp.weights.matching import Match, match
-from kmlp.weights.readers.checkpoint_forms import read_checkpoint
+from kmlp.weights.catalogue import WEIGHTS
+from kmlp.weights.checkpoint_forms import read_checkpoint
 from kmlp.weights.recognition import Recognised, as_options, recognise
-from kmlp.weights.strict_loading import misfit
+from kmlp.weights.strict_loading import Match, match, misfit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,9 @@ import numpy as np
 from kmlp.errors import InputError
 from kmlp.pytorch.counterparts import counterpart
 from kmlp.pytorch.timm_resmlp import timm_mlp_mixer, timm_resmlp
-from kmlp.weights.matching import CLASSIFIER, derived, match
-from kmlp.weights.names.renamings import SCHEMES
+from kmlp.weights.renamings import SCHEMES
+from kmlp.weights.scheme import derived
+from kmlp.weights.strict_loading import CLASSIFIER, match
 
 IMAGES = 2
 
@@ -39,7 +40,7 @@ def compare(model, state, scheme, seed=0):
     Args:
         model: with the state's weights.
         state: `{published name: array}`.
-        scheme: the `kmlp.weights.names.scheme.Scheme` of its names.
+        scheme: the `kmlp.weights.scheme.Scheme` of its names.
         seed: of the random images.
 
     Raises:

@@ -96,7 +96,7 @@ def _recipe_of(name):
 
 def _images_of(path, folder):
     """Find the images in a folder, or in a tar file that is unpacked into `folder`."""
-    from kmlp.data.folders import SUFFIXES
+    from kmlp.data.sources import SUFFIXES
 
     if path.suffix == ".tar":
         with tarfile.open(path) as archive:

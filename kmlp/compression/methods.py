@@ -10,9 +10,8 @@ from kmlp.analysis.linear import CHANNEL, MIXING
 from kmlp.compression.clustering import Clustering
 from kmlp.compression.pruning import Pruning
 from kmlp.compression.quantization import QuantizationAware
-from kmlp.data.batches import evaluation_batches
 from kmlp.data.images import steps_per_epoch
-from kmlp.data.reading import reason
+from kmlp.data.reading import evaluation_batches, reason
 from kmlp.merging import merge
 from kmlp.training.input.pipeline import training_batches
 

@@ -6,8 +6,8 @@ import importlib
 _PLACES = {
     "Source": "images",
     "Split": "images",
-    "evaluation_batches": "batches",
-    "open_evaluation": "labelled",
+    "evaluation_batches": "reading",
+    "open_evaluation": "sources",
     "open_source": "sources",
     "reason": "reading",
 }

@@ -1,16 +1,21 @@
-"""Images and their labels, wherever they lie: files, memory or records.
+"""Images and their labels, wherever they lie: files, memory, records, or some of them.
 
 TensorFlow is imported where an image is read: listing needs none.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kmlp.console import some
 from kmlp.errors import InputError
+from kmlp.typing import Tensor
 
 # Images up to this height and width are small: they have recipes of their own.
 LARGEST_SMALL = 64
@@ -33,12 +38,49 @@ def steps_per_epoch(images: int, global_batch: int) -> int:
     return steps
 
 
+def check_folder(folder: Path, layout: str) -> None:
+    """Refuse a path that is no folder.
+
+    Args:
+        folder: Path that `--data` names.
+        layout: Description of what belongs there, the beginning of the message.
+
+    Raises:
+        InputError: If `folder` is a file or does not exist.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"{layout}; this {what}. Received: {str(folder)!r}")
+
+
+def differences(
+    ours: Collection[str], theirs: Collection[str], here: str, there: str
+) -> str:
+    """Name the classes that two places do not share.
+
+    Args:
+        ours, theirs: Names of the classes in either place.
+        here, there: Names of the places.
+    """
+    only = [some(set(a) - set(b)) for a, b in ((ours, theirs), (theirs, ours))]
+    return f"only in {here}: {only[0]}; only in {there}: {only[1]}"
+
+
+@contextlib.contextmanager
+def disk_errors_reported() -> Iterator[None]:
+    """Turn an `OSError`, such as a missing permission, into an `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--data: {error}") from error
+
+
 @dataclasses.dataclass(frozen=True)
 class Files:
     """Images in files.
 
     Attributes:
-        paths: `(N,)`.
+        paths: `(N,)` paths of the files.
         labels: `(N,)` class numbers.
     """
 
@@ -49,20 +91,19 @@ class Files:
     def __len__(self):
         return len(self.paths)
 
-    def reader(self):
-        """A function of an index to `(encoded image, label)`, for a graph."""
+    def reader(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Return a function of an index to `(encoded image, label)`, for a graph."""
         import tensorflow as tf
 
-        with tf.device("CPU"):
-            paths, labels = tf.constant(self.paths), tf.constant(self.labels)
+        paths, labels = _constants(self.paths, self.labels)
         return lambda index: (tf.io.read_file(paths[index]), labels[index])
 
-    def place(self, index):
-        """Where an image lies, for people."""
+    def place(self, index: int) -> str:
+        """Return where an image lies, for people."""
         return str(self.paths[index])
 
-    def size_in_bytes(self):
-        """Estimated from the sizes of some files."""
+    def size_in_bytes(self) -> float:
+        """Estimate how much there is to read, from the sizes of some files."""
         some = self.paths[:: max(1, len(self.paths) // 1000)]
         sizes = [os.path.getsize(path) for path in some if os.path.exists(path)]
         return len(self.paths) * (sum(sizes) / max(1, len(sizes)))
@@ -84,21 +125,59 @@ class Memory:
     def __len__(self):
         return len(self.labels)
 
-    def reader(self):
-        """A function of an index to `(image, label)`, for a graph."""
-        import tensorflow as tf
-
-        with tf.device("CPU"):
-            images, labels = tf.constant(self.images), tf.constant(self.labels)
+    def reader(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Return a function of an index to `(image, label)`, for a graph."""
+        images, labels = _constants(self.images, self.labels)
         return lambda index: (images[index], labels[index])
 
-    def place(self, index):
-        """Where an image lies, for people."""
+    def place(self, index: int) -> str:
         return f"image {index} in memory"
 
-    def size_in_bytes(self):
-        """Nothing has to be read."""
+    def size_in_bytes(self) -> float:
         return 0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subset:
+    """Images of another store.
+
+    Attributes:
+        store: Store of all images.
+        indices: `(N,)` numbers of the chosen ones.
+    """
+
+    store: Any
+    indices: np.ndarray
+
+    @property
+    def in_memory(self) -> bool:
+        return self.store.in_memory
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        labels = self.store.labels
+        return None if labels is None else np.asarray(labels)[self.indices]
+
+    def __len__(self):
+        return len(self.indices)
+
+    def reader(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        read = self.store.reader()
+        (indices,) = _constants(self.indices)
+        return lambda index: read(indices[index])
+
+    def place(self, index: int) -> str:
+        return self.store.place(int(self.indices[index]))
+
+    def size_in_bytes(self) -> float:
+        return self.store.size_in_bytes() * len(self) / max(1, len(self.store))
+
+
+def _constants(*arrays):
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        return [tf.constant(array) for array in arrays]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +185,9 @@ class Split:
     """The images of training or validation.
 
     Attributes:
-        name: of the data set and the split.
-        store: `Files`, `Memory` or another with their methods.
-        mean, std: per channel, of images in 0…1; `None` where nobody knows.
+        name: Name of the data set and the split.
+        store: `Files`, `Memory`, `Subset` or another with their methods.
+        mean, std: Statistics per channel, of images in 0…1; `None` if unknown.
         on_corrupt: `"stop"` or `"skip"` where an image cannot be decoded.
     """
 
@@ -119,14 +198,30 @@ class Split:
     on_corrupt: str = "stop"
 
     @property
-    def count(self):
+    def count(self) -> int:
         """Number of images."""
         return len(self.store)
 
     @property
-    def labels(self):
+    def labels(self) -> np.ndarray | None:
         """`(count,)` class numbers; `None` where they come with the images only."""
         return self.store.labels
+
+
+def some_of(split: Split, count: int | None) -> Split:
+    """Return a split of at most `count` images, evenly from every class.
+
+    Args:
+        split: Images to choose from.
+        count: Number of images; `None` or more than there are: all.
+    """
+    if count is None or count >= split.count:
+        return split
+    order = np.arange(split.count)
+    if split.labels is not None:
+        order = np.argsort(np.asarray(split.labels), kind="stable")
+    chosen = np.linspace(0, split.count - 1, count).round().astype("int64")
+    return dataclasses.replace(split, store=Subset(split.store, order[chosen]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,12 +229,12 @@ class Source:
     """A data set of two splits.
 
     Attributes:
-        name: for the person and the report.
-        class_names: in the order of the labels.
-        train: `Split`; `None` where a source is for evaluation only.
-        validation: `Split`.
-        flip: whether a mirrored image is as good an example.
-        skipped: files that were left out as unreadable.
+        name: Name for the person and the report.
+        class_names: Names in the order of the labels.
+        train: Images of training; `None` where a source is for evaluation only.
+        validation: Images of validation.
+        flip: Whether a mirrored image is as good an example.
+        skipped: Files that were left out as unreadable.
     """
 
     name: str
@@ -150,18 +245,18 @@ class Source:
     skipped: tuple[str, ...] = ()
 
     @property
-    def mean(self):
-        """Per channel, of images in 0…1; `None` where nobody knows."""
+    def mean(self) -> tuple[float, ...] | None:
+        """Mean per channel, of images in 0…1; `None` if unknown."""
         return self.validation.mean
 
     @property
-    def std(self):
-        """Per channel, of images in 0…1; `None` where nobody knows."""
+    def std(self) -> tuple[float, ...] | None:
+        """Standard deviation per channel, of images in 0…1; `None` if unknown."""
         return self.validation.std
 
     @functools.cached_property
-    def small(self):
-        """Whether images have at most `LARGEST_SMALL` pixels to a side, by some."""
+    def small(self) -> bool:
+        """Whether images have at most `LARGEST_SMALL` pixels to a side, by a sample."""
         import tensorflow as tf
 
         from kmlp.data.decode import decode
@@ -175,7 +270,7 @@ class Source:
         return bool(found) and int(np.max(found)) <= LARGEST_SMALL
 
     @property
-    def splits(self):
-        """`{attribute: Split}` of those there are."""
+    def splits(self) -> dict[str, Split]:
+        """Splits that exist, by their attributes' names."""
         both = {"train": self.train, "validation": self.validation}
         return {name: split for name, split in both.items() if split is not None}

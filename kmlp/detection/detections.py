@@ -4,8 +4,7 @@ import keras
 from keras import ops
 
 from kmlp.detection.boxes import Anchors, area, decode
-from kmlp.detection.regions import rows_of
-from kmlp.detection.suppression import nms
+from kmlp.detection.regions import nms, rows_of
 from kmlp.layers.layer import Layer
 
 

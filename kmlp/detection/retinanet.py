@@ -9,9 +9,9 @@ from keras import ops
 
 from kmlp.detection import detection_losses
 from kmlp.detection.boxes import Anchors, encode, iou
-from kmlp.detection.dense_head import DenseHead
+from kmlp.detection.detection_heads import DenseHead
 from kmlp.detection.detections import DenseDetections
-from kmlp.detection.suppression import match
+from kmlp.detection.regions import match
 from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import FeaturePyramid
 from kmlp.models.dense import DenseModel, pyramid_of

@@ -7,74 +7,12 @@ from keras import ops
 
 from kmlp.detection import detection_losses
 from kmlp.detection.boxes import Anchors, area, decode, encode, iou
-from kmlp.detection.regions import mean_share, objects_of, rows_of
-from kmlp.detection.suppression import match, nms
-from kmlp.layers.conv_norm import ConvNorm
+from kmlp.detection.regions import match, mean_share, nms, objects_of, rows_of
 from kmlp.layers.layer import Layer
 
 # IoU from which an anchor is an object, below which it is none, and which the best
 # anchor of an object needs.
 POSITIVE, NEGATIVE = 0.7, 0.3
-
-
-@keras.saving.register_keras_serializable("kmlp")
-class RPNHead(Layer):
-    """A 3×3 convolution with ReLU, then objectness and boxes by 1×1 convolutions.
-
-    Args:
-        filters: of the 3×3 convolution.
-        anchors: at a place.
-
-    Shapes: a map `(N, H, W, C)` to `[(N, H, W, anchors), (N, H, W, 4 · anchors)]`;
-    the same layer serves all levels.
-
-    Reference: Ren et al., Faster R-CNN, 2015, Sect. 3.1.
-    """
-
-    arguments = ("filters", "anchors")
-
-    def __init__(self, filters=256, anchors=3, **kwargs):
-        super().__init__(**kwargs)
-        self.filters = filters
-        self.anchors = anchors
-
-        def conv(filters, kernel_size, name, activation=None):
-            return ConvNorm(
-                filters,
-                kernel_size,
-                use_bias=True,
-                norm=None,
-                activation=activation,
-                kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
-                name=name,
-                dtype=self.dtype_policy,
-            )
-
-        self.conv = conv(filters, 3, "conv", "relu")
-        self.objectness = conv(anchors, 1, "objectness")
-        self.boxes = conv(4 * anchors, 1, "boxes")
-
-    def build(self, input_shape):
-        between = (*input_shape[:3], self.filters)
-        self.conv.build(input_shape)
-        self.objectness.build(between)
-        self.boxes.build(between)
-
-    def call(self, inputs):
-        x = self.conv(inputs)
-        return [self.objectness(x), self.boxes(x)]
-
-    def compute_output_shape(self, input_shape):
-        place = tuple(input_shape[:3])
-        return [(*place, self.anchors), (*place, 4 * self.anchors)]
-
-    def multiply_adds(self, input_shape):
-        between = (*input_shape[:3], self.filters)
-        return (
-            self.conv.multiply_adds(input_shape)
-            + self.objectness.multiply_adds(between)
-            + self.boxes.multiply_adds(between)
-        )
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -195,12 +133,5 @@ def rpn_losses(objectness, deltas, anchors, targets, sampler, beta=0.0):
     share = mean_share(sampled)
     objectness = detection_losses.binary(logits, positives) * sampled
     wanted = encode(boxes, rows_of(objects, index))
-    apart = distance(codes, wanted, beta) * positives[..., None]
+    apart = detection_losses.distance(codes, wanted, beta) * positives[..., None]
     return ops.sum(objectness, axis=1) * share, ops.sum(apart, axis=(1, 2)) * share
-
-
-def distance(predictions, targets, beta):
-    """Smooth L1 of a `beta`, or L1 where that is 0."""
-    if not beta:
-        return detection_losses.l1(predictions, targets)
-    return detection_losses.smooth_l1(predictions, targets, beta)

@@ -1,9 +1,12 @@
 """What Mask R-CNN and its cascade share: proposals, then stages that judge them."""
 
+import dataclasses
+
 from keras import ops
 
-from kmlp.detection.box_stages import BOX_LOSSES, box_loss, class_loss, mask_loss
 from kmlp.detection.boxes import Anchors
+from kmlp.detection.detection_heads import BoxHead, MaskHead, RPNHead
+from kmlp.detection.detection_losses import BOX_LOSSES, box_loss, class_loss, mask_loss
 from kmlp.detection.detections import (
     ClassMasks,
     Detections,
@@ -13,8 +16,7 @@ from kmlp.detection.detections import (
 )
 from kmlp.detection.regions import Sampler, sample_regions
 from kmlp.detection.roi_align import RoIAlign
-from kmlp.detection.roi_heads import BoxHead, MaskHead
-from kmlp.detection.rpn import Proposals, RPNHead, rpn_losses
+from kmlp.detection.rpn import Proposals, rpn_losses
 from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import FeaturePyramid
 from kmlp.models.dense import DenseModel, pyramid_of
@@ -23,6 +25,21 @@ STRIDES = (4, 8, 16, 32)
 # Bins of a region's features, for its box and for its mask.
 BOX_SIZE, MASK_SIZE = 7, 14
 RPN_SAMPLES, RPN_SHARE = 256, 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One judgement of regions.
+
+    Args:
+        positive: IoU from which a region is learned as an object.
+        std: of the boxes' codes.
+        weight: of the stage's losses.
+    """
+
+    positive: float = 0.5
+    std: tuple = (0.1, 0.1, 0.2, 0.2)
+    weight: float = 1.0
 
 
 class TwoStageDetector(DenseModel):

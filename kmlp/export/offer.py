@@ -4,9 +4,8 @@ import dataclasses
 
 import keras
 
-from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.errors import InputError
-from kmlp.preprocessing import NEEDED, Preprocessing
+from kmlp.preprocessing import NEEDED, DensePreprocessing, Preprocessing
 
 
 def checked_names(names, classes):

@@ -12,7 +12,6 @@ from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.running import input_specs, load_saved_model, serving_function
 from kmlp.atomic import new_version
 from kmlp.console import quiet
-from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.errors import InputError
 from kmlp.export import evidence
 from kmlp.export import warmup as warming
@@ -20,7 +19,7 @@ from kmlp.export.offer import DenseOffer, offer
 from kmlp.export.precision import in_float32, outside_strategy
 from kmlp.export.serving_signatures import dense_signatures, signatures
 from kmlp.merging import merge as merge_model
-from kmlp.preprocessing import Preprocessing
+from kmlp.preprocessing import DensePreprocessing, Preprocessing
 
 # What a server copies beside the model: names, warm-up requests, the origin.
 EXTRA = origin.FOLDER

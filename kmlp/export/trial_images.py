@@ -5,13 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
-from kmlp.data.batches import evaluation_batches, read
-from kmlp.data.folders import SUFFIXES, nested_images, subfolders
-from kmlp.data.images import Files, Split
-from kmlp.data.labelled import class_numbers, open_evaluation
+from kmlp.data.images import Files, Split, some_of
+from kmlp.data.labelled import class_numbers
+from kmlp.data.reading import evaluation_batches, read
 from kmlp.data.sources import NAME as DIGITS
-from kmlp.data.sources import PREFIX, open_source
-from kmlp.data.subset import some_of
+from kmlp.data.sources import (
+    PREFIX,
+    SUFFIXES,
+    nested_images,
+    open_evaluation,
+    open_source,
+    subfolders,
+)
 from kmlp.errors import InputError
 
 BATCH = 32

@@ -33,7 +33,7 @@ class DenseModel(keras.Model):
     Attributes:
         backbone: the nested model `images -> {"P2": map, …}`.
         loss_names: of what `losses_of` gives, in its order.
-        preprocessing: `kmlp.dense_preprocessing.DensePreprocessing`, or `None`.
+        preprocessing: `kmlp.preprocessing.DensePreprocessing`, or `None`.
     """
 
     preprocessing = None

@@ -10,7 +10,7 @@ import itertools
 import math
 
 from kmlp.atomic import new_file
-from kmlp.data.dense.palettes import DISTINCT
+from kmlp.data.dense.source import DISTINCT
 from kmlp.errors import InputError
 
 FORMATS = (".png", ".svg", ".pdf")

@@ -7,16 +7,16 @@ import time
 import numpy as np
 
 from kmlp.console import progress_bar, some
-from kmlp.data.dense.dense_sources import open_dense
-from kmlp.data.dense.preparation import on_canvas
+from kmlp.data.dense import open_dense
+from kmlp.data.dense.geometry import prepared
 from kmlp.data.dense.results import coco_results
-from kmlp.data.dense.scoring import (
+from kmlp.data.dense.source import Unreadable
+from kmlp.data.scoring import (
     average_precision,
     confusion,
     intersection_over_union,
     truth,
 )
-from kmlp.data.dense.source import Unreadable
 from kmlp.errors import InputError, RunError
 from kmlp.predicting.dense_network import (
     DETECTION,
@@ -87,7 +87,7 @@ def detection(network, source, count, options):
             bar.update(len(indices))
             if not pictures:
                 continue
-            images, shapes = zip(*(on_canvas(p, known) for p in pictures.values()))
+            images, shapes = zip(*(prepared(p, known) for p in pictures.values()))
             found = network(np.stack(images))
             masks = "masks" in found
             for row, (index, picture) in enumerate(pictures.items()):

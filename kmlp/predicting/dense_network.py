@@ -14,9 +14,9 @@ from kmlp.artifacts import origin
 from kmlp.artifacts.locating import CHECKPOINT, KERAS, TFLITE, locate, newest
 from kmlp.artifacts.opening import compiled, runner
 from kmlp.console import first_line, quiet
-from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.errors import InputError, KmlpError
 from kmlp.merging import merge
+from kmlp.preprocessing import DensePreprocessing
 from kmlp.pretrained.restoring import load_checkpoint
 from kmlp.weights.grid_resizing import resize
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from kmlp.data.dense import results
-from kmlp.data.dense.preparation import on_canvas
+from kmlp.data.dense.geometry import prepared
 from kmlp.data.dense.results import paste, to_picture
 from kmlp.data.dense.source import Unreadable, read_image
 from kmlp.errors import KmlpError
@@ -54,7 +54,7 @@ def detect(network, images, *, batch_size=8):
         shapes = [None] * len(paths)
         for row, picture in enumerate(pictures):
             if picture is not None:
-                batch[row], shapes[row] = on_canvas(picture, known)
+                batch[row], shapes[row] = prepared(picture, known)
         found = network(batch)
         for row, (path, picture) in enumerate(zip(paths, pictures)):
             if picture is None:

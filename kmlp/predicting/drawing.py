@@ -8,7 +8,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from kmlp.data.dense.palettes import palette as default_palette
+from kmlp.data.dense.source import palette as default_palette
 
 # Small pictures are enlarged to at least this many pixels to the shorter side.
 READABLE = 384

@@ -11,10 +11,11 @@ import numpy as np
 from kmlp.artifacts.locating import KERAS, locate
 from kmlp.artifacts.opening import as_weights, open_weights
 from kmlp.console import progress_bar
-from kmlp.data.accuracy import Score
-from kmlp.data.batches import evaluation_batches, read
 from kmlp.data.images import Files
-from kmlp.data.labelled import class_numbers, open_evaluation, read_labels
+from kmlp.data.labelled import class_numbers, read_labels
+from kmlp.data.reading import evaluation_batches, read
+from kmlp.data.scoring import Score
+from kmlp.data.sources import open_evaluation
 from kmlp.errors import InputError, RunError
 from kmlp.models.vision_mlp import VisionMLP
 from kmlp.predicting.dense_network import task_of

@@ -4,7 +4,7 @@ import glob
 import os
 from pathlib import Path
 
-from kmlp.data.folders import SUFFIXES, nested_images
+from kmlp.data.sources import SUFFIXES, nested_images
 from kmlp.errors import InputError
 
 

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 from PIL import Image
 
-from kmlp.data.dense.palettes import palette
-from kmlp.data.dense.preparation import alone
+from kmlp.data.dense.geometry import alone
+from kmlp.data.dense.source import palette
 from kmlp.errors import InputError, RunError
 from kmlp.predicting.detecting import read
 from kmlp.predicting.drawing import draw_classes

@@ -11,10 +11,15 @@ from kmlp.artifacts.locating import locate_checkpoint
 from kmlp.errors import InputError
 from kmlp.models.registry import variant
 from kmlp.preprocessing import Preprocessing
-from kmlp.weights.catalogue.lookup import DEFAULT, class_names, published_weights
-from kmlp.weights.catalogue.publications import WEIGHTS, PublishedWeights
+from kmlp.weights.catalogue import (
+    DEFAULT,
+    WEIGHTS,
+    PublishedWeights,
+    class_names,
+    published_weights,
+)
+from kmlp.weights.checkpoint_forms import read_state
 from kmlp.weights.downloads.cache import cache_path, download
-from kmlp.weights.readers.checkpoint_forms import read_state
 from kmlp.weights.recognition import recognise
 from kmlp.weights.strict_loading import load_published
 

@@ -4,7 +4,6 @@ import tensorflow as tf
 
 from kmlp.artifacts import origin
 from kmlp.artifacts.detection_difference import apart
-from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.export.offer import DETECTION
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA
 from kmlp.export.serving_signatures import (
@@ -14,6 +13,7 @@ from kmlp.export.serving_signatures import (
     detections,
     prepared_pictures,
 )
+from kmlp.preprocessing import DensePreprocessing
 
 # Of answers by other signatures or in batches of other sizes, over the largest.
 TOLERANCE = 1e-5

@@ -2,7 +2,7 @@
 
 import argparse
 
-from kmlp.data.dense.dense_sources import kind_and_folder
+from kmlp.data.dense import kind_and_folder
 from kmlp.recipes.dense_choosing import dense_recipe_for
 from kmlp.recipes.dense_recipe import DenseRecipe
 from kmlp.training.choices import overridden

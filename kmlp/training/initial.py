@@ -17,10 +17,10 @@ from kmlp.pretrained.creation import create_model
 from kmlp.pretrained.found import KERAS, KERAS_WEIGHTS, find
 from kmlp.training.engine.weight_names import weight_names
 from kmlp.training.networks import RESERVED, check
+from kmlp.weights.checkpoint_forms import read_state
 from kmlp.weights.grid_resizing import WAYS, resize
-from kmlp.weights.matching import CLASSIFIER
-from kmlp.weights.readers.checkpoint_forms import read_state
 from kmlp.weights.recognition import recognise
+from kmlp.weights.strict_loading import CLASSIFIER
 
 INTERPOLATE = "interpolate"
 

@@ -21,7 +21,7 @@ def __getattr__(name: str) -> Any:
     if name == "load_published":
         from kmlp.weights.strict_loading import load_published as found
     elif name == "read_state":
-        from kmlp.weights.readers import read_state as found
+        from kmlp.weights.checkpoint_forms import read_state as found
     elif name == "recognise":
         from kmlp.weights.recognition import recognise as found
     elif name == "resize":

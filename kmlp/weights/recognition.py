@@ -2,14 +2,245 @@
 
 import dataclasses
 import inspect
+import itertools
+import math
 
+import keras
 import numpy as np
 
 from kmlp.errors import InputError
+from kmlp.models.convmlp import ConvMLP
+from kmlp.models.focal import FocalTransformer
+from kmlp.models.msmlp import MSMLP
 from kmlp.models.registry import VARIANTS, create_model
-from kmlp.weights.matching import derived
-from kmlp.weights.names.renamings import SCHEMES
-from kmlp.weights.names.structure import structure
+from kmlp.models.repmlpnet import RepMLPNet
+from kmlp.models.resmlp import ResMLP
+from kmlp.models.smlpnet import SMLPNet
+from kmlp.models.swin import SwinTransformer
+from kmlp.weights.renamings import SCHEMES
+from kmlp.weights.scheme import derived
+
+# Of relative positions; other tables' names begin with it.
+_TABLE = "relative_position_bias_table"
+
+
+def structure(family, shapes):
+    """The arguments of a family that shapes tell.
+
+    Args:
+        family: the class.
+        shapes: `{path: shape}`.
+
+    Returns:
+        `{argument: value}`, or `None` where the shapes make no such network.
+    """
+    try:
+        found = _READERS[family](shapes)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):
+        return None
+    values = keras.tree.flatten(found)
+    if not all(v for v in values if v is not None and not isinstance(v, bool)):
+        return None
+    head = shapes.get("head/dense/kernel")
+    found["num_classes"] = head[0] if head else 0
+    if not any(path.startswith("head/") for path in shapes):
+        found["include_top"] = False
+    return found
+
+
+def _count(shapes, template):
+    """How many of a numbered kind there are, `{}` being the number."""
+    numbers = itertools.takewhile(
+        lambda n: template.format(n) in shapes, itertools.count()
+    )
+    return sum(1 for _ in numbers)
+
+
+def _ratio(shape):
+    """Hidden channels per channel of a Dense (hidden, channels)."""
+    ratio = shape[0] / shape[1]
+    return int(ratio) if ratio.is_integer() else ratio
+
+
+def _square(length, patch_size, channels):
+    """`input_shape` of a grid of so many tokens, nothing where it is no square."""
+    side = math.isqrt(length)
+    if side * side != length:
+        return {}
+    return {"input_shape": (side * patch_size, side * patch_size, channels)}
+
+
+def _repmlpnet(shapes):
+    stem = shapes["stem/dense/kernel"]
+    stages = 1 + _count(shapes, "embed{}/dense/kernel")
+    embeds = [shapes[f"embed{e}/dense/kernel"] for e in range(stages - 1)]
+    units = [f"stage{s}_block0" for s in range(stages)]
+    # (S·hw, hw, 1, 1) per stage
+    kernels = [shapes[f"{unit}_channel_perceptron/kernel"] for unit in units]
+    injected = "stage0_block0_channel_perceptron/bias" in shapes
+    gate = shapes.get("stage0_block0_global_perceptron/fc1/kernel")
+    sizes = {
+        path.rpartition("local_")[2].partition("x")[0]
+        for path in shapes
+        if "/local_" in path
+    }
+    width = stem[0]
+    return {
+        "depths": tuple(
+            _count(shapes, f"stage{s}_block{{}}_ffn/fc1/kernel") for s in range(stages)
+        ),
+        "widths": (width, *(embed[0] for embed in embeds)),
+        "share_sets": tuple(kernel[0] // kernel[1] for kernel in kernels),
+        # Injected kernels do not tell what lies in them.
+        **({} if injected else {"local_kernels": tuple(sorted(map(int, sizes)))}),
+        "patch_size": stem[2],
+        **({"gate_reduction": width // gate[0]} if gate else {}),
+        "global_perceptron": gate is not None,
+        "mlp_ratio": _ratio(shapes["stage0_block0_ffn/fc1/kernel"]),
+        "locality_injected": injected,
+        **_square(kernels[0][1], stem[2], stem[1]),
+    }
+
+
+def _resmlp(shapes):
+    stem = shapes["patch_embed/dense/kernel"]
+    is_mixer = "block0_cross_patch/fc2/kernel" in shapes
+    mix = "block{}_cross_patch/" + ("fc2/kernel" if is_mixer else "mix/kernel")
+    positions = shapes[mix.format(0)]
+    mixer = {
+        "norm": "layer",
+        "layer_scale": None,
+        "mixing_width": positions[-1],
+        "epsilon": 1e-6,
+    }
+    return {
+        "patch_size": stem[2],
+        "width": stem[0],
+        "depth": _count(shapes, mix),
+        "mlp_ratio": _ratio(shapes["block0_cross_channel/fc1/kernel"]),
+        "mixing": "mlp" if is_mixer else "linear",
+        **(mixer if is_mixer else {}),
+        **_square(positions[0], stem[2], stem[1]),
+    }
+
+
+def _convmlp(shapes):
+    stages = _count(shapes, "stage{}_block0_mlp1/fc1/kernel")
+    first = [shapes[f"stage{s}_block0_mlp1/fc1/kernel"] for s in range(stages)]
+    return {
+        "stem_width": shapes["tokenizer_conv2/conv/kernel"][0],
+        "conv_blocks": _count(shapes, "conv_block{}_conv0/conv/kernel"),
+        "widths": tuple(shape[1] for shape in first),
+        "depths": tuple(
+            _count(shapes, f"stage{s}_block{{}}_mlp1/fc1/kernel") for s in range(stages)
+        ),
+        "mlp_ratios": tuple(map(_ratio, first)),
+    }
+
+
+def _focal(shapes):
+    stem = shapes["patch_embed/dense/kernel"]
+    stages = _count(shapes, "stage{}_block0_attention/qkv/kernel")
+    units = [f"stage{s}_block0_attention" for s in range(stages)]
+    tables = [shapes[f"{unit}/{_TABLE}"] for unit in units]
+    sides = [(math.isqrt(table[0]) + 1) // 2 for table in tables]
+    pooled = [shapes.get(f"{unit}/{_TABLE}_to_windows") for unit in units]
+    seen = [shapes.get(f"{unit}/{_TABLE}_to_neighbors") for unit in units]
+    found = {
+        "width": stem[0],
+        "depths": tuple(
+            _count(shapes, f"stage{s}_block{{}}_attention/qkv/kernel")
+            for s in range(stages)
+        ),
+        "heads": tuple(table[1] for table in tables),
+        "window_size": sides[0],
+        "focal_windows": tuple(
+            math.isqrt(table[1]) - side + 1 if table else 1
+            for table, side in zip(pooled, sides)
+        ),
+        "focal_levels": tuple(2 if table else 1 for table in pooled),
+        "mlp_ratio": _ratio(shapes["stage0_block0_mlp/fc1/kernel"]),
+        "patch_size": stem[2],
+    }
+    if seen[0]:
+        # So many neighbours, 4 (w^2 - (w - e)^2), has an expansion e.
+        found["expansion"] = sides[0] - math.isqrt(sides[0] ** 2 - seen[0][-1] // 4)
+        # A map without neighbours is a window; else there are two windows at least.
+        covered = [s for s in range(stages) if not seen[s]]
+        last = covered[0] if covered else stages - 1
+        side = sides[last] * (1 if covered else 2) * stem[2] * 2**last
+        found["input_shape"] = (side, side, stem[1])
+    return found
+
+
+def _msmlp(shapes):
+    stem = shapes["patch_embed/dense/kernel"]
+    stages = _count(shapes, "stage{}_block0_mlp/fc1/kernel")
+
+    def regions(stage):
+        path = f"stage{stage}_block0_mix_shift/horizontal_{{}}/kernel"
+        groups = range(_count(shapes, path))
+        return tuple(shapes[path.format(group)][2] for group in groups)
+
+    return {
+        "width": stem[0],
+        "depths": tuple(
+            _count(shapes, f"stage{s}_block{{}}_mlp/fc1/kernel") for s in range(stages)
+        ),
+        "regions": tuple(map(regions, range(stages))),
+        "mlp_ratio": _ratio(shapes["stage0_block0_mlp/fc1/kernel"]),
+        "patch_size": stem[2],
+    }
+
+
+def _smlpnet(shapes):
+    embeds = [
+        shapes[f"embed{e}/dense/kernel"]
+        for e in range(_count(shapes, "embed{}/dense/kernel"))
+    ]
+    units = range(_count(shapes, "unit{}_sparse_mlp/fuse/kernel"))
+    widths = [shapes[f"unit{u}_sparse_mlp/fuse/kernel"][0] for u in units]
+    _, channels, patch_size, _ = embeds[0]
+    sides = [
+        shapes[f"unit0_sparse_mlp/mix_{axis}/kernel"][0] * patch_size
+        for axis in ("height", "width")
+    ]
+    return {
+        "width": embeds[0][0],
+        "depths": tuple(widths.count(embed[0]) for embed in embeds),
+        "mlp_ratio": _ratio(shapes["unit0_ffn/fc1/kernel"]),
+        "patch_size": patch_size,
+        "input_shape": (*sides, channels),
+    }
+
+
+def _swin(shapes):
+    stem = shapes["patch_embed/dense/kernel"]
+    stages = range(_count(shapes, "stage{}_block0_mlp/fc1/kernel"))
+    table = "stage{}_block0_attention/relative_position_bias_table"
+    distances = shapes[table.format(0)][0]
+    return {
+        "patch_size": stem[2],
+        "width": stem[0],
+        "depths": tuple(
+            _count(shapes, f"stage{s}_block{{}}_mlp/fc1/kernel") for s in stages
+        ),
+        "heads": tuple(shapes[table.format(s)][1] for s in stages),
+        "window_size": (math.isqrt(distances) + 1) // 2,
+        "mlp_ratio": _ratio(shapes["stage0_block0_mlp/fc1/kernel"]),
+    }
+
+
+_READERS = {
+    RepMLPNet: _repmlpnet,
+    ResMLP: _resmlp,
+    ConvMLP: _convmlp,
+    FocalTransformer: _focal,
+    MSMLP: _msmlp,
+    SMLPNet: _smlpnet,
+    SwinTransformer: _swin,
+}
+
 
 # What does not make a variant: head, size, and whether locality is injected yet.
 _FREE = ("num_classes", "include_top", "input_shape", "locality_injected")

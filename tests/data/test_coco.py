@@ -15,7 +15,8 @@ from dense_folders import (
 )
 from pycocotools import mask as rle
 
-from kmlp.data.dense import Unreadable, open_dense, scoring
+from kmlp.data import scoring
+from kmlp.data.dense import Unreadable, open_dense
 from kmlp.errors import KmlpError
 
 

@@ -8,7 +8,8 @@ import pytest
 from dense_folders import write_coco
 from pycocotools import mask as rle
 
-from kmlp.data.dense import open_dense, results, scoring
+from kmlp.data import scoring
+from kmlp.data.dense import open_dense, results
 from kmlp.errors import KmlpError
 
 SIZE = (40, 60)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from kmlp.data.dense.palettes import palette
+from kmlp.data.dense.source import palette
 from kmlp.predicting import drawing as pictures
 
 NAMES = ("circle", "square", "triangle")

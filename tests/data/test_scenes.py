@@ -117,7 +117,8 @@ SCRIPT = """
 import sys
 sys.modules["tensorflow"] = None  # importing it raises ImportError
 import kmlp.predicting.drawing
-from kmlp.data.dense import open_dense, scoring, geometry, results
+from kmlp.data.dense import open_dense, geometry, results
+from kmlp.data import scoring
 source = open_dense(None, "detection", train=1, validation=1)
 picture = kmlp.predicting.drawing.draw_detections(
     source.train.image(0), vars(source.train.annotation(0)), source.class_names

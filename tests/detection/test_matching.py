@@ -7,7 +7,7 @@ from keras import ops
 from written_out import matched, random_boxes
 
 from kmlp.detection.boxes import iou
-from kmlp.detection.suppression import match, sample
+from kmlp.detection.regions import match, sample
 
 # Six anchors, two objects, and padding that overlaps the last anchor.
 OVERLAPS = np.array(

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from kmlp.detection.boxes import Anchors
-from kmlp.detection.cascade import STAGES
 from kmlp.detection.detections import ClassMasks, Detections, Refine
+from kmlp.detection.mask_rcnn import STAGES
 from kmlp.detection.regions import Sampler, mask_targets, sample_regions
 from kmlp.detection.rpn import Proposals, rpn_losses
 

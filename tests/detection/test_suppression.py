@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 from written_out import random_boxes, suppressed
 
-from kmlp.detection.suppression import nms
+from kmlp.detection.regions import nms
 
 
 def picked(*args):

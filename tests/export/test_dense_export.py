@@ -19,13 +19,12 @@ from kmlp.artifacts import origin
 from kmlp.artifacts.detection_difference import apart
 from kmlp.artifacts.running import input_specs, load_saved_model, load_tflite, run_model
 from kmlp.data.dense.geometry import fitted as fitted_by_pillow
-from kmlp.data.dense.preparation import on_canvas
+from kmlp.data.dense.geometry import prepared
 from kmlp.data.dense.results import to_picture
-from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.export.offer import dense_offer
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA, write_saved_model
 from kmlp.export.serving_signatures import fitted, prepared_pictures
-from kmlp.preprocessing import Preprocessing
+from kmlp.preprocessing import DensePreprocessing, Preprocessing
 from kmlp.serving import dense_checks
 from kmlp.serving.check import check
 from kmlp.serving.session import Session
@@ -61,7 +60,7 @@ def served(head, images):
 @pytest.mark.parametrize("head", ["retinanet", "mask_rcnn"])
 def test_a_served_detector_is_the_model(head):
     model = dense_model(head)
-    canvases, shapes = zip(*(on_canvas(p, model.preprocessing) for p in PICTURES))
+    canvases, shapes = zip(*(prepared(p, model.preprocessing) for p in PICTURES))
     expected = run_model(model, np.stack(canvases))
     assert (expected["classes"] >= 0).sum() > 10  # there is something to compare
     found = session(head).predict({"images": np.stack(canvases)})
@@ -84,7 +83,7 @@ def test_a_served_detector_is_the_model(head):
 @pytest.mark.parametrize("head", SEGMENTERS)
 def test_a_served_segmenter_is_the_model(head):
     model = dense_model(head)
-    canvases, shapes = zip(*(on_canvas(p, model.preprocessing) for p in PICTURES))
+    canvases, shapes = zip(*(prepared(p, model.preprocessing) for p in PICTURES))
     expected = np.asarray(model(np.stack(canvases), training=False))
     assert len(np.unique(expected.argmax(-1))) == len(NAMES)
     found = session(head).predict({"images": np.stack(canvases)})["output_0"]
@@ -124,7 +123,7 @@ def test_pictures_are_prepared_as_by_pillow():
         for size in ((480, 640), (97, 31), (60, 60), (500, 1)):
             encoded = pictures.of_mode("RGB", kind, size[::-1])
             picture = np.asarray(Image.open(pictures.io.BytesIO(encoded)))
-            wanted, shape = on_canvas(picture, spec)
+            wanted, shape = prepared(picture, spec)
             images, shapes, sizes = prepared_pictures(tf.constant([encoded]), spec)
             assert shapes.numpy().tolist() == [list(shape)]
             assert sizes.numpy().tolist() == [list(size)]
@@ -257,7 +256,7 @@ def test_detections_are_matched(found, difference):
 def test_segmenters_on_devices(family, head, tmp_path):
     model = dense_model(head, family)
     path = kmlp.export.tflite(model, tmp_path / "model.tflite")
-    image = on_canvas(PICTURES[0], model.preprocessing)[0][None]
+    image = prepared(PICTURES[0], model.preprocessing)[0][None]
     (found,) = load_tflite(path)(image).values()
     assert relative(found, model(image, training=False)) < 1e-4
     carried = origin.read(path)

@@ -24,7 +24,7 @@ from kmlp.artifacts import conversion, origin, source_network
 from kmlp.commands import main
 from kmlp.pretrained.found import Found
 from kmlp.weights.catalogue import WEIGHTS
-from kmlp.weights.matching import derived
+from kmlp.weights.scheme import derived
 
 torch = pytest.importorskip("torch")
 

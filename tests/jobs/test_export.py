@@ -16,7 +16,7 @@ from kmlp.artifacts import origin
 from kmlp.artifacts.running import load_tflite
 from kmlp.commands import main
 from kmlp.data import open_source
-from kmlp.data.subset import some_of
+from kmlp.data.images import some_of
 from kmlp.export import device_files
 from kmlp.export.layer_losses import layer_losses
 

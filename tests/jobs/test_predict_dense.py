@@ -13,7 +13,7 @@ from PIL import Image
 import kmlp
 from kmlp.commands.main import main
 from kmlp.data.dense import results
-from kmlp.data.dense.preparation import on_canvas
+from kmlp.data.dense.geometry import prepared
 from kmlp.data.dense.results import paste, to_picture
 from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import resize_bilinear
@@ -52,7 +52,7 @@ def by_hand(head, name):
     """The picture, and the detections that the model itself gives for it."""
     model = dense_model(head)
     picture = np.asarray(Image.open(f"images/{name}").convert("RGB"))
-    image, shape = on_canvas(picture, model.preprocessing)
+    image, shape = prepared(picture, model.preprocessing)
     found = model(image[None], training=False)
     one = {key: np.asarray(part)[0] for key, part in found.items()}
     return picture, to_picture(one, shape, picture.shape[:2])

@@ -16,7 +16,7 @@ from kmlp.layers import FocalAttention
 from kmlp.layers.focal_windows import FocalWindows
 from kmlp.pytorch.counterparts import counterpart
 from kmlp.weights import recognise
-from kmlp.weights.names import SCHEMES
+from kmlp.weights.renamings import SCHEMES
 
 torch = pytest.importorskip("torch")
 flop_counter = importlib.import_module("torch.utils.flop_counter")

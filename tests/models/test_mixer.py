@@ -9,8 +9,8 @@ from kmlp import pytorch
 from kmlp.artifacts.source_network import compare
 from kmlp.pytorch.counterparts import counterpart
 from kmlp.pytorch.timm_resmlp import timm_mlp_mixer
-from kmlp.weights.names import SCHEMES
 from kmlp.weights.recognition import recognise
+from kmlp.weights.renamings import SCHEMES
 
 torch = pytest.importorskip("torch")
 

@@ -10,7 +10,7 @@ from kmlp import pytorch
 from kmlp.layers import WindowAttention
 from kmlp.layers.layer import host
 from kmlp.pytorch.timm_resmlp import timm_module
-from kmlp.weights.matching import derived
+from kmlp.weights.scheme import derived
 
 torch = pytest.importorskip("torch")
 

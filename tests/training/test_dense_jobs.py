@@ -15,8 +15,8 @@ from kmlp.artifacts.running import load_saved_model
 from kmlp.commands.train_dense import DETECTOR as train_detector
 from kmlp.commands.train_dense import SEGMENTER as train_segmenter
 from kmlp.data.dense import open_dense
-from kmlp.data.dense.scoring import average_precision, truth
-from kmlp.dense_preprocessing import DensePreprocessing
+from kmlp.data.scoring import average_precision, truth
+from kmlp.preprocessing import DensePreprocessing
 from kmlp.training.tasks import dense_task
 
 CONVMLP = [

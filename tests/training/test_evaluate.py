@@ -18,8 +18,8 @@ from commands import run_main
 import kmlp
 from kmlp.artifacts.locating import KERAS, SAVED_MODEL, TFLITE
 from kmlp.commands import evaluate
-from kmlp.data.accuracy import Score
 from kmlp.data.labelled import class_numbers, read_labels
+from kmlp.data.scoring import Score
 from kmlp.errors import KmlpError
 from kmlp.weights.grid_resizing import RESOLUTIONS
 

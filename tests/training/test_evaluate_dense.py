@@ -13,7 +13,7 @@ import kmlp
 from kmlp.commands import evaluate
 from kmlp.commands.evaluate import DENSE_SCRIPT as evaluate_dense
 from kmlp.data.dense import geometry, open_dense
-from kmlp.data.dense.preparation import alone
+from kmlp.data.dense.geometry import alone
 from kmlp.errors import InputError
 from kmlp.predicting import dense_evaluation
 from kmlp.predicting.dense_network import DenseNetwork

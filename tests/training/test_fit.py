@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from image_folders import numbered_source
 
-from kmlp.data.batches import evaluation_batches
+from kmlp.data.reading import evaluation_batches
 from kmlp.errors import InputError
 from kmlp.recipes import Recipe, get, list_recipes, recipe_for
 from kmlp.training.distillation import Objective

@@ -13,7 +13,7 @@ from stopping import stopped
 
 from kmlp.commands import benchmark_input
 from kmlp.data import evaluation_batches, open_source, reason
-from kmlp.data.batches import statistics
+from kmlp.data.reading import statistics
 from kmlp.errors import KmlpError
 from kmlp.recipes import ClassificationRecipe as Recipe
 from kmlp.training.input import in_memory, order

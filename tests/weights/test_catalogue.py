@@ -14,8 +14,13 @@ import pytest
 import kmlp
 from kmlp.commands import main
 from kmlp.data.labelled import class_numbers, read_labels
-from kmlp.weights.catalogue import WEIGHTS, list_unpublished, published_weights
-from kmlp.weights.catalogue.lookup import class_names, spellings
+from kmlp.weights.catalogue import (
+    WEIGHTS,
+    class_names,
+    list_unpublished,
+    published_weights,
+    spellings,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -358,7 +363,7 @@ def test_a_wheel_has_the_names(tmp_path):
         capture_output=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
-    classes = "kmlp/weights/catalogue/classes"
+    classes = "kmlp/weights/classes"
     with zipfile.ZipFile(wheel) as archive:
         assert len(archive.read(f"{classes}/imagenet1k.txt").splitlines()) == 1000
         names = archive.namelist()

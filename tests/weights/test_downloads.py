@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kmlp.weights.catalogue.publications import WEIGHTS
+from kmlp.weights.catalogue import WEIGHTS
 from kmlp.weights.downloads import cache as partial
 from kmlp.weights.downloads import cache_path, download, http_transfer
 
@@ -134,7 +134,7 @@ import dataclasses, signal, sys
 # A shell's background jobs start with it ignored.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from kmlp.weights.downloads import download
-from kmlp.weights.catalogue.publications import WEIGHTS
+from kmlp.weights.catalogue import WEIGHTS
 entry = WEIGHTS["convmlp_s.shi_in1k"]
 print(download(dataclasses.replace(entry, address=sys.argv[1])))
 """

@@ -4,9 +4,8 @@ import pytest
 from cases import REFERENCE, build_reference, reference
 from published_states import MMCLS, MMPRETRAIN, renamed, state_of
 
-from kmlp.weights.matching import derived
-from kmlp.weights.names import SCHEMES
-from kmlp.weights.names.scheme import Scheme
+from kmlp.weights.renamings import SCHEMES
+from kmlp.weights.scheme import Scheme, derived
 
 # File, key of its state, naming scheme by place, and how its names come about.
 STATES = {

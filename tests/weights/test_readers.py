@@ -14,7 +14,8 @@ import keras
 import numpy as np
 import pytest
 
-from kmlp.weights.readers import checkpoint_forms, form_of, read_checkpoint, read_state
+from kmlp.weights import checkpoint_forms
+from kmlp.weights.checkpoint_forms import form_of, read_checkpoint, read_state
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 TORCH_FORMS = ("zip", "legacy")

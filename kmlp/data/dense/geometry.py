@@ -120,3 +120,32 @@ def _rows(mean, std, width):
     factor = (1 / (255 * np.array(std))).astype("float32")
     shift = (np.array(mean) / np.array(std)).astype("float32")
     return np.tile(shift, width), np.tile(factor, width)
+
+
+def prepared(image, known):
+    """A picture on a network's canvas.
+
+    Args:
+        image: `(H, W, 3)` uint8.
+        known: `kmlp.preprocessing.DensePreprocessing`.
+
+    Returns:
+        `(H', W', 3)` float32, and the height and width that the picture has there.
+    """
+    shape = fitted(image.shape[:2], known.canvas, *known.sides)
+    image = resized(image, shape)
+    return on_canvas(image, known.canvas, known.mean, known.std), shape
+
+
+def alone(image, known):
+    """A picture without a canvas, at the size at which it is segmented.
+
+    Args:
+        image, known: as in `prepared`.
+
+    Returns:
+        `(h, w, 3)` float32.
+    """
+    shape = fitted(image.shape[:2], None, *known.sides)
+    image = resized(image, shape)
+    return on_canvas(image, shape, known.mean, known.std)

@@ -5,9 +5,8 @@ import math
 import numpy as np
 from PIL import Image
 
-from kmlp.data.dense.palettes import palette
 from kmlp.data.dense.results import encoded
-from kmlp.data.dense.source import DenseSource, DenseSplit, Objects
+from kmlp.data.dense.source import DenseSource, DenseSplit, Objects, palette
 from kmlp.errors import InputError
 
 SHAPES = ("circle", "square", "triangle")

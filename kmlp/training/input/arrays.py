@@ -11,7 +11,7 @@ import numpy as np
 
 from kmlp.atomic import new_file
 from kmlp.console import NAMED, first_line
-from kmlp.data.folders import SUFFIXES, image_folder
+from kmlp.data.sources import SUFFIXES, image_folder
 from kmlp.errors import InputError, RunError
 
 # What arrays are called here, and in the files that others make of such data.

@@ -11,7 +11,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from kmlp.data.batches import batched, finished, statistics
 from kmlp.data.decode import (
     JPEG,
     by_kind,
@@ -21,7 +20,7 @@ from kmlp.data.decode import (
     window,
 )
 from kmlp.data.images import Source
-from kmlp.data.reading import guarded
+from kmlp.data.reading import batched, finished, guarded, statistics
 from kmlp.training.input import order, policies
 from kmlp.training.input.mixing import erase, mix
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from kmlp.atomic import new_file
 from kmlp.console import first_line, progress_bar
-from kmlp.data.batches import evaluation_batches, read
+from kmlp.data.reading import evaluation_batches, read
 from kmlp.errors import InputError, RunError
 
 REMEDY = "replace or remove it, or pass --on-corrupt skip to go on with the rest"

@@ -7,9 +7,9 @@ import numpy as np
 
 from kmlp.artifacts.opening import as_weights
 from kmlp.artifacts.origin import weights_sha256
-from kmlp.data.accuracy import Score
+from kmlp.data.images import some_of
+from kmlp.data.scoring import Score
 from kmlp.data.sources import open_source
-from kmlp.data.subset import some_of
 from kmlp.errors import InputError
 from kmlp.models.vision_mlp import VisionMLP
 from kmlp.predicting.evaluation import GIVEN, check_writable, write

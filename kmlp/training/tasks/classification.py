@@ -91,7 +91,7 @@ class Classification(RunTask):
     def validation_batches(
         self, job: Job, worker: int = 0, workers: int = 1, replicas: int = 1
     ) -> Iterable:
-        from kmlp.data.batches import evaluation_batches
+        from kmlp.data.reading import evaluation_batches
 
         return evaluation_batches(
             job.source.validation,

@@ -3,12 +3,11 @@
 import contextlib
 import inspect
 
-from kmlp.detection.cascade import CascadeMaskRCNN
-from kmlp.detection.mask_rcnn import MaskRCNN
+from kmlp.detection.mask_rcnn import CascadeMaskRCNN, MaskRCNN
 from kmlp.detection.retinanet import RetinaNet
 from kmlp.errors import InputError
 from kmlp.pretrained.creation import create_model
-from kmlp.segmentation.semantic_fpn import SemanticFPN
+from kmlp.segmentation.segmenter import SemanticFPN
 from kmlp.segmentation.upernet import UperNet
 from kmlp.training.networks import POLICIES, check, check_names
 

@@ -13,12 +13,12 @@ from keras import ops
 
 from kmlp.analysis.complexity import count_parameters
 from kmlp.artifacts.origin import weights_sha256
-from kmlp.data.dense.dense_sources import open_dense
+from kmlp.data.dense import open_dense
 from kmlp.data.images import steps_per_epoch
-from kmlp.dense_preprocessing import DensePreprocessing
 from kmlp.errors import InputError
 from kmlp.models.dense import pyramid_of
 from kmlp.predicting.drawing import contact_sheet
+from kmlp.preprocessing import DensePreprocessing
 from kmlp.recipes.wording import describe
 from kmlp.training.dense_choices import chosen_recipe
 from kmlp.training.initial import Initial

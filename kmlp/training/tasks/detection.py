@@ -13,7 +13,7 @@ import numpy as np
 from kmlp.artifacts.agreement import DetectionAgreement
 from kmlp.data.dense import results
 from kmlp.data.dense.results import coco_results, to_picture
-from kmlp.data.dense.scoring import average_precision, truth
+from kmlp.data.scoring import average_precision, truth
 from kmlp.predicting.detecting import Detected, overlay
 from kmlp.predicting.drawing import draw_detections
 from kmlp.training.job import Job

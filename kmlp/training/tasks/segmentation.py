@@ -10,8 +10,8 @@ import numpy as np
 from keras import ops
 
 from kmlp.artifacts.agreement import MapAgreement
-from kmlp.data.dense.scoring import intersection_over_union
 from kmlp.data.dense.source import VOID
+from kmlp.data.scoring import intersection_over_union
 from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import resize_bilinear
 from kmlp.predicting.drawing import draw_classes

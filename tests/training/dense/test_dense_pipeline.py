@@ -17,14 +17,8 @@ from dense_folders import (
 )
 from stopping import stopped
 
-from kmlp.data.dense import (
-    DenseSource,
-    DenseSplit,
-    Objects,
-    Unreadable,
-    open_dense,
-    scoring,
-)
+from kmlp.data import scoring
+from kmlp.data.dense import DenseSource, DenseSplit, Objects, Unreadable, open_dense
 from kmlp.data.dense.results import coco_results
 from kmlp.errors import KmlpError
 from kmlp.recipes.dense_recipe import DenseRecipe

@@ -102,6 +102,18 @@ def converted(array, variable, convert):
     return array if array.shape == tuple(variable.shape) else None
 
 
+# What PyTorch counts, and what Swin and Focal transformers compute when they are made:
+# nothing of it was learned. These, and only these, may be left over.
+_DERIVED = re.compile(
+    r"num_batches_tracked|attn_mask|relative_position_index\w*|valid_ind_\w+"
+)
+
+
+def derived(name):
+    """Whether a name is that of a buffer that was computed, not learned."""
+    return bool(_DERIVED.fullmatch(name.rsplit(".", 1)[-1]))
+
+
 _FIELD = re.compile(r"\{(\w)\}")
 
 

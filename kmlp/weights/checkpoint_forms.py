@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 
 from kmlp.errors import InputError
-from kmlp.weights.readers import torch_pickle
-from kmlp.weights.readers.torch_pickle import damage_reported, flat_view, native_copy
+from kmlp.weights import torch_pickle
+from kmlp.weights.torch_pickle import damage_reported, flat_view, native_copy
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
