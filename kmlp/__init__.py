@@ -29,7 +29,7 @@ _NAMES = {
     "SMLPNet": "kmlp.models.smlpnet",
     "SwinTransformer": "kmlp.models.swin",
     "create_model": "kmlp.pretrained",
-    "list_ablations": "kmlp.models.ablations",
+    "list_ablations": "kmlp.models.papers",
     "list_models": "kmlp.models.registry",
     "list_weights": "kmlp.weights.catalogue",
     "load_published": "kmlp.weights",

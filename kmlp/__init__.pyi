@@ -19,11 +19,11 @@ from kmlp import serving as serving
 from kmlp import weights as weights
 from kmlp.analysis.complexity import profile as profile
 from kmlp.merging import merge as merge
-from kmlp.models.ablations import list_ablations as list_ablations
 from kmlp.models.convmlp import ConvMLP as ConvMLP
 from kmlp.models.focal import FocalTransformer as FocalTransformer
 from kmlp.models.hybrid import MSMLPHybrid as MSMLPHybrid
 from kmlp.models.msmlp import MSMLP as MSMLP
+from kmlp.models.papers import list_ablations as list_ablations
 from kmlp.models.registry import list_models as list_models
 from kmlp.models.repmlpnet import RepMLPNet as RepMLPNet
 from kmlp.models.resmlp import ResMLP as ResMLP

@@ -5,8 +5,8 @@ import gc
 
 from kmlp.analysis.complexity import profile, shapes_only
 from kmlp.errors import InputError
+from kmlp.models.papers import Row, reported
 from kmlp.models.registry import create_model
-from kmlp.models.reported import Reported, reported
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Cost:
             `None`: not counted.
         top1: in percent, or `None`.
         data: what `top1` is on.
-        reported: what the paper prints, a `kmlp.models.reported.Reported`, or `None`.
+        reported: what the paper prints, a `kmlp.models.papers.Row`, or `None`.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Cost:
     activations: int | None
     top1: float | None
     data: str
-    reported: Reported | None = None
+    reported: Row | None = None
 
     @property
     def efficiency(self):
@@ -108,7 +108,7 @@ def cost(name):
         parameters=counted.trainable,
         macs=counted.macs,
         activations=counted.activations,
-        top1=float(row.top1) if row.top1 else None,
+        top1=row.top1,
         data=row.data,
         reported=row,
     )

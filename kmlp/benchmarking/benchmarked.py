@@ -79,7 +79,7 @@ class Source:
         return model
 
     def _is_checkpoint(self):
-        from kmlp.models.ablations import ABLATIONS
+        from kmlp.models.papers import ABLATIONS
 
         name = self.name
         looks = os.sep in name or name.endswith(".keras") or os.path.exists(name)

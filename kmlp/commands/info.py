@@ -241,7 +241,7 @@ def _is_path(name):
         return True
     if "/" not in name:
         return os.sep in name
-    from kmlp.models.ablations import ABLATIONS
+    from kmlp.models.papers import ABLATIONS
 
     # Rows of the papers' tables are named so too.
     papers = {row.partition("/")[0] for row in ABLATIONS}

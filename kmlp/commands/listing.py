@@ -1,171 +1,18 @@
-"""`kmlp list --ablations`: the papers' ablations beside what they count here."""
+"""`kmlp list`: architectures, published weights and the papers' ablations by name."""
 
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from kmlp.commands.arguments import Parser
 from kmlp.console import FORMS, progress_bar, table
 from kmlp.errors import InputError
 
-
-def print_ablations(pattern):
-    """Prints the rows whose names match, as Markdown, and what they leave open.
-
-    Raises:
-        InputError: none matches.
-    """
-    from kmlp.models.ablations import ABLATIONS, list_ablations
-
-    names = list_ablations(pattern) or list_ablations(f"{pattern.rstrip('/')}/*")
-    if not names:
-        tables = sorted({name.rpartition("/")[0] for name in ABLATIONS})
-        raise InputError(
-            "No ablation has such a name; the papers' tables are "
-            f"{', '.join(tables)}. Received: {pattern!r}"
-        )
-    rows = [ABLATIONS[name] for name in names]
-    notes = list(dict.fromkeys(row.note for row in rows if row.note))
-    print(
-        "| ablation | of | arguments | top-1 | parameters (M) | here "
-        "| multiply-adds (G) | here | note |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
-    for row in rows:
-        trainable, macs = row.counted or (None, None)
-        cells = [
-            f"`{row.name}`",
-            f"`{row.architecture}`",
-            ", ".join(f"{k}={v!r}" for k, v in row.arguments.items()) or "as it is",
-            "" if row.top1 is None else f"{row.top1}",
-            row.parameters,
-            "" if trainable is None else f"{trainable / 1e6:.2f}",
-            row.macs,
-            "" if macs is None else f"{macs / 1e9:.3f}",
-            f"{1 + notes.index(row.note)}" if row.note else "",
-        ]
-        print(f"| {' | '.join(cells)} |")
-    if notes:
-        print()
-    for number, note in enumerate(notes, 1):
-        print(f"{number}. {note}")
-    print(
-        f"\n`kmlp.create_model({rows[0].name!r})` builds one, `python "
-        f"training/train.py --arch {rows[0].name}` trains it. Figures of the papers "
-        "stand before ours (here)."
-    )
+if TYPE_CHECKING:
+    from kmlp.analysis.efficiency import Cost
 
 
-_HEADER = (
-    "architecture",
-    "image size",
-    "parameters (M)",
-    "multiply-adds (G)",
-    "activations (M)",
-    "top-1 (%)",
-    "per GMAC",
-    "per M parameters",
-    "reported in",
-    "note",
-)
-_RAW_HEADER = (
-    "architecture",
-    "height",
-    "width",
-    "parameters",
-    "reported_parameters_millions",
-    "multiply_adds",
-    "reported_multiply_adds_billions",
-    "activations",
-    "top1_percent",
-    "top1_data",
-    "top1_per_gmac",
-    "reported_top1_per_gmac",
-    "top1_per_million_parameters",
-    "reported_top1_per_million_parameters",
-    "reported_in",
-    "training",
-    "differs",
-    "note",
-)
-
-
-def count(names):
-    """`kmlp.analysis.efficiency.Cost`s of architectures, with a bar while it lasts."""
-    from kmlp.analysis.efficiency import costs
-
-    counted = []
-    with progress_bar(len(names), "network") as bar:
-        for one in costs(names):
-            counted.append(one)
-            bar.update()
-    return counted
-
-
-def print_costs(names, form):
-    """Counts architectures and prints a row for each.
-
-    Args:
-        names: of `kmlp.list_models()`.
-        form: `"markdown"`, `"text"` or `"csv"`.
-    """
-    costs = count(names)
-    if form == "csv":
-        print(table(_RAW_HEADER, map(_raw, costs), form))
-        return
-    notes = list(dict.fromkeys(note for c in costs for note in c.reported.notes))
-    print(table(_HEADER, [_row(c, notes, form) for c in costs], form))
-    print(
-        "\nParameters and multiply-adds are counted here, in the train form; what the "
-        "paper has is in brackets. Top-1 is the paper's, on ImageNet-1k where nothing "
-        "else is said, divided by what is counted here, in brackets by the paper's."
-    )
-    if notes:
-        print()
-    for number, note in enumerate(notes, 1):
-        print(f"{number}. {note}")
-
-
-def _row(cost, notes, form):
-    row, ours, theirs = cost.reported, cost.efficiency, cost.reported_efficiency
-    source = row.source if row.data == "ImageNet-1k" else f"{row.source} ({row.data})"
-    return (
-        f"`{cost.name}`" if form == "markdown" else cost.name,
-        "x".join(map(str, cost.image_size)),
-        _beside(f"{cost.parameters / 1e6:.2f}", row.parameters),
-        _beside(f"{cost.macs / 1e9:.2f}", row.macs),
-        f"{cost.activations / 1e6:.1f}",
-        row.top1,
-        _beside(f"{ours.per_gmac:.1f}", f"{theirs.per_gmac:.1f}"),
-        _beside(f"{ours.per_mparam:.1f}", f"{theirs.per_mparam:.1f}"),
-        source,
-        ", ".join(str(notes.index(note) + 1) for note in row.notes),
-    )
-
-
-def _beside(ours, theirs):
-    return f"{ours} ({theirs})"
-
-
-def _raw(cost):
-    row, ours, theirs = cost.reported, cost.efficiency, cost.reported_efficiency
-    return (
-        cost.name,
-        *cost.image_size,
-        cost.parameters,
-        row.parameters,
-        cost.macs,
-        row.macs,
-        cost.activations,
-        row.top1,
-        row.data,
-        f"{ours.per_gmac:.4f}",
-        f"{theirs.per_gmac:.4f}",
-        f"{ours.per_mparam:.4f}",
-        f"{theirs.per_mparam:.4f}",
-        row.source,
-        row.training,
-        " ".join(row.differs),
-        " ".join(row.notes),
-    )
-
-
-def add_arguments(command):
+def add_arguments(command: Parser) -> None:
     """Add the arguments of `kmlp list` and the job."""
     command.add_argument("pattern", nargs="?", default="*", help="such as 'convmlp_*'")
     shown = command.add_mutually_exclusive_group()
@@ -195,8 +42,8 @@ def add_arguments(command):
     command.set_defaults(job=run)
 
 
-def run(options):
-    """Prints the names, with their costs where asked, or the published weights."""
+def run(options: argparse.Namespace) -> None:
+    """Print the names, with their costs where asked, or the published weights."""
     if options.format and not options.costs:
         raise InputError(
             "--format goes with --costs; names are lines, weights and ablations "
@@ -206,7 +53,7 @@ def run(options):
         _print_weights(options.pattern)
         return
     if options.ablations:
-        print_ablations(options.pattern)
+        _print_ablations(options.pattern)
         return
     import kmlp
 
@@ -217,9 +64,154 @@ def run(options):
             f"Received: {options.pattern!r}"
         )
     if options.costs:
-        print_costs(names, options.format or "markdown")
+        _print_costs(names, options.format or "markdown")
     else:
         print("\n".join(names))
+
+
+def _print_ablations(pattern):
+    """Print the rows whose names match, as Markdown, and their notes."""
+    from kmlp.models.papers import ABLATIONS, list_ablations
+
+    names = list_ablations(pattern) or list_ablations(f"{pattern.rstrip('/')}/*")
+    if not names:
+        known = sorted({name.rpartition("/")[0] for name in ABLATIONS})
+        raise InputError(
+            "No ablation has such a name; the papers' tables are "
+            f"{', '.join(known)}. Received: {pattern!r}"
+        )
+    rows = [ABLATIONS[name] for name in names]
+    notes = _distinct_notes(rows)
+    cells = (
+        (
+            f"`{row.name}`",
+            f"`{row.architecture}`",
+            ", ".join(f"{k}={v!r}" for k, v in row.arguments.items()) or "as it is",
+            row.top1,
+            row.parameters,
+            f"{row.counted[0] / 1e6:.2f}",
+            row.macs,
+            f"{row.counted[1] / 1e9:.3f}",
+            _numbers(row, notes),
+        )
+        for row in rows
+    )
+    header = ("ablation", "of", "arguments", "top-1", "parameters (M)", "here")
+    _print_table((*header, "multiply-adds (G)", "here", "note"), cells)
+    _print_notes(notes)
+    print(
+        f"\n`kmlp.create_model({names[0]!r})` builds one, `python "
+        f"training/train.py --arch {names[0]}` trains it. Figures of the papers "
+        "stand before ours (here)."
+    )
+
+
+def _print_table(header, rows):
+    print(table(header, rows, "markdown", left=len(header)))
+
+
+def _distinct_notes(rows):
+    return list(dict.fromkeys(note for row in rows for note in row.notes))
+
+
+def _numbers(row, notes):
+    """Return the numbers of a row's notes, from 1."""
+    return ", ".join(map(str, sorted(notes.index(note) + 1 for note in row.notes)))
+
+
+def _print_notes(notes):
+    if notes:
+        print()
+    for number, note in enumerate(notes, 1):
+        print(f"{number}. {note}")
+
+
+def count(names: Sequence[str]) -> "list[Cost]":
+    """Count what architectures cost, with a bar while it lasts.
+
+    Args:
+        names: Names of `kmlp.list_models()` or `kmlp.list_ablations()`.
+    """
+    from kmlp.analysis.efficiency import costs
+
+    counted = []
+    with progress_bar(len(names), "network") as bar:
+        for one in costs(names):
+            counted.append(one)
+            bar.update()
+    return counted
+
+
+def _print_costs(names, form):
+    """Count architectures and print a row for each in a form of `FORMS`."""
+    costs = count(names)
+    if form == "csv":
+        rows = ([value(cost) for value in _RAW.values()] for cost in costs)
+        print(table(list(_RAW), rows, form))
+        return
+    notes = _distinct_notes(cost.reported for cost in costs)
+    print(table(_HEADER, [_row(cost, notes, form) for cost in costs], form))
+    print(
+        "\nParameters and multiply-adds are counted here, in the train form; what the "
+        "paper has is in brackets. Top-1 is the paper's, on ImageNet-1k where nothing "
+        "else is said, divided by what is counted here, in brackets by the paper's."
+    )
+    _print_notes(notes)
+
+
+_HEADER = (
+    "architecture",
+    "image size",
+    "parameters (M)",
+    "multiply-adds (G)",
+    "activations (M)",
+    "top-1 (%)",
+    "per GMAC",
+    "per M parameters",
+    "reported in",
+    "note",
+)
+
+
+def _row(cost, notes, form):
+    row, ours, theirs = cost.reported, cost.efficiency, cost.reported_efficiency
+    return (
+        f"`{cost.name}`" if form == "markdown" else cost.name,
+        "x".join(map(str, cost.image_size)),
+        f"{cost.parameters / 1e6:.2f} ({row.parameters})",
+        f"{cost.macs / 1e9:.2f} ({row.macs})",
+        f"{cost.activations / 1e6:.1f}",
+        row.top1,
+        f"{ours.per_gmac:.1f} ({theirs.per_gmac:.1f})",
+        f"{ours.per_mparam:.1f} ({theirs.per_mparam:.1f})",
+        row.source if row.data == "ImageNet-1k" else f"{row.source} ({row.data})",
+        _numbers(row, notes),
+    )
+
+
+# Column of the CSV -> value of a `Cost`.
+_RAW: dict[str, Any] = {
+    "architecture": lambda cost: cost.name,
+    "height": lambda cost: cost.image_size[0],
+    "width": lambda cost: cost.image_size[1],
+    "parameters": lambda cost: cost.parameters,
+    "reported_parameters_millions": lambda cost: cost.reported.parameters,
+    "multiply_adds": lambda cost: cost.macs,
+    "reported_multiply_adds_billions": lambda cost: cost.reported.macs,
+    "activations": lambda cost: cost.activations,
+    "top1_percent": lambda cost: cost.reported.top1,
+    "top1_data": lambda cost: cost.reported.data,
+    "top1_per_gmac": lambda cost: f"{cost.efficiency.per_gmac:.4f}",
+    "reported_top1_per_gmac": lambda cost: f"{cost.reported_efficiency.per_gmac:.4f}",
+    "top1_per_million_parameters": lambda cost: f"{cost.efficiency.per_mparam:.4f}",
+    "reported_top1_per_million_parameters": (
+        lambda cost: f"{cost.reported_efficiency.per_mparam:.4f}"
+    ),
+    "reported_in": lambda cost: cost.reported.source,
+    "training": lambda cost: cost.reported.training,
+    "differs": lambda cost: " ".join(cost.reported.differs),
+    "note": lambda cost: " ".join(cost.reported.notes),
+}
 
 
 def _print_weights(pattern):
@@ -234,19 +226,25 @@ def _print_weights(pattern):
             "No published weights have such a name; `kmlp list --weights` shows all. "
             f"Received: {pattern!r}"
         )
-    print("| weights | reported (%) | image size | preprocessing | licence | from |")
-    print("|---|---|---|---|---|---|")
-    for entry in map(catalogue.WEIGHTS.get, names):
+    rows = []
+    for entry in map(catalogue.WEIGHTS.__getitem__, names):
         mean, std = (
             "/".join(f"{value:g}" for value in values)
             for values in (entry.mean, entry.std)
         )
-        print(
-            f"| `{entry.name}` | {entry.top1} {entry.metric} | {entry.image_size} "
-            f"| mean {mean}, deviation {std}, crop {entry.test_crop:.3g} "
-            f"{entry.test_interpolation} | {entry.licence} "
-            f"| {entry.page or entry.address} |"
+        rows.append(
+            (
+                f"`{entry.name}`",
+                f"{entry.top1} {entry.metric}",
+                entry.image_size,
+                f"mean {mean}, deviation {std}, crop {entry.test_crop:.3g} "
+                f"{entry.test_interpolation}",
+                entry.licence,
+                entry.page or entry.address,
+            )
         )
+    header = ("weights", "reported (%)", "image size", "preprocessing", "licence")
+    _print_table((*header, "from"), rows)
     if without:
         print(
             f"\nNone are listed of {', '.join(without)}: `python training/train.py "

@@ -103,7 +103,7 @@ def _add(parser: Parser, task: str, heads: Sequence[str], data: Sequence[str]) -
 def _run(task, options):
     options.task = task
     if options.recipes:
-        from kmlp.recipes.dense_table import dense_table
+        from kmlp.recipes.dense_reported import dense_table
 
         print(dense_table(task))
         return

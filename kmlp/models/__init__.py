@@ -5,7 +5,7 @@ The families' classes are imported when they are used: their names take no Keras
 
 from typing import Any
 
-from kmlp.models.ablations import list_ablations
+from kmlp.models.papers import list_ablations
 from kmlp.models.registry import create_model, family_class, list_models
 from kmlp.models.variants import FAMILIES
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from kmlp.errors import InputError
-from kmlp.models.ablations import ABLATIONS
+from kmlp.models.papers import ABLATIONS
 from kmlp.models.variants import FAMILIES
 
 # Name -> (name of the family's class, arguments that differ from its defaults).

@@ -5,7 +5,7 @@ import math
 from kmlp.benchmarking.benchmarked import BACKENDS, WORK
 from kmlp.benchmarking.measuring import PEAK, quartiles
 from kmlp.errors import InputError
-from kmlp.models.reported import reported
+from kmlp.models.papers import reported
 from kmlp.plots import style
 from kmlp.plots.style import name_points
 
@@ -84,8 +84,8 @@ def position(speed, x):
     """Where a speed stands on the axis of `X`; `None` where that is not known."""
     if x == "top1":
         own = reported(speed.network)
-        known = own is not None and own.top1 and own.data == "ImageNet-1k"
-        return float(own.top1) if known else None
+        known = own is not None and own.data == "ImageNet-1k"
+        return own.top1 if known else None
     if x == "memory":
         return None if speed.memory is None else speed.memory / 1e6
     return speed.macs / 1e9 if x == "macs" else speed.parameters / 1e6

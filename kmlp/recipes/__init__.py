@@ -12,8 +12,7 @@ from kmlp.recipes.choosing import (
 from kmlp.recipes.classification_recipe import ClassificationRecipe
 from kmlp.recipes.dense_choosing import dense_recipe_for, dense_recipes
 from kmlp.recipes.dense_recipe import DenseRecipe
-from kmlp.recipes.dense_reported import REPORTED, Reported
-from kmlp.recipes.dense_table import dense_table
+from kmlp.recipes.dense_reported import REPORTED, Reported, dense_table
 from kmlp.recipes.fit import FitRecipe, get
 from kmlp.recipes.recipe import Recipe, override
 from kmlp.recipes.wording import describe, from_json, to_json

@@ -63,7 +63,7 @@ def recipe_for(
         InputError: an unknown architecture or recipe; the message names the nearest.
     """
     # Imported here: recipes are listed without waiting for Keras.
-    from kmlp.models.ablations import ABLATIONS
+    from kmlp.models.papers import ABLATIONS
     from kmlp.models.registry import base_name, described
 
     family, _ = described(arch)

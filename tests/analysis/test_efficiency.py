@@ -5,7 +5,7 @@ import gc
 import pytest
 
 from kmlp.analysis.efficiency import cost, costs, efficiency
-from kmlp.models.reported import REPORTED, reported
+from kmlp.models.papers import REPORTED, reported
 
 # Acc/GMACs and Acc/MParams as the table prints them.
 TABLE3 = {
@@ -34,9 +34,7 @@ def printed(found):
 @pytest.mark.parametrize("name", TABLE3)
 def test_printed_figures_have_the_printed_efficiency(name):
     row = next(row for row in REPORTED[name] if row.source == "ConvMLP, Table 3")
-    found = efficiency(
-        float(row.top1), float(row.macs) * 1e9, float(row.parameters) * 1e6
-    )
+    found = efficiency(row.top1, float(row.macs) * 1e9, float(row.parameters) * 1e6)
     assert printed(found) == TABLE3[name]
 
 

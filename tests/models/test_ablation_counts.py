@@ -3,7 +3,7 @@
 import pytest
 from counting import expected
 
-from kmlp.models.ablations import ABLATIONS
+from kmlp.models.papers import ABLATIONS
 
 PAPERS = ("repmlpnet/", "convmlp/", "msmlp/table9", "msmlp/figure3", "smlpnet/")
 COUNTED = [

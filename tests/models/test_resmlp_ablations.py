@@ -18,7 +18,7 @@ from kmlp.layers import (
     PositionEncoding,
 )
 from kmlp.layers.layer import host
-from kmlp.models.ablations import ABLATIONS
+from kmlp.models.papers import ABLATIONS
 
 PATCHES, PIXELS, CLASSES = 14 * 14, 16 * 16 * 3, 1000
 

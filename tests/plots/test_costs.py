@@ -10,7 +10,7 @@ from kmlp import plots
 from kmlp.analysis.efficiency import Cost
 from kmlp.commands import main
 from kmlp.models import list_models
-from kmlp.models.reported import reported
+from kmlp.models.papers import reported
 from kmlp.plots import style
 from kmlp.plots.style import name_points
 
@@ -103,7 +103,7 @@ def test_what_cannot_be_drawn(arguments, message):
 def test_names_of_all_architectures_cover_neither_points_nor_each_other(x):
     """Costs as the papers print them, so that nothing need be built."""
     rows = [
-        row(name, float(r.parameters), float(r.top1), r.data, float(r.macs))
+        row(name, float(r.parameters), r.top1, r.data, float(r.macs))
         for name, r in ((name, reported(name)) for name in list_models())
     ]
     figure = plots.costs(rows, x=x)

@@ -68,9 +68,8 @@ def _costs(options):
 
 def _networks(options):
     """Return the networks that patterns name, each once."""
-    from kmlp.models.ablations import list_ablations
+    from kmlp.models.papers import list_ablations, reported
     from kmlp.models.registry import list_models
-    from kmlp.models.reported import reported
 
     if not options.patterns:
         everything = [] if options.run else list_models()

@@ -116,7 +116,7 @@ def open_networks(weights: Sequence[str]) -> list[Network]:
 
 def check_trained(weights: str) -> None:
     """Refuse the name of an architecture, which has learned nothing yet."""
-    from kmlp.models.ablations import ABLATIONS
+    from kmlp.models.papers import ABLATIONS
     from kmlp.models.registry import VARIANTS
 
     if not os.path.exists(weights) and weights in {**VARIANTS, **ABLATIONS}:

@@ -18,7 +18,7 @@ from kmlp.artifacts.agreement import ClassAgreement, compare
 from kmlp.artifacts.origin import weights_sha256
 from kmlp.data.images import steps_per_epoch
 from kmlp.merging import merge
-from kmlp.models.ablations.row import Row
+from kmlp.models.papers import Row
 from kmlp.recipes.wording import to_json
 from kmlp.statistics import IMAGENET
 from kmlp.training.choices import chosen_recipe

@@ -5,7 +5,7 @@ import difflib
 import types
 
 from kmlp.errors import InputError
-from kmlp.models.ablations import ABLATIONS
+from kmlp.models.papers import ABLATIONS
 from kmlp.models.registry import described, variant
 from kmlp.recipes.choosing import LARGEST_SMALL
 
@@ -60,7 +60,7 @@ class Study:
 
     Attributes:
         name: `paper/table`.
-        rows: of `kmlp.models.ablations`, in the table's order.
+        rows: Rows of `kmlp.models.papers`, in the table's order.
         scale: `Scale`.
     """
 
