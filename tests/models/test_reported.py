@@ -8,6 +8,7 @@ from counting import expected
 
 import kmlp
 from kmlp.analysis.complexity import shapes_only
+from kmlp.models import papers
 from kmlp.models.papers import ABLATIONS, REPORTED, reported
 from kmlp.models.registry import variant
 
@@ -284,3 +285,42 @@ def test_ablations_too(name, source, figures):
     assert (row.name, row.source) == (name, source)
     assert (row.parameters, row.macs, row.top1) == figures
     assert row.data == ("CIFAR-100" if "resmlp_1x1" in name else "ImageNet-1k")
+
+
+def test_files_of_the_papers_hold_what_their_tables_say():
+    for paper in papers.PAPERS:
+        found = papers.read(paper)
+        known = papers.read("notes") | found.get("notes", {})
+        for table in (*found["tables"], *found.get("dense", ())):
+            columns, common = table["columns"], table.get("common", {})
+            for row in table["rows"]:
+                own = row[-1] if isinstance(row[-1], dict) else {}
+                assert len(row) - bool(own) <= len(columns), (table["name"], row)
+                for note in (*own.get("notes", ()), *common.get("notes", ())):
+                    name = note if isinstance(note, str) else note[0]
+                    assert name in known or name.endswith("."), (table["name"], note)
+    for kind in ("tables", "dense"):
+        rows = [row["name"] for row in papers.table_rows(kind)]
+        written = [
+            row
+            for paper in papers.PAPERS
+            for table in papers.read(paper).get(kind, ())
+            for row in table["rows"]
+        ]
+        assert len(set(rows)) == len(written)
+
+
+def test_a_figure_stands_once_and_others_refer_to_it():
+    """What a row takes from another, from several and from one that takes it, too."""
+    own, by_other = REPORTED["resmlp_s24"][0], REPORTED["resmlp_s24"][2]
+    assert by_other.source == "RepMLPNet, Table 2"
+    assert by_other.top1 == own.top1 == 79.4
+    assert (own.parameters, by_other.parameters) == ("30", "30.0")
+    cifar = reported("repmlpnet_cifar")
+    with_branches, without = (
+        ABLATIONS[f"repmlpnet/table4/repmlpnet_{words}"] for words in ("both", "none")
+    )
+    assert (cifar.top1, cifar.macs) == (with_branches.top1, without.macs)
+    assert ABLATIONS["smlpnet/table4/parallel_identity"].parameters == ""
+    top1 = papers.top1_of("convmlp/table4/finetune_cifar10/*")
+    assert top1 == {"convmlp_s": 98.0, "convmlp_m": 98.6, "convmlp_l": 98.6}
