@@ -356,6 +356,11 @@ FULLY_CONNECTED = [
 ]
 
 
+def long(*values):
+    """Parameters of a case that belongs to the long set."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 def spread(names):
     """Cases of which one of each family is quick, the others of the long set.
 

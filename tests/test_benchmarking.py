@@ -140,6 +140,7 @@ def test_the_reasons_follow_from_the_operations():
     assert reasons(quick, {"matrix products": kind(20), "ADD": kind(0.4)}) == ()
 
 
+@pytest.mark.long
 def test_operations_are_those_of_the_file(tmp_path):
     model = cases.build("convmlp")
     paths = [tmp_path / "float32.tflite", tmp_path / "int8.tflite"]
@@ -200,6 +201,7 @@ def test_a_form_that_does_not_exist_is_told_and_the_rest_is_timed():
         benchmarking.benchmark(model, forms=("torch-merged",), rounds=1)
 
 
+@pytest.mark.long
 def test_the_command(tmp_path):
     """One real run, in a process of its own, which sets its threads."""
     figures = tmp_path / "figures.json"

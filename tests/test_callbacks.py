@@ -138,7 +138,7 @@ def test_the_end_of_training_is_published(tmp_path, capsys):
     ("monitor", "mode", "series", "epochs"),
     [
         ("val_accuracy", "auto", [0.5, 0.4, 0.7, 0.7], [1, 3]),
-        ("val_loss", "auto", [3.0, 4.0, 2.0, 1.0], [1, 3, 4]),
+        cases.long("val_loss", "auto", [3.0, 4.0, 2.0, 1.0], [1, 3, 4]),
         ("mystery", "min", [3.0, 4.0], [1]),
     ],
 )
@@ -150,6 +150,7 @@ def test_best_epochs_are_published(tmp_path, monitor, mode, series, epochs):
     assert reports[-1]["monitored"] == {monitor: series[epochs[-1] - 1]}
 
 
+@pytest.mark.long
 def test_training_does_not_notice(tmp_path):
     model, recorder = compiled(), Recorder()
     unchanged = Unchanged(recorder)
@@ -160,7 +161,7 @@ def test_training_does_not_notice(tmp_path):
     assert with_export["loss"] == fit(compiled()).history["loss"]
 
 
-@pytest.mark.parametrize("order", ["alone", "before", "after"])
+@pytest.mark.parametrize("order", ["alone", *map(cases.long, ("before", "after"))])
 def test_averages_are_published_at_the_best_epoch(tmp_path, order):
     optimizer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
     model, recorder = compiled(optimizer=optimizer), Recorder()
@@ -280,6 +281,7 @@ def test_compiled_training_in_mixed_precision(tmp_path):
     assert cases.relative_error(outputs(tmp_path / "1"), expected) < 0.1
 
 
+@pytest.mark.long
 def test_two_replicas_within_their_scope(tmp_path):
     script = f"""
 import sys
@@ -310,6 +312,7 @@ t.assert_holds(trained, t.values(model.trainable_variables), model)
     assert result.returncode == 0, result.stderr[-3000:]
 
 
+@pytest.mark.long
 def test_unknown_sizes_need_a_sample(tmp_path):
     small = {"widths": (8, 16), "depths": (1, 1), "mlp_ratios": (2, 2)}
     model = compiled("convmlp", input_shape=(None, None, 3), **small)

@@ -180,6 +180,7 @@ def test_integrated_gradients_take_the_steps_that_they_need():
     np.testing.assert_allclose(found.gap, chosen - change, atol=1e-6)
 
 
+@pytest.mark.long
 def test_further_steps_are_those_of_one_sum():
     model = small("convmlp")
     x = images(model, 3)

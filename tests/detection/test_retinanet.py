@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from cases import run
+from cases import long, run
 from dense_backbones import ANY_SIZE, BACKBONES, backbone, images, randomised, relative
 from keras import ops
 from written_out import matched, overlap
@@ -128,9 +128,9 @@ def test_saved_configured_and_merged(family, tmp_path):
 @pytest.mark.parametrize(
     ("family", "policy", "tolerance"),
     [
-        ("convmlp", "bfloat16", 0.2),
+        long("convmlp", "bfloat16", 0.2),
         ("convmlp", "float16", 0.03),
-        ("msmlp", "float16", 0.03),
+        long("msmlp", "float16", 0.03),
     ],
 )
 def test_mixed_precision(family, policy, tolerance):
@@ -319,6 +319,7 @@ def test_fit_with_and_without_objects(family):
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
+@pytest.mark.long
 def test_learns_one_image():
     keras.utils.set_random_seed(0)
     model = detector("convmlp", fpn_filters=32, score_threshold=0.3)

@@ -6,7 +6,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from cases import randomize, run
+from cases import long, randomize, run
 
 import kmlp
 from kmlp.detection import CascadeMaskRCNN, MaskRCNN, two_stage
@@ -34,6 +34,7 @@ CASES = {
         {"box_head": "4conv1fc", "conv_filters": 8, "box_loss": "giou"},
     ),
 }
+QUICK = [long(case) if case == "cascade_4conv1fc" else case for case in CASES]
 # Two objects and none.
 TARGETS = {
     "boxes": np.array(
@@ -156,7 +157,7 @@ def trained_looking(case):
     return randomised(detector(case))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", QUICK)
 def test_detections_and_losses(case):
     model = trained_looking(case)
     x = images()
@@ -275,7 +276,7 @@ def test_merging_changes_nothing(case):
         np.testing.assert_allclose(found[key], value, atol=1e-5 * scale, err_msg=key)
 
 
-@pytest.mark.parametrize("case", ["mask_rcnn", "cascade_4conv1fc"])
+@pytest.mark.parametrize("case", ["mask_rcnn", long("cascade_4conv1fc")])
 def test_saving_and_configuration(case, tmp_path):
     model = trained_looking(case)
     model.save(tmp_path / "model.keras")

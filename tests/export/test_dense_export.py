@@ -9,6 +9,7 @@ import dense_models
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import long
 from dense_backbones import BACKBONES, images, relative
 from dense_models import CANVAS, NAMES, SEGMENTERS, dense_model, known
 from PIL import Image
@@ -57,7 +58,7 @@ def served(head, images):
 
 
 # A cascade is served by the same layers, and takes longest of all to write.
-@pytest.mark.parametrize("head", ["retinanet", "mask_rcnn"])
+@pytest.mark.parametrize("head", ["retinanet", long("mask_rcnn")])
 def test_a_served_detector_is_the_model(head):
     model = dense_model(head)
     canvases, shapes = zip(*(prepared(p, model.preprocessing) for p in PICTURES))
@@ -148,7 +149,7 @@ def test_sizes_in_the_graph(spec):
         assert tuple(graph(tf.constant(size)).numpy()) == wanted
 
 
-@pytest.mark.parametrize("head", ["retinanet", "upernet"])
+@pytest.mark.parametrize("head", [long("retinanet"), "upernet"])
 def test_any_size_is_served(head, tmp_path):
     model = kmlp.resize(dense_model(head), (None, None, 3))
     write_saved_model(kmlp.merge(model), tmp_path, warmup=False)
@@ -158,7 +159,7 @@ def test_any_size_is_served(head, tmp_path):
         assert apart(run(x), run_model(model, x)) < 1e-5
 
 
-@pytest.mark.parametrize("head", ["mask_rcnn", "upernet"])
+@pytest.mark.parametrize("head", [long("mask_rcnn"), "upernet"])
 def test_the_check_passes(head):
     folder = version(head)
     names = (folder / EXTRA / CLASS_NAMES).read_text().splitlines()

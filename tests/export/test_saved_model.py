@@ -77,6 +77,7 @@ def test_the_model_is_left_untouched(tmp_path):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.long
 def test_a_fresh_session_serves_it(tmp_path):
     """The loader of TensorFlow 1 is the one nearest to the serving binary's."""
     images = cases.images(artifacts.built(SMALL))
@@ -111,6 +112,7 @@ def test_versions_ascend(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.long
 def test_a_killed_export_leaves_no_version(tmp_path):
     script = f"""
 import sys, time

@@ -99,6 +99,7 @@ def as_predicted(weights):
     return [f"{p.classes[0][0]} {p.classes[0][2]:.0%}" for p in found]
 
 
+@pytest.mark.long
 def test_two_networks_by_every_method(place, drawn):
     arguments = ["plot", "saliency", *GOOD, "--weights", "one", "--weights", "two"]
     arguments += ["--method", "gradient,cam", "--method", "integrated,smoothgrad"]

@@ -142,6 +142,7 @@ def test_class_maps(place, capsys):
     assert len(list((place / "over").iterdir())) == 3
 
 
+@pytest.mark.long
 def test_artifacts_show_the_same(place, capsys):
     """A picture of the canvas' size, by every form."""
     shown = []

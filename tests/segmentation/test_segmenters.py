@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from cases import long
 from dense_backbones import ANY_SIZE, BACKBONES, backbone, images, randomised, relative
 from keras import ops
 
@@ -52,6 +53,7 @@ def test_saved_configured_and_merged(family, head, tmp_path):
     assert not [la for la in merged._flatten_layers() if isinstance(la, kinds)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("family", "head"), [("convmlp", "upernet")])
 def test_the_auxiliary_head_is_counted_trained_and_not_merged(family, head):
     model = segmenter(family, head)
@@ -107,8 +109,8 @@ PAPERS = [  # architecture, head, backbone to the unit or None, total in million
     ("convmlp_m", SemanticFPN, 16_896_480, 21.15),
     ("convmlp_l", SemanticFPN, 41_957_904, 46.33),
     ("msmlp_t", UperNet, None, 60.31),
-    ("msmlp_s", UperNet, None, 81.96),
-    ("msmlp_b", UperNet, None, 122.21),
+    long("msmlp_s", UperNet, None, 81.96),
+    long("msmlp_b", UperNet, None, 122.21),
 ]
 
 
@@ -124,6 +126,7 @@ def test_counts_of_the_papers(arch, cls, own, total):
     assert found == pytest.approx(total, abs=0.0051)
 
 
+@pytest.mark.long
 def test_multiply_adds_of_repmlpnet_on_cityscapes():
     counts = {}
     for downsample in ("conv3", "conv5"):

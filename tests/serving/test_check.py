@@ -29,6 +29,7 @@ CHECKS = (
 )
 
 
+@pytest.mark.long
 def test_in_a_fresh_process():
     """As a person calls it: the model's own code has never run there."""
     loud = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}

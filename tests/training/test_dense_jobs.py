@@ -3,6 +3,7 @@
 import functools
 import json
 
+import cases
 import numpy as np
 import pytest
 from commands import run_main
@@ -74,9 +75,7 @@ def run(head, output, capfd, *more, backbone=CONVMLP):
     )
 
 
-@pytest.mark.parametrize(
-    "head", ["mask_rcnn", pytest.param("upernet", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("head", [cases.long("mask_rcnn"), cases.long("upernet")])
 def test_scenes_to_artifacts(head, few_scenes, tmp_path, capfd):
     code, printed, error = run(head, tmp_path, capfd)
     assert (code, error) == (0, "")
@@ -231,7 +230,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize(
+    "case", [cases.long(case) if case == "diverged" else case for case in BAD]
+)
 def test_bad_input(case, few_scenes, tmp_path, capfd):
     job, arguments, words = BAD[case]
     output = [] if case == "output" else ["--output", tmp_path]

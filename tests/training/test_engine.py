@@ -46,7 +46,8 @@ from kmlp.training.tasks.classification import evaluation_sums
 WORKER = Path(__file__).with_name("engine_worker.py")
 FAMILIES = [name for name in TINY if name != "batch_norm"]
 RESUMED = ("convmlp", "repmlpnet", "resmlp", "batch_norm")  # as in engine_worker.py
-DEVICES = ("alone", "families", "replicas", "overflowing", "accumulated", "compiled")
+DEVICES = ("alone", "families", "replicas", "overflowing")
+LONG = ("accumulated", "compiled")
 TREES = ("trees", "trees_alone")
 
 
@@ -101,9 +102,11 @@ def free_addresses(count):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def runs(tmp_path_factory):
+def runs(tmp_path_factory, request):
     runs = Runs(tmp_path_factory.mktemp("engine"))
-    runs.start(*TREES, *DEVICES, strategy="mirrored", devices=2)
+    asked = {item.originalname for item in request.session.items}
+    more = LONG if "test_compiled_replicas" in asked else ()
+    runs.start(*TREES, *DEVICES, *more, strategy="mirrored", devices=2)
     runs.pair("asked", "together", "families")
     runs.start("whole", strategy="single", index=0)
     runs.start("resumed", strategy="single", index=1)
@@ -186,6 +189,7 @@ def test_steps_of_one_execution_are_the_same(engine):
     assert engine.step == 7
 
 
+@pytest.mark.long
 def test_seed_decides_what_is_dropped(engine):
     begun = prepared(engine, "batch_norm").state()
     losses = []
@@ -466,11 +470,13 @@ def test_overflow_on_one_replica_skips_the_step_on_all(runs):
     assert np.isfinite(part(results, "next")["loss"]).all()
 
 
+@pytest.mark.long
 def test_micro_batches_of_replicas(runs):
     results = runs.result("accumulated", "mirrored")
     assert_close(part(results, "2"), part(results, "1"), 1e-5)
 
 
+@pytest.mark.long
 def test_compiled_replicas(runs):
     results = runs.result("compiled", "mirrored")
     assert_close(part(results, "xla"), part(results, "plain"), 1e-5)

@@ -36,6 +36,7 @@ def test_digits_are_written_as_they_are(tmp_path):
         assert digits().validation.labels[int(path.stem)] == int(path.parent.name)
 
 
+@pytest.mark.long
 def test_a_command_that_fails_ends_the_gallery(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gallery, "training", lambda name: ["--arch", "nothing"])
     assert gallery.main(["--output", str(tmp_path)]) == 2

@@ -8,6 +8,7 @@ import tarfile
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import long
 from image_folders import DAMAGES, damage, numbered_source, write_folder, write_image
 from stopping import stopped
 
@@ -152,7 +153,7 @@ def test_workers_and_replicas_share_the_images_of_one(workers, batch_size, repea
 
 
 @pytest.mark.parametrize(
-    ("recipe", "start"), [(FULL, 5), (CROPPED, 1), (CROPPED, 6), (CROPPED, 12)]
+    ("recipe", "start"), [(FULL, 5), (CROPPED, 1), long(CROPPED, 6), long(CROPPED, 12)]
 )
 def test_a_run_goes_on_at_any_step(recipe, start):
     """Bit for bit, over the ends of epochs, with everything that is random."""
@@ -290,7 +291,7 @@ SLOW_DAMAGES = [
     ("reason", "crop"),
     [
         ("damaged JPEG", "resized"),
-        ("damaged JPEG", "shift"),
+        long("damaged JPEG", "shift"),
         (GONE, "resized"),
         *(
             pytest.param(reason, "resized", marks=pytest.mark.long)

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import long
 from commands import run_main
 from image_folders import truncate, write_folder
 
@@ -231,7 +232,9 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("case", FAILURES)
+@pytest.mark.parametrize(
+    "case", [case if case == "disagreement" else long(case) for case in FAILURES]
+)
 def test_failure_publishes_nothing(case, images, tmp_path, capfd, monkeypatch):
     name, effect, expected, words = FAILURES[case]
 
@@ -257,6 +260,7 @@ def test_failure_publishes_nothing(case, images, tmp_path, capfd, monkeypatch):
     assert [path.name for path in folder.iterdir()] == ["1"]
 
 
+@pytest.mark.long
 def test_a_disk_that_fills_up_while_training(images, tmp_path, capfd, monkeypatch):
     def full(path, rows):
         raise OSError(28, "No space left on device", str(path))

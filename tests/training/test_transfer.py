@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import long
 from commands import run_main
 from image_folders import numbered_source, write_folder
 
@@ -191,7 +192,7 @@ def test_a_block_is_not_its_namesake_with_more_digits():
 
 
 @pytest.mark.parametrize(
-    ("case", "accumulate"), [("repmlpnet", 2), ("convmlp", 1), ("msmlp", 1)]
+    ("case", "accumulate"), [("repmlpnet", 2), ("convmlp", 1), long("msmlp", 1)]
 )
 def test_frozen_weights_stay_as_they_are(case, accumulate):
     model = network(case, drop_path_rate=0.5)
@@ -356,7 +357,7 @@ def test_what_the_network_sees_decides_the_recipe():
     assert options("--data", "digits").data is None
 
 
-@pytest.mark.parametrize("names", [("cat", "dog"), tuple("abc")])
+@pytest.mark.parametrize("names", [("cat", "dog"), long(tuple("abc"))])
 def test_a_run_begins_with_the_weights(names, animals, tmp_path, capfd, monkeypatch):
     # Artifacts are other tests' affair: only the checkpoints are written.
     monkeypatch.setattr(
@@ -391,6 +392,7 @@ def test_a_run_begins_with_the_weights(names, animals, tmp_path, capfd, monkeypa
     assert (report["arguments"]["patch_size"], written["recipe"]["model"]) == (4, {})
 
 
+@pytest.mark.long
 def test_frozen_weights_are_published_as_they_were(animals, tmp_path, capfd):
     weights = preset(tmp_path / "begun", drop_path_rate=0.2)
     arguments = ("--weights", weights, "--data", animals, *SHORT, "--freeze", "1")

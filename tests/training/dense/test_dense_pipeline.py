@@ -508,6 +508,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.long
 def test_the_process_ends_while_batches_are_prepared():
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT],
