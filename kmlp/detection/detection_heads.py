@@ -58,14 +58,8 @@ class DenseHead(Layer):
     Fig. 3.
     """
 
-    arguments = ("outputs", "filters", "convs", "prior")
-
     def __init__(self, outputs, filters=256, convs=4, prior=None, **kwargs):
         super().__init__(**kwargs)
-        self.outputs = outputs
-        self.filters = filters
-        self.convs = convs
-        self.prior = prior
         self.tower = [
             _biased(self, filters, 3, f"conv{i}", _normal(), "relu")
             for i in range(convs)
@@ -122,12 +116,8 @@ class RPNHead(Layer):
     Reference: Ren et al., Faster R-CNN, 2015, Sect. 3.1.
     """
 
-    arguments = ("filters", "anchors")
-
     def __init__(self, filters=256, anchors=3, **kwargs):
         super().__init__(**kwargs)
-        self.filters = filters
-        self.anchors = anchors
         self.conv = _biased(self, filters, 3, "conv", _normal(), "relu")
         self.objectness = _biased(self, anchors, 1, "objectness", _normal())
         self.boxes = _biased(self, 4 * anchors, 1, "boxes", _normal())
@@ -174,8 +164,6 @@ class BoxHead(Layer):
     References: Feature Pyramid Networks, Sect. 4.2; Cascade R-CNN, Sect. 4.
     """
 
-    arguments = ("num_classes", "convs", "filters", "units", "class_agnostic")
-
     def __init__(
         self,
         num_classes,
@@ -187,11 +175,6 @@ class BoxHead(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.convs = convs
-        self.filters = filters
-        self.units = tuple(units)
-        self.class_agnostic = class_agnostic
         self.boxes_per_region = 1 if class_agnostic else num_classes
         self.convolutions = [
             ConvNorm(
@@ -273,13 +256,8 @@ class MaskHead(Layer):
     Reference: Mask R-CNN, Fig. 4 (right).
     """
 
-    arguments = ("num_classes", "convs", "filters")
-
     def __init__(self, num_classes, *, convs=4, filters=256, **kwargs):
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.convs = convs
-        self.filters = filters
         self.convolutions = [
             _biased(self, filters, 3, f"conv{i}", _HE, "relu") for i in range(convs)
         ]

@@ -38,11 +38,8 @@ class Refine(Layer):
     to boxes `(N, R, 4)`.
     """
 
-    arguments = ("std",)
-
     def __init__(self, std, **kwargs):
         super().__init__(**kwargs)
-        self.std = tuple(std)
 
     def call(self, inputs):
         images, boxes, logits, codes = inputs
@@ -69,14 +66,8 @@ class Detections(Layer):
     `(N, count)` and `classes` `(N, count)` int32; best first, then zeros of class -1.
     """
 
-    arguments = ("std", "score_threshold", "nms_threshold", "count")
-
     def __init__(self, std, *, score_threshold, nms_threshold, count, **kwargs):
         super().__init__(**kwargs)
-        self.std = tuple(std)
-        self.score_threshold = score_threshold
-        self.nms_threshold = nms_threshold
-        self.count = count
 
     def call(self, inputs):
         images, regions, codes, *logits = inputs
@@ -156,17 +147,6 @@ class DenseDetections(Layer):
     empty places have class -1, score 0 and a box of zeros.
     """
 
-    arguments = (
-        "num_classes",
-        "scales",
-        "ratios",
-        "strides",
-        "candidates",
-        "score_threshold",
-        "nms_threshold",
-        "max_detections",
-    )
-
     def __init__(
         self,
         num_classes,
@@ -181,14 +161,6 @@ class DenseDetections(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.num_classes = num_classes
-        self.scales = tuple(scales)
-        self.ratios = tuple(ratios)
-        self.strides = tuple(strides)
-        self.candidates = candidates
-        self.score_threshold = score_threshold
-        self.nms_threshold = nms_threshold
-        self.max_detections = max_detections
         self._anchors = Anchors(self.scales, self.ratios, self.strides)
 
     def build(self, input_shape):

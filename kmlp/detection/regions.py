@@ -180,12 +180,8 @@ class Sampler(Layer):
     Shapes: labels `(N, A)` of `match` to two bools `(N, A)`.
     """
 
-    arguments = ("count", "positive_share")
-
     def __init__(self, count, positive_share, **kwargs):
         super().__init__(**kwargs)
-        self.count = count
-        self.positive_share = positive_share
         self.seed_generator = keras.random.SeedGenerator()
 
     @property

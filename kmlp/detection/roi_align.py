@@ -126,14 +126,9 @@ class RoIAlign(Layer):
     `(N, R, size, size, C)`.
     """
 
-    arguments = ("size", "strides", "finest_scale")
-
     def __init__(self, size, *, strides=(4, 8, 16, 32), finest_scale=56, **kwargs):
         # Boxes of half precision would err by pixels.
         super().__init__(autocast=False, **kwargs)
-        self.size = size
-        self.strides = tuple(strides)
-        self.finest_scale = finest_scale
 
     def call(self, inputs):
         *maps, boxes = inputs

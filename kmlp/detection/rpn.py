@@ -30,18 +30,10 @@ class Proposals(Layer):
     and within the image; zeros where there are fewer.
     """
 
-    arguments = ("scales", "ratios", "strides", "candidates", "count", "threshold")
-
     def __init__(
         self, scales, ratios, strides, *, candidates, count, threshold=0.7, **kwargs
     ):
         super().__init__(**kwargs)
-        self.scales = tuple(scales)
-        self.ratios = tuple(ratios)
-        self.strides = tuple(strides)
-        self.candidates = candidates
-        self.count = count
-        self.threshold = threshold
         self.anchors = Anchors(self.scales, self.ratios, self.strides)
 
     def call(self, inputs):

@@ -19,6 +19,7 @@ from kmlp.detection.roi_align import RoIAlign
 from kmlp.detection.rpn import Proposals, rpn_losses
 from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import FeaturePyramid
+from kmlp.layers.layer import recorded_arguments
 from kmlp.models.dense import DenseModel, pyramid_of
 
 STRIDES = (4, 8, 16, 32)
@@ -42,12 +43,13 @@ class Stage:
     weight: float = 1.0
 
 
-class TwoStageDetector(DenseModel):
+class TwoStageDetector(DenseModel, abstract=True):
     """A detector that proposes regions and judges them in one stage or several.
+
+    The subclass documents those of its arguments that are read here.
 
     Args:
         backbone: a functional model with `pyramid_outputs`.
-        config: the subclass's arguments; those read here are documented there.
         stages: `Stage`s in their order.
         head: arguments of `BoxHead` beside the number of classes.
         name, dtype: of the model.
@@ -58,8 +60,8 @@ class TwoStageDetector(DenseModel):
 
     task = "detection"
 
-    def __init__(self, backbone, config, *, stages, head, name, dtype):
-        knobs = _checked(config)
+    def __init__(self, backbone, *, stages, head, name, dtype):
+        knobs = _checked(recorded_arguments(self))
         pyramid, images, maps = pyramid_of(
             backbone, norm=knobs["tap_norm"], dtype=dtype
         )
@@ -144,7 +146,6 @@ class TwoStageDetector(DenseModel):
             },
             backbone=backbone,
             pyramid=pyramid,
-            config=config,
             name=name,
             dtype=dtype,
             parts={

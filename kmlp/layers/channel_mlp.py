@@ -51,18 +51,6 @@ class ChannelMLP(Layer):
     Sect. 3.3; sMLPNet Sect. 3.2.
     """
 
-    arguments = (
-        "mlp_ratio",
-        "norm",
-        "norm_affine",
-        "hidden_norm",
-        "use_bias",
-        "activation",
-        "layer_scale",
-        "epsilon",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         mlp_ratio=4,
@@ -78,15 +66,6 @@ class ChannelMLP(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.mlp_ratio = mlp_ratio
-        self.norm = norm
-        self.norm_affine = norm_affine
-        self.hidden_norm = hidden_norm
-        self.use_bias = use_bias
-        self.activation = activation
-        self.layer_scale = layer_scale
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         self.activate = activation_function(activation)
         self.normalize = normalization(
             norm,

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kmlp.layers.channel_mlp import ChannelMLP
-from kmlp.layers.layer import Layer, assign, copy, host, initializer
+from kmlp.layers.layer import Layer, assign, copy, host
 from kmlp.layers.mixing_mlp import PositionLinear
 from kmlp.layers.norms import (
     affine_terms,
@@ -36,15 +36,6 @@ class ClassMixing(Layer):
     Reference: ResMLP (Touvron et al., 2021), Sect. 2, class-MLP.
     """
 
-    arguments = (
-        "norm",
-        "norm_affine",
-        "layer_scale",
-        "folded",
-        "epsilon",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         *,
@@ -57,12 +48,6 @@ class ClassMixing(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.norm = norm
-        self.norm_affine = norm_affine
-        self.layer_scale = layer_scale
-        self.folded = folded
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         self.normalize = normalization(
             norm,
             epsilon=epsilon,
@@ -166,17 +151,6 @@ class ClassMLP(Layer):
     Transformers (Touvron et al., 2021), Sect. 3.
     """
 
-    arguments = (
-        "depth",
-        "mlp_ratio",
-        "norm",
-        "layer_scale",
-        "activation",
-        "folded",
-        "epsilon",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         depth=2,
@@ -191,14 +165,6 @@ class ClassMLP(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.depth = depth
-        self.mlp_ratio = mlp_ratio
-        self.norm = norm
-        self.layer_scale = layer_scale
-        self.activation = activation
-        self.folded = folded
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         norms = remaining_norm(norm) if folded else {"norm": norm}
         shared = {
             **norms,

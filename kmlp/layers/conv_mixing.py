@@ -7,7 +7,7 @@ import numpy as np
 
 from kmlp.errors import InputError
 from kmlp.layers.conv_norm import conv2d
-from kmlp.layers.layer import Layer, assign, copy, host, initializer, pair
+from kmlp.layers.layer import Layer, assign, copy, host, pair
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,
@@ -43,17 +43,6 @@ class ConvMixing(Layer):
     Reference: ResMLP (Touvron et al., 2021), Sect. 3.5 and Table 4.
     """
 
-    arguments = (
-        "kernel_size",
-        "depthwise",
-        "norm",
-        "norm_affine",
-        "layer_scale",
-        "folded",
-        "epsilon",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         kernel_size=3,
@@ -69,13 +58,6 @@ class ConvMixing(Layer):
     ):
         super().__init__(**kwargs)
         self.kernel_size = pair(kernel_size, "kernel_size")
-        self.depthwise = depthwise
-        self.norm = norm
-        self.norm_affine = norm_affine
-        self.layer_scale = layer_scale
-        self.folded = folded
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         self.normalize = normalization(
             norm,
             epsilon=epsilon,

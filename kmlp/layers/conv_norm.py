@@ -12,7 +12,6 @@ from kmlp.layers.layer import (
     assign,
     copy,
     host,
-    initializer,
     pair,
 )
 from kmlp.layers.norms import (
@@ -77,18 +76,6 @@ class ConvNorm(Layer):
     References: ConvMLP Sect. 3.2, 3.3; sMLPNet Fig. 3.
     """
 
-    arguments = (
-        "filters",
-        "kernel_size",
-        "strides",
-        "depthwise",
-        "use_bias",
-        "norm",
-        "activation",
-        "epsilon",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         filters=None,
@@ -104,15 +91,7 @@ class ConvNorm(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.filters = filters
         self.kernel_size = pair(kernel_size, "kernel_size")
-        self.strides = strides
-        self.depthwise = depthwise
-        self.use_bias = use_bias
-        self.norm = norm
-        self.activation = activation
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         self.activate = activation_function(activation)
         self.conv = conv2d(
             filters,
@@ -182,8 +161,6 @@ class NormDepthwiseConv(Layer):
     Reference: ConvMLP Sect. 3.4.
     """
 
-    arguments = ("kernel_size", "norm_scale", "epsilon", "kernel_initializer")
-
     def __init__(
         self,
         kernel_size=3,
@@ -195,9 +172,6 @@ class NormDepthwiseConv(Layer):
     ):
         super().__init__(**kwargs)
         self.kernel_size = pair(kernel_size, "kernel_size")
-        self.norm_scale = norm_scale
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         self.normalize = normalization(
             "layer", epsilon=epsilon, scale=norm_scale, dtype=self.dtype_policy
         )

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmlp.layers.layer import Layer, assign, copy, host, initializer, pair
+from kmlp.layers.layer import Layer, assign, copy, host, pair
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,
@@ -45,17 +45,6 @@ class CrossPatch(Layer):
     local branches.
     """
 
-    arguments = (
-        "norm",
-        "norm_affine",
-        "layer_scale",
-        "block_size",
-        "local_kernels",
-        "folded",
-        "epsilon",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         *,
@@ -70,13 +59,7 @@ class CrossPatch(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.norm = norm
-        self.norm_affine = norm_affine
-        self.layer_scale = layer_scale
         self.block_size = None if block_size is None else pair(block_size, "block_size")
-        self.folded = folded
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         self.normalize = normalization(
             norm,
             epsilon=epsilon,

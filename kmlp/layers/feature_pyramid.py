@@ -82,8 +82,6 @@ class FeaturePyramid(Layer):
     Reference: Lin et al., Feature Pyramid Networks for Object Detection, 2017.
     """
 
-    arguments = ("filters", "extra", "extra_from")
-
     def __init__(self, filters=256, *, extra=0, extra_from="input", **kwargs):
         super().__init__(**kwargs)
         if extra_from not in EXTRAS:
@@ -91,9 +89,6 @@ class FeaturePyramid(Layer):
                 f"`extra_from` must be one of {', '.join(EXTRAS)}. "
                 f"Received: extra_from={extra_from!r}"
             )
-        self.filters = filters
-        self.extra = extra
-        self.extra_from = extra_from
 
     def build(self, input_shape):
         def conv(kernel_size, name, shape, strides=1):
@@ -172,11 +167,8 @@ class Resize(Layer):
     or `(N, H, W, C)`.
     """
 
-    arguments = ("factor",)
-
     def __init__(self, factor=None, **kwargs):
         super().__init__(**kwargs)
-        self.factor = factor
 
     def call(self, inputs):
         if self.factor is None:
@@ -214,11 +206,8 @@ class AdaptivePooling(Layer):
     AdaptiveAvgPool2d computes it.
     """
 
-    arguments = ("bins",)
-
     def __init__(self, bins, **kwargs):
         super().__init__(**kwargs)
-        self.bins = bins
 
     def call(self, inputs):
         _, height, width, _ = ops.shape(inputs)

@@ -110,17 +110,6 @@ class FocalAttention(Layer):
     Transformers (Yang et al., 2021), Sect. 3.2, Eq. 1.
     """
 
-    arguments = (
-        "heads",
-        "window_size",
-        "focal_window",
-        "focal_level",
-        "expansion",
-        "folded",
-        "epsilon",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         heads,
@@ -136,14 +125,6 @@ class FocalAttention(Layer):
     ):
         super().__init__(**kwargs)
         check_focal(heads, window_size, focal_window, focal_level, expansion)
-        self.heads = heads
-        self.window_size = window_size
-        self.focal_window = focal_window
-        self.focal_level = focal_level
-        self.expansion = expansion
-        self.folded = folded
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         self.normalize = normalization(
             "layer",
             epsilon=epsilon,

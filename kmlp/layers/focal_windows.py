@@ -243,12 +243,8 @@ class WindowPooling(Layer):
     Reference: Focal Transformer (Yang et al., 2021), Sect. 3.2, sub-window pooling.
     """
 
-    arguments = ("use_bias", "kernel_initializer")
-
     def __init__(self, *, use_bias=True, kernel_initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
-        self.use_bias = use_bias
-        self.kernel_initializer = initializer(kernel_initializer)
 
     def build(self, input_shape):
         self.kernel = self.add_weight(

@@ -5,7 +5,7 @@ from keras import ops
 
 from kmlp import algebra
 from kmlp.errors import InputError
-from kmlp.layers.layer import Layer, assign, copy, host, initializer
+from kmlp.layers.layer import Layer, assign, copy, host
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,
@@ -39,16 +39,6 @@ class ClassifierHead(Layer):
     References: ResMLP Sect. 2; RepMLPNet Sect. 4.3; MS-MLP Sect. 3.1.
     """
 
-    arguments = (
-        "num_classes",
-        "norm",
-        "norm_affine",
-        "pool_first",
-        "activation",
-        "epsilon",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         num_classes,
@@ -68,12 +58,6 @@ class ClassifierHead(Layer):
                 f"classifier. Received: num_classes={num_classes!r}"
             )
         self.num_classes = int(num_classes)
-        self.norm = norm
-        self.norm_affine = norm_affine
-        self.pool_first = pool_first
-        self.activation = activation
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         self.normalize = normalization(
             norm,
             epsilon=epsilon,

@@ -1,4 +1,4 @@
-"""What every layer of the library shares: its configuration and its copies.
+"""What every layer of the library shares: its arguments, its parts and its copies.
 
 A layer that has an equivalent, simpler inference form has a method `merged()`
 that returns a new, built layer holding the folded weights. That method is the
@@ -6,26 +6,93 @@ whole protocol of `kmlp.merge`. Layers that know their cost answer
 `multiply_adds(input_shape)`.
 """
 
+import contextlib
+import functools
+import inspect
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
 from kmlp.errors import InputError
+from kmlp.typing import Config, Shape
+
+# Arguments that a Keras layer keeps itself.
+_OF_KERAS = frozenset(inspect.signature(keras.layers.Layer.__init__).parameters)
+
+
+def record_arguments(cls: type) -> None:
+    """Make the constructor of `cls` leave its arguments for `recorded_arguments`.
+
+    Each class of a hierarchy records the arguments that its own signature names, with
+    their defaults; where two name the same, the value that reached the base counts.
+    """
+    if "__init__" not in vars(cls):
+        return
+    init = cls.__init__
+    signature = inspect.signature(init)
+    packed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    names = [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.kind not in packed and name not in _OF_KERAS
+    ]
+
+    @functools.wraps(init)
+    def recording(self, *args, **kwargs):
+        # A call that does not fit fails below, in Python's words.
+        with contextlib.suppress(TypeError):
+            bound = signature.bind(self, *args, **kwargs)
+            bound.apply_defaults()
+            values = {name: _frozen(bound.arguments[name]) for name in names}
+            vars(self).setdefault("_arguments", {}).update(values)
+        init(self, *args, **kwargs)
+
+    recording.__signature__ = signature
+    cls.__init__ = recording
+
+
+def recorded_arguments(instance: Any) -> Config:
+    """Return the arguments of the constructors that are running, lists as tuples."""
+    return dict(vars(instance).get("_arguments", {}))
+
+
+def _frozen(value):
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 class Layer(keras.layers.Layer):
-    """A Keras layer whose configuration is declared once, in `arguments`."""
+    """A Keras layer that keeps the arguments of its constructor.
 
-    arguments: tuple[str, ...] = ()
+    The signature of `__init__` is the one place that names them. Once this class's
+    `__init__` has run, each is the attribute of its name, defaults included, and an
+    entry of the configuration. Lists become tuples, and arguments that end in
+    `_initializer` become initializers with a random state of their own. An attribute
+    that a subclass assigns anew is what its configuration holds.
+    """
 
-    def get_config(self):
-        own = {name: getattr(self, name) for name in self.arguments}
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        record_arguments(cls)
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        arguments = recorded_arguments(self)
+        self._arguments = tuple(arguments)
+        for name, value in arguments.items():
+            if name.endswith("_initializer"):
+                value = initializer(value)
+            setattr(self, name, value)
+
+    def get_config(self) -> Config:
+        own = {name: getattr(self, name) for name in self._arguments}
         for name, value in own.items():
             if isinstance(value, keras.initializers.Initializer):
                 own[name] = keras.initializers.serialize(value)
         return {**super().get_config(), **own}
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
 

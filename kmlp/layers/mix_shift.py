@@ -61,15 +61,6 @@ class MixShift(Layer):
     convolutions.
     """
 
-    arguments = (
-        "regions",
-        "shifts",
-        "order",
-        "mixing",
-        "folded",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         regions=(1, 1, 3, 5, 7),
@@ -91,12 +82,6 @@ class MixShift(Layer):
             raise InputError(f"`order` must be one of {ORDERS}. Received: {order!r}")
         if mixing not in MIXINGS:
             raise InputError(f"`mixing` must be one of {MIXINGS}. Received: {mixing!r}")
-        self.regions = tuple(regions)
-        self.shifts = tuple(shifts)
-        self.order = order
-        self.mixing = mixing
-        self.folded = folded
-        self.kernel_initializer = initializer(kernel_initializer)
 
     @property
     def groups(self):

@@ -12,7 +12,6 @@ from kmlp.layers.layer import (
     assign,
     copy,
     host,
-    initializer,
     pair,
 )
 from kmlp.layers.norms import affine_terms, apply_norm, normalization
@@ -37,7 +36,6 @@ class PositionLinear(Layer):
     position first.
     """
 
-    arguments = ("units", "use_bias", "kernel_initializer")
     input_grid = output_grid = None
     covers_map = False
 
@@ -45,9 +43,6 @@ class PositionLinear(Layer):
         self, units, *, use_bias=True, kernel_initializer="glorot_uniform", **kwargs
     ):
         super().__init__(**kwargs)
-        self.units = units
-        self.use_bias = use_bias
-        self.kernel_initializer = initializer(kernel_initializer)
 
     def build(self, input_shape):
         self.kernel = self.add_weight(
@@ -123,16 +118,6 @@ class MixingMLP(Layer):
     al., 2021), Eq. 1.
     """
 
-    arguments = (
-        "hidden",
-        "norm",
-        "activation",
-        "layer_scale",
-        "block_size",
-        "epsilon",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         hidden,
@@ -146,13 +131,7 @@ class MixingMLP(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.hidden = hidden
-        self.norm = norm
-        self.activation = activation
-        self.layer_scale = layer_scale
         self.block_size = None if block_size is None else pair(block_size, "block_size")
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         self.activate = activation_function(activation)
         self.normalize = normalization(norm, epsilon=epsilon, dtype=self.dtype_policy)
 

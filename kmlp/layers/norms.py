@@ -46,13 +46,8 @@ class L2Norm(Layer):
     Reference: ResMLP (Touvron et al., 2021), Appendix A, Normalization.
     """
 
-    arguments = ("epsilon", "scale", "center")
-
     def __init__(self, *, epsilon=1e-5, scale=True, center=True, **kwargs):
         super().__init__(**kwargs)
-        self.epsilon = epsilon
-        self.scale = scale
-        self.center = center
 
     def build(self, input_shape):
         channels = input_shape[-1]
@@ -109,13 +104,8 @@ class NormActivation(Layer):
         epsilon: of the norm.
     """
 
-    arguments = ("norm", "activation", "epsilon")
-
     def __init__(self, norm="batch", activation="gelu", *, epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
-        self.norm = norm
-        self.activation = activation
-        self.epsilon = epsilon
         self.normalize = normalization(norm, epsilon=epsilon, dtype=self.dtype_policy)
         self.activate = activation_function(activation)
 

@@ -45,17 +45,6 @@ class PatchEmbed(Layer):
         InputError: `padding="valid"` and the patch does not divide the map.
     """
 
-    arguments = (
-        "filters",
-        "patch_size",
-        "use_bias",
-        "norm",
-        "activation",
-        "epsilon",
-        "padding",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         filters,
@@ -74,14 +63,7 @@ class PatchEmbed(Layer):
             raise InputError(
                 f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}"
             )
-        self.filters = filters
         self.patch_size = pair(patch_size, "patch_size")
-        self.use_bias = use_bias
-        self.norm = norm
-        self.activation = activation
-        self.epsilon = epsilon
-        self.padding = padding
-        self.kernel_initializer = initializer(kernel_initializer)
         self.activate = activation_function(activation)
         self.dense = keras.layers.Dense(
             filters,
@@ -178,14 +160,6 @@ class PatchMerging(Layer):
     it is the baseline's downsampling.
     """
 
-    arguments = (
-        "filters",
-        "norm_affine",
-        "use_bias",
-        "epsilon",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         filters=None,
@@ -197,11 +171,6 @@ class PatchMerging(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.filters = filters
-        self.norm_affine = norm_affine
-        self.use_bias = use_bias
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         self.normalize = normalization(
             "layer",
             epsilon=epsilon,

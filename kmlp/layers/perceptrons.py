@@ -22,12 +22,8 @@ class GlobalPerceptron(Layer):
     Reference: RepMLPNet Sect. 4.2, Fig. 1 (FC1, FC2).
     """
 
-    arguments = ("reduction", "kernel_initializer")
-
     def __init__(self, reduction=4, *, kernel_initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
-        self.reduction = reduction
-        self.kernel_initializer = initializer(kernel_initializer)
 
     def build(self, input_shape):
         channels = input_shape[-1]
@@ -83,8 +79,6 @@ class LocalBranch(Layer):
     Reference: RepMLPNet Sect. 4.2, Fig. 1 (Local Perceptron).
     """
 
-    arguments = ("kernel_size", "share_sets", "epsilon")
-
     def __init__(self, kernel_size, share_sets=1, *, epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
         self.kernel_size = pair(kernel_size, "local_kernels")
@@ -93,8 +87,6 @@ class LocalBranch(Layer):
                 "Local kernels must have odd sizes, so that their output stays "
                 f"centred. Received: local_kernels={kernel_size!r}"
             )
-        self.share_sets = share_sets
-        self.epsilon = epsilon
         self.normalize = normalization(
             "batch", epsilon=epsilon, dtype=self.dtype_policy
         )

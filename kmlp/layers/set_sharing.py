@@ -7,7 +7,7 @@ from keras import ops
 
 from kmlp import algebra
 from kmlp.errors import InputError
-from kmlp.layers.layer import Layer, assign, copy, host, initializer, pair, tensor
+from kmlp.layers.layer import Layer, assign, copy, host, pair, tensor
 from kmlp.layers.norms import affine_terms, normalization
 from kmlp.layers.partition import Partition
 from kmlp.layers.perceptrons import LocalBranch
@@ -48,16 +48,6 @@ class SetSharingLinear(Layer):
     Eq. 2; sMLPNet Sect. 3.3.
     """
 
-    arguments = (
-        "share_sets",
-        "block_size",
-        "local_kernels",
-        "use_bias",
-        "norm",
-        "epsilon",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         share_sets=1,
@@ -73,13 +63,8 @@ class SetSharingLinear(Layer):
         super().__init__(**kwargs)
         if norm not in ("batch", None):
             raise InputError(f"`norm` must be 'batch' or None. Received: norm={norm!r}")
-        self.share_sets = share_sets
         self.block_size = None if block_size is None else pair(block_size, "block_size")
         self.local_kernels = tuple(pair(k, "local_kernels") for k in local_kernels)
-        self.use_bias = use_bias
-        self.norm = norm
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         self.normalize = normalization(norm, epsilon=epsilon, dtype=self.dtype_policy)
         self.branches = [
             LocalBranch(

@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kmlp.errors import InputError
-from kmlp.layers.layer import Layer, assign, copy, host, initializer, like, pair
+from kmlp.layers.layer import Layer, assign, copy, host, like, pair
 from kmlp.layers.set_sharing import SetSharingLinear
 
 FUSIONS = ("concat", "sum", "weighted_sum")
@@ -44,16 +44,6 @@ class SparseMLP(Layer):
     other fusions and paths.
     """
 
-    arguments = (
-        "block_size",
-        "local_kernels",
-        "fusion",
-        "axes",
-        "identity",
-        "kernel_initializer",
-        "epsilon",
-    )
-
     def __init__(
         self,
         *,
@@ -74,12 +64,6 @@ class SparseMLP(Layer):
         if axes not in AXES:
             raise InputError(f"`axes` must be one of {AXES}. Received: axes={axes!r}")
         self.block_size = None if block_size is None else pair(block_size, "block_size")
-        self.local_kernels = tuple(local_kernels)
-        self.fusion = fusion
-        self.axes = axes
-        self.identity = identity
-        self.kernel_initializer = initializer(kernel_initializer)
-        self.epsilon = epsilon
 
     def build(self, input_shape):
         _, height, width, channels = input_shape

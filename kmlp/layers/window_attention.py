@@ -184,15 +184,6 @@ class WindowAttention(Layer):
     Reference: Swin Transformer (Liu et al., 2021), Sect. 3.2, Eq. 4.
     """
 
-    arguments = (
-        "heads",
-        "window_size",
-        "shift",
-        "folded",
-        "epsilon",
-        "kernel_initializer",
-    )
-
     def __init__(
         self,
         heads,
@@ -215,12 +206,6 @@ class WindowAttention(Layer):
                 "`shift` must lie in [0, window_size). "
                 f"Received: shift={shift}, window_size={window_size}"
             )
-        self.heads = heads
-        self.window_size = window_size
-        self.shift = shift
-        self.folded = folded
-        self.epsilon = epsilon
-        self.kernel_initializer = initializer(kernel_initializer)
         self.normalize = normalization(
             "layer",
             epsilon=epsilon,

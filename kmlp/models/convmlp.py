@@ -124,22 +124,8 @@ class ConvMLP(VisionMLP):
             x,
             pyramid=pyramid,
             head={"norm": "layer", "kernel_initializer": DENSE_INITIALIZER},
-            num_classes=num_classes,
-            include_top=include_top,
-            drop_path_rate=drop_path_rate,
-            head_activation=head_activation,
             name=name,
             dtype=dtype,
-            config={
-                "stem_width": stem_width,
-                "conv_blocks": conv_blocks,
-                "widths": tuple(widths),
-                "depths": tuple(depths),
-                "mlp_ratios": tuple(mlp_ratios),
-                "conv_stage": conv_stage,
-                "downsample": downsample,
-                "depthwise": depthwise,
-            },
         )
 
 

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from kmlp.errors import InputError
+from kmlp.layers.layer import record_arguments, recorded_arguments
 
 # Classes of backbones whose taps the published networks normalise, by name, so that
 # transformers of other libraries may join.
@@ -18,7 +19,9 @@ class DenseModel(keras.Model):
     predictions: what is saved, merged and exported. Called with `training=True` it
     gives the raw outputs that `losses_of` compares with targets.
 
-    A subclass builds both graphs over the same layers and hands them over.
+    A subclass builds both graphs over the same layers and hands them over. The
+    arguments that its signature names become attributes and the configuration; a
+    subclass that is defined with `abstract=True` leaves that to its own subclasses.
 
     Args:
         inputs: the image tensor.
@@ -26,7 +29,6 @@ class DenseModel(keras.Model):
         raw: a structure of tensors, what training needs of the same layers.
         backbone: as the constructor took it.
         pyramid: the nested model of its taps, from `pyramid_of`.
-        config: the constructor's other arguments; they become attributes.
         parts: `{name: layer}` that only training or `losses_of` call.
         name, dtype: of the model.
 
@@ -41,6 +43,11 @@ class DenseModel(keras.Model):
     task = None
     loss_names = ()
 
+    def __init_subclass__(cls, *, abstract=False, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if not abstract:
+            record_arguments(cls)
+
     def __init__(
         self,
         inputs,
@@ -49,7 +56,6 @@ class DenseModel(keras.Model):
         raw,
         backbone,
         pyramid,
-        config,
         name,
         dtype,
         parts=None,
@@ -62,9 +68,12 @@ class DenseModel(keras.Model):
         self._raw = keras.Model(inputs, raw, name=f"{name}_raw")
         self.backbone = pyramid
         self._backbone_config = keras.saving.serialize_keras_object(backbone)
+        config = recorded_arguments(self)
+        self._arguments = tuple(config)
+        del config["backbone"]
         for key, value in config.items():
             setattr(self, key, value)
-        self._config = dict(config)
+        self._config = config
 
     @property
     def class_names(self):

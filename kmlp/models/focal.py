@@ -114,23 +114,8 @@ class FocalTransformer(VisionMLP):
             x,
             pyramid=pyramid,
             head=HEAD,
-            num_classes=num_classes,
-            include_top=include_top,
-            drop_path_rate=drop_path_rate,
-            head_activation=head_activation,
             name=name,
             dtype=dtype,
-            config={
-                "patch_size": patch_size,
-                "width": width,
-                "depths": tuple(depths),
-                "heads": tuple(heads),
-                "window_size": window_size,
-                "focal_windows": tuple(focal_windows),
-                "focal_levels": tuple(focal_levels),
-                "expansion": expansion,
-                "mlp_ratio": mlp_ratio,
-            },
         )
 
 

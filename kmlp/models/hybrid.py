@@ -138,27 +138,9 @@ class MSMLPHybrid(VisionMLP):
             x,
             pyramid=pyramid,
             head=swin.HEAD,
-            num_classes=num_classes,
-            include_top=include_top,
-            drop_path_rate=drop_path_rate,
-            head_activation=head_activation,
             name=name,
             dtype=dtype,
-            config={
-                "attention": attention,
-                "stage_zero": stage_zero,
-                "depths": depths,
-                "width": width,
-                "heads": tuple(heads),
-                "window_size": window_size,
-                "focal_windows": tuple(focal_windows),
-                "expansion": expansion,
-                "regions": tuple(regions),
-                "shifts": tuple(shifts),
-                "order": order,
-                "mlp_ratio": mlp_ratio,
-                "layer_scale": layer_scale,
-            },
+            depths=depths,
         )
 
 

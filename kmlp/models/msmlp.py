@@ -114,24 +114,8 @@ class MSMLP(VisionMLP):
                 "epsilon": EPSILON,
                 "kernel_initializer": DENSE_INITIALIZER,
             },
-            num_classes=num_classes,
-            include_top=include_top,
-            drop_path_rate=drop_path_rate,
-            head_activation=head_activation,
             name=name,
             dtype=dtype,
-            config={
-                "width": width,
-                "depths": tuple(depths),
-                "regions": tuple(tuple(r) for r in regions),
-                "shifts": tuple(shifts),
-                "order": order,
-                "mixing": mixing,
-                "projections": projections,
-                "mlp_ratio": mlp_ratio,
-                "layer_scale": layer_scale,
-                "patch_size": patch_size,
-            },
         )
 
 

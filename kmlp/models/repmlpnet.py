@@ -137,25 +137,9 @@ class RepMLPNet(VisionMLP):
             x,
             pyramid=pyramid,
             head={"norm": "batch", "kernel_initializer": INITIALIZER},
-            num_classes=num_classes,
-            include_top=include_top,
-            drop_path_rate=drop_path_rate,
-            head_activation=head_activation,
             name=name,
             dtype=dtype,
-            config={
-                "depths": tuple(depths),
-                "widths": tuple(widths),
-                "share_sets": tuple(share_sets),
-                "local_kernels": tuple(local_kernels),
-                "patch_size": patch_size,
-                "block_size": None if block_size is None else blocks[0],
-                "gate_reduction": gate_reduction,
-                "global_perceptron": global_perceptron,
-                "mlp_ratio": mlp_ratio,
-                "downsample": downsample,
-                "locality_injected": locality_injected,
-            },
+            block_size=None if block_size is None else blocks[0],
         )
 
 

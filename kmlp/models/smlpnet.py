@@ -132,26 +132,11 @@ class SMLPNet(VisionMLP):
             x,
             pyramid=pyramid,
             head={"norm": "batch", "kernel_initializer": DENSE_INITIALIZER},
-            num_classes=num_classes,
-            include_top=include_top,
-            drop_path_rate=drop_path_rate,
-            head_activation=head_activation,
             name=name,
             dtype=dtype,
-            config={
-                "width": width,
-                "depths": tuple(depths),
-                "mlp_ratio": mlp_ratio,
-                "patch_size": patch_size,
-                "block_size": None if block_size is None else blocks[0],
-                "local_kernels": tuple(local_kernels),
-                "local_mixing": local_mixing,
-                # One value where all stages agree, however it was given.
-                "global_mixing": mixings if len(set(mixings)) > 1 else mixings[0],
-                "fusion": fusion,
-                "axes": axes,
-                "identity": identity,
-            },
+            block_size=None if block_size is None else blocks[0],
+            # One value where all stages agree, however it was given.
+            global_mixing=mixings if len(set(mixings)) > 1 else mixings[0],
         )
 
 

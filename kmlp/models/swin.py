@@ -99,20 +99,8 @@ class SwinTransformer(VisionMLP):
             x,
             pyramid=pyramid,
             head=HEAD,
-            num_classes=num_classes,
-            include_top=include_top,
-            drop_path_rate=drop_path_rate,
-            head_activation=head_activation,
             name=name,
             dtype=dtype,
-            config={
-                "patch_size": patch_size,
-                "width": width,
-                "depths": tuple(depths),
-                "heads": tuple(heads),
-                "window_size": window_size,
-                "mlp_ratio": mlp_ratio,
-            },
         )
 
 

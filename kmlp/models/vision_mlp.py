@@ -6,25 +6,27 @@ import keras
 
 from kmlp.errors import InputError
 from kmlp.layers.head import ClassifierHead
-from kmlp.layers.layer import pair
+from kmlp.layers.layer import pair, record_arguments, recorded_arguments
 
 
 class VisionMLP(keras.Model):
     """A functional model that knows its configuration and its pyramid.
 
-    A family's constructor builds the graph up to the last map and hands it over
-    with its own arguments; the head is added here. All arguments become
-    attributes and the serialised configuration.
+    A family's constructor builds the graph up to the last map and hands it over; the
+    head is added here. The arguments that its signature names, `num_classes`,
+    `include_top` and `head_activation` among them, become attributes and the
+    serialised configuration.
 
     Args:
-        inputs: the image tensor.
-        features: the last stage's map, the output without a head.
+        inputs: Image tensor.
+        features: Map of the last stage, the output without a head.
         pyramid: `{"P2": KerasTensor, …}`, the map of each stage by the logarithm
             of its stride.
-        head: arguments of the `ClassifierHead` that the family fixes.
-        config: arguments of the family alone.
-        num_classes: classes of the head; 0: norm and pooling without a classifier.
-        include_top, drop_path_rate, head_activation, name, dtype: as in every family.
+        head: Arguments of the `ClassifierHead` that the family fixes.
+        name: Name of the model.
+        dtype: Dtype policy of the model.
+        **settled: Arguments of the family whose final values its constructor worked
+            out.
 
     Attributes:
         pyramid_outputs: `pyramid`.
@@ -39,26 +41,18 @@ class VisionMLP(keras.Model):
     # Set by `kmlp.pretrained`, which stands above; people look for it on the model.
     _save_preset = None
 
-    def __init__(
-        self,
-        inputs,
-        features,
-        *,
-        pyramid,
-        head,
-        config,
-        num_classes,
-        include_top,
-        drop_path_rate,
-        head_activation,
-        name,
-        dtype,
-    ):
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        record_arguments(cls)
+
+    def __init__(self, inputs, features, *, pyramid, head, name, dtype, **settled):
+        config = {**recorded_arguments(self), **settled}
+        config["input_shape"] = tuple(inputs.shape[1:])
         outputs = features
-        if include_top:
+        if config["include_top"]:
             outputs = ClassifierHead(
-                num_classes,
-                activation=head_activation,
+                config["num_classes"],
+                activation=config["head_activation"],
                 name="head",
                 dtype=dtype,
                 **head,
@@ -66,16 +60,10 @@ class VisionMLP(keras.Model):
         super().__init__(inputs=inputs, outputs=outputs, name=name)
         self.dtype_policy = keras.dtype_policies.get(dtype)
         self.pyramid_outputs = pyramid
-        config = {
-            **config,
-            "num_classes": num_classes,
-            "include_top": include_top,
-            "drop_path_rate": drop_path_rate,
-            "head_activation": head_activation,
-        }
+        self._arguments, self._config = tuple(config), config
         for key, value in config.items():
-            setattr(self, key, value)
-        self._config = {**config, "input_shape": tuple(inputs.shape[1:])}
+            if key != "input_shape":  # Keras' own, with the batch
+                setattr(self, key, value)
 
     @property
     def class_names(self):

@@ -58,7 +58,7 @@ HE_NORMAL = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_norm
 NORMAL = keras.initializers.RandomNormal(stddev=0.01)
 
 
-class Segmenter(DenseModel):
+class Segmenter(DenseModel, abstract=True):
     """A model of logits `(N, H, W, num_classes)` for images `(N, H, W, 3)`.
 
     Targets are `(N, H, W)` integers: a class of every pixel, 255 where there is none.
@@ -186,13 +186,6 @@ class SemanticFPN(Segmenter):
             classify(x, num_classes, dropout, "classifier", dtype),
             backbone=backbone,
             pyramid=pyramid,
-            config={
-                "num_classes": num_classes,
-                "fpn_filters": fpn_filters,
-                "filters": filters,
-                "dropout": dropout,
-                "tap_norm": tap_norm,
-            },
             name=name,
             dtype=dtype,
         )

@@ -113,16 +113,6 @@ class UperNet(Segmenter):
             parts=parts,
             backbone=backbone,
             pyramid=pyramid,
-            config={
-                "num_classes": num_classes,
-                "filters": filters,
-                "pool_bins": tuple(pool_bins),
-                "dropout": dropout,
-                "auxiliary": auxiliary,
-                "auxiliary_filters": auxiliary_filters,
-                "auxiliary_weight": auxiliary_weight,
-                "tap_norm": tap_norm,
-            },
             name=name,
             dtype=dtype,
         )

@@ -1,5 +1,7 @@
 """The shared checks: every family is the same well-behaved Keras citizen."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ def test_serialisation_round_trips(case, tmp_path):
     expected = run(model, x)
     twin = type(model).from_config(model.get_config())
     assert twin.get_config() == model.get_config()
+    named = inspect.signature(type(model)).parameters.keys()
+    assert model.get_config().keys() - {"trainable"} == named
     assert [w.path for w in twin.weights] == [w.path for w in model.weights]
     assert len({w.path for w in model.weights}) == len(model.weights)
 
