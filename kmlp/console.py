@@ -178,11 +178,14 @@ _CHATTER = re.compile(
 
 
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet(everything: bool = False) -> Iterator[None]:
     """Hold back what is written to the process's standard error.
 
     TensorFlow reads its log level once, when it is imported, so that only the
     descriptor itself can be redirected. What is no chatter is shown at the end.
+
+    Args:
+        everything: Whether what is no chatter is dropped as well.
     """
     try:
         sys.stderr.flush()
@@ -199,7 +202,7 @@ def quiet() -> Iterator[None]:
             os.close(original)
             held.seek(0)
             for line in held.read().decode(errors="replace").splitlines():
-                if line and not _CHATTER.match(line):
+                if line and not (everything or _CHATTER.match(line)):
                     os.write(2, f"{line}\n".encode())
 
 

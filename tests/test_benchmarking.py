@@ -10,19 +10,18 @@ import keras
 import pytest
 
 import kmlp
-from kmlp import benchmarking, pytorch
-from kmlp.benchmarking import (
+from kmlp import pytorch
+from kmlp.benchmarking import network_forms
+from kmlp.benchmarking.findings import (
     FORMS,
-    PEAK,
-    Contender,
-    Timing,
-    measure,
-    network_forms,
-    report,
-    table,
+    Benchmark,
+    ratio,
+    timings_table,
+    verdicts,
 )
-from kmlp.benchmarking.form_benchmark import Benchmark
-from kmlp.benchmarking.verdicts import Operations, operations, ratio, reasons, verdicts
+from kmlp.benchmarking.form_benchmark import benchmark
+from kmlp.benchmarking.int8_reasons import Operations, operations, reasons
+from kmlp.benchmarking.measuring import PEAK, Contender, Timing, measure
 from kmlp.commands import main
 from kmlp.pytorch.counterparts import counterpart
 
@@ -58,7 +57,7 @@ def test_medians_and_shares_follow_the_time_taken():
     assert timings[2].rounds == (16.0, 8.0, 16.0)
     assert timings[2].images_per_second == 16.0
     assert abs(timings[3].images_per_second - 100) < 1e-6
-    assert "batched" in table(timings)
+    assert "batched" in timings_table(timings)
 
 
 def timing(name, *rounds, batch=1):
@@ -172,7 +171,7 @@ def test_the_report_names_what_is_missing_and_why():
         {1: ("the CPU is old",)},
         {"PyTorch": "is not installed"},
     )
-    text = report(found)
+    text = str(found)
     for words in ("tiny at 8x16, 2 threads", "PyTorch: is not", "1.20", "CPU is old"):
         assert words in text
 
@@ -187,18 +186,18 @@ def test_the_report_names_what_is_missing_and_why():
     ],
 )
 def test_forms_are_chosen_by_name_or_group(names, forms):
-    assert benchmarking.chosen_forms(names) == forms
+    assert network_forms.chosen_forms(names) == forms
 
 
 def test_a_form_that_does_not_exist_is_told_and_the_rest_is_timed():
     model = cases.build("resmlp_local")
-    found = benchmarking.benchmark(
+    found = benchmark(
         model, forms=("merged", "torch", "torch-merged"), batches=(1,), rounds=1
     )
     assert [t.name for t in found.timings] == [PEAK, MERGED]
     assert set(found.missing) == {FORMS["torch"], FORMS["torch-merged"]}
     with pytest.raises(ValueError, match=r"None of the forms.*merged form"):
-        benchmarking.benchmark(model, forms=("torch-merged",), rounds=1)
+        benchmark(model, forms=("torch-merged",), rounds=1)
 
 
 @pytest.mark.long
@@ -324,7 +323,7 @@ def test_blocks_that_do_not_tile_the_image_are_refused():
 def test_kmlp_and_its_pytorch_package_import_without_pytorch():
     code = (
         "import sys\n"
-        "import kmlp.benchmarking, kmlp.pytorch.counterparts\n"
+        "import kmlp.benchmarking.network_forms, kmlp.pytorch.counterparts\n"
         "from kmlp import pytorch\n"
         "assert 'torch' not in sys.modules and len(pytorch.VARIANTS) == 27\n"
         "sys.modules['torch'] = None\n"

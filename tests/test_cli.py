@@ -12,7 +12,6 @@ import pytest
 
 import kmlp
 from kmlp.commands import benchmark_input, compress, main, probe, train, train_dense
-from kmlp.commands.command_table import COMMANDS
 from kmlp.console import SAVED_MODELS, _results_folder, exit_code
 from kmlp.errors import InputError, Interrupted, RunError, TimeUp
 
@@ -105,8 +104,8 @@ def quick(*argv):
         (["list"], 0),
         (["list", "convmlp_*"], 0),
         (["nothing"], 2),
-        *(([name, "--help"], 0) for name in COMMANDS),
-        *(([name, "--typo"], 2) for name in COMMANDS),
+        *(([name, "--help"], 0) for name in main.COMMANDS),
+        *(([name, "--typo"], 2) for name in main.COMMANDS),
         (["plot", "saliency", "--help"], 0),
         (["train", "--task", "detect", "--help"], 0),
         (["train", "--task", "segment", "--typo"], 2),
@@ -132,25 +131,21 @@ def test_only_the_command_that_was_asked_for_is_imported():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     names = {name.removeprefix("kmlp.commands.") for name in done.stdout.split()}
-    assert names == {"arguments", "main", "command_table", "info"}
+    assert names == {"arguments", "main", "info"}
 
 
 def test_help_names_every_command(capsys):
     with pytest.raises(SystemExit):
         main.main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    for name, entry in COMMANDS.items():
+    for name, entry in main.COMMANDS.items():
         assert f"{name} {entry.help}" in shown
 
 
 def test_choices_are_those_of_the_library():
-    from kmlp.benchmarking import benchmarked
-    from kmlp.commands import arguments, benchmark
+    from kmlp.commands import arguments
     from kmlp.weights.grid_resizing import RESOLUTIONS
 
-    assert tuple(benchmarked.BACKENDS) == benchmark.BACKENDS
-    assert benchmarked.WORK == benchmark.WORK
-    assert benchmarked.PRECISIONS == benchmark.PRECISIONS
     assert tuple(RESOLUTIONS) == arguments.RESOLUTIONS
 
 

@@ -174,7 +174,7 @@ def test_imports_by_string_stand_in_the_face_and_the_registry():
         "kmlp.pytorch",
         "kmlp.pytorch.timm_resmlp",
     }
-    assert named - foreign == {"kmlp", "kmlp.commands.command_table"}
+    assert named - foreign == {"kmlp", "kmlp.commands.main"}
 
 
 def test_imports_point_downwards():

@@ -1,10 +1,16 @@
 """The networks that are timed: architectures by name, checkpoints by path."""
 
+from __future__ import annotations
+
 import dataclasses
 import os
+from typing import TYPE_CHECKING, Any
 
 from kmlp.console import quiet
 from kmlp.errors import InputError
+
+if TYPE_CHECKING:
+    import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,9 +18,9 @@ class Source:
     """Where a network comes from.
 
     Attributes:
-        name: of an architecture or of an ablation; or a `.keras` file, or a run's
+        name: Name of an architecture or of an ablation; or a `.keras` file, or a run's
             folder.
-        num_classes: of an architecture; `None`: its own.
+        num_classes: Number of classes of an architecture; `None`: its own.
         input_shape: `(H, W, C)`; `None`: the network's own.
         settings: `((option, value), …)`, further arguments of an architecture.
     """
@@ -22,14 +28,14 @@ class Source:
     name: str
     num_classes: int | None = None
     input_shape: tuple[int, int, int] | None = None
-    settings: tuple = ()
+    settings: tuple[tuple[str, Any], ...] = ()
 
-    def check(self):
-        """Shows what is wrong with the name or the options, without drawing weights.
+    def check(self) -> None:
+        """Refuse a wrong name or wrong options, without drawing weights.
 
         Raises:
-            InputError: neither an architecture nor a checkpoint, or one that
-                does not take these options.
+            InputError: If this is neither an architecture nor a checkpoint, or one
+                that does not take these options.
         """
         from kmlp.analysis.complexity import shapes_only
         from kmlp.artifacts.locating import locate_checkpoint
@@ -48,15 +54,15 @@ class Source:
         with quiet(), shapes_only():
             self.model()
 
-    def model(self, dtype=None):
-        """The network in its train form.
+    def model(self, dtype: str | None = None) -> keras.Model:
+        """Return the network in its train form.
 
         Args:
-            dtype: a Keras dtype policy's name; `None`: the network's own.
+            dtype: Name of a Keras dtype policy; `None`: the network's own.
 
         Raises:
-            InputError: as of `check`; or a checkpoint that does not take images
-                of the size asked for.
+            InputError: As for `check`; or if a checkpoint does not take images of the
+                size that is asked for.
         """
         from kmlp.artifacts.locating import locate_checkpoint
         from kmlp.pretrained.creation import create_model
@@ -64,11 +70,9 @@ class Source:
 
         own = {} if dtype is None else {"dtype": dtype}
         if not self._is_checkpoint():
+            settings = dict(self.settings) | own
             return create_model(
-                self.name,
-                num_classes=self.num_classes,
-                input_shape=self.input_shape,
-                **{**dict(self.settings), **own},
+                self.name, self.num_classes, self.input_shape, **settings
             )
         model = load_checkpoint(locate_checkpoint(self.name))
         self._check_size(model)
@@ -113,11 +117,12 @@ class Case:
     """One thing to time, on any backend.
 
     Attributes:
-        source: of the network.
-        work: of `WORK`: the merged form's answer to a batch, or the train form's step.
-        xla: whether XLA compiles it.
-        batch: images per call.
-        precision: of `PRECISIONS`. Training keeps its weights in float32.
+        source: Where the network comes from.
+        work: One of `WORK`: the merged form's answer to a batch, or the train form's
+            step.
+        xla: Whether XLA compiles it.
+        batch: Images per call.
+        precision: One of `PRECISIONS`. Training keeps its weights in float32.
     """
 
     source: Source
@@ -127,14 +132,14 @@ class Case:
     precision: str
 
     @property
-    def policy(self):
-        """The Keras dtype policy of the network."""
+    def policy(self) -> str:
+        """Name of the network's Keras dtype policy."""
         mixed = self.work == "training" and self.precision != "float32"
         return f"mixed_{self.precision}" if mixed else self.precision
 
 
-def why_not(backend, xla):
-    """Why a backend cannot do without XLA, or with it; `None` where it can."""
+def why_not(backend: str, xla: bool) -> str | None:
+    """Return why a backend cannot do without XLA, or with it; `None` where it can."""
     if backend == "jax" and not xla:
         return "the JAX backend is always compiled by XLA: --xla on"
     if backend == "torch" and xla:

@@ -1,21 +1,29 @@
 """What each of Keras' backends has its own way for: compiling, waiting, devices."""
 
+import contextlib
+import ctypes
+import gc
 import importlib
 import os
 import statistics
-import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from kmlp.benchmarking.measuring import seconds, use_threads
+from kmlp.typing import Tensor
 
-def compiled(function, xla=None):
-    """A function of tensors as the backend runs it, without gradients.
+
+def compiled(function: Callable, xla: bool | None = None) -> Callable:
+    """Return a function of tensors as the backend runs it, without gradients.
 
     Args:
-        function: of tensors.
-        xla: whether TensorFlow's graph is compiled by XLA, `None`: as it decides; JAX
+        function: Function of tensors.
+        xla: Whether TensorFlow's graph is compiled by XLA, `None`: as it decides; JAX
             always is, PyTorch never.
     """
     backend = keras.backend.backend()
@@ -32,8 +40,10 @@ def compiled(function, xla=None):
     return torch.no_grad()(function)
 
 
-def inference(model, xla=None):
-    """A network's answer to a tensor of images, compiled."""
+def inference(
+    model: keras.Model, xla: bool | None = None
+) -> Callable[[Tensor], Tensor]:
+    """Return a network's answer to a tensor of images, compiled."""
     if keras.backend.backend() != "jax":
         return compiled(lambda images: model(images, training=False), xla)
     # JAX would take variables for constants, and compile their values.
@@ -49,13 +59,19 @@ def inference(model, xla=None):
     return lambda images: step(*values, images)
 
 
-def wait(tensor):
-    """Until a matrix is there."""
+def answering(answer: Callable[[Tensor], Any], images: np.ndarray) -> Callable[[], Any]:
+    """Return a call that ends when the answer to images is there, as NumPy arrays."""
+    tensor = ops.convert_to_tensor(images)
+    return lambda: keras.tree.map_structure(ops.convert_to_numpy, answer(tensor))
+
+
+def wait(tensor: Tensor) -> None:
+    """Wait until a matrix is there."""
     ops.convert_to_numpy(ops.cast(tensor[0, 0], "float32"))
 
 
-def gpu_name():
-    """The name of the GPU that the backend computes on; `None` without one."""
+def gpu_name() -> str | None:
+    """Return the name of the GPU that the backend computes on; `None` without one."""
     backend = keras.backend.backend()
     if backend == "jax":
         import jax
@@ -73,13 +89,13 @@ def gpu_name():
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
-def device_name():
-    """The device in use, as its maker calls it."""
+def device_name() -> str:
+    """Return the device in use, as its maker calls it."""
     return gpu_name() or f"{os.cpu_count()} CPU cores"
 
 
-def use_cores(threads):
-    """Keeps this process, and the pools of threads it makes, on so many cores.
+def use_cores(threads: int) -> None:
+    """Keep this process, and the pools of threads it makes, on so many cores.
 
     Before anything has run: JAX takes as many threads as it has cores. Where a process
     cannot be kept on cores, JAX's number of threads stays its own.
@@ -89,8 +105,6 @@ def use_cores(threads):
         os.sched_setaffinity(0, cores[:threads])
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        from kmlp.benchmarking.measuring import use_threads
-
         use_threads(threads)
     elif backend == "torch":
         import torch
@@ -98,8 +112,8 @@ def use_cores(threads):
         torch.set_num_threads(threads)
 
 
-def version():
-    """The backend's version."""
+def version() -> str:
+    """Return the backend's version."""
     return importlib.import_module(keras.backend.backend()).__version__
 
 
@@ -115,48 +129,53 @@ class Peak:
 
     Args:
         precision: `"float32"`, `"bfloat16"` or `"float16"`.
-        seconds: of one measurement; `None`: `SECONDS`.
-        smallest: the size of the first matrices; `None`: `SMALLEST_MATRIX`.
+        seconds: Seconds of one measurement; `None`: `SECONDS`.
+        smallest: Size of the first matrices; `None`: `SMALLEST_MATRIX`.
 
     Attributes:
-        value: of the fastest measurement so far, each the median of some turns; 0
-            before the first.
+        value: Speed of the fastest measurement so far, each the median of some turns;
+            0 before the first.
     """
 
-    def __init__(self, precision, seconds=None, smallest=None):
+    def __init__(
+        self,
+        precision: str,
+        seconds: float | None = None,
+        smallest: int | None = None,
+    ):
         self.precision = precision
         self.value = 0.0
-        self._seconds = SECONDS if seconds is None else seconds
-        self._smallest = SMALLEST_MATRIX if smallest is None else smallest
-        self._sizes = None
+        self._seconds = seconds or SECONDS
+        self._smallest = smallest or SMALLEST_MATRIX
+        self._sizes: dict[int, Callable[[], None]] = {}
 
-    def measure(self):
-        """Measures once more; returns the value."""
+    def measure(self) -> float:
+        """Measure once more and return the value."""
         self.turn()
         return self.value
 
-    def turn(self):
-        """Measures once more; returns what this measurement was.
+    def turn(self) -> float:
+        """Measure once more and return what this measurement was.
 
         The first time sizes double until a product takes long, then the best is kept:
         a machine that was busy then may be idle now.
         """
-        if self._sizes is None:
-            self._sizes, size = {}, self._smallest
+        if not self._sizes:
+            size = self._smallest
             while size <= LARGEST_MATRIX:
                 self._sizes[size] = self._product(size)
                 if self._speed(size)[1] > self._seconds:
                     break
                 size *= 2
             speeds = {size: self._speed(size)[0] for size in self._sizes}
-            best = max(speeds, key=speeds.get)
+            best = max(speeds, key=lambda size: speeds[size])
             self._sizes = {best: self._sizes[best]}
         found = max(self._speed(size)[0] for size in self._sizes)
         self.value = max(self.value, found)
         return found
 
     def _product(self, size):
-        """A function without arguments that takes `CHAIN` products."""
+        """Return a function without arguments that takes `CHAIN` products."""
         random = np.random.default_rng(0)
         # Of such variance that products keep theirs.
         a, b = (
@@ -167,21 +186,90 @@ class Peak:
             for power in (0, 0.5)
         )
 
-        def chain(a, b):
+        def _chain(a, b):
             for _ in range(CHAIN):
                 a = ops.matmul(a, b)
             return a
 
-        product = compiled(chain)
+        product = compiled(_chain)
         wait(product(a, b))
         return lambda: wait(product(a, b))
 
     def _speed(self, size):
-        """Operations per second, and the seconds of a turn."""
-        times = []
+        """Return operations per second, and the seconds of a turn."""
+        times: list[float] = []
         while len(times) < ROUNDS and sum(times) < 2 * self._seconds:
-            begun = time.perf_counter()
-            self._sizes[size]()
-            times.append(time.perf_counter() - begun)
+            times.append(seconds(self._sizes[size]))
         taken = statistics.median(times)
         return CHAIN * 2 * size**3 / taken, taken
+
+
+# Peak memory.
+
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+class ResidentSet:
+    """The memory of this process that is resident, as Linux counts it.
+
+    Weights, gradients, the optimizer's moments and activations are in it, and what the
+    backend keeps for later: compiled programs, free memory that it does not give back.
+    """
+
+    def read(self) -> tuple[int, int]:
+        """Return the bytes now, and the most since the last `reset`."""
+        found = dict(
+            line.split(":", 1) for line in _STATUS.read_text().splitlines() if line
+        )
+        now, most = (1024 * int(found[n].split()[0]) for n in ("VmRSS", "VmHWM"))
+        return now, most
+
+    def reset(self) -> None:
+        """Begin anew.
+
+        Raises:
+            OSError: If the system cannot.
+        """
+        gc.collect()
+        # Another C library has no such function.
+        with contextlib.suppress(AttributeError, OSError, TypeError):
+            ctypes.CDLL(None).malloc_trim(0)
+        _RESET.write_text("5")
+
+
+class GPUMemory:
+    """The memory that the backend's own allocator has given out.
+
+    TensorFlow and PyTorch count from the last `reset`. JAX cannot begin anew and counts
+    from the process's start.
+    """
+
+    def read(self) -> tuple[int, int]:
+        """Return the bytes now, and the most that was given out at once."""
+        backend = keras.backend.backend()
+        if backend == "tensorflow":
+            import tensorflow as tf
+
+            found = tf.config.experimental.get_memory_info("GPU:0")
+            return found["current"], found["peak"]
+        if backend == "jax":
+            import jax
+
+            found = jax.devices()[0].memory_stats()
+            return found["bytes_in_use"], found["peak_bytes_in_use"]
+        import torch
+
+        return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+
+    def reset(self) -> None:
+        """Begin anew."""
+        backend = keras.backend.backend()
+        gc.collect()
+        if backend == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.experimental.reset_memory_stats("GPU:0")
+        elif backend == "torch":
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()

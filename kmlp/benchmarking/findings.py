@@ -1,12 +1,181 @@
-"""What a benchmark of backends found: figures, tables, files."""
+"""What benchmarks of forms and of backends found: figures, tables, files."""
 
 import dataclasses
 import json
 import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from kmlp.benchmarking.measuring import quartiles
+from kmlp.benchmarking.measuring import PEAK, PEAK_SIZE, Timing, quartiles
 from kmlp.console import table
 from kmlp.errors import InputError
+from kmlp.typing import Config, PathLike
+
+# Form -> label in the tables.
+FORMS = {
+    "train": "train form, graph",
+    "train-xla": "train form, XLA",
+    "merged": "merged, graph",
+    "merged-xla": "merged, XLA",
+    "saved-model": "SavedModel",
+    "float32": "TFLite float32",
+    "float16": "TFLite float16",
+    "dynamic": "TFLite dynamic",
+    "int8": "TFLite int8",
+    "torch": "PyTorch",
+    "torch-merged": "PyTorch, merged",
+}
+# Faster form, slower form, and how much the first should gain.
+COMPARISONS = (
+    ("merged", "train", 1.0),
+    ("merged-xla", "train-xla", 1.0),
+    ("saved-model", "train", 1.0),
+    ("int8", "float32", 2.0),
+    ("merged", "torch", None),
+    ("torch-merged", "torch", None),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """One form against another.
+
+    Attributes:
+        faster, slower: Labels of the forms, the first expected to be the faster.
+        batch: Images per call.
+        ratio: Ratio of their images per second, the median of the rounds' ratios.
+        low, high: Quartiles of the rounds' ratios.
+        bar: What the ratio should reach; `None`: it is only reported.
+        clear: Whether the bar is to be passed beyond the spread.
+    """
+
+    faster: str
+    slower: str
+    batch: int
+    ratio: float
+    low: float
+    high: float
+    bar: float | None
+    clear: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the bar is met; `None` without one.
+
+        A form that must not be slower fails where the spread lies below the bar, one
+        that must be clearly faster where it reaches down to it.
+        """
+        if self.bar is None:
+            return None
+        if self.clear:
+            return self.low > self.bar
+        return (self.high if self.bar == 1 else self.ratio) >= self.bar
+
+    def __str__(self):
+        bar = ""
+        if self.bar is not None:
+            wanted = "above 1" if self.clear else f"at least {self.bar:g}"
+            bar = f"  {'met' if self.met else 'MISSED'}: {wanted}"
+        return (
+            f"{self.faster} / {self.slower}, batch {self.batch}: {self.ratio:.2f} "
+            f"({self.low:.2f}-{self.high:.2f}){bar}"
+        )
+
+
+def verdicts(timings: Sequence[Timing], *, local: bool = False) -> tuple[Verdict, ...]:
+    """Compare the forms that were timed in one run.
+
+    Args:
+        timings: Timings from `measure`, with their rounds.
+        local: Whether local branches merge, which must show: the merged form is to be
+            faster beyond the spread.
+    """
+    found = {(timing.name, timing.batch): timing for timing in timings}
+    batches = dict.fromkeys(timing.batch for timing in timings)
+    pairs = [
+        (found.get((FORMS[faster], batch)), found.get((FORMS[slower], batch)), bar)
+        for faster, slower, bar in COMPARISONS
+        for batch in batches
+    ]
+    return tuple(
+        Verdict(a.name, b.name, a.batch, *ratio(a, b), bar, local and bar == 1)
+        for a, b, bar in pairs
+        if a is not None and b is not None
+    )
+
+
+def ratio(one: Timing, other: Timing) -> tuple[float, float, float]:
+    """Return median and quartiles of two timings' ratios within a round."""
+    ratios = [a / b for a, b in zip(one.rounds, other.rounds, strict=True)]
+    return statistics.median(ratios), *quartiles(ratios)
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """What a benchmark of a network's forms found.
+
+    Attributes:
+        name: Name of the network.
+        input_shape: `(H, W, C)`.
+        threads: Threads that everything ran on.
+        clock: Clock whose seconds were counted, `"wall"` or `"cpu"`.
+        timings: A `Timing` per form and batch, the matrix product first.
+        verdicts: A `Verdict` per comparison and batch.
+        reasons: `{batch: lines}` where int8 missed its bar, from the files.
+        missing: `{label: reason}` of the forms that do not exist here.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int]
+    threads: int
+    clock: str
+    timings: tuple[Timing, ...]
+    verdicts: tuple[Verdict, ...]
+    reasons: dict[int, tuple[str, ...]]
+    missing: dict[str, str]
+
+    def __str__(self):
+        size = "x".join(map(str, self.input_shape[:2]))
+        plural = "s" * (self.threads > 1)
+        clock = ", CPU seconds" * (self.clock == "cpu")
+        lines = [
+            f"{self.name} at {size}, {self.threads} thread{plural}{clock}",
+            timings_table(self.timings),
+            *_not_measured(self.missing),
+        ]
+        if self.verdicts:
+            lines += ["", "ratios of images/s within a round: median (quartiles)"]
+            lines += [f"  {verdict}" for verdict in self.verdicts]
+        for batch, reasons in self.reasons.items():
+            lines += ["", f"int8 at batch {batch} is not twice as fast as float32:"]
+            lines += [f"  {reason}" for reason in reasons]
+        return "\n".join(lines)
+
+    def as_data(self) -> Config:
+        """Return what JSON can hold."""
+        met = [{**dataclasses.asdict(v), "met": v.met} for v in self.verdicts]
+        return {**dataclasses.asdict(self), "verdicts": met}
+
+
+def timings_table(timings: Iterable[Timing]) -> str:
+    """Return timings as aligned text."""
+    rows = []
+    for timing in timings:
+        if timing.name == PEAK:
+            gigaflops = 2 * PEAK_SIZE**3 * timing.images_per_second / 1e9
+            rows.append((f"{PEAK} {PEAK_SIZE}", "", f"{gigaflops:.0f} GFLOP/s", ""))
+            continue
+        share = "" if timing.share is None else f"{timing.share:.0%}"
+        speed = f"{timing.images_per_second:.1f}"
+        rows.append((timing.name, str(timing.batch), speed, share))
+    return table(("", "batch", "images/s", "share of matmul"), rows)
+
+
+def _not_measured(missing):
+    """Return lines that name what is missing, and why."""
+    lines = [f"  {what}: {why}" for what, why in missing.items()]
+    return ["", "not measured:", *lines] if lines else []
+
 
 KIND = "kmlp benchmark of backends"
 HEADER = (
@@ -26,21 +195,21 @@ class Speed:
     """A network's speed at one kind of work on one backend.
 
     Attributes:
-        network: its name.
+        network: Name.
         image_size: `(height, width)`.
         work: `"inference"`, of the merged form, or `"training"`, of the train form.
         backend: `"tensorflow"`, `"jax"` or `"torch"`.
-        xla: whether XLA compiled it.
-        batch: images per call.
-        rounds: images per second of each round.
-        share: of the multiply-adds per second that the best matrix product of any
-            backend reached in the same round, the median of the rounds' ratios;
+        xla: Whether XLA compiled it.
+        batch: Images per call.
+        rounds: Images per second of each round.
+        share: Share of the multiply-adds per second that the best matrix product of
+            any backend reached in the same round, the median of the rounds' ratios;
             training counts three times the multiply-adds of a forward pass; `None`
             where no product could be measured.
-        memory: bytes that it needs at its peak; `None`: not measured.
-        parameters: trainable ones of the form that is timed.
-        macs: its multiply-adds for one image's forward pass.
-        first_call_seconds: of the call that traces and compiles.
+        memory: Bytes that it needs at its peak; `None`: not measured.
+        parameters: Trainable parameters of the form that is timed.
+        macs: Multiply-adds of that form for one image's forward pass.
+        first_call_seconds: Seconds of the call that traces and compiles.
     """
 
     network: str
@@ -57,27 +226,27 @@ class Speed:
     first_call_seconds: float
 
     @property
-    def images_per_second(self):
-        """The median of the rounds."""
+    def images_per_second(self) -> float:
+        """Median of the rounds."""
         return statistics.median(self.rounds)
 
     @property
-    def quartiles(self):
+    def quartiles(self) -> tuple[float, float]:
         """Lower and upper quartile of the rounds."""
         return quartiles(self.rounds)
 
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What a run found.
+    """What a benchmark of backends found.
 
     Attributes:
         device: `"cpu"` or `"gpu"`.
-        threads: of the CPU.
+        threads: Threads of the CPU.
         precision: `"float32"`, `"bfloat16"` or `"float16"`.
         backends: `{backend: {"version", "keras", "device", "peak"}}`, the peak being
             the multiply-adds per second of its matrix product, the best round's.
-        speeds: a `Speed` per network, work, batch, backend and XLA.
+        speeds: A `Speed` per network, work, batch, backend and XLA.
         missing: `{what: why}` of what could not be measured.
     """
 
@@ -89,14 +258,11 @@ class Findings:
     missing: dict[str, str]
 
     def __str__(self):
-        lines = [self.about(), table(HEADER, [_cells(s) for s in self.speeds])]
-        if self.missing:
-            lines += ["", "not measured:"]
-            lines += [f"  {what}: {why}" for what, why in self.missing.items()]
-        return "\n".join(lines)
+        lines = [self.about(), table(HEADER, map(_cells, self.speeds))]
+        return "\n".join([*lines, *_not_measured(self.missing)])
 
-    def about(self):
-        """What ran where, a line per backend."""
+    def about(self) -> str:
+        """Return what ran where, a line per backend."""
         lines = []
         for name, about in self.backends.items():
             peak = f": products at {2 * about['peak'] / 1e9:,.0f} GFLOP/s"
@@ -106,8 +272,8 @@ class Findings:
             )
         return "\n".join(lines)
 
-    def rows(self):
-        """A row of raw values per speed, in the order of `COLUMNS`."""
+    def rows(self) -> list[tuple]:
+        """Return a row of raw values per speed, in the order of `COLUMNS`."""
         return [
             (s.network, *s.image_size, s.work, s.backend, "on" if s.xla else "off")
             + (s.batch, self.precision, self.backends[s.backend]["device"])
@@ -116,8 +282,8 @@ class Findings:
             for s in self.speeds
         ]
 
-    def as_data(self):
-        """What JSON can hold; `from_data` takes it."""
+    def as_data(self) -> Config:
+        """Return what JSON can hold."""
         return {"kind": KIND, **dataclasses.asdict(self)}
 
 
@@ -132,49 +298,50 @@ def _cells(speed):
     )
 
 
-def from_data(data):
-    """The `Findings` of what `as_data` gave.
+def from_data(data: Any) -> Findings | tuple[Benchmark, ...]:
+    """Return the findings whose `as_data` a file holds, of forms one per network.
 
     Raises:
-        KeyError, TypeError, ValueError: it is something else.
+        AttributeError, KeyError, TypeError, ValueError: If it is something else.
     """
-    speeds = tuple(
-        Speed(
-            **{
-                **speed,
-                "image_size": tuple(speed["image_size"]),
-                "rounds": tuple(map(float, speed["rounds"])),
-            }
-        )
-        for speed in data["speeds"]
-    )
-    if not all(s.rounds and s.backend in data["backends"] for s in speeds):
+    data = _with_tuples(data)
+    if isinstance(data, dict) and data.pop("kind") == KIND:
+        speeds = tuple(Speed(**speed) for speed in data["speeds"])
+        if all(s.rounds and s.backend in data["backends"] for s in speeds):
+            return Findings(**{**data, "speeds": speeds})
         raise ValueError("a speed without rounds or backend")
-    own = {name: v for name, v in data.items() if name not in ("kind", "speeds")}
-    return Findings(**own, speeds=speeds)
+    if not isinstance(data, tuple) or not data:
+        raise ValueError("something else")
+    for one in data:
+        for verdict in one["verdicts"]:
+            del verdict["met"]
+        one["verdicts"] = tuple(Verdict(**verdict) for verdict in one["verdicts"])
+        one["timings"] = tuple(Timing(**timing) for timing in one["timings"])
+        one["reasons"] = {int(batch): why for batch, why in one["reasons"].items()}
+    return tuple(Benchmark(**one) for one in data)
 
 
-def read(path):
-    """What a benchmark's file holds.
+def _with_tuples(value):
+    """Return what JSON gave with tuples for its lists, as findings have them."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(part) for key, part in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def read(path: PathLike) -> Findings | tuple[Benchmark, ...]:
+    """Return what a benchmark's file holds.
 
     Returns:
-        The `Findings` of a benchmark of backends; or of one of forms a tuple of
-        `Benchmark`s, one per network.
+        The findings of a benchmark of backends; or of one of forms a `Benchmark` per
+        network.
 
     Raises:
-        InputError: it is no such file, or a damaged one.
-        OSError: it cannot be read.
+        InputError: If it is no such file, or a damaged one.
+        OSError: If it cannot be read.
     """
     try:
         with open(path, encoding="utf-8") as file:
-            data = json.load(file)
-        if isinstance(data, dict) and data["kind"] == KIND:
-            return from_data(data)
-        if isinstance(data, list) and data:
-            from kmlp.benchmarking.form_benchmark import from_data as form_from_data
-
-            return tuple(form_from_data(one) for one in data)
-        raise ValueError("something else")
+            return from_data(json.load(file))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             "This is no file that `kmlp benchmark … --json FILE` has written, or a "

@@ -6,15 +6,21 @@ their ratios then hold although other work on the machine comes and goes.
 """
 
 import dataclasses
+import functools
 import random
 import statistics
 import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from kmlp.console import quiet
 
 PEAK = "matmul"
 PEAK_SIZE = 2048
 _LEAST_SECONDS = 0.1
+Clock = Callable[[], float]
 # The CPU's seconds are those that the process was given: other work does not add to
 # them. Threads that wait for each other do, so that they are for one thread.
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -25,27 +31,28 @@ class Contender:
     """One thing to time.
 
     Attributes:
-        name: its label.
-        batch: images per call.
-        macs: multiply-adds per image, or `None` where no share is wanted.
-        run: a call without arguments that ends when its result is there.
+        name: Label.
+        batch: Images per call.
+        macs: Multiply-adds per image, or `None` where no share is wanted.
+        run: Call without arguments that ends when its result is there.
     """
 
     name: str
     batch: int
     macs: int | None
-    run: object
+    run: Callable[[], Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """A contender's speed.
+    """The speed of a contender.
 
     Attributes:
-        images_per_second: median over the rounds.
-        share: of the matrix product's multiply-adds per second, the median of the
-            ratios within a round; `None` without multiply-adds.
-        rounds: images per second of each round.
+        name, batch: Label and images per call of the contender.
+        images_per_second: Median over the rounds.
+        share: Share of the matrix product's multiply-adds per second, the median of
+            the ratios within a round; `None` without multiply-adds.
+        rounds: Images per second of each round.
     """
 
     name: str
@@ -55,75 +62,101 @@ class Timing:
     rounds: tuple[float, ...] = ()
 
 
-def measure(contenders, rounds=10, progress=None, clock=None):
-    """Times contenders in interleaved rounds.
+def in_turns(
+    turns: Mapping[Any, Callable[[], float | None]],
+    rounds: int,
+    progress: Callable[[int], object] | None = None,
+) -> list[dict[Hashable, float]]:
+    """Measure everything once in each round, in a new random order every time.
 
     Args:
-        contenders: list of `Contender`; one named `PEAK` sets the limit.
-        rounds: how often each is timed.
-        progress: called with the number of the finished round, or `None`.
-        clock: a function that gives seconds, from `CLOCKS`; `None`: the wall's.
+        turns: Functions without arguments to a measurement, or to `None` where there
+            is none.
+        rounds: Number of rounds.
+        progress: Function that is called with the number of each round, or `None`.
 
     Returns:
-        A list of `Timing`, one per contender, in their order.
+        What was measured in each round, by the keys of `turns`.
     """
-    clock = clock or time.perf_counter
-    times = {contender: repeats(contender.run, clock) for contender in contenders}
-    speeds = {contender: [] for contender in contenders}
-    for finished in range(1, rounds + 1):
-        for contender in random.sample(contenders, len(contenders)):
-            speeds[contender].append(turn(contender, times[contender], clock))
+    found = []
+    for number in range(1, rounds + 1):
         if progress is not None:
-            progress(finished)
+            progress(number)
+        values = {key: turns[key]() for key in random.sample(list(turns), len(turns))}
+        found.append({key: v for key, v in values.items() if v is not None})
+    return found
+
+
+def measure(
+    contenders: Sequence[Contender],
+    rounds: int = 10,
+    progress: Callable[[int], object] | None = None,
+    clock: Clock = time.perf_counter,
+) -> list[Timing]:
+    """Time contenders in interleaved rounds.
+
+    Args:
+        contenders: Contenders; one named `PEAK` sets the limit.
+        rounds: Number of times that each is timed.
+        progress: Function that is called with the number of each round, or `None`.
+        clock: Function that returns seconds, from `CLOCKS`.
+
+    Returns:
+        A `Timing` for each contender, in their order.
+    """
+    turns = {contender: turn_of(contender, clock) for contender in contenders}
+    found = in_turns(turns, rounds, progress)
     peak = next((c for c in contenders if c.name == PEAK), None)
-    return [
-        Timing(
-            contender.name,
-            contender.batch,
-            statistics.median(speeds[contender]),
-            _share(contender, speeds[contender], peak, speeds.get(peak)),
-            tuple(speeds[contender]),
-        )
-        for contender in contenders
-    ]
+    timings = []
+    for one in contenders:
+        speeds = [values[one] for values in found]
+        share = None
+        if peak is not None and peak.macs and one.macs is not None:
+            limits = [values[peak] * peak.macs for values in found]
+            ratios = [speed * one.macs / limit for speed, limit in zip(speeds, limits)]
+            share = statistics.median(ratios)
+        median = statistics.median(speeds)
+        timings.append(Timing(one.name, one.batch, median, share, tuple(speeds)))
+    return timings
 
 
-def turn(contender, times, clock):
-    """Images per second of so many calls."""
-    start = clock()
-    for _ in range(times):
-        contender.run()
-    return contender.batch * times / (clock() - start)
+def turn_of(
+    contender: Contender, clock: Clock = time.perf_counter
+) -> Callable[[], float]:
+    """Return a function to images per second of as many calls as can be timed."""
+    contender.run()  # traces, compiles, packs weights
+    once = seconds(contender.run, clock)
+    times = max(1, round(_LEAST_SECONDS / max(once, 1e-6)))
+
+    def _repeated():
+        for _ in range(times):
+            contender.run()
+
+    return lambda: contender.batch * times / seconds(_repeated, clock)
 
 
-def repeats(run, clock):
-    """How many calls make a turn long enough to be timed."""
-    run()  # traces, compiles, packs weights
+def seconds(run: Callable[[], Any], clock: Clock = time.perf_counter) -> float:
+    """Return how long a call takes."""
     start = clock()
     run()
-    seconds = clock() - start
-    return max(1, round(_LEAST_SECONDS / max(seconds, 1e-6)))
+    return clock() - start
 
 
-def _share(contender, speeds, peak, peak_speeds):
-    if peak is None or contender.macs is None:
-        return None
-    return statistics.median(
-        speed * contender.macs / (limit * peak.macs)
-        for speed, limit in zip(speeds, peak_speeds, strict=True)
-    )
-
-
-def quartiles(values):
-    """Lower and upper quartile, of a single value that twice."""
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """Return the lower and upper quartile, of a single value that twice."""
     if len(values) == 1:
-        return (values[0],) * 2
+        return values[0], values[0]
     low, _, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, high
 
 
-def use_threads(threads):
-    """Sets TensorFlow's threads, before anything runs, and quiets its advice."""
+def random_images(batch: int, shape: Sequence[int]) -> np.ndarray:
+    """Return a batch of images `(H, W, C)` of normal values."""
+    return np.random.default_rng(0).standard_normal((batch, *shape), np.float32)
+
+
+def use_threads(threads: int) -> None:
+    """Set TensorFlow's threads, before anything runs, and quiet its advice."""
     import tensorflow as tf
 
     # Every contender is a function of its own, which it takes for retracing.
@@ -136,10 +169,10 @@ def use_threads(threads):
         tf.config.list_logical_devices()
 
 
-def matmul_peak():
-    """TensorFlow's float32 product of two 2048x2048 matrices, as a contender."""
+def matmul_peak() -> Contender:
+    """Return TensorFlow's float32 product of two 2048x2048 matrices."""
     import tensorflow as tf
 
-    a, b = (tf.random.normal((PEAK_SIZE, PEAK_SIZE), seed=seed) for seed in (0, 1))
-    product = tf.function(tf.matmul)
-    return Contender(PEAK, 1, PEAK_SIZE**3, lambda: product(a, b).numpy())
+    factors = [tf.random.normal((PEAK_SIZE, PEAK_SIZE), seed=seed) for seed in (0, 1)]
+    product = functools.partial(tf.function(tf.matmul), *factors)
+    return Contender(PEAK, 1, PEAK_SIZE**3, lambda: product().numpy())

@@ -2,28 +2,21 @@
 
 import difflib
 import functools
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 
-from kmlp.benchmarking.measuring import Contender
-from kmlp.console import quiet
+from kmlp.analysis.complexity import profile
+from kmlp.artifacts.running import load_saved_model, repeatable
+from kmlp.benchmarking.devices import answering, inference
+from kmlp.benchmarking.findings import FORMS
+from kmlp.benchmarking.measuring import Contender, random_images
 from kmlp.errors import InputError
+from kmlp.typing import PathLike
 
-# Form -> label in the tables.
-FORMS = {
-    "train": "train form, graph",
-    "train-xla": "train form, XLA",
-    "merged": "merged, graph",
-    "merged-xla": "merged, XLA",
-    "saved-model": "SavedModel",
-    "float32": "TFLite float32",
-    "float16": "TFLite float16",
-    "dynamic": "TFLite dynamic",
-    "int8": "TFLite int8",
-    "torch": "PyTorch",
-    "torch-merged": "PyTorch, merged",
-}
 GROUPS = {
     "all": tuple(FORMS),
     "xla": ("train-xla", "merged-xla"),
@@ -34,13 +27,13 @@ QUANTIZATIONS = {form: form for form in GROUPS["tflite"]} | {"float32": None}
 CALIBRATION_IMAGES = 4
 
 
-def chosen_forms(names):
-    """The forms that names of forms and of groups stand for, in the tables' order.
+def chosen_forms(names: Iterable[str]) -> list[str]:
+    """Return the forms that names of forms and groups stand for, in the tables' order.
 
     Raises:
-        InputError: an unknown name; the message names the nearest.
+        InputError: If a name is unknown; the message names the nearest.
     """
-    chosen = set()
+    chosen: set[str] = set()
     for name in names:
         if name not in FORMS and name not in GROUPS:
             known = [*FORMS, *GROUPS]
@@ -56,93 +49,87 @@ class Network:
     """A network whose forms are made when they are asked for.
 
     Args:
-        model: a `keras.Model` in its train form.
-        folder: for what is exported.
-        threads: of the TFLite interpreter and of PyTorch.
+        model: Model in its train form.
+        folder: Folder for what is exported.
+        threads: Threads of the TFLite interpreter and of PyTorch.
         input_shape: `(H, W, C)`, for models of unknown height and width.
     """
 
-    def __init__(self, model, folder, threads, input_shape=None):
+    def __init__(
+        self,
+        model: keras.Model,
+        folder: PathLike,
+        threads: int,
+        input_shape: Sequence[int] | None = None,
+    ) -> None:
         self.model = model
         self.folder = Path(folder)
         self.threads = threads
         shape = model.inputs[0].shape[1:]
         self.input_shape = tuple(shape if input_shape is None else input_shape)
 
-    def contender(self, form, batch):
-        """A form as a `Contender`.
+    def contender(self, form: str, batch: int) -> Contender:
+        """Return a form as a contender.
 
         Raises:
-            ImportError: PyTorch is not installed.
-            ValueError: the form does not exist of this network.
-            RuntimeError: TFLite refuses the network.
+            ImportError: If PyTorch is not installed.
+            InputError: If the form does not exist of this network.
+            RuntimeError: If TFLite refuses the network.
         """
-        label = FORMS[form]
+        images = random_images(batch, self.input_shape)
+        run: Callable[[], Any]
         if form in QUANTIZATIONS:
-            run = tflite_run(self.tflite_file(form, batch), self.threads)
+            run = repeatable(self.tflite_file(form, batch), self.threads)
         elif form in GROUPS["pytorch"]:
-            run = self._torch_run(form, batch)
+            run = torch_run(self._torch(form), images, self.threads)
         elif form == "saved-model":
-            run = saved_model_run(self._saved_model, self._images(batch))
+            run = answering(self._saved_model, images)
         else:
             model = self.model if form.startswith("train") else self.merged
-            run = keras_run(model, self._images(batch), form.endswith("xla"))
+            run = answering(inference(model, form.endswith("xla")), images)
         trained = form in ("train", "train-xla", "torch")
         macs = self.macs if trained else self.merged_macs
-        return Contender(label, batch, macs, run)
+        return Contender(FORMS[form], batch, macs, run)
 
     @functools.cached_property
-    def merged(self):
+    def merged(self) -> keras.Model:
         """The inference form, float32."""
         from kmlp.export.saved_model import inference_form
 
         return inference_form(self.model)
 
     @functools.cached_property
-    def macs(self):
-        """Multiply-adds per image of the train form."""
-        return self._macs(self.model)
+    def macs(self) -> int:
+        """Multiply-adds per image of the train form, at the size that is timed."""
+        return profile(self.model, self.input_shape).macs
 
     @functools.cached_property
-    def merged_macs(self):
+    def merged_macs(self) -> int:
         """Multiply-adds per image of the merged form."""
-        return self._macs(self.merged)
+        return profile(self.merged, self.input_shape).macs
 
-    def _macs(self, model):
-        from kmlp.analysis.complexity import profile
-
-        # Counted at the size that is timed.
-        fixed = None not in model.inputs[0].shape[1:]
-        return profile(model).macs if fixed else None
-
-    def tflite_file(self, form, batch):
-        """The TFLite file of a precision, written once."""
+    def tflite_file(self, form: str, batch: int) -> Path:
+        """Return the TFLite file of a precision, written once."""
         from kmlp.export.tflite import check_options, write_tflite
 
         file = self.folder / f"{batch}_{form}.tflite"
         if not file.exists():
+            images = random_images(CALIBRATION_IMAGES, self.input_shape)
             options = check_options(
-                self.merged,
-                QUANTIZATIONS[form],
-                self._images(CALIBRATION_IMAGES),
-                batch,
-                self.input_shape,
+                self.merged, QUANTIZATIONS[form], images, batch, self.input_shape
             )
             write_tflite(self.merged, file, **options)
         return file
 
     @functools.cached_property
     def _saved_model(self):
-        import tensorflow as tf
-
         from kmlp.export.saved_model import write_saved_model
 
         folder = self.folder / "saved_model"
         write_saved_model(self.merged, folder)
-        with quiet():
-            return tf.saved_model.load(str(folder))
+        return load_saved_model(folder).tensors
 
-    def _torch_run(self, form, batch):
+    def _torch(self, form):
         from kmlp.pytorch.counterparts import counterpart
 
         merged = form == "torch-merged"
@@ -151,66 +138,14 @@ class Network:
                 "only RepMLPNet was published with a merged form. "
                 f"Received: {type(self.model).__name__}"
             )
-        network = counterpart(self.model, **({"deploy": True} if merged else {}))
-        return torch_run(network, self._images(batch), self.threads)
-
-    def _images(self, batch):
-        shape = (batch, *self.input_shape)
-        return np.random.default_rng(0).normal(size=shape).astype("float32")
+        return counterpart(self.model, **({"deploy": True} if merged else {}))
 
 
-def keras_run(model, images, jit_compile=False):
-    """A Keras model's inference, in graph mode or compiled by XLA."""
-    import tensorflow as tf
-
-    call = tf.function(lambda x: model(x, training=False), jit_compile=jit_compile)
-    images = tf.constant(images)
-    return lambda: call(images).numpy()
-
-
-def saved_model_run(loaded, images):
-    """What `serving_default` of a loaded SavedModel answers."""
-    import tensorflow as tf
-
-    function = loaded.signatures["serving_default"]
-    (name,) = function.structured_input_signature[1]
-    images = {name: tf.constant(images)}
-
-    def run():
-        return {key: value.numpy() for key, value in function(**images).items()}
-
-    # A signature does not keep alive the variables of its model.
-    run.artifact = loaded
-    return run
-
-
-def tflite_run(file, threads):
-    """A TFLite file run by `ai_edge_litert`."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=str(file), num_threads=threads)
-    interpreter.allocate_tensors()
-    (entry,) = interpreter.get_input_details()
-    images = np.random.default_rng(0).normal(size=entry["shape"])
-    images = images.astype(entry["dtype"])
-
-    def run():
-        interpreter.set_tensor(entry["index"], images)
-        interpreter.invoke()
-
-    return run
-
-
-def torch_run(network, images, threads):
-    """A PyTorch network's inference."""
+def torch_run(network: Any, images: np.ndarray, threads: int) -> Callable[[], Any]:
+    """Return a PyTorch network's inference of `(N, H, W, C)` images."""
     import torch
 
     torch.set_num_threads(threads)
     network.eval()
-    images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-
-    def run():
-        with torch.inference_mode():
-            return network(images)
-
-    return run
+    tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return torch.inference_mode()(lambda: network(tensor))

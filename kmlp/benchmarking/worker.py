@@ -1,106 +1,130 @@
-"""A backend's process: it is asked through a pipe, and answers.
+"""A backend's process, which is asked through a pipe and answers: both ends of it.
 
 `python -m kmlp.benchmarking.worker`, with `KERAS_BACKEND` in the environment. A
 request is a pickled `(question, arguments)`, an answer `("answer", value)`,
 `("input", message)` where what was asked for is wrong, or `("failed", message)` where
-it does not work here. It ends with its input, whatever it is doing. Both ends are one
-program's.
+it does not work here. The process ends with its input, whatever it is doing.
 """
 
+import contextlib
 import os
 import pickle
 import queue
+import signal
+import subprocess
 import sys
+import tempfile
 import threading
-import time
+from collections.abc import Sequence
+from typing import Any
 
-from kmlp.console import first_line
-from kmlp.errors import KmlpError
+from kmlp.console import first_line, import_quietly
+from kmlp.errors import InputError, KmlpError
+
+COMMAND = (sys.executable, "-m", "kmlp.benchmarking.worker")
+# Several processes share a GPU: none takes all of its memory for itself.
+_SHARED = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+_CPU_ONLY = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 
 
-class Desk:
-    """Answers the questions; a method for each."""
+class Failed(Exception):
+    """A backend's process could not do what it was asked for; the others may."""
 
-    def __init__(self):
-        self._runs = []
-        self._networks = self._peak = None
 
-    def start(self, device, threads, precision):
-        """Makes ready; returns what is used, by name."""
-        import keras
+class Worker:
+    """A process in which Keras runs on one backend.
 
-        from kmlp.benchmarking import devices
-        from kmlp.benchmarking.contenders import Networks
-        from kmlp.benchmarking.devices import Peak
+    ```python
+    with Worker("jax", "cpu") as worker:
+        worker.ask("start", device="cpu", threads=2, precision="float32")
+    ```
 
+    Args:
+        backend: `"tensorflow"`, `"jax"` or `"torch"`.
+        device: `"cpu"` or `"gpu"`.
+        command: Program and its arguments.
+    """
+
+    def __init__(
+        self, backend: str, device: str, command: Sequence[str] = COMMAND
+    ) -> None:
+        self.backend = backend
+        environment = {**os.environ, "KERAS_BACKEND": backend, **_SHARED}
         if device == "cpu":
-            devices.use_cores(threads)
-        name = devices.gpu_name()
-        if device == "gpu" and name is None:
-            raise RuntimeError(
-                "this backend sees no GPU: --device cpu measures it on the CPU"
-            )
-        self._networks = Networks()
-        self._peak = Peak(precision, seconds=0.25, smallest=256)
-        return {
-            "version": devices.version(),
-            "keras": keras.__version__,
-            "device": name or f"{threads} CPU core{'s' * (threads > 1)}",
-        }
+            environment |= _CPU_ONLY
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115, as long as the process
+        # In a session of its own: Ctrl-C reaches the parent, which ends it.
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            env=environment,
+            start_new_session=True,
+        )
+        self._asked: Any = self._process.stdin
+        self._answers: Any = self._process.stdout
 
-    def check(self, sources):
-        """Looks at the networks' names and options."""
-        try:
-            for source in sources:
-                source.check()
-        except (KmlpError, ValueError, OSError) as error:
-            raise WrongInput(error) from error
+    def __enter__(self):
+        return self
 
-    def make(self, case):
-        """Makes a contender and runs it once, which compiles; returns its figures."""
-        from kmlp.benchmarking.measuring import repeats
+    def __exit__(self, *_):
+        self.close()
 
-        contender, figures = self._networks.contender(case)
-        begun = time.perf_counter()
-        contender.run()
-        first = time.perf_counter() - begun
-        self._runs.append((contender, repeats(contender.run, time.perf_counter)))
-        own = {"number": len(self._runs) - 1, "first_call_seconds": first}
-        return figures | own
+    @property
+    def alive(self) -> bool:
+        """Whether it may still be asked."""
+        return self._process.poll() is None
 
-    def turn(self, number):
-        """A contender's images per second, measured once more."""
-        from kmlp.benchmarking.measuring import turn
+    def ask(self, question: str, **arguments: Any) -> Any:
+        """Return the answer to a question.
 
-        contender, times = self._runs[number]
-        return turn(contender, times, time.perf_counter)
-
-    def product(self):
-        """Multiply-adds per second of the matrix product, measured once more."""
-        return self._peak.turn() / 2
-
-    def memory(self, case):
-        """Bytes that a case needs at its peak, for a process that does nothing else.
-
-        `None` where the system does not tell.
+        Raises:
+            InputError: If what is asked for is wrong, whoever is asked.
+            Failed: If it does not work on this backend, or the process has ended.
         """
-        from kmlp.benchmarking.peak_memory import peak_memory
+        try:
+            pickle.dump((question, arguments), self._asked)
+            self._asked.flush()
+            kind, value = pickle.load(self._answers)
+        except (OSError, EOFError, pickle.UnpicklingError):
+            raise Failed(self._end()) from None
+        if kind == "input":
+            raise InputError(value)
+        if kind == "failed":
+            raise Failed(value)
+        return value
 
-        def make():
-            return self._networks.contender(case)[0].run
+    def close(self) -> None:
+        """End the process, whatever it does."""
+        if self.alive:
+            self._process.kill()
+        self._process.wait()
+        for pipe in (self._asked, self._answers, self._said):
+            # What was still to be sent has nobody to read it.
+            with contextlib.suppress(OSError):
+                pipe.close()
 
-        return peak_memory(make, case.xla)
+    def _end(self):
+        """Return how the process ended, in one line."""
+        code = self._process.wait()
+        if code == -signal.SIGKILL:
+            return "its process was killed, as happens where memory runs out"
+        self._said.seek(0)
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return f"its process ended ({how}): {lines[-1][:300] if lines else 'no word'}"
 
 
-class WrongInput(Exception):
-    """What was asked for is wrong, whoever is asked."""
-
-
-def answer(desk, question, arguments):
-    """An answer, whatever happens."""
+def answer(desk: Any, question: str, arguments: dict[str, Any]) -> tuple[str, Any]:
+    """Return an answer, whatever happens."""
     try:
         return "answer", getattr(desk, question)(**arguments)
-    except (WrongInput, KmlpError) as error:
+    except KmlpError as error:
         return "input", " ".join(str(error).split())
     except ValueError as error:
         return "failed", first_line(error)[:300]
@@ -108,8 +132,8 @@ def answer(desk, question, arguments):
         return "failed", f"{type(error).__name__}: {first_line(error)[:300]}"
 
 
-def listen(asked):
-    """Passes questions on; where the parent is gone, ends what is being done."""
+def listen(asked: queue.SimpleQueue) -> None:
+    """Pass questions on; where the parent is gone, end what is being done."""
     try:
         while True:
             asked.put(pickle.load(sys.stdin.buffer))
@@ -120,16 +144,17 @@ def listen(asked):
         os._exit(1)
 
 
-def main():
-    """Answers until nobody asks any more."""
+def main() -> None:
+    """Answer until nobody asks any more."""
     # What libraries print must not come between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    if os.environ["KERAS_BACKEND"] != "tensorflow":
-        # Keras would import it as soon as it writes down a layer's arguments.
-        sys.modules.setdefault("tensorflow", None)
-    desk, asked = Desk(), queue.SimpleQueue()
+    asked: queue.SimpleQueue = queue.SimpleQueue()
     threading.Thread(target=listen, args=(asked,), daemon=True).start()
+    import_quietly(settle=False, needed=False)
+    from kmlp.benchmarking.contenders import Desk
+
+    desk = Desk()
     while True:
         pickle.dump(answer(desk, *asked.get()), answers)
         answers.flush()

@@ -5,13 +5,14 @@ Nothing here imports Keras: a command says what it takes before anything heavy l
 
 import argparse
 import ast
+import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from kmlp.console import FORMS
-from kmlp.errors import InputError
+from kmlp.errors import InputError, RunError
 
 SMALLEST_IMAGE = 8
 SMALLEST_CANVAS = 32
@@ -350,6 +351,19 @@ def check_file(path: Path | None, flag: str) -> None:
             f"{flag} takes the path of a file in an existing folder that is writable. "
             f"Received: {str(path)!r}"
         )
+
+
+def write_json(path: Path | None, content: Any) -> None:
+    """Write a file where one was asked for, as `check_file` has checked.
+
+    Raises:
+        RunError: If it cannot be written, such as to a disk that is full.
+    """
+    if path is not None:
+        try:
+            path.write_text(json.dumps(content, indent=1) + "\n")
+        except OSError as error:
+            raise RunError(f"The result cannot be written: {error}") from error
 
 
 def check_options(

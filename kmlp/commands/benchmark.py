@@ -1,23 +1,20 @@
 """`kmlp benchmark`: images per second, of forms of a network or on several backends."""
 
-import json
 import sys
 from pathlib import Path
 
-from kmlp.backend import BACKENDS
+from kmlp.benchmarking.benchmarked import BACKENDS, PRECISIONS, WORK, Source
 from kmlp.commands.arguments import (
     Parser,
     add_architecture,
     check_file,
     model_arguments,
     positive,
+    write_json,
 )
-from kmlp.console import import_quietly
+from kmlp.console import import_quietly, table
 from kmlp.errors import InputError
 
-# As `kmlp.benchmarking.benchmarked` has them; importing it takes seconds.
-WORK = ("inference", "training")
-PRECISIONS = ("float32", "bfloat16", "float16")
 # Options of one kind of benchmark, with what they are where none is given.
 OF_FORMS = {"clock": "wall"}
 OF_BACKENDS = {
@@ -28,7 +25,6 @@ OF_BACKENDS = {
     "memory": True,
     "csv": None,
 }
-BATCHES = {"forms": (1, 8), "backends": (8,)}
 
 
 def add_arguments(parser: Parser) -> None:
@@ -69,7 +65,7 @@ def add_arguments(parser: Parser) -> None:
     what.add_argument(
         "--backends",
         nargs="+",
-        choices=BACKENDS,
+        choices=tuple(BACKENDS),
         help="time these backends instead of forms, each in a process of its own",
     )
     add(
@@ -116,44 +112,36 @@ def add_arguments(parser: Parser) -> None:
 
 
 def _run(options):
+    """Fill in defaults, refuse options of the other kind, and run the benchmark."""
+    own, others, remedy = OF_FORMS, OF_BACKENDS, "--backends"
+    if options.backends:
+        own, others, remedy = others, own, "--forms"
+    for name in others:
+        if getattr(options, name) is not None:
+            flag = "--no-memory" if name == "memory" else f"--{name}"
+            raise InputError(f"{flag} goes with {remedy}. Received: {flag}")
+    for name, value in own.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     check_file(options.json, "--json")
-    _settle(options)
+    check_file(options.csv, "--csv")
     if options.backends:
         _backends(options)
     else:
         _forms(options)
 
 
-def _settle(options):
-    """Fill in defaults; refuse options of the other kind of benchmark."""
-    kind = "backends" if options.backends else "forms"
-    own, others = OF_FORMS, OF_BACKENDS
-    if options.backends:
-        own, others = others, own
-    for name in others:
-        if getattr(options, name) is not None:
-            flag = "--no-memory" if name == "memory" else f"--{name}"
-            remedy = "--backends" if others is OF_BACKENDS else "--forms"
-            raise InputError(f"{flag} goes with {remedy}. Received: {flag}")
-    for name, value in own.items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    options.batch = tuple(dict.fromkeys(options.batch or BATCHES[kind]))
-
-
 def _backends(options):
     """Run the benchmark of backends, in which this process has no part."""
     from kmlp.benchmarking.backends import benchmark_backends
     from kmlp.benchmarking.findings import COLUMNS
-    from kmlp.console import table
 
-    check_file(options.csv, "--csv")
     found = benchmark_backends(
         _sources(options),
-        tuple(dict.fromkeys(options.backends)),
-        work=tuple(dict.fromkeys(options.work)),
-        xla=tuple(word == "on" for word in dict.fromkeys(options.xla)),
-        batches=options.batch,
+        _once(options.backends),
+        work=_once(options.work),
+        xla=tuple(word == "on" for word in _once(options.xla)),
+        batches=_once(options.batch or (8,)),
         precision=options.precision,
         device=options.device,
         threads=options.threads,
@@ -162,8 +150,7 @@ def _backends(options):
         progress=_progress(),
     )
     print(found, flush=True)
-    if options.json is not None:
-        options.json.write_text(json.dumps(found.as_data(), indent=1) + "\n")
+    write_json(options.json, found.as_data())
     if options.csv is not None:
         options.csv.write_text(table(COLUMNS, found.rows(), "csv") + "\n")
 
@@ -171,12 +158,7 @@ def _backends(options):
 def _forms(options):
     """Run the benchmark of forms."""
     import_quietly(settle=False)
-    from kmlp.benchmarking.form_benchmark import (
-        as_data,
-        benchmark,
-        check_clock,
-        report,
-    )
+    from kmlp.benchmarking.form_benchmark import benchmark, check_clock
     from kmlp.benchmarking.measuring import use_threads
     from kmlp.benchmarking.network_forms import chosen_forms
 
@@ -192,25 +174,26 @@ def _forms(options):
             source.model(),
             name=source.name,
             forms=forms,
-            batches=options.batch,
+            batches=_once(options.batch or (1, 8)),
             rounds=options.rounds,
             threads=options.threads,
             clock=options.clock,
             input_shape=source.input_shape,
             progress=_progress(),
         )
-        print("\n" * bool(results) + report(found), flush=True)
-        results.append(as_data(found))
-        if options.json is not None:
-            options.json.write_text(json.dumps(results, indent=1) + "\n")
+        print("\n" * bool(results) + str(found), flush=True)
+        results.append(found.as_data())
+        write_json(options.json, results)
+
+
+def _once(values):
+    return tuple(dict.fromkeys(values))
 
 
 def _sources(options):
-    from kmlp.benchmarking.benchmarked import Source
-
     return [
         Source(name, settings=tuple(options.set), **model_arguments(options))
-        for name in dict.fromkeys(options.names)
+        for name in _once(options.names)
     ]
 
 

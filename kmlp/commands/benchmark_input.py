@@ -11,7 +11,7 @@ from pathlib import Path
 
 from kmlp.commands.arguments import Parser, positive
 from kmlp.commands.main import Script
-from kmlp.console import import_quietly
+from kmlp.console import import_quietly, table
 from kmlp.errors import InputError
 
 DESCRIPTION = """\
@@ -61,7 +61,10 @@ def _run(options):
 
 def _compare(options, files):
     """Measure, the pipelines taking turns, and print the table."""
-    recipe = _recipe_of(options.recipe)
+    from kmlp.recipes.choosing import CATALOGUE, check_known
+
+    check_known(options.recipe)
+    recipe = CATALOGUE[options.recipe].recipe
     torch = _imported_torch() if options.against == "timm" else None
     cores = len(os.sched_getaffinity(0))
     entries = (files * -(-ENTRIES // len(files)))[:ENTRIES]
@@ -77,34 +80,23 @@ def _compare(options, files):
         f"{recipe.name}, {recipe.image_size}x{recipe.image_size}, {len(files)} files, "
         f"{cores} cores; median of {options.rounds} rounds of {options.seconds} s"
     )
-    print(f"{'':40}{'images/s':>10}{'per core':>10}{'ms of a core':>14}")
+    rows = []
     for name, values in results.items():
         wall, processor = (statistics.median(column) for column in zip(*values))
-        print(f"{name:40}{wall:10.0f}{processor:10.0f}{1000 / processor:14.2f}")
-
-
-def _recipe_of(name):
-    """Return a recipe of the catalogue."""
-    from kmlp.recipes.choosing import CATALOGUE
-
-    if name not in CATALOGUE:
-        raise InputError(
-            f"--recipe must be one of {', '.join(CATALOGUE)}. Received: {name!r}"
-        )
-    return CATALOGUE[name].recipe
+        milliseconds = f"{1000 / processor:.2f}"
+        rows.append((name, f"{wall:.0f}", f"{processor:.0f}", milliseconds))
+    print(table(("", "images/s", "per core", "ms of a core"), rows))
 
 
 def _images_of(path, folder):
     """Find the images in a folder, or in a tar file that is unpacked into `folder`."""
-    from kmlp.data.sources import SUFFIXES
+    from kmlp.data.sources import SUFFIXES, nested_images
 
     if path.suffix == ".tar":
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")
         path = Path(folder)
-    files = sorted(
-        str(file) for file in path.rglob("*") if file.name.lower().endswith(SUFFIXES)
-    )
+    files = nested_images(path)
     if not files:
         raise InputError(
             f"No images ({', '.join(SUFFIXES)}) found. Received: {str(path)!r}"

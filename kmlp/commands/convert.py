@@ -1,9 +1,14 @@
 """`kmlp convert`: a published checkpoint as a `.keras` file."""
 
-import json
 from pathlib import Path
 
-from kmlp.commands.arguments import Parser, add_settings, check_file, classes
+from kmlp.commands.arguments import (
+    Parser,
+    add_settings,
+    check_file,
+    classes,
+    write_json,
+)
 
 
 def add_arguments(parser: Parser) -> None:
@@ -60,5 +65,4 @@ def _run(options):
         overwrite=options.overwrite,
     )
     print(result)
-    if options.json is not None:
-        options.json.write_text(json.dumps(result.as_data(), indent=1) + "\n")
+    write_json(options.json, result.as_data())

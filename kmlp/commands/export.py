@@ -10,14 +10,7 @@ SAVED_MODEL, TFLITE = "saved_model", "tflite"
 QUANTIZE = ("none", "float16", "dynamic", "int8")
 CALIBRATION_IMAGES = 200
 # What only goes with a TFLite file.
-_TFLITE_ONLY = {
-    "quantize": "--quantize",
-    "data": "--data",
-    "representative": "--representative",
-    "images": "--images",
-    "max_drop": "--max-drop",
-    "json": "--json",
-}
+_TFLITE_ONLY = ("quantize", "data", "representative", "images", "max_drop", "json")
 
 
 def add_arguments(parser: Parser) -> None:
@@ -113,7 +106,16 @@ def _run(options):
         class_names=options.class_names,
     )
     if form == SAVED_MODEL:
-        print(_saved_model(checkpoint, options))
+        from kmlp.export.saved_model import saved_model
+
+        written = saved_model(
+            checkpoint.model,
+            options.output,
+            merge=not options.train_form,
+            preprocessing=checkpoint.preprocessing,
+            class_names=checkpoint.prepared.class_names,
+        )
+        print(written)
         return
     from kmlp.export.device_files import export_tflite
 
@@ -135,7 +137,9 @@ def _form(options):
                 f"Received: {str(options.model)!r} alone"
             )
         extra = [
-            n for key, n in _TFLITE_ONLY.items() if getattr(options, key) is not None
+            f"--{name.replace('_', '-')}"
+            for name in _TFLITE_ONLY
+            if getattr(options, name) is not None
         ]
         if tflite_like or extra:
             raise InputError(
@@ -144,16 +148,3 @@ def _form(options):
                 f"Received: OUTPUT {str(output)!r}"
             )
     return said
-
-
-def _saved_model(checkpoint, options):
-    """Write the next version and return its path."""
-    from kmlp.export.saved_model import saved_model
-
-    return saved_model(
-        checkpoint.model,
-        options.output,
-        merge=not options.train_form,
-        preprocessing=checkpoint.preprocessing,
-        class_names=checkpoint.prepared.class_names,
-    )

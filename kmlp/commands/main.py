@@ -1,16 +1,82 @@
-"""Run a command: `kmlp NAME …`, or the script of `training/` that calls the same."""
+"""Run a command: `kmlp NAME …`, or the script of `training/` that calls the same.
+
+Only the command that was asked for is imported. This is why the table of commands holds
+strings.
+"""
 
 import argparse
 import dataclasses
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from kmlp.commands.arguments import Parser
-from kmlp.commands.command_table import COMMANDS
 from kmlp.console import exit_code
 from kmlp.version import __version__
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A command in the table.
+
+    Attributes:
+        path: `module:function` of what adds its arguments and its job to a parser; by
+            default the function is `add_arguments`.
+        help: Line of `kmlp --help`.
+        program: Name that begins its lines on standard error. A trainer's lines name
+            the command, as those of its script name the file.
+    """
+
+    path: str
+    help: str
+    program: str = "kmlp"
+
+    def load(self) -> Callable[[Any], None]:
+        """Import the function."""
+        module, _, function = self.path.partition(":")
+        found = importlib.import_module(f"kmlp.commands.{module}")
+        return getattr(found, function or "add_arguments")
+
+
+COMMANDS = {
+    "list": Entry("listing", "architectures and weights by name"),
+    "info": Entry("info", "costs of an architecture, origin of an artifact"),
+    "train": Entry(
+        "train:add_command",
+        "train a classifier, a detector or a segmenter",
+        "kmlp train",
+    ),
+    "study": Entry(
+        "train:add_study",
+        "train a paper's table of ablations, row by row",
+        "kmlp study",
+    ),
+    "evaluate": Entry(
+        "evaluate:add_command",
+        "accuracy, AP or mean IoU of trained weights",
+        "kmlp evaluate",
+    ),
+    "probe": Entry("probe", "judge frozen features", "kmlp probe"),
+    "compress": Entry(
+        "compress", "prune, cluster or quantise while fine-tuning", "kmlp compress"
+    ),
+    "convert": Entry("convert", "a published checkpoint as a .keras file"),
+    "predict": Entry("predict", "what images show: classes, objects or class maps"),
+    "benchmark": Entry(
+        "benchmark", "images per second: every form of a network, or several backends"
+    ),
+    "benchmark-input": Entry(
+        "benchmark_input",
+        "images per second of the input pipeline",
+        "kmlp benchmark-input",
+    ),
+    "plot": Entry("plot", "what networks learned and cost, as pictures"),
+    "export": Entry("export", "a checkpoint for serving or edge"),
+    "audit": Entry("info:add_audit", "operations of an artifact"),
+    "serving": Entry("serving", "check an artifact; ask a server"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

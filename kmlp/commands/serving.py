@@ -38,9 +38,9 @@ def add_arguments(parser: Parser) -> None:
 
 def _check(options):
     import_quietly()
-    from kmlp.serving.check import check, table
+    from kmlp.serving.check import check, print_findings
 
-    if not table(check(options.folder)):
+    if not print_findings(check(options.folder)):
         raise RunError(
             "This artifact would not be served well; the lines above say why. "
             f"Received: {str(options.folder)!r}",

@@ -3,7 +3,9 @@
 The embedded one is scikit-learn's: 1797 handwritten digits of 8x8 pixels.
 """
 
+import glob
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +174,42 @@ def nested_images(folder: Path) -> list[str]:
     return sorted(
         str(path) for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES)
     )
+
+
+def images_of(arguments: Iterable[PathLike]) -> list[str]:
+    """Return the image files that files, folders and globs stand for.
+
+    Args:
+        arguments: Paths; folders are searched with all that is in them.
+
+    Returns:
+        Paths, sorted within a folder or glob.
+
+    Raises:
+        InputError: If one stands for nothing.
+    """
+    found = []
+    for argument in map(str, arguments):
+        path = Path(argument).expanduser()
+        if path.is_dir():
+            files = nested_images(path)
+            if not files:
+                raise InputError(
+                    f"A folder without images ({', '.join(SUFFIXES)}): choose one that "
+                    f"has some. Received: {argument!r}"
+                )
+        elif path.exists():
+            files = [str(path)]
+        else:
+            files = sorted(glob.glob(str(path), recursive=True))
+            files = [f for f in files if not os.path.isdir(f)]
+            if not files:
+                raise InputError(
+                    "There is no such image, nor do images match it as a pattern. "
+                    f"Received: {argument!r}"
+                )
+        found += files
+    return list(dict.fromkeys(found))
 
 
 def _root(folder):

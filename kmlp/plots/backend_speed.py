@@ -220,7 +220,7 @@ def form_speeds(results):
     bars from quartile to quartile.
 
     Args:
-        results: `kmlp.benchmarking.Benchmark`s.
+        results: `kmlp.benchmarking.findings.Benchmark`s.
 
     Returns:
         A `matplotlib.figure.Figure`.

@@ -1,16 +1,16 @@
 """From the command's options to COCO's AP or the mean intersection over union."""
 
+import argparse
 import dataclasses
 import json
 import time
+from typing import Any
 
 import numpy as np
 
 from kmlp.console import progress_bar, some
 from kmlp.data.dense import open_dense
-from kmlp.data.dense.geometry import prepared
-from kmlp.data.dense.results import coco_results
-from kmlp.data.dense.source import Unreadable
+from kmlp.data.dense.source import DenseSource, Unreadable
 from kmlp.data.scoring import (
     average_precision,
     confusion,
@@ -21,11 +21,12 @@ from kmlp.errors import InputError, RunError
 from kmlp.predicting.dense_network import (
     DETECTION,
     SEGMENTATION,
+    DenseNetwork,
     open_dense_network,
     task_of,
 )
+from kmlp.predicting.dense_predictions import classes_of, detect, way_of
 from kmlp.predicting.evaluation import check_writable, write
-from kmlp.predicting.segmenting import classes_of, way_of
 
 # Options of the other task.
 ONLY = {
@@ -35,11 +36,11 @@ ONLY = {
 _NAMES = {"AP": "box AP", "mask_AP": "mask AP"}
 
 
-def run(options):
-    """Evaluates, prints the figures and writes what was asked for.
+def run(options: argparse.Namespace) -> None:
+    """Evaluate, print the figures and write what was asked for.
 
     Raises:
-        InputError: weights and data that cannot be worked with or do not fit.
+        InputError: If weights and data cannot be worked with, or do not fit.
     """
     for path in (options.json, options.results):
         if path is not None:
@@ -73,46 +74,51 @@ def run(options):
         write(options.json, result)
 
 
-def detection(network, source, count, options):
-    """COCO's figures of a detector: `(figures, what else there is to say)`."""
-    known, split = network.preprocessing, source.validation
-    print(f"{_what(network, source, count)}, canvas {_by(known.canvas)}", flush=True)
+def detection(
+    network: DenseNetwork, source: DenseSource, count: int, options: Any
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return COCO's figures of a detector, and what else there is to say.
+
+    Args:
+        network: Network of detection.
+        source: Data set, whose validation pictures are taken.
+        count: Number of pictures.
+        options: Options of the command.
+    """
+    canvas, split = network.preprocessing.canvas, source.validation
+    print(f"{_what(network, source, count)}, canvas {_by(canvas)}", flush=True)
     entries, masks, seen = [], False, []
-    batch = options.batch_size or 8
     with progress_bar(count, "img") as bar:
-        for start in range(0, count, batch):
-            indices = range(start, min(start + batch, count))
-            pictures = {i: _read(split, i, split.image) for i in indices}
-            pictures = {i: p for i, p in pictures.items() if p is not None}
-            bar.update(len(indices))
-            if not pictures:
-                continue
-            images, shapes = zip(*(prepared(p, known) for p in pictures.values()))
-            found = network(np.stack(images))
-            masks = "masks" in found
-            for row, (index, picture) in enumerate(pictures.items()):
-                seen.append(index)
-                entries += coco_results(
-                    {name: part[row] for name, part in found.items()},
-                    image_id=split.image_id(index),
-                    size=picture.shape[:2],
-                    shape=shapes[row],
-                    category_ids=source.category_ids,
-                )
+        for found in detect(
+            network,
+            range(count),
+            lambda index: _read(split, index, split.image),
+            batch_size=options.batch_size or 8,
+        ):
+            bar.update()
+            if found.picture is not None:
+                seen.append(found.image)
+                masks = "masks" in found.objects
+                image_id = split.image_id(found.image)
+                entries += found.entries(image_id, source.category_ids)
     if options.results is not None:
         options.results.write_text(json.dumps(entries))
     figures = average_precision(truth(split, source, seen), entries, masks=masks)
     for name, title in _NAMES.items():
         if name in figures:
             print(f"{title} {_shares(figures, name.removesuffix('AP'))}")
-    return figures, {"canvas": known.canvas, "detections": len(entries)}
+    return figures, {"canvas": canvas, "detections": len(entries)}
 
 
-def segmentation(network, source, count, options):
-    """Mean IoU of a segmenter: `(figures, what else there is to say)`."""
-    given = {name: getattr(options, name) for name in ONLY[SEGMENTATION]}
-    way = way_of(network, **given)
-    said = dataclasses.asdict(way)
+def segmentation(
+    network: DenseNetwork, source: DenseSource, count: int, options: Any
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return the mean IoU of a segmenter, and what else there is to say.
+
+    Args:
+        network, source, count, options: As in `detection`.
+    """
+    way = way_of(network, **{n: getattr(options, n) for n in ONLY[SEGMENTATION]})
     print(f"{_what(network, source, count)}, {_way_in_words(way)}", flush=True)
     split, classes = source.validation, len(source.class_names)
     matrix = np.zeros((classes, classes), "int64")
@@ -132,11 +138,11 @@ def segmentation(network, source, count, options):
         f"{figures['accuracy']:.2%}, mean accuracy {figures['mean_accuracy']:.2%}"
     )
     each = dict(zip(source.class_names, figures.pop("IoU")))
-    return figures, {"IoU": each, **said}
+    return figures, {"IoU": each, **dataclasses.asdict(way)}
 
 
 def _check_options(task, options):
-    """Raises `InputError` for options of the other task."""
+    """Raise `InputError` for options of the other task."""
     other = SEGMENTATION if task == DETECTION else DETECTION
     for name in ONLY[other]:
         if getattr(options, name) is not None:
@@ -149,7 +155,7 @@ def _check_options(task, options):
 
 def _check_classes(network, source):
     names, own = network.class_names, source.class_names
-    if network.preprocessing.class_names is not None and tuple(names) != tuple(own):
+    if tuple(names) != tuple(own):
         missing, further = set(own) - set(names), set(names) - set(own)
         raise InputError(
             "The weights were trained on other classes than these data have; only in "
@@ -159,7 +165,7 @@ def _check_classes(network, source):
 
 
 def _read(split, index, function):
-    """What a split holds; `None` of what is damaged, where that may be skipped."""
+    """Return what a split holds; `None` of what is damaged, where it may be skipped."""
     try:
         return function(index)
     except Unreadable as error:

@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from kmlp.errors import InputError, KmlpError
 from kmlp.merging import merge
 from kmlp.preprocessing import DensePreprocessing
 from kmlp.pretrained.restoring import load_checkpoint
+from kmlp.typing import PathLike
 from kmlp.weights.grid_resizing import resize
 
 DETECTION, SEGMENTATION = "detection", "segmentation"
@@ -32,32 +34,34 @@ _NUMBERS = tuple(map(str, range(256)))
 class DenseNetwork:
     """A detector or segmenter as a function of pictures on its canvas.
 
-    Called with `(N, H, W, 3)` float32, a detector gives `{name: array}`, a segmenter
+    Called with `(N, H, W, 3)` float32, a detector returns arrays by name, a segmenter
     logits `(N, H, W, K)`.
 
     Attributes:
-        path: where it was found.
-        form: as `kmlp.artifacts.locating.locate` tells it.
-        preprocessing: `DensePreprocessing`.
-        input_shape: with the batch; `None` where a size is free.
-        run: the function.
+        path: Where it was found.
+        form: Form in which it lies there, from `kmlp.artifacts.locating.locate`.
+        preprocessing: How pictures are prepared.
+        input_shape: Shape with the batch; `None` where a size is free.
+        run: Function of pictures to what the network gives.
     """
 
     path: Path
     form: str
     preprocessing: DensePreprocessing
-    input_shape: tuple
-    run: Callable
+    input_shape: tuple[int | None, ...]
+    run: Callable[[np.ndarray], Any]
 
     @property
-    def task(self):
+    def task(self) -> str:
+        """`"detection"` or `"segmentation"`."""
         return self.preprocessing.task
 
     @property
-    def class_names(self):
-        return self.preprocessing.class_names
+    def class_names(self) -> tuple[str, ...]:
+        """Names in the order of the classes, else their numbers."""
+        return self.preprocessing.class_names or _NUMBERS
 
-    def __call__(self, images):
+    def __call__(self, images: np.ndarray) -> Any:
         with quiet():  # TensorFlow talks of integers when it first sees a graph
             found = self.run(np.asarray(images, "float32"))
         if self.task == SEGMENTATION:
@@ -65,14 +69,15 @@ class DenseNetwork:
         return keras.tree.map_structure(keras.ops.convert_to_numpy, found)
 
 
-def task_of(weights):
-    """`"detection"` or `"segmentation"` where weights are of such a network, or `None`.
+def task_of(weights: PathLike) -> str | None:
+    """Return the task of a detector's or segmenter's weights, of others `None`.
 
     Args:
-        weights: what `kmlp predict` takes.
+        weights: What `kmlp predict` takes.
 
     Raises:
-        InputError: such a network, and nothing that says how its pictures are prepared.
+        InputError: If it is such a network, and nothing says how its pictures are
+            prepared.
     """
     path = Path(weights).expanduser()
     if not path.exists():
@@ -93,17 +98,17 @@ def task_of(weights):
     return None
 
 
-def open_dense_network(weights, *, any_size=False):
-    """Opens a detector or segmenter.
+def open_dense_network(weights: PathLike, *, any_size: bool = False) -> DenseNetwork:
+    """Open a detector or segmenter.
 
     Args:
-        weights: a run's folder, of which `trained.keras` is taken where it is, or a
+        weights: A run's folder, of which `trained.keras` is taken where it is, or a
             `.keras`, SavedModel or `.tflite`.
-        any_size: whether a checkpoint is rebuilt for pictures of any size, where its
+        any_size: Whether a checkpoint is rebuilt for pictures of any size, where its
             family takes them.
 
     Raises:
-        InputError: nothing such, or unreadable.
+        InputError: If there is nothing such, or it cannot be read.
     """
     path, form = _located(Path(weights).expanduser())
     known = DensePreprocessing.from_origin(origin.read(path))
@@ -121,8 +126,6 @@ def open_dense_network(weights, *, any_size=False):
             f"This {form} cannot be read: export it again. "
             f"Received: {str(path)!r} ({first_line(error)})"
         ) from error
-    if known.class_names is None:
-        known = dataclasses.replace(known, class_names=_NUMBERS)
     return DenseNetwork(path, form, known, shape, run)
 
 
@@ -133,7 +136,7 @@ def _located(path):
 
 
 def _head(path):
-    """The class of a checkpoint's model."""
+    """Return the class of a checkpoint's model."""
     with zipfile.ZipFile(path) as archive:
         return json.loads(archive.read("config.json")).get("class_name")
 
@@ -150,7 +153,6 @@ def _keras(path, any_size):
 
 def _runner(path, form):
     opened = runner(path, form)
-    if form == TFLITE:
-        # Batches of any number are gone through one by one.
-        return opened, (None, *opened.input_shape[1:])
-    return opened, opened.input_shape
+    # A TFLite file's batches of any number are gone through one by one.
+    batch = None if form == TFLITE else opened.input_shape[0]
+    return opened, (batch, *opened.input_shape[1:])

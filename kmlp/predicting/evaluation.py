@@ -1,10 +1,12 @@
 """From the command's options to top-1 and top-5."""
 
+import argparse
 import dataclasses
 import json
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from kmlp.data.scoring import Score
 from kmlp.data.sources import open_evaluation
 from kmlp.errors import InputError, RunError
 from kmlp.models.vision_mlp import VisionMLP
+from kmlp.predicting.classifying import completed
 from kmlp.predicting.dense_network import task_of
 from kmlp.preprocessing import preprocessing_of
 from kmlp.pretrained.restoring import load_checkpoint
@@ -27,11 +30,11 @@ from kmlp.weights.grid_resizing import WAYS, resize
 GIVEN = ("mean", "std", "test_crop", "test_interpolation")
 
 
-def run(options):
-    """Evaluates, prints the result and writes it where that was asked for.
+def run(options: argparse.Namespace) -> None:
+    """Evaluate, print the result and write it where that was asked for.
 
     Raises:
-        InputError: weights, data and labels that cannot be worked with or do not fit.
+        InputError: If weights, data and labels cannot be worked with, or do not fit.
     """
     if options.json is not None:
         check_writable(options.json)
@@ -40,15 +43,18 @@ def run(options):
             f"These weights are of {task}: training/evaluate_dense.py evaluates them. "
             f"Received: {str(options.weights)!r}"
         )
-    weights, resized = opened(options)
-    prepared, size = preprocessing(options, weights)
+    weights, resized = _opened(options)
+    given = {name: getattr(options, name) for name in (*GIVEN, "image_size")}
+    path = Path(weights.path)
+    prepared: Any = completed(preprocessing_of(path), given, weights.image_size, path)
+    size = prepared.image_size
     source = open_evaluation(
         options.data,
         data_dir=options.data_dir,
         download=options.download,
         on_corrupt=options.on_corrupt,
     )
-    split, truth = labelled(options, weights, source, prepared)
+    split, truth = _labelled(options, weights, source, prepared)
     print(
         f"{weights.form} {weights.path} on {source.name}: {split.count:,} images, "
         f"{weights.classes:,} classes, {size}x{size} of "
@@ -64,7 +70,7 @@ def run(options):
         workers=1,
     )
     score = Score(truth, weights.classes)
-    speed = evaluate(weights, batches, score, split.count)
+    speed = _evaluate(weights, batches, score, split.count)
     shares = score.shares()
     print(
         f"top-1 {shares['top1']:.2%}, top-5 {shares['top5']:.2%} of "
@@ -78,21 +84,17 @@ def run(options):
             "labels": None if options.labels is None else str(options.labels),
             **shares,
             "images_per_second": speed,
-            "image_size": size,
-            "test_crop": prepared.test_crop,
-            "test_interpolation": prepared.test_interpolation,
-            "mean": prepared.mean,
-            "std": prepared.std,
+            **prepared.as_json(),
             **resized,
         }
         write(options.json, result)
 
 
-def opened(options):
-    """The weights, at another size where that is asked for and can be.
+def _opened(options):
+    """Open weights, at another size where that is asked for and can be.
 
     Returns:
-        `Weights`, and what the result says of a network that was resized.
+        The weights, and what the result says of a network that was resized.
     """
     path, form = locate(options.weights)
     size = options.image_size
@@ -108,8 +110,8 @@ def opened(options):
     return as_weights(model, path), {"resized_from": own, "resolution": resolution}
 
 
-def check_writable(path):
-    """Raises `InputError` where a file could not be written."""
+def check_writable(path: Path) -> None:
+    """Raise `InputError` where a file could not be written."""
     try:
         existed = path.exists()
         with open(path, "a"):
@@ -120,47 +122,16 @@ def check_writable(path):
         raise InputError(f"--json: {error}") from error
 
 
-def write(path, result):
-    """Writes the result as JSON."""
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Write the result as JSON."""
     try:
         path.write_text(json.dumps(result, indent=2) + "\n")
     except OSError as error:
         raise RunError(f"--json: {error}") from error
 
 
-def preprocessing(options, weights):
-    """How images become inputs: `(Preprocessing, image size)`.
-
-    What the command line leaves open is what the run wrote beside its weights, and
-    else a recipe's default; nothing stands for mean and deviation.
-    """
-    given = {name: getattr(options, name) for name in GIVEN}
-    chosen = preprocessing_of(Path(weights.path)).completed(given)
-    missing = [f"--{name}" for name in ("mean", "std") if not getattr(chosen, name)]
-    if missing:
-        raise InputError(
-            f"Nothing says how the images are normalised: pass {' and '.join(missing)}"
-            ", three numbers each of images in 0…1, or keep the run's recipe.json "
-            f"beside the weights. Received: {str(weights.path)!r}"
-        )
-    size = options.image_size or weights.image_size or chosen.image_size
-    if size is None:
-        raise InputError(
-            "The weights take images of any size: pass --image-size. "
-            f"Received: {str(weights.path)!r}"
-        )
-    if weights.image_size not in (None, size):
-        raise InputError(
-            f"The weights take images of {weights.image_size}x{weights.image_size}: "
-            "leave --image-size out, or pass a .keras checkpoint of a family of ours, "
-            f"which can be resized. Received: --image-size {size}, "
-            f"{str(weights.path)!r}"
-        )
-    return chosen, size
-
-
-def labelled(options, weights, source, prepared):
-    """The split, and for each of the labels in it the outputs that are right."""
+def _labelled(options, weights, source, prepared):
+    """Return the split, and for each of its labels the outputs that are right."""
     split = source.validation
     if options.labels is None:
         if not source.class_names:
@@ -182,13 +153,19 @@ def labelled(options, weights, source, prepared):
     return dataclasses.replace(split, store=store), truth
 
 
-def evaluate(weights, batches, score, count):
-    """Goes through the batches; images per second after the first batch."""
-    bar = progress_bar(count, "img", unit_scale=True)
+def _evaluate(weights, batches, score, count):
+    """Go through the batches and return images per second after the first of them.
+
+    Args:
+        weights: Opened weights.
+        batches: Batches of `evaluation_batches`.
+        score: Score that takes the outputs.
+        count: Number of images.
+    """
     started = first = time.perf_counter()
     warm = shown = 0
     remedy = "replace or remove it, or pass --on-corrupt skip to evaluate on the rest"
-    with bar:
+    with progress_bar(count, "img", unit_scale=True) as bar:
         for images, labels, kept in read(batches, remedy):
             real = kept > 0
             score.add(weights.run(images)[real], labels[real])

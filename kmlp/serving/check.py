@@ -1,8 +1,12 @@
-"""The checks of `kmlp.serving.check`: each raises, or says what it saw."""
+"""Check an artifact as TensorFlow Serving would load and ask it.
 
-import contextlib
+Each check raises an error, or returns what it saw.
+"""
+
 import dataclasses
-import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,8 +14,9 @@ import tensorflow as tf
 from kmlp.artifacts import origin
 from kmlp.artifacts.detection_difference import apart
 from kmlp.artifacts.locating import SAVED_MODEL, locate
-from kmlp.data.decode import centre_crop, normalise
+from kmlp.console import quiet
 from kmlp.errors import InputError
+from kmlp.export.offer import DETECTION
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA
 from kmlp.export.serving_signatures import (
     BYTES,
@@ -19,28 +24,45 @@ from kmlp.export.serving_signatures import (
     DEFAULT,
     FEATURES,
     IMAGE_BYTES,
+    class_maps,
+    detections,
+    prepared,
+    prepared_pictures,
 )
 from kmlp.export.warmup import FILE, OPEN_SIZE, read_warmup
-from kmlp.preprocessing import preprocessing_of
-from kmlp.serving import dense_checks, json_tensors
-from kmlp.serving.dense_checks import TOLERANCE
+from kmlp.predicting.classifying import softmax
+from kmlp.preprocessing import DensePreprocessing, preprocessing_of
+from kmlp.serving import json_tensors
 from kmlp.serving.hostile import hostile_images
 from kmlp.serving.session import PREDICT, Session, reason
+from kmlp.typing import PathLike
 
 # What a server replays at most.
 MOST_RECORDS = 1000
 BATCH = 2
+# Of answers by other signatures or in batches of other sizes, over the largest.
+TOLERANCE = 1e-5
 # By which hostile bytes may raise the peak; what they claim is thirty times as much.
 MEGABYTES = 250
 _NOT_ENCODED = "no signature takes encoded images"
 
 
 class Artifact:
-    """A session and a request for each of its signatures."""
+    """A session and a request for each of its signatures.
 
-    def __init__(self, folder):
-        self.folder = folder
+    Args:
+        folder: Folder of one version.
+
+    Attributes:
+        dense: `DensePreprocessing` of a detector or segmenter, else `None`.
+        pictures: Encoded pictures.
+        requests: Inputs of each signature by name.
+    """
+
+    def __init__(self, folder: PathLike) -> None:
+        self.folder = Path(folder)
         self.session = Session(folder)
+        self.dense = DensePreprocessing.from_origin(origin.read(folder))
         self.pictures = _pictures(BATCH)
         self.requests = {name: self._request(name) for name in self.session.signatures}
 
@@ -57,17 +79,21 @@ class Artifact:
                 tensors[name] = rng.normal(size=shape).astype(dtype)
         return tensors
 
-    def ask(self, signature, tensors=None):
-        with _muted():  # decoders talk of what is wrong with an image
+    def ask(
+        self, signature: str, tensors: dict[str, np.ndarray] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return a signature's answer, by default to its request."""
+        # Decoders talk of what is wrong with an image.
+        with quiet(everything=True):
             return self.session.predict(tensors or self.requests[signature], signature)
 
-    def encoded(self):
-        """The signatures that take encoded images."""
+    def encoded(self) -> list[str]:
+        """Return the signatures that take encoded images."""
         return [n for n, asked in self.requests.items() if IMAGE_BYTES in asked]
 
 
 def _pictures(count):
-    """JPEGs and PNGs of noise over colours, in turns, of different shapes."""
+    """Return JPEGs and PNGs of noise over colours, in turns, of different shapes."""
     rng = np.random.default_rng(0)
     pictures = []
     for index in range(count):
@@ -79,7 +105,7 @@ def _pictures(count):
     return pictures
 
 
-def methods(artifact):
+def _methods(artifact):
     for name, signature in artifact.session.signatures.items():
         _require(
             signature.method_name == PREDICT, f"{name} has {signature.method_name}"
@@ -88,23 +114,26 @@ def methods(artifact):
     return PREDICT
 
 
-def class_names(artifact):
-    if dense_checks.preprocessing(artifact) is not None:
-        return dense_checks.class_names(artifact)
-    if CLASSIFY not in artifact.session.signatures:
+def class_names(artifact: Any) -> str:
+    """Compare the file of names with the graph, or with the origin of dense models."""
+    known, file = artifact.dense, artifact.folder / EXTRA / CLASS_NAMES
+    if known is None and CLASSIFY not in artifact.session.signatures:
         return f"no {CLASSIFY}"
-    file = artifact.folder / EXTRA / CLASS_NAMES
-    names = file.read_text(encoding="utf-8").splitlines()
-    found = artifact.ask(CLASSIFY)
-    told = [name.decode() for name in found["classes"].reshape(-1)]
-    _require(
-        told == [names[index] for index in found["indices"].reshape(-1)],
-        f"the graph and {EXTRA}/{CLASS_NAMES} disagree",
-    )
-    return f"{len(names)}, the same in the graph and in {EXTRA}"
+    if known is not None and not file.is_file():
+        return f"none, {EXTRA}/{CLASS_NAMES} is missing"
+    names = tuple(file.read_text(encoding="utf-8").splitlines())
+    if known is None:
+        found, place = artifact.ask(CLASSIFY), "graph"
+        written = [names[index] for index in found["indices"].reshape(-1)]
+        same = written == [name.decode() for name in found["classes"].reshape(-1)]
+    else:
+        same, place = known.class_names in (None, names), "origin"
+    _require(same, f"the {place} and {EXTRA}/{CLASS_NAMES} disagree")
+    numbers = "" if known is None else "; the graph has numbers"
+    return f"{len(names)}, the same in the {place} and in {EXTRA}{numbers}"
 
 
-def warmup(artifact):
+def _warmup(artifact):
     file = artifact.folder / EXTRA / FILE
     if not file.is_file():
         return f"none, {EXTRA}/{FILE} is missing"
@@ -112,18 +141,15 @@ def warmup(artifact):
     _require(len(requests) <= MOST_RECORDS, f"{len(requests)} are too many to replay")
     for request in requests:
         tensors = {key: tf.make_ndarray(t) for key, t in request.inputs.items()}
-        for key, value in artifact.ask(
-            request.model_spec.signature_name, tensors
-        ).items():
-            _finite(value, key)
+        _check_finite(artifact.ask(request.model_spec.signature_name, tensors))
     asked = {request.model_spec.signature_name for request in requests}
     missing = sorted(artifact.session.signatures.keys() - asked)
     _require(not missing, f"none for {', '.join(missing)}")
     return f"{len(requests)} replayed, {file.stat().st_size / 1e3:.0f} kB"
 
 
-def formats(artifact):
-    """Each signature asked in both formats, in the server's words and back."""
+def _formats(artifact):
+    """Ask each signature in both formats, in the server's words and back."""
     session = artifact.session
     for name, tensors in artifact.requests.items():
         expected = artifact.ask(name)
@@ -140,19 +166,26 @@ def formats(artifact):
     return f"{len(artifact.requests)} signatures, equal to the bit, bytes as b64"
 
 
-def batches(artifact):
+def _batches(artifact):
     worst = 0.0
     for name, tensors in artifact.requests.items():
         whole = artifact.ask(name)
+        # Of detections, two equally sure ones may change places.
+        numbers = [
+            key
+            for key, value in whole.items()
+            if value.dtype.kind == "f" or "boxes" in whole
+        ]
         for row in range(BATCH):
             part = {key: value[row : row + 1] for key, value in tensors.items()}
-            rows = {key: value[row : row + 1] for key, value in whole.items()}
-            worst = max(worst, _answers_apart(artifact.ask(name, part), rows))
+            rows = {key: whole[key][row : row + 1] for key in numbers}
+            # NaN must come through, which `max` would drop.
+            worst = np.maximum(worst, apart(artifact.ask(name, part), rows))
     _require(worst <= TOLERANCE, f"answers differ by {worst:.1e}")
     return f"largest difference {worst:.1e}"
 
 
-def no_images(artifact):
+def _no_images(artifact):
     signatures = artifact.encoded()
     for name in signatures:
         none = {IMAGE_BYTES: np.array([], object)}
@@ -161,37 +194,33 @@ def no_images(artifact):
     return "an answer without rows" if signatures else _NOT_ENCODED
 
 
-def evaluation(artifact):
-    """Encoded images against the same, prepared outside of the artifact."""
+def _evaluation(artifact):
+    """Compare encoded images with the same, prepared outside of the artifact."""
     if BYTES not in artifact.session.signatures:
         return f"no {BYTES}"
     if not (origin.read(artifact.folder) or {}).get("preprocessing"):
         return "not checked: no origin that tells the preprocessing"
-    if dense_checks.preprocessing(artifact) is not None:
-        return dense_checks.evaluation(artifact)
-    known = preprocessing_of(artifact.folder)
-    images = [
-        normalise(
-            centre_crop(
-                tf.constant(picture),
-                known.image_size,
-                known.test_crop,
-                known.test_interpolation,
-            ),
-            known.mean,
-            known.std,
-        )
-        for picture in artifact.pictures
-    ]
+    known, pictures = artifact.dense, tf.constant(artifact.pictures)
+    if known is None:
+        images = prepared(pictures, preprocessing_of(artifact.folder))
+    else:
+        images, shapes, sizes = prepared_pictures(pictures, known)
     (name,) = artifact.requests[DEFAULT]
-    expected = artifact.ask(DEFAULT, {name: np.stack(images)})
-    found = artifact.ask(BYTES)
-    worst = max(_difference(found[key], expected[key]) for key in expected)
-    _require(worst == 0, f"{BYTES} and {DEFAULT} differ by {worst:.1e}")
-    return f"{BYTES} equals {DEFAULT} on prepared images to the bit"
+    expected = artifact.ask(DEFAULT, {name: images.numpy()})
+    if known is not None:
+        answer = detections if known.task == DETECTION else class_maps
+        found = {key: tf.constant(value) for key, value in expected.items()}
+        found = answer(found, shapes, sizes)
+        expected = {key: value.numpy() for key, value in found.items()}
+    worst = apart(artifact.ask(BYTES), expected)
+    allowed = 0 if known is None else TOLERANCE
+    _require(worst <= allowed, f"{BYTES} and {DEFAULT} differ by {worst:.1e}")
+    if known is None:
+        return f"{BYTES} equals {DEFAULT} on prepared images to the bit"
+    return f"{BYTES} equals {DEFAULT} on prepared pictures, to {worst:.1e}"
 
 
-def scores(artifact):
+def _scores(artifact):
     if CLASSIFY not in artifact.session.signatures:
         return f"no {CLASSIFY}"
     encoded = CLASSIFY in artifact.encoded()
@@ -200,12 +229,11 @@ def scores(artifact):
     found = artifact.ask(CLASSIFY)
     _require(bool((np.diff(found["scores"]) <= 0).all()), "scores are not sorted")
     worst = {}
-    for kind, scores in (("softmax", _softmax(outputs)), ("outputs", outputs)):
+    for kind, scores in (("softmax", softmax(outputs)), ("outputs", outputs)):
         best = -np.sort(-scores, axis=1)[:, : found["scores"].shape[1]]
         chosen = np.take_along_axis(scores, found["indices"], axis=1)
-        worst[kind] = max(
-            _difference(found["scores"], best), _difference(found["scores"], chosen)
-        )
+        expected = {"best": best, "chosen": chosen}
+        worst[kind] = apart(dict.fromkeys(expected, found["scores"]), expected)
     kind = min(worst, key=worst.get)
     _require(
         worst[kind] <= TOLERANCE, f"scores are not those of {BYTES}: {worst[kind]:.1e}"
@@ -213,18 +241,17 @@ def scores(artifact):
     return f"the {kind}{' of the outputs' * (kind == 'softmax')}, to {worst[kind]:.1e}"
 
 
-def pyramid(artifact):
+def _pyramid(artifact):
     if FEATURES not in artifact.session.signatures:
         return f"no {FEATURES}"
     maps = artifact.ask(FEATURES)
-    for key, value in maps.items():
-        _finite(value, key)
+    _check_finite(maps)
     sizes = (f"{key} {'x'.join(map(str, maps[key].shape[1:]))}" for key in sorted(maps))
     return ", ".join(sizes)
 
 
-def hostile(artifact):
-    """Each fails its request and leaves the next answer what it was."""
+def _hostile(artifact):
+    """Require that each fails its request and leaves the next answer what it was."""
     signatures = artifact.encoded()
     if not signatures:
         return _NOT_ENCODED
@@ -248,21 +275,8 @@ def hostile(artifact):
     return f"{len(images)} kinds refused, the next request answered as before"
 
 
-@contextlib.contextmanager
-def _muted():
-    """Without what libraries write to the process's standard error."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def _peak_megabytes():
-    """Of this process; 0 where the system does not tell."""
+    """Return this process's peak; 0 where the system does not tell."""
     try:
         import resource
     except ImportError:
@@ -275,29 +289,24 @@ def _require(condition, failure):
         raise AssertionError(failure)
 
 
-def _finite(value, key):
-    if value.dtype.kind == "f":
-        _require(bool(np.isfinite(value).all()), f"{key} is not finite")
+def _check_finite(answer):
+    for key, value in answer.items():
+        finite = value.dtype.kind != "f" or bool(np.isfinite(value).all())
+        _require(finite, f"{key} is not finite")
 
 
-def _difference(actual, expected):
-    """Largest difference over largest magnitude."""
-    if not expected.size:
-        return 0.0
-    scale = max(np.abs(expected).max(), 1e-30)
-    return float(np.abs(actual - expected).max() / scale)
-
-
-def _answers_apart(actual, expected):
-    if "boxes" in expected:  # of which two equally sure ones may change places
-        return apart(actual, expected)
-    floats = (key for key, value in expected.items() if value.dtype.kind == "f")
-    return max((_difference(actual[key], expected[key]) for key in floats), default=0.0)
-
-
-def _softmax(values):
-    powers = np.exp(values - values.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+CHECKS = {
+    "method names": _methods,
+    "class names": class_names,
+    "warm-up records": _warmup,
+    "JSON, rows and columns": _formats,
+    "one at a time as in a batch": _batches,
+    "no images": _no_images,
+    "as in evaluation": _evaluation,
+    "scores": _scores,
+    "the pyramid": _pyramid,
+    "hostile bytes": _hostile,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,9 +314,9 @@ class Finding:
     """One line of the table.
 
     Attributes:
-        what: was checked.
-        failure: what is wrong, or `None`.
-        detail: what was seen.
+        what: What was checked.
+        failure: What is wrong, or `None`.
+        detail: What was seen.
     """
 
     what: str
@@ -315,17 +324,18 @@ class Finding:
     detail: str = ""
 
 
-def check(folder):
-    """Checks one version.
+def check(folder: PathLike) -> Iterator[Finding]:
+    """Check one version.
 
     Args:
-        folder: of a SavedModel, or of its versions, of which the newest is taken.
+        folder: Folder of a SavedModel, or of its versions, of which the newest is
+            taken.
 
     Yields:
         A `Finding` for each check.
 
     Raises:
-        InputError: there is no SavedModel.
+        InputError: If there is no SavedModel.
     """
     folder, form = locate(folder)
     if form != SAVED_MODEL:
@@ -338,26 +348,15 @@ def check(folder):
     names = sorted(artifact.session.signatures)
     seconds = f"{artifact.session.seconds:.1f} s: {', '.join(names)}"
     yield Finding("loads in a session", None, seconds)
-    for what, function in (
-        ("method names", methods),
-        ("class names", class_names),
-        ("warm-up records", warmup),
-        ("JSON, rows and columns", formats),
-        ("one at a time as in a batch", batches),
-        ("no images", no_images),
-        ("as in evaluation", evaluation),
-        ("scores", scores),
-        ("the pyramid", pyramid),
-        ("hostile bytes", hostile),
-    ):
+    for what, function in CHECKS.items():
         try:
             yield Finding(what, None, function(artifact))
         except Exception as error:
             yield Finding(what, reason(error))
 
 
-def table(findings):
-    """The findings as lines, each printed when it is there; whether all are good."""
+def print_findings(findings: Iterable[Finding]) -> bool:
+    """Print each finding when it is there; return whether all are good."""
     good = True
     for finding in findings:
         word = "ok  " if finding.failure is None else "FAIL"

@@ -5,11 +5,10 @@ Both ask one image per request, so that a bad one fails alone.
 
 import dataclasses
 import json
-import urllib.error
 import urllib.parse
-import urllib.request
 
 import numpy as np
+import requests
 
 from kmlp.errors import InputError
 from kmlp.serving import json_tensors
@@ -23,13 +22,13 @@ START = "is one running there, and is this its port for"
 
 @dataclasses.dataclass(frozen=True)
 class Rest:
-    """Talks to the REST port, 8501 of the container.
+    """A client of the REST port, 8501 of the container.
 
     Attributes:
-        url: such as `http://localhost:8501`.
-        model: its name at the server.
-        version: a number; `None`: the newest.
-        timeout: in seconds, of an answer.
+        url: URL such as `http://localhost:8501`.
+        model: Name of the model at the server.
+        version: Number of the version; `None`: the newest.
+        timeout: Seconds in which an answer must come.
     """
 
     url: str
@@ -37,7 +36,7 @@ class Rest:
     version: int | None = None
     timeout: float = 60.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         parts = urllib.parse.urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise InputError(
@@ -45,21 +44,21 @@ class Rest:
                 f"Received: {self.url!r}"
             )
 
-    def predict(self, image, signature=CLASSIFY):
-        """The outputs of a signature for one encoded image.
+    def predict(self, image: bytes, signature: str = CLASSIFY) -> dict[str, np.ndarray]:
+        """Return the outputs of a signature for one encoded image.
 
         Args:
-            image: bytes of a JPEG or PNG.
+            image: Bytes of a JPEG or PNG.
             signature: `"classify"` or `"serving_bytes"`.
 
         Returns:
-            `{name: array}`, each without the batch.
+            Arrays by name, each without the batch.
 
         Raises:
-            ConnectionError: no server answers.
-            TimeoutError: not in time.
-            LookupError: it does not serve this model.
-            ValueError: it refuses the image; the message is its own.
+            ConnectionError: If no server answers.
+            TimeoutError: If it does not answer in time.
+            LookupError: If it does not serve this model.
+            InputError: If it refuses the image; the message is its own.
         """
         tensors = {IMAGE_BYTES: np.array([image], object)}
         request = json_tensors.write_request(tensors, json_tensors.COLUMNAR, signature)
@@ -67,8 +66,8 @@ class Rest:
         outputs = json_tensors.read_answer(answer, OUTPUTS[signature])
         return {name: value[0] for name, value in outputs.items()}
 
-    def status(self):
-        """`{version: state}` of the model, such as `{"1": "AVAILABLE"}`."""
+    def status(self) -> dict[str, str]:
+        """Return the state of each version, such as `{"1": "AVAILABLE"}`."""
         answer = json.loads(self._fetch(self._path()))
         found = answer.get("model_version_status", [])
         return {entry["version"]: entry["state"] for entry in found}
@@ -77,46 +76,39 @@ class Rest:
         path = f"{self.url.rstrip('/')}/v1/models/{urllib.parse.quote(self.model)}"
         return path if self.version is None else f"{path}/versions/{self.version}"
 
-    def _fetch(self, url, data=None):
-        request = urllib.request.Request(
-            url, data, headers={"Content-Type": "application/json"}
-        )
+    def _fetch(self, path, data=None):
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
-                return answer.read().decode()
-        except urllib.error.HTTPError as error:
-            raise self._refusal(error) from error
-        except TimeoutError as error:
+            answer = requests.request(
+                "GET" if data is None else "POST",
+                path,
+                data=data,
+                headers={"Content-Type": "application/json"},
+                timeout=self.timeout,
+            )
+        except requests.Timeout as error:
             raise _late(self.url, self.timeout) from error
-        except urllib.error.URLError as error:
-            if isinstance(error.reason, TimeoutError):
-                raise _late(self.url, self.timeout) from error
-            raise _absent(self.url, "REST", error.reason) from error
-        except OSError as error:
+        except requests.RequestException as error:
             raise _absent(self.url, "REST", error) from error
-
-    def _refusal(self, error):
-        text = error.read().decode(errors="replace")
+        if answer.ok:
+            return answer.content.decode()
         try:
-            told = json.loads(text)["error"]
+            told = answer.json()["error"]
         except (ValueError, KeyError, TypeError):
-            told = _first(text)[:200]
-        if error.code == 404:
-            return _unknown(self.url, self.model, told)
-        if error.code == 400:
-            return _refused(told)
-        return OSError(
-            f"The server failed. Received: {self.url}, HTTP {error.code}: {told}"
-        )
+            told = _first(answer.text)[:200]
+        if answer.status_code == 404:
+            raise _unknown(self.url, self.model, told)
+        if answer.status_code == 400:
+            raise _refused(told)
+        raise _failed(self.url, f"HTTP {answer.status_code}", told)
 
 
 @dataclasses.dataclass(frozen=True)
 class Grpc:
-    """Talks to the gRPC port, 8500 of the container.
+    """A client of the gRPC port, 8500 of the container.
 
     Attributes:
-        address: such as `localhost:8500`.
-        model, version, timeout: as of `Rest`.
+        address: Host and port, such as `localhost:8500`.
+        model, version, timeout: As in `Rest`.
     """
 
     address: str
@@ -124,7 +116,7 @@ class Grpc:
     version: int | None = None
     timeout: float = 60.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         host, _, port = self.address.rpartition(":")
         if not host or not port.isdecimal() or "/" in host:
             raise InputError(
@@ -132,8 +124,9 @@ class Grpc:
                 f"Received: {self.address!r}"
             )
 
-    def predict(self, image, signature=CLASSIFY):
-        """As `Rest.predict`."""
+    def predict(self, image: bytes, signature: str = CLASSIFY) -> dict[str, np.ndarray]:
+        """Return the outputs of a signature, as `Rest.predict` does."""
+        import grpc
         import tensorflow as tf
 
         predict_pb2, services = _apis()
@@ -143,57 +136,48 @@ class Grpc:
         if self.version is not None:
             request.model_spec.version.value = self.version
         request.inputs[IMAGE_BYTES].CopyFrom(tf.make_tensor_proto([image]))
-        answer = self._call(
-            lambda channel, **options: services.PredictionServiceStub(channel).Predict(
-                request, **options
-            )
-        )
-        outputs = {n: tf.make_ndarray(t)[0] for n, t in answer.outputs.items()}
-        return {n: _as_text(outputs[n]) for n in OUTPUTS[signature]}
-
-    def _call(self, send):
-        import grpc
-
         # Answers of many classes pass gRPC's 4 MB; the server has no limit.
         unlimited = [
             ("grpc.max_receive_message_length", -1),
             ("grpc.max_send_message_length", -1),
         ]
-        code = grpc.StatusCode
         with grpc.insecure_channel(self.address, options=unlimited) as channel:
+            service = services.PredictionServiceStub(channel)
             try:
-                return send(channel, timeout=self.timeout)
+                answer = service.Predict(request, timeout=self.timeout)
             except grpc.RpcError as error:
-                told = error.details()
-                if error.code() == code.UNAVAILABLE:
-                    raise _absent(self.address, "gRPC", told) from error
-                if error.code() == code.DEADLINE_EXCEEDED:
-                    raise _late(self.address, self.timeout) from error
-                if error.code() == code.NOT_FOUND:
-                    raise _unknown(self.address, self.model, told) from error
-                if error.code() == code.INVALID_ARGUMENT:
-                    raise _refused(told) from error
-                raise OSError(
-                    f"The server failed. Received: {self.address}, "
-                    f"{error.code().name}: {told}"
-                ) from error
+                raise self._refusal(error) from error
+        outputs = {n: tf.make_ndarray(t)[0] for n, t in answer.outputs.items()}
+        return {n: _as_text(outputs[n]) for n in OUTPUTS[signature]}
+
+    def _refusal(self, error):
+        code, told = error.code().name, error.details()
+        known = {
+            "UNAVAILABLE": _absent(self.address, "gRPC", told),
+            "DEADLINE_EXCEEDED": _late(self.address, self.timeout),
+            "NOT_FOUND": _unknown(self.address, self.model, told),
+            "INVALID_ARGUMENT": _refused(told),
+        }
+        return known.get(code) or _failed(self.address, code, told)
 
 
-def classes_and_scores(outputs, top=None):
-    """`[(name, score)]` of an answer, the best first.
+def classes_and_scores(
+    outputs: dict[str, np.ndarray], top: int | None = None
+) -> list[tuple[str, float]]:
+    """Return the names and scores of an answer, the best first.
 
     Args:
-        outputs: from a client's `predict`; of `serving_bytes`, the numbers of the
-            classes are their names and the outputs their scores.
-        top: how many at most; `None`: all there are.
+        outputs: Outputs from a client's `predict`; of `serving_bytes`, the numbers of
+            the classes are their names and the outputs their scores.
+        top: Number of classes at most; `None`: all there are.
     """
     if "classes" in outputs:
-        pairs = zip(outputs["classes"], outputs["scores"])
+        names, scores = outputs["classes"], outputs["scores"]
     else:
         (scores,) = outputs.values()
-        scores = np.asarray(scores)
-        pairs = ((str(i), scores[i]) for i in np.argsort(-scores, kind="stable"))
-    return [(name, float(score)) for name, score in pairs][:top]
+        names = np.argsort(-scores, kind="stable")
+        scores = scores[names]
+    return [(str(name), float(score)) for name, score in zip(names, scores)][:top]
 
 
 def _as_text(array):
@@ -214,6 +198,10 @@ def _apis():
             f"tensorflow-serving-api`, or ask by REST. Received: {error}"
         ) from error
     return predict_pb2, prediction_service_pb2_grpc
+
+
+def _failed(place, code, told):
+    return OSError(f"The server failed. Received: {place}, {code}: {told}")
 
 
 def _absent(place, kind, told):

@@ -7,14 +7,11 @@ HUGE = 50_000
 _SOF0 = b"\xff\xc0"
 
 
-def hostile_images(jpeg, png):
-    """What must be refused.
+def hostile_images(jpeg: bytes, png: bytes) -> dict[str, bytes]:
+    """Return what must be refused, by words for it.
 
     Args:
-        jpeg, png: good images, baseline the one.
-
-    Returns:
-        `{what it is: bytes}`.
+        jpeg, png: Good images, the JPEG a baseline one.
     """
     return {
         "an empty string": b"",
@@ -34,13 +31,13 @@ def hostile_images(jpeg, png):
     }
 
 
-def resized_png(png, width, height):
-    """A PNG whose header claims another size, with the right checksum."""
+def resized_png(png: bytes, width: int, height: int) -> bytes:
+    """Return a PNG whose header claims another size, with the right checksum."""
     chunk = png[12:16] + struct.pack(">II", width, height) + png[24:29]
     return png[:12] + chunk + struct.pack(">I", zlib.crc32(chunk)) + png[33:]
 
 
-def resized_jpeg(jpeg, width, height):
-    """A baseline JPEG whose header claims another size."""
+def resized_jpeg(jpeg: bytes, width: int, height: int) -> bytes:
+    """Return a baseline JPEG whose header claims another size."""
     start = jpeg.index(_SOF0) + 5
     return jpeg[:start] + struct.pack(">HH", height, width) + jpeg[start + 4 :]

@@ -7,7 +7,9 @@ only where the tensor's name ends in `_bytes`.
 
 import base64
 import binascii
+import functools
 import json
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -18,32 +20,36 @@ _ANSWERS = {ROW: "predictions", COLUMNAR: "outputs"}
 _BYTES = "_bytes"
 
 
-def write_request(tensors, form, signature=None):
-    """A request's JSON.
+def write_request(
+    tensors: dict[str, np.ndarray], form: str, signature: str | None = None
+) -> str:
+    """Return a request's JSON.
 
     Args:
-        tensors: `{name: array}`; strings are bytes.
+        tensors: Inputs by name; strings are bytes.
         form: `ROW` or `COLUMNAR`.
-        signature: its name; `None` leaves the choice to the server.
+        signature: Name of the signature; `None` leaves the choice to the server.
     """
     values = {name: _plain(array, True) for name, array in tensors.items()}
     request = {} if signature is None else {"signature_name": signature}
     return json.dumps({**request, form: _arranged(values, form)})
 
 
-def read_request(text, inputs_of):
-    """What a request asks for.
+def read_request(
+    text: str | bytes, inputs_of: Callable[[str | None], dict[str, np.dtype]]
+) -> tuple[str | None, dict[str, np.ndarray], str]:
+    """Return what a request asks for.
 
     Args:
         text: JSON.
-        inputs_of: function of a signature's name, `None` where the request has none,
-            to `{name: NumPy dtype}`, `object` for strings.
+        inputs_of: Function of a signature's name, `None` where the request has none,
+            to the types of its inputs by name, `object` for strings.
 
     Returns:
-        `(signature or None, {name: array}, ROW or COLUMNAR)`.
+        The signature or `None`, the inputs by name, and `ROW` or `COLUMNAR`.
 
     Raises:
-        InputError: the server would refuse it.
+        InputError: If the server would refuse it.
     """
     try:
         request = json.loads(text)
@@ -60,20 +66,21 @@ def read_request(text, inputs_of):
             f"A request has either '{ROW}' or '{COLUMNAR}'. "
             f"Received: {', '.join(request) or 'neither'}"
         )
-    if COLUMNAR in request:
-        return signature, _columns(request[COLUMNAR], inputs), COLUMNAR
-    return signature, _rows(request[ROW], inputs), ROW
+    form = ROW if ROW in request else COLUMNAR
+    values = (_rows if form == ROW else _columns)(request[form], inputs)
+    tensors = {name: _tensor(values[name], dtype) for name, dtype in inputs.items()}
+    return signature, tensors, form
 
 
-def write_answer(outputs, form):
-    """An answer's JSON.
+def write_answer(outputs: dict[str, np.ndarray], form: str) -> str:
+    """Return an answer's JSON.
 
     Args:
-        outputs: `{name: array}`.
-        form: that of the request.
+        outputs: Outputs by name.
+        form: `ROW` or `COLUMNAR`, as the request has it.
 
     Raises:
-        InputError: rows are asked for and the outputs do not have them.
+        InputError: If rows are asked for and the outputs do not have them.
     """
     if form == ROW:
         counts = {array.shape[:1] for array in outputs.values()}
@@ -88,15 +95,17 @@ def write_answer(outputs, form):
     return json.dumps({_ANSWERS[form]: _arranged(values, form)})
 
 
-def read_answer(text, names):
-    """The outputs in an answer, as arrays; strings are text, or bytes by their name.
+def read_answer(text: str, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return the outputs in an answer by name.
+
+    Strings are text, or bytes where the name says so.
 
     Args:
         text: JSON, of either format.
-        names: of the signature's outputs; one alone stands bare in the answer.
+        names: Names of the signature's outputs; one alone stands bare in the answer.
 
     Raises:
-        InputError: it is no answer, or one of other outputs.
+        InputError: If it is no answer, or one of other outputs.
     """
     try:
         answer = json.loads(text)
@@ -106,7 +115,11 @@ def read_answer(text, names):
             values = {names[0]: values}
         elif key == _ANSWERS[ROW]:
             values = {name: [row[name] for row in values] for name in names}
-        return {name: _array(values[name]) for name in names}
+        arrays = {name: np.asarray(values[name]) for name in names}
+        return {
+            name: _each(_unwrapped, array) if array.dtype == object else array
+            for name, array in arrays.items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"This is no answer with {', '.join(names)}. Received: {text[:200]!r}"
@@ -114,7 +127,7 @@ def read_answer(text, names):
 
 
 def _arranged(values, form):
-    """Nested lists by name as a request or an answer has them."""
+    """Return nested lists by name as a request or an answer has them."""
     if len(values) == 1:
         return next(iter(values.values()))
     if form == COLUMNAR:
@@ -122,15 +135,19 @@ def _arranged(values, form):
     return [dict(zip(values, row)) for row in zip(*values.values())]
 
 
+def _each(function, array, dtype=object):
+    """Return an array of what a function gives for each entry of another."""
+    found = np.empty(array.size, dtype)
+    found[:] = [function(value) for value in array.reshape(-1).tolist()]
+    return found.reshape(array.shape)
+
+
 def _plain(array, as_bytes):
     array = np.asarray(array)
     if array.dtype.kind not in "OS":
         # A float32 in as many digits as it has.
         return array.tolist()
-    plain = [_text(value, as_bytes) for value in array.reshape(-1).tolist()]
-    shaped = np.empty(len(plain), object)
-    shaped[:] = plain
-    return shaped.reshape(array.shape).tolist()
+    return _each(functools.partial(_text, as_bytes=as_bytes), array).tolist()
 
 
 def _text(value, as_bytes):
@@ -139,48 +156,33 @@ def _text(value, as_bytes):
     return value.decode("utf-8", errors="replace")
 
 
-def _array(values):
-    array = np.asarray(values)
-    if array.dtype != object:
-        return array
-    decoded = [_unwrapped(value) for value in array.reshape(-1)]
-    array = np.empty(len(decoded), object)
-    array[:] = decoded
-    return array.reshape(np.shape(values))
-
-
-def _unwrapped(value):
-    return _decoded(value) if _is_bytes(value) else value
-
-
 def _columns(values, inputs):
+    """Return the values in `inputs` by name."""
     if not isinstance(values, dict) or _is_bytes(values):
-        values = {_only(inputs): values}
+        return {_only(inputs): values}
     if missing := [name for name in inputs if name not in values]:
         raise InputError(
             f"'{COLUMNAR}' must have every input. Received: no {', '.join(missing)}"
         )
-    return {name: _tensor(values[name], dtype) for name, dtype in inputs.items()}
+    return values
 
 
 def _rows(rows, inputs):
+    """Return the values in `instances` by name."""
     if not isinstance(rows, list) or not rows:
         raise InputError(f"'{ROW}' must be a list that is not empty. Received: {rows}")
     named = [isinstance(row, dict) and not _is_bytes(row) for row in rows]
     if len(set(named)) > 1:
         raise InputError(f"'{ROW}' must be all named or all bare. Received: a mixture")
     if not named[0]:
-        return {_only(inputs): _tensor(rows, inputs[_only(inputs)])}
+        return {_only(inputs): rows}
     for index, row in enumerate(rows):
         if row.keys() != inputs.keys():
             raise InputError(
                 f"'{ROW}' must have the inputs {', '.join(inputs)}. "
                 f"Received: {', '.join(row)} in entry {index}"
             )
-    return {
-        name: _tensor([row[name] for row in rows], dtype)
-        for name, dtype in inputs.items()
-    }
+    return {name: [row[name] for row in rows] for name in inputs}
 
 
 def _only(inputs):
@@ -192,40 +194,39 @@ def _only(inputs):
 
 
 def _tensor(value, dtype):
-    """Nested lists as a dense array of one type; a server converts none into another.
+    """Return nested lists as a dense array; a server converts no type into another.
 
     Raises:
-        InputError: values of another type, or lists of unequal lengths.
+        InputError: If values have another type, or lists unequal lengths.
     """
-    shape, leaves = _shape(value), []
-    _collect(value, shape, leaves)
-    dtype = np.dtype(dtype)
-    convert = {"O": _string, "f": _number, "b": _truth}.get(dtype.kind, _integer)
-    array = np.empty(len(leaves), dtype)
-    array[:] = [convert(leaf) for leaf in leaves]
-    return array.reshape(shape)
-
-
-def _shape(value):
-    shape = []
-    while isinstance(value, list):
-        shape.append(len(value))
-        value = value[0] if value else None
-    return tuple(shape)
-
-
-def _collect(value, shape, leaves):
-    if isinstance(value, list) != bool(shape) or (shape and len(value) != shape[0]):
+    array = np.array(value, object)
+    # NumPy stops where lists differ, and leaves them as entries.
+    if any(isinstance(entry, list) for entry in array.flat):
         raise InputError("Lists must be equally long at each level. Received: others")
-    if not shape:
-        leaves.append(value)
-        return
-    for entry in value:
-        _collect(entry, shape[1:], leaves)
+    dtype = np.dtype(dtype)
+    return _each(functools.partial(_entry, kind=dtype.kind), array, dtype)
+
+
+# What JSON has for NumPy's kinds of numbers, and what messages call it.
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "O": ((str,), "a string"),
+    "f": ((int, float), "a number"),
+    "b": ((bool,), "a truth value"),
+}
+
+
+def _entry(value, kind):
+    """Return a value of JSON as an entry of an array of a kind."""
+    if kind == "O" and _is_bytes(value):
+        return _unwrapped(value)
+    types, words = _TYPES.get(kind, ((int,), "an integer"))
+    if not isinstance(value, types) or (isinstance(value, bool) and kind != "b"):
+        raise InputError(f"A value must be {words}. Received: {str(value)[:80]!r}")
+    return value.encode() if kind == "O" else value
 
 
 def _is_bytes(value):
-    """Whether a value is an object of `b64` alone."""
+    """Return whether a value is an object of `b64` alone."""
     return (
         isinstance(value, dict)
         and value.keys() == {"b64"}
@@ -233,38 +234,11 @@ def _is_bytes(value):
     )
 
 
-def _decoded(value):
+def _unwrapped(value):
+    """Return the bytes of an object of `b64`, anything else as it is."""
+    if not _is_bytes(value):
+        return value
     try:
         return base64.b64decode(value["b64"], validate=True)
     except binascii.Error as error:
         raise InputError(f"This is no base64. Received: {error}") from error
-
-
-def _string(value):
-    if _is_bytes(value):
-        return _decoded(value)
-    if not isinstance(value, str):
-        raise _type_error(value, "a string")
-    return value.encode()
-
-
-def _number(value):
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _type_error(value, "a number")
-    return value
-
-
-def _integer(value):
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _type_error(value, "an integer")
-    return value
-
-
-def _truth(value):
-    if not isinstance(value, bool):
-        raise _type_error(value, "a truth value")
-    return value
-
-
-def _type_error(value, expected):
-    return InputError(f"A value must be {expected}. Received: {str(value)[:80]!r}")

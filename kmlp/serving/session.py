@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from kmlp.console import quiet
 from kmlp.errors import InputError
+from kmlp.export.serving_signatures import DEFAULT
+from kmlp.typing import PathLike
 
-DEFAULT = "serving_default"
 PREDICT = "tensorflow/serving/predict"
 
 
@@ -17,14 +18,14 @@ class Session:
     """The signatures of a SavedModel, run as a server runs them.
 
     Args:
-        folder: of one version.
+        folder: Folder of one version.
 
     Attributes:
         signatures: `{name: SignatureDef}`.
-        seconds: that loading took.
+        seconds: Seconds that loading took.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: PathLike) -> None:
         self.folder = Path(folder)
         started = time.perf_counter()
         self._session = tf.compat.v1.Session(graph=tf.Graph())
@@ -41,32 +42,37 @@ class Session:
             if signature.method_name  # the loader's own has none
         }
 
-    def inputs(self, signature=None):
-        """`{name: NumPy dtype}` of a signature's inputs, `object` for strings.
+    def inputs(self, signature: str | None = None) -> dict[str, np.dtype]:
+        """Return the types of a signature's inputs by name, `object` for strings.
 
         Raises:
-            LookupError: there is no such signature.
+            LookupError: If there is no such signature.
         """
-        return _types(self._signature(signature).inputs)
+        return {
+            name: np.dtype(tf.as_dtype(info.dtype).as_numpy_dtype)
+            for name, info in self._signature(signature).inputs.items()
+        }
 
-    def outputs(self, signature=None):
-        """The names of a signature's outputs, sorted."""
+    def outputs(self, signature: str | None = None) -> list[str]:
+        """Return the names of a signature's outputs, sorted."""
         return sorted(self._signature(signature).outputs)
 
-    def predict(self, tensors, signature=None):
-        """Runs a signature.
+    def predict(
+        self, tensors: dict[str, np.ndarray], signature: str | None = None
+    ) -> dict[str, np.ndarray]:
+        """Run a signature.
 
         Args:
-            tensors: `{name: array}`.
-            signature: its name; `None`: `serving_default`.
+            tensors: Inputs by name.
+            signature: Name of the signature; `None`: `serving_default`.
 
         Returns:
-            `{name: array}`.
+            The outputs by name.
 
         Raises:
-            LookupError: there is no such signature.
-            ValueError: inputs of other names.
-            tf.errors.OpError: what the server would answer with.
+            LookupError: If there is no such signature.
+            InputError: If inputs have other names.
+            tf.errors.OpError: What the server would answer with.
         """
         found = self._signature(signature)
         if tensors.keys() != found.inputs.keys():
@@ -88,8 +94,8 @@ class Session:
         return self.signatures[name]
 
 
-def reason(error):
-    """What an error says, in one line, as a server passes it on."""
+def reason(error: BaseException) -> str:
+    """Return what an error says, in one line, as a server passes it on."""
     lines = (line.strip() for line in str(error).splitlines())
     # Python puts a heading before what the graph says, and where in the graph after.
     told = [
@@ -98,10 +104,3 @@ def reason(error):
         if line and line != "Graph execution error:" and not line.startswith("[[")
     ]
     return told[0] if told else type(error).__name__
-
-
-def _types(infos):
-    return {
-        name: np.dtype(tf.as_dtype(info.dtype).as_numpy_dtype)
-        for name, info in infos.items()
-    }

@@ -9,9 +9,9 @@ import time
 import keras
 import pytest
 
-from kmlp.benchmarking.asking import Failed, Worker
-from kmlp.benchmarking.worker import Desk, WrongInput, answer
-from kmlp.errors import KmlpError
+from kmlp.benchmarking.contenders import Desk
+from kmlp.benchmarking.worker import Failed, Worker, answer
+from kmlp.errors import InputError, KmlpError
 
 STANDIN = (sys.executable, str(pathlib.Path(__file__).parent / "standin_worker.py"))
 
@@ -89,7 +89,7 @@ def test_the_process_ends_with_its_parents_pipe():
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
-        (WrongInput("no\n  network"), ("input", "no network")),
+        (InputError("no\n  network"), ("input", "no network")),
         (KmlpError("another size"), ("input", "another size")),
         (ValueError("no classes\nbelow"), ("failed", "no classes")),
         (MemoryError(), ("failed", "MemoryError: MemoryError")),
@@ -110,7 +110,8 @@ def test_a_busy_process_ends_with_its_parent():
     """Also where the parent had no time to say so."""
     program = (
         "import time\n"
-        "from kmlp.benchmarking.worker import Desk, main\n"
+        "from kmlp.benchmarking.contenders import Desk\n"
+        "from kmlp.benchmarking.worker import main\n"
         "Desk.product = lambda self: time.sleep(600)\n"
         "main()\n"
     )

@@ -6,10 +6,10 @@ import statistics
 import pytest
 
 from kmlp.benchmarking import backends
-from kmlp.benchmarking.asking import Failed
 from kmlp.benchmarking.backends import benchmark_backends
 from kmlp.benchmarking.benchmarked import Case, Source
 from kmlp.benchmarking.findings import COLUMNS, HEADER, Findings, Speed, from_data
+from kmlp.benchmarking.worker import Failed
 
 MACS = {"small": 10, "large": 100}
 PRODUCTS = {"tensorflow": 1000, "jax": 4000, "torch": 2000}

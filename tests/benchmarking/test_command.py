@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from kmlp.benchmarking import read
-from kmlp.benchmarking.findings import COLUMNS
+from kmlp.benchmarking.findings import COLUMNS, read
 from kmlp.commands import main
 
 BACKENDS = [
@@ -130,7 +129,8 @@ def test_bad_input_gets_one_line(argv, words, capsys):
 )
 def test_wrong_networks_get_one_line(argv, words):
     """What the processes find wrong, by their desk."""
-    from kmlp.benchmarking.worker import Desk, answer
+    from kmlp.benchmarking.contenders import Desk
+    from kmlp.benchmarking.worker import answer
     from kmlp.commands.benchmark import _sources
     from kmlp.commands.main import _parser
 

@@ -13,10 +13,11 @@ from keras import ops
 import kmlp
 from kmlp import backend as backend_module
 from kmlp.backend import settle_backend
-from kmlp.benchmarking import contenders, peak_memory
+from kmlp.benchmarking import contenders, devices
 from kmlp.benchmarking.benchmarked import Case, Source, why_not
-from kmlp.benchmarking.contenders import Networks
+from kmlp.benchmarking.contenders import Desk
 from kmlp.benchmarking.devices import Peak
+from kmlp.benchmarking.measuring import random_images
 
 XLA = keras.backend.backend() == "jax"
 TINY = (
@@ -42,12 +43,12 @@ def made(monkeypatch):
 
 
 def test_inference_is_the_merged_form_and_answers_as_the_train_form(made):
-    networks = Networks()
+    desk = Desk()
     for batch in (1, 3):
         case = Case(SOURCE, "inference", XLA, batch, "float32")
-        contender, figures = networks.contender(case)
+        contender, figures = desk.contender(case)
         (train_form,) = made  # the second batch takes the first's merged form
-        expected = cases.run(train_form, contenders.random_images(train_form, case))
+        expected = cases.run(train_form, random_images(batch, (16, 24, 3)))
         assert expected.shape == (batch, 5)
         assert cases.relative_error(contender.run(), expected) < 1e-5
         assert contender.batch == batch
@@ -61,7 +62,7 @@ def test_inference_is_the_merged_form_and_answers_as_the_train_form(made):
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_inference_in_half_precision(precision):
     case = Case(SOURCE, "inference", XLA, 2, precision)
-    answer = Networks().contender(case)[0].run()
+    answer = Desk().contender(case)[0].run()
     assert str(answer.dtype) == precision
     assert np.isfinite(answer.astype("float32")).all()
 
@@ -69,13 +70,13 @@ def test_inference_in_half_precision(precision):
 def test_training_is_a_step_of_adamw(made):
     keras.utils.set_random_seed(0)
     case = Case(SOURCE, "training", XLA, 4, "float32")
-    contender, figures = Networks().contender(case)
+    contender, figures = Desk().contender(case)
     (model,) = made
     counted = kmlp.profile(model)
     assert (figures["macs"], figures["parameters"]) == (counted.macs, counted.trainable)
     (bias,) = (w for w in model.trainable_weights if w.shape == (5,))
     before = ops.convert_to_numpy(bias.value).copy()
-    logits = cases.run(model, contenders.random_images(model, case), training=True)
+    logits = cases.run(model, random_images(4, (16, 24, 3)), training=True)
     # The bias' gradient of the cross-entropy, by softmax minus target, and AdamW's
     # first step, which is as long whatever the gradient, but for Keras' epsilon.
     shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
@@ -95,7 +96,7 @@ def test_a_training_step_is_of_a_classifier(monkeypatch):
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Dense(2)])
     monkeypatch.setattr(Source, "model", lambda self, dtype: model)
     with pytest.raises(ValueError, match=r"classifies; --work inference.*'features'"):
-        Networks().contender(Case(Source("features"), "training", XLA, 2, "float32"))
+        Desk().contender(Case(Source("features"), "training", XLA, 2, "float32"))
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_a_checkpoint_is_timed_in_the_precision_asked_for(tmp_path):
 MIB = 2**20
 
 
-@pytest.mark.skipif(not os.access(peak_memory._RESET, os.W_OK), reason="not Linux")
+@pytest.mark.skipif(not os.access(devices._RESET, os.W_OK), reason="not Linux")
 def test_peak_memory_is_of_the_repeated_work():
     """Weights of 64 MiB, 96 MiB while it runs, 256 MiB once to compile."""
 
@@ -146,14 +147,15 @@ def test_peak_memory_is_of_the_repeated_work():
 
         return run
 
-    found = peak_memory.peak_memory(make, XLA)
+    found = contenders.peak_memory(make, XLA)
     # The allocator's own pages; nothing of what compiling took.
     assert abs(found - 160 * MIB) < 8 * MIB
 
 
 def test_peak_memory_is_none_where_the_system_does_not_tell(monkeypatch, tmp_path):
-    monkeypatch.setattr(peak_memory, "_RESET", tmp_path / "missing" / "clear_refs")
-    assert peak_memory.peak_memory(None, XLA, peak_memory.ResidentSet()) is None
+    monkeypatch.setattr(devices, "_RESET", tmp_path / "missing" / "clear_refs")
+    monkeypatch.setattr(devices, "gpu_name", lambda: None)
+    assert contenders.peak_memory(None, XLA) is None
 
 
 def test_the_peak_is_the_best_of_the_turns(monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from kmlp.data.dense.source import palette
 from kmlp.predicting import drawing as pictures
+from kmlp.predicting.dense_predictions import Detected
 
 NAMES = ("circle", "square", "triangle")
 
@@ -53,17 +54,15 @@ def test_boxes_and_masks_lie_where_they_belong():
     assert (found[145:158, 125:180] != 128).any()  # its name stands above it
 
 
-def test_the_threshold_leaves_out():
+def test_low_scores_are_left_out():
     detections = {
         "boxes": np.array([[10, 20, 40, 60]]),
         "classes": np.array([0]),
         "scores": np.array([0.4]),
     }
     drawn, none = (
-        np.asarray(
-            pictures.draw_detections(grey(), detections, NAMES, threshold=threshold)
-        )
-        for threshold in (0.3, 0.5)
+        np.asarray(Detected("grey", grey(), detections).overlay(NAMES, score))
+        for score in (0.3, 0.5)
     )
     assert (drawn != 128).any()
     assert (none == 128).all()

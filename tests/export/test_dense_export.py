@@ -26,8 +26,7 @@ from kmlp.export.offer import dense_offer
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA, write_saved_model
 from kmlp.export.serving_signatures import fitted, prepared_pictures
 from kmlp.preprocessing import DensePreprocessing, Preprocessing
-from kmlp.serving import dense_checks
-from kmlp.serving.check import check
+from kmlp.serving.check import check, class_names
 from kmlp.serving.session import Session
 
 FOLDER = tempfile.TemporaryDirectory()
@@ -169,11 +168,14 @@ def test_the_check_passes(head):
     assert "serving_bytes equals" in findings["as in evaluation"].detail
     assert findings["warm-up records"].detail.startswith("4 replayed")
     carried = origin.read(folder)
-    assert DensePreprocessing.from_origin(carried) == dense_model(head).preprocessing
+    spec = dense_model(head).preprocessing
+    assert DensePreprocessing.from_origin(carried) == spec
     assert carried["configuration"]["backbone"]["class_name"] == "ConvMLP"
     (folder / EXTRA / CLASS_NAMES).write_text("ant\nbee\ncow\n")
     with pytest.raises(AssertionError, match="disagree"):
-        dense_checks.class_names(SimpleNamespace(folder=folder))
+        class_names(
+            SimpleNamespace(folder=folder, dense=dense_model(head).preprocessing)
+        )
     (folder / EXTRA / CLASS_NAMES).write_text("ant\nbee\ncat\n")
 
 

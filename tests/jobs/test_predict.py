@@ -148,10 +148,10 @@ WRONG = {
     "no weights": (["images", "--weights", "nowhere/x.keras"], "does not exist"),
     "an image as weights": (["images", "--weights", "images/a.jpg"], "images/a.jpg"),
     "no classifier": (["images", "--weights", "features"], "have no classifier"),
-    "nothing known": (["images", "--weights", "bare.keras"], "pass --mean, --std"),
+    "nothing known": (["images", "--weights", "bare.keras"], "pass --mean and --std"),
     "an artifact's size": (
         ["images", "--weights", "model.tflite", "--image-size", "48"],
-        "takes images of 32x32: leave --image-size out",
+        "take images of 32x32: leave --image-size out",
     ),
     "no tag": (["images", "--weights", "resmlp_s12.nix"], "fb_in1k"),
     "weights that are not finite": (["images", "--weights", "nan"], "not finite"),

@@ -17,8 +17,7 @@ from kmlp.data.dense.geometry import prepared
 from kmlp.data.dense.results import paste, to_picture
 from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import resize_bilinear
-from kmlp.predicting.detecting import run_lengths
-from kmlp.predicting.segmenting import likeliest_at
+from kmlp.predicting.dense_predictions import likeliest_at
 from kmlp.pretrained import save_preset
 
 SIZES = {"a.jpg": (50, 80), "b.png": (64, 96), "c/a.png": (120, 90)}
@@ -103,17 +102,18 @@ def test_objects(place, capsys):
 def test_masks_without_pycocotools(monkeypatch):
     masks = np.zeros((3, 6, 5), "uint8")
     masks[0, 0, 0] = masks[1, 2:4, 1:3] = 1
-    compressed = [run_lengths(mask) for mask in masks]
-    monkeypatch.setattr(results, "encoded", missing)
-    for mask, short in zip(masks, compressed):
-        plain = run_lengths(mask)
-        assert isinstance(plain["counts"], list)
-        assert sum(plain["counts"]) == 30
-        assert np.array_equal(results.drawn(plain, (6, 5)), mask)
+    compressed = [results.encoded(mask) for mask in masks]
+    with monkeypatch.context() as without:
+        without.setattr(results, "library", missing)
+        plain = [results.encoded(mask) for mask in masks]
+    for mask, short, long in zip(masks, compressed, plain):
+        assert isinstance(long["counts"], list)
+        assert sum(long["counts"]) == 30
+        assert np.array_equal(results.drawn(long, (6, 5)), mask)
         assert np.array_equal(results.drawn(short, (6, 5)), mask)
 
 
-def missing(mask):
+def missing():
     raise InputError("no pycocotools")
 
 

@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 from looking import check_figure
 
-from kmlp.benchmarking import FORMS, PEAK, Findings, Speed, Timing, read
-from kmlp.benchmarking.form_benchmark import Benchmark, as_data
-from kmlp.benchmarking.verdicts import verdicts
+from kmlp.benchmarking.findings import (
+    FORMS,
+    Benchmark,
+    Findings,
+    Speed,
+    read,
+    verdicts,
+)
+from kmlp.benchmarking.measuring import PEAK, Timing
 from kmlp.commands import main
 from kmlp.plots import form_speeds, throughput
 
@@ -191,7 +197,7 @@ def test_files_are_read_back(tmp_path):
     own = found()
     assert read(write(tmp_path / "a.json", own.as_data())) == own
     forms = of_forms("one", ("train", "merged"))
-    assert read(write(tmp_path / "b.json", [as_data(forms)])) == (forms,)
+    assert read(write(tmp_path / "b.json", [forms.as_data()])) == (forms,)
 
 
 def test_the_command(tmp_path, capsys):
@@ -202,7 +208,7 @@ def test_the_command(tmp_path, capsys):
     assert main.main(argv) == 0
     assert "left out  my_own: without top1" in capsys.readouterr().out
     assert b"<svg" in out.read_bytes()[:1000]
-    forms = write(tmp_path / "c.json", [as_data(of_forms("one"))])
+    forms = write(tmp_path / "c.json", [of_forms("one").as_data()])
     assert main.main(["plot", "benchmark", forms, "--out", str(out)]) == 0
     for argv, word in (
         ([forms, first], "one kind"),

@@ -387,7 +387,7 @@ def test_benchmark(tmp_path, monkeypatch, capsys):
     assert core * milliseconds == pytest.approx(1000, rel=0.1)
     monkeypatch.setitem(sys.modules, "torchvision", None)
     for more, words in (
-        (["--recipe", "no"], "--recipe must be one of "),
+        (["--recipe", "no"], "Unknown recipe: choose one of "),
         (["--against", "timm"], "pip install timm torchvision"),
         (["--data", str(tmp_path / "none")], "No images"),
     ):

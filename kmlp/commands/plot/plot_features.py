@@ -62,8 +62,8 @@ def _features(options):
         )
     preparations = given(options)
     import_quietly()
+    from kmlp.data.sources import images_of
     from kmlp.plots.feature_sheet import features
-    from kmlp.predicting.image_files import images_of
 
     images = images_of(options.images)
     viewers = _open(options, preparations)

@@ -103,8 +103,8 @@ def _saliency(options):
             )
     preparations = given(options)
     import_quietly()
+    from kmlp.data.sources import images_of
     from kmlp.plots.saliency_sheet import saliency
-    from kmlp.predicting.image_files import images_of
 
     images = images_of(options.images)
     viewers = _open(options, preparations)

@@ -1,5 +1,8 @@
 """Masks of objects as COCO writes them: polygons and run lengths."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from kmlp.errors import InputError, RunError
@@ -21,14 +24,22 @@ def library():
     return mask
 
 
-def encoded(mask):
-    """A mask as compressed run lengths, whose counts are text as in JSON.
+def encoded(mask: np.ndarray) -> dict[str, Any]:
+    """Return a mask as run lengths, compressed as text where pycocotools is installed.
 
     Args:
         mask: `(H, W)`, true or 1 inside.
     """
-    found = library().encode(np.asfortranarray(mask, np.uint8))
-    return {"size": found["size"], "counts": found["counts"].decode("ascii")}
+    try:
+        found = library().encode(np.asfortranarray(mask, np.uint8))
+        return {"size": found["size"], "counts": found["counts"].decode("ascii")}
+    except InputError:
+        flat = np.asarray(mask, bool).ravel(order="F")
+        ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        runs = np.diff([0, *ends, flat.size]).tolist()
+        # The first run is of what lies outside.
+        counts = [0] * bool(flat[:1].any()) + runs
+        return {"size": list(mask.shape), "counts": counts}
 
 
 def drawn(segmentation, size):
@@ -139,11 +150,26 @@ def coco_results(detections, *, image_id, size, category_ids, shape=None):
         A list of dicts, with a `"segmentation"` where there are masks.
     """
     found = to_picture(detections, size if shape is None else shape, size)
+    return coco_entries(found, image_id, size, category_ids)
+
+
+def coco_entries(
+    found: dict[str, np.ndarray],
+    image_id: int,
+    size: tuple[int, ...],
+    category_ids: Sequence[int],
+) -> list[dict[str, Any]]:
+    """Return the detections of one picture as entries of a file of results.
+
+    Args:
+        found: Detections in the picture's pixels, from `to_picture`.
+        image_id, size, category_ids: As in `coco_results`.
+    """
     entries = []
     for k, (x1, y1, x2, y2) in enumerate(found["boxes"].tolist()):
         entry = {
             "image_id": image_id,
-            "category_id": category_ids[int(found["classes"][k])],
+            "category_id": int(category_ids[int(found["classes"][k])]),
             "bbox": [x1, y1, x2 - x1, y2 - y1],
             "score": float(found["scores"][k]),
         }

@@ -14,7 +14,7 @@ from kmlp.artifacts.agreement import DetectionAgreement
 from kmlp.data.dense import results
 from kmlp.data.dense.results import coco_results, to_picture
 from kmlp.data.scoring import average_precision, truth
-from kmlp.predicting.detecting import Detected, overlay
+from kmlp.predicting.dense_predictions import Detected
 from kmlp.predicting.drawing import draw_detections
 from kmlp.training.job import Job
 from kmlp.training.tasks.dense_task import DenseTask, check, resolve_dense
@@ -123,7 +123,7 @@ class Detection(DenseTask):
                 pictures = [
                     image,
                     draw_detections(image, expected, names, palette=palette),
-                    overlay(found, names, SHOWN_SCORE, palette),
+                    found.overlay(names, SHOWN_SCORE, palette),
                 ]
                 yield index, pictures
                 shown += 1

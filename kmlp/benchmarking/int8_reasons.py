@@ -1,113 +1,19 @@
-"""What one run says about the forms: ratios of speeds within a round."""
+"""Why int8 is not twice as fast as float32: the operations of both files, timed."""
 
 import copy
 import dataclasses
-import statistics
+import functools
+import re
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from kmlp.artifacts.flatbuffer import operator_names, packed, unpacked
-from kmlp.benchmarking.network_forms import FORMS
-
-# Faster form, slower form, and how much the first should gain.
-COMPARISONS = (
-    ("merged", "train", 1.0),
-    ("merged-xla", "train-xla", 1.0),
-    ("saved-model", "train", 1.0),
-    ("int8", "float32", 2.0),
-    ("merged", "torch", None),
-    ("torch-merged", "torch", None),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    """One form against another.
-
-    Attributes:
-        faster, slower: labels of the forms, the first expected to be the faster.
-        batch: images per call.
-        ratio: of their images per second, median of the rounds' ratios.
-        low, high: the quartiles of these.
-        bar: what the ratio should reach; `None`: it is only reported.
-        clear: whether the bar is to be passed beyond the spread.
-    """
-
-    faster: str
-    slower: str
-    batch: int
-    ratio: float
-    low: float
-    high: float
-    bar: float | None
-    clear: bool = False
-
-    @property
-    def met(self):
-        """Whether the bar is met; `None` without one.
-
-        A form that must not be slower fails where the spread lies below the bar, one
-        that must be clearly faster where it reaches down to it.
-        """
-        if self.bar is None:
-            return None
-        if self.clear:
-            return self.low > self.bar
-        return (self.high if self.bar == 1 else self.ratio) >= self.bar
-
-    def __str__(self):
-        bar = ""
-        if self.bar is not None:
-            wanted = "above 1" if self.clear else f"at least {self.bar:g}"
-            bar = f"  {'met' if self.met else 'MISSED'}: {wanted}"
-        return (
-            f"{self.faster} / {self.slower}, batch {self.batch}: {self.ratio:.2f} "
-            f"({self.low:.2f}-{self.high:.2f}){bar}"
-        )
-
-
-def verdicts(timings, *, local=False):
-    """Compares the forms that were timed in one run.
-
-    Args:
-        timings: from `measure`, with their rounds.
-        local: whether local branches merge, which must show: the merged form is to be
-            faster beyond the spread.
-
-    Returns:
-        A tuple of `Verdict`.
-    """
-    found = {(timing.name, timing.batch): timing for timing in timings}
-    batches = dict.fromkeys(timing.batch for timing in timings)
-    pairs = [
-        (FORMS[faster], FORMS[slower], bar, local and bar == 1)
-        for faster, slower, bar in COMPARISONS
-    ]
-    return tuple(
-        Verdict(
-            faster,
-            slower,
-            batch,
-            *ratio(found[faster, batch], found[slower, batch]),
-            bar,
-            clear,
-        )
-        for faster, slower, bar, clear in pairs
-        for batch in batches
-        if (faster, batch) in found and (slower, batch) in found
-    )
-
-
-def ratio(one, other):
-    """Median and quartiles of two timings' ratios within a round."""
-    ratios = [a / b for a, b in zip(one.rounds, other.rounds, strict=True)]
-    if len(ratios) == 1:
-        return (ratios[0],) * 3
-    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
-    return median, low, high
-
+from kmlp.artifacts.running import repeatable
+from kmlp.benchmarking.measuring import Clock, in_turns, seconds
+from kmlp.typing import PathLike
 
 # Kinds that compute the same in different files, by the name they are reported under.
 _FAMILIES = {"FULLY_CONNECTED": "matrix products", "BATCH_MATMUL": "matrix products"}
@@ -118,11 +24,11 @@ class Operations:
     """The operations of one kind in a file.
 
     Attributes:
-        count: how many.
-        floats: how many of them give floats.
-        outside: how many XNNPACK does not take: they run one by one, as a rule on
-            one thread.
-        seconds: of one run of them all; the least of the rounds.
+        count: Number of operations.
+        floats: Number of them that give floats.
+        outside: Number of them that XNNPACK does not take: they run one by one, as a
+            rule on one thread.
+        seconds: Seconds of one run of them all, the least of the rounds.
     """
 
     count: int
@@ -131,26 +37,27 @@ class Operations:
     seconds: float
 
 
-def operations(files, threads, rounds=7, clock=None):
-    """The operations of TFLite files of one network, by kind, timed in turns.
+def operations(
+    files: Sequence[PathLike],
+    threads: int,
+    rounds: int = 7,
+    clock: Clock = time.perf_counter,
+) -> list[dict[str, Operations]]:
+    """Time the operations of TFLite files of one network, by kind, in turns.
 
     Args:
-        files: paths.
-        threads: of the interpreter.
-        rounds: how often each kind is timed.
-        clock: as of `measure`.
+        files: Paths.
+        threads: Threads of the interpreter.
+        rounds: Number of times that each kind is timed.
+        clock: Function that returns seconds, as of `measure`.
 
     Returns:
-        A list of `{kind: Operations}`, one per file; matrix products count as one
-        kind.
+        `{kind: Operations}` of each file; matrix products count as one kind.
     """
-    from kmlp.artifacts.running import repeatable
-
-    clock = clock or time.perf_counter
-    found, runs = [], {}
+    found: list[dict[str, tuple[int, int, int]]] = []
+    turns: dict[tuple[int, str], Callable[[], float]] = {}
     for index, file in enumerate(files):
-        with open(file, "rb") as stream:
-            content = stream.read()
+        content = Path(file).read_bytes()
         model = unpacked(content)
         kinds = _kinds(model)
         outside = _outside(content, threads)
@@ -159,21 +66,14 @@ def operations(files, threads, rounds=7, clock=None):
         found.append({})
         for kind in sorted(set(kinds)):
             own = [i for i, other in enumerate(kinds) if other == kind]
-            runs[index, kind] = repeatable(_part(model, own), threads)
-            found[index][kind] = (
-                len(own),
-                sum(floats[i] for i in own),
-                sum(i in outside for i in own),
-            )
-    least = {key: float("inf") for key in runs}
-    for _ in range(rounds):
-        for key, run in runs.items():
-            start = clock()
-            run()
-            least[key] = min(least[key], clock() - start)
+            run = repeatable(_part(model, own), threads)
+            turns[index, kind] = functools.partial(seconds, run, clock)
+            counts = sum(floats[i] for i in own), sum(i in outside for i in own)
+            found[index][kind] = (len(own), *counts)
+    times = in_turns(turns, rounds)
     return [
         {
-            kind: Operations(*counts, least[index, kind])
+            kind: Operations(*counts, min(values[index, kind] for values in times))
             for kind, counts in kinds.items()
         }
         for index, kinds in enumerate(found)
@@ -181,7 +81,7 @@ def operations(files, threads, rounds=7, clock=None):
 
 
 def _kinds(model):
-    """The kind of each operation."""
+    """Return the kind of each operation."""
     names = operator_names()
     kinds = []
     for operation in model.subgraphs[0].operators:
@@ -192,7 +92,7 @@ def _kinds(model):
 
 
 def _part(model, chosen):
-    """A file of some operations, each of which reads inputs and constants."""
+    """Return a file of some operations, each of which reads inputs and constants."""
     graph = copy.copy(model.subgraphs[0])
     graph.operators = [graph.operators[index] for index in chosen]
     read = [t for op in graph.operators for t in op.inputs if t >= 0]
@@ -218,7 +118,7 @@ def _part(model, chosen):
 
 
 def _outside(content, threads):
-    """Indices of the operations that the default delegate leaves to the others."""
+    """Return the operations that the default delegate leaves to the others."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_content=content, num_threads=threads)
@@ -252,27 +152,30 @@ _DOT_PRODUCTS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "asimdd
 _CPU_INFO = Path("/proc/cpuinfo")
 
 
-def why_not_twice(float32, int8, threads, clock=None):
-    """The reasons, from the two files and from the CPU.
+def why_not_twice(
+    files: Sequence[PathLike], threads: int, clock: Clock = time.perf_counter
+) -> tuple[str, ...]:
+    """Return the reasons, from the two files and from the CPU, a line each.
 
     Args:
-        float32, int8: paths of TFLite files of one network.
-        threads: of the interpreter.
-        clock: as of `measure`.
-
-    Returns:
-        A tuple of lines.
+        files: Paths of a network's TFLite files of float32 and of int8.
+        threads: Threads of the interpreter.
+        clock: Function that returns seconds, as of `measure`.
     """
-    found = operations((float32, int8), threads, clock=clock)
-    return reasons(*found, cpu_flags())
+    float32, int8 = operations(files, threads, clock=clock)
+    return reasons(float32, int8, _cpu_flags())
 
 
-def reasons(float32, int8, flags=None):
-    """The reasons, from what was found.
+def reasons(
+    float32: dict[str, Operations],
+    int8: dict[str, Operations],
+    flags: set[str] | None = None,
+) -> tuple[str, ...]:
+    """Return the reasons, from what was found.
 
     Args:
-        float32, int8: `{kind: Operations}` of the two files.
-        flags: of the CPU; `None` where they are not known.
+        float32, int8: Operations of the two files by kind.
+        flags: Flags of the CPU; `None` where they are not known.
     """
     lines = []
     if flags is not None:
@@ -309,7 +212,7 @@ def reasons(float32, int8, flags=None):
 
 
 def _gain(float32, int8, name):
-    """How many times as fast a kind runs in int8; 0 for one that float32 lacks."""
+    """Return how many times as fast a kind is in int8; 0 where float32 lacks it."""
     return float32[name].seconds / int8[name].seconds if name in float32 else 0.0
 
 
@@ -328,12 +231,8 @@ def _counts(counts):
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
-def cpu_flags():
-    """The CPU's flags, `None` where the system does not list them."""
-    if not _CPU_INFO.is_file():
-        return None
-    for line in _CPU_INFO.read_text().splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in ("flags", "Features"):
-            return set(value.split())
-    return None
+def _cpu_flags():
+    """Return the CPU's flags, `None` where the system does not list them."""
+    text = _CPU_INFO.read_text() if _CPU_INFO.is_file() else ""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)", text, re.MULTILINE)
+    return set(found[1].split()) if found else None
