@@ -368,12 +368,8 @@ def run(options, task=None):
 
 class StandIn(types.ModuleType):
     WorkerLost, run = WorkerLost, staticmethod(run)
-    Checkpoints = CHECKPOINTS = Loop = Plan = Monitor = None
 
-for name in (
-    *("job", "checkpoints", "loop", "monitor", "engine.engine"),
-    "tasks.classification",
-):
+for name in ("job", "engine.engine", "tasks.classification"):
     sys.modules[f"kmlp.training.{name}"] = StandIn(name)
 """
 

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from kmlp.console import FORMS
 from kmlp.errors import InputError, RunError
@@ -47,13 +47,17 @@ class Parser(argparse.ArgumentParser):
             self.check(options)
         return options, rest
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> NoReturn:
         """Leave the process with exit code 2 and one line."""
         self.exit(2, f"{self.prog}: {message}; see --help.\n")
 
-    def describe(self, text: str) -> None:
-        """Set a description whose line breaks stay, with the call for `{call}`."""
-        self.description = text.format(call=self.call)
+    def describe(self, text: str | None) -> None:
+        """Set a description whose line breaks stay, with the call for `{call}`.
+
+        Args:
+            text: Description, often the docstring of the command's module.
+        """
+        self.description = (text or "").format(call=self.call)
         self.formatter_class = argparse.RawDescriptionHelpFormatter
 
 
@@ -67,20 +71,19 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def several(text: str) -> int:
-    """Read an integer of at least 2."""
-    if positive(text) < 2:
-        raise argparse.ArgumentTypeError(f"must be at least 2, not {text}")
-    return int(text)
+def _at_least(least: int) -> Callable[[str], int]:
+    """Return a reader of integers from `least`."""
+
+    def read(text: str) -> int:
+        if positive(text) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
+        return int(text)
+
+    return read
 
 
-def image_size(text: str) -> int:
-    """Read a number of pixels."""
-    if positive(text) < SMALLEST_IMAGE:
-        raise argparse.ArgumentTypeError(
-            f"must be at least {SMALLEST_IMAGE}, not {text}"
-        )
-    return int(text)
+several = _at_least(2)
+image_size = _at_least(SMALLEST_IMAGE)
 
 
 def _natural(words: str, below: float = float("inf")) -> Callable[[str], int]:
@@ -122,19 +125,18 @@ share_of_zeros = _number("in [0, 1)", lambda value: 0 <= value < 1)
 points = _number("points in 0…100", lambda value: 0 <= value <= 100)
 
 
-def image_sizes(text: str) -> tuple[int, ...]:
-    """Read numbers of pixels with commas between them."""
-    return tuple(image_size(part) for part in text.split(","))
+def _each(read: Callable[[str], Any]) -> Callable[[str], tuple[Any, ...]]:
+    """Return a reader of values with commas between them."""
+    return lambda text: tuple(read(part) for part in text.split(","))
+
+
+image_sizes = _each(image_size)
+scales = _each(rate)
 
 
 def sizes(text: str) -> tuple[int, ...]:
     """Read integers with commas between them, or `none`."""
-    return () if text == "none" else tuple(positive(part) for part in text.split(","))
-
-
-def scales(text: str) -> tuple[float, ...]:
-    """Read positive numbers with commas between them."""
-    return tuple(rate(part) for part in text.split(","))
+    return () if text == "none" else _each(positive)(text)
 
 
 def indices(text: str) -> tuple[int, ...]:
@@ -281,9 +283,7 @@ def add_reading(group: Any) -> None:
 
 
 def add_resolution(
-    group: Any,
-    kernels: str = "spatial kernels",
-    default: str | None = None,
+    group: Any, kernels: str = "spatial kernels", default: str | None = None
 ) -> None:
     """Add `--resolution`.
 

@@ -1,4 +1,12 @@
-"""`kmlp compress`: prune, cluster or quantise a trained network."""
+"""Compresses a trained network: prunes, clusters or quantises it while fine-tuning.
+
+    {call} saved_models/resmlp_s12/1 --data cifar10 --method prune
+
+RUN is a run's version folder with its recipe.json. The network is merged first: what
+counts is the kernel that local branches and norms merge into. It is then fine-tuned
+on the run's data under the run's recipe, compared with what it was, and published as
+a version folder of its own. Needs `pip install 'kmlp[optimize]'`.
+"""
 
 from pathlib import Path
 
@@ -14,16 +22,6 @@ from kmlp.commands.main import Script
 from kmlp.console import import_quietly
 from kmlp.errors import InputError
 
-DESCRIPTION = """\
-Compresses a trained network: prunes, clusters or quantises it while fine-tuning.
-
-    {call} saved_models/resmlp_s12/1 --data cifar10 --method prune
-
-RUN is a run's version folder with its recipe.json. The network is merged first: what
-counts is the kernel that local branches and norms merge into. It is then fine-tuned
-on the run's data under the run's recipe, compared with what it was, and published as
-a version folder of its own. Needs `pip install 'kmlp[optimize]'`.
-"""
 METHODS = ("prune", "cluster", "quantize")
 UNSTRUCTURED, TWO_OF_FOUR = PATTERNS = ("unstructured", "2:4")
 # Option -> the method that it belongs to, and its default there.
@@ -38,7 +36,7 @@ OF_METHOD = {
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments and the job."""
-    parser.describe(DESCRIPTION)
+    parser.describe(__doc__)
     add = parser.add_argument
     add("run", metavar="RUN", type=Path)
     add("--data", required=True, metavar="FOLDER|tfds:NAME|digits")
@@ -71,8 +69,7 @@ def add_arguments(parser: Parser) -> None:
         help="of the versions (default: saved_models/compressed/ARCHITECTURE_METHOD "
         "in the clone)",
     )
-    prune = parser.add_argument_group("prune")
-    add = prune.add_argument
+    add = parser.add_argument_group("prune").add_argument
     add(
         "--pattern",
         choices=PATTERNS,
@@ -96,8 +93,8 @@ def add_arguments(parser: Parser) -> None:
         metavar="N",
         help="GPUs, or parts of the CPU, that share the batch (default: 1)",
     )
-    cluster = parser.add_argument_group("cluster")
-    cluster.add_argument(
+    add = parser.add_argument_group("cluster").add_argument
+    add(
         "--clusters",
         type=several,
         metavar="N",

@@ -1,10 +1,16 @@
-"""`kmlp evaluate`: accuracy, AP or mean IoU of trained weights.
+"""Evaluates a classifier, a detector or a segmenter, in whatever form it is.
 
-The scripts `evaluate.py` and `evaluate_dense.py` offer a half each of its options.
+    {call} saved_models/convmlp_s/1 --data imagenet/val
+    {call} saved_models/retinanet_convmlp_s/1 --data coco:DIR
+    {call} RUN --data ade20k:DIR --mode slide --scales 0.5,0.75,1,1.25,1.5,1.75 --flip
+
+WEIGHTS is a run's version folder, a .keras checkpoint, a SavedModel folder or a .tflite
+file, which tells what it is. Classifiers are scored by top-1 and top-5; detectors by
+COCO's average precision, of boxes and of masks; segmenters by the mean intersection
+over union. Images are prepared as the run wrote beside its weights.
 """
 
 from pathlib import Path
-from typing import Any
 
 from kmlp.commands.arguments import (
     CLASSIFIER,
@@ -25,6 +31,7 @@ from kmlp.commands.main import Script
 from kmlp.console import import_quietly
 from kmlp.errors import InputError
 
+# The scripts `evaluate.py` and `evaluate_dense.py` offer a half each of the options.
 # What `--task` takes, and the kind of weights that it means.
 TASKS = {"classify": CLASSIFIER, "detect": DETECTOR, "segment": SEGMENTER}
 BATCH = 64  # of a classifier
@@ -55,130 +62,76 @@ segmenters, a .tflite file. Pictures are prepared as the weights say. Detectors 
 scored by COCO's average precision, of boxes and of masks; segmenters by the mean
 intersection over union, at the pictures' own size where the family takes any.
 """
-ANY = """\
-Evaluates a classifier, a detector or a segmenter, in whatever form it is.
-
-    {call} saved_models/convmlp_s/1 --data imagenet/val
-    {call} saved_models/retinanet_convmlp_s/1 --data coco:DIR
-    {call} RUN --data ade20k:DIR --mode slide --scales 0.5,0.75,1,1.25,1.5,1.75 --flip
-
-WEIGHTS is a run's version folder, a .keras checkpoint, a SavedModel folder or a .tflite
-file, which tells what it is. Classifiers are scored by top-1 and top-5; detectors by
-COCO's average precision, of boxes and of masks; segmenters by the mean intersection
-over union. Images are prepared as the run wrote beside its weights.
-"""
 
 
 def add_command(parser: Parser) -> None:
     """Add the arguments of `kmlp evaluate` and the job."""
-    parser.describe(ANY)
-    add = parser.add_argument
-    add("weights", metavar="WEIGHTS", type=Path)
-    add("--task", choices=tuple(TASKS), help="default: what the weights tell")
-    add(
-        "--data",
-        metavar="DATA",
-        help="of classifiers: FOLDER, tfds:NAME or digits; of detectors and "
-        f"segmenters: {SCENES}, coco:DIR, ade20k:DIR or cityscapes:DIR "
-        f"(default: {SCENES})",
+    parser.add_argument(
+        "--task", choices=tuple(TASKS), help="default: what the weights tell"
     )
-    add("--batch-size", type=positive, metavar="N", help=f"default: {BATCH}, or 8")
-    add("--json", type=Path, metavar="FILE", help="write the result there too")
-    group = parser.add_argument_group("classifiers")
-    add_reading(group)
-    _add_labels(group)
-    add_resolution(group, "a .keras checkpoint's spatial kernels")
-    preparation = add_preparation(parser)
-    group = parser.add_argument_group("detectors and segmenters")
-    _add_images(group)
-    _add_results(parser.add_argument_group("detectors"))
-    _add_way(parser)
+    _add(parser, __doc__, _evaluate, tuple(TASKS.values()))
 
     def _check(options):
         if options.task == "classify" and options.data is None:
             parser.error("the following arguments are required: --data")
 
     parser.check = _check
-    parser.set_defaults(job=_evaluate, preparation=preparation)
 
 
 def add_classifiers(parser: Parser) -> None:
     """Add the arguments of `evaluate.py` and the job."""
-    parser.describe(CLASSIFIERS)
-    add = parser.add_argument
-    add("weights", metavar="WEIGHTS", type=Path)
-    add(
-        "--data",
-        required=True,
-        metavar="FOLDER|tfds:NAME|digits",
-        help="val/CLASS/*, test/CLASS/* or CLASS/* such as ImageNet-val or -V2; with "
-        "--labels a folder of images; a data set of TensorFlow Datasets; or the "
-        "embedded digits",
-    )
-    add_reading(parser)
-    _add_labels(parser)
-    add(
-        "--batch-size",
-        type=positive,
-        default=BATCH,
-        metavar="N",
-        help=f"default: {BATCH}",
-    )
-    add_resolution(parser, "a .keras checkpoint's spatial kernels", RESOLUTIONS[0])
-    add("--json", type=Path, metavar="FILE", help="write the result there too")
-    add_preparation(parser)
-    parser.set_defaults(job=_classify)
+    _add(parser, CLASSIFIERS, _classify, (CLASSIFIER,))
 
 
 def add_dense(parser: Parser) -> None:
     """Add the arguments of `evaluate_dense.py` and the job."""
-    parser.describe(DENSE)
+    _add(parser, DENSE, _detect_or_segment, (DETECTOR, SEGMENTER))
+
+
+def _add(parser, description, job, kinds):
+    """Add a description, the job, and the arguments of some kinds of weights."""
+    parser.describe(description)
+    classifiers, dense = CLASSIFIER in kinds, DETECTOR in kinds
     add = parser.add_argument
     add("weights", metavar="WEIGHTS", type=Path)
+    named = "val/CLASS/*, test/CLASS/* or CLASS/* such as ImageNet-val or -V2; with "
+    named += "--labels a folder of images; tfds:NAME; or digits, the embedded ones"
+    scenes = f"{SCENES}, coco:DIR, ade20k:DIR or cityscapes:DIR (default: {SCENES})"
+    helps = [f"of classifiers: {named}"] * classifiers
+    helps += [f"of detectors and segmenters: {scenes}"] * dense
+    add("--data", required=not dense, metavar="DATA", help="; ".join(helps))
+    batch = f"default: {BATCH}, of detectors 8"
+    add("--batch-size", type=positive, metavar="N", help=batch)
+    add("--json", type=Path, metavar="FILE", help="write the result there too")
+    if classifiers:
+        group = parser.add_argument_group("classifiers")
+        add_reading(group)
+        group.add_argument(
+            "--labels",
+            type=Path,
+            metavar="FILE",
+            help="ImageNet-ReaL's real.json, or lines of a file's name and its class, "
+            "in place of class folders",
+        )
+        add_resolution(group, "a .keras checkpoint's spatial kernels")
+        parser.set_defaults(preparation=add_preparation(parser))
+    else:
+        add_on_corrupt(parser, "a picture cannot be read")
+    if dense:
+        _add_dense(parser)
+    parser.set_defaults(job=job)
+
+
+def _add_dense(parser):
+    add = parser.add_argument_group("detectors and segmenters").add_argument
+    add("--images", type=positive, metavar="N", help="at most the first N pictures")
+    add = parser.add_argument_group("detectors").add_argument
     add(
-        "--data",
-        default=SCENES,
-        metavar="scenes|coco:DIR|ade20k:DIR|cityscapes:DIR",
-        help=f"whose validation pictures are taken (default: {SCENES})",
-    )
-    add_on_corrupt(parser, "a picture cannot be read")
-    _add_images(parser)
-    add("--json", type=Path, metavar="FILE", help="write the figures there too")
-    detectors = parser.add_argument_group("detectors")
-    detectors.add_argument(
-        "--batch-size", type=positive, metavar="N", help="default: 8"
-    )
-    _add_results(detectors)
-    _add_way(parser)
-    parser.set_defaults(job=_detect_or_segment)
-
-
-def _add_labels(group):
-    group.add_argument(
-        "--labels",
-        type=Path,
-        metavar="FILE",
-        help="ImageNet-ReaL's real.json, or lines of a file's name and its class, in "
-        "place of class folders",
-    )
-
-
-def _add_images(group):
-    group.add_argument(
-        "--images", type=positive, metavar="N", help="at most the first N pictures"
-    )
-
-
-def _add_results(group):
-    group.add_argument(
         "--results",
         type=Path,
         metavar="FILE",
         help="write the detections there, as COCO's file of results",
     )
-
-
-def _add_way(parser):
     group = parser.add_argument_group(
         "segmenters (default: as the run validated its weights)"
     )
@@ -205,14 +158,22 @@ DENSE_SCRIPT = Script("evaluate_dense.py", add_dense)
 main, parse = SCRIPT.main, SCRIPT.parse
 
 
-def _classify(options: Any) -> None:
+def _classify(options):
+    if options.data is None:
+        raise InputError(
+            "A classifier is evaluated on images that are named: pass --data FOLDER, "
+            f"tfds:NAME or digits. Received: {str(options.weights)!r} alone"
+        )
+    options.batch_size = options.batch_size or BATCH
+    options.resolution = options.resolution or RESOLUTIONS[0]
     import_quietly()
     from kmlp.predicting.evaluation import run
 
     run(options)
 
 
-def _detect_or_segment(options: Any) -> None:
+def _detect_or_segment(options):
+    options.data = options.data or SCENES
     import_quietly()
     from kmlp.predicting.dense_evaluation import run
 
@@ -249,15 +210,7 @@ def _evaluate(options):
         )
     goes_with = _GOES_WITH | {name: (CLASSIFIER,) for name in options.preparation}
     check_options(options, goes_with, kind, options.weights, unset=(None, False))
-    if kind != CLASSIFIER:
-        options.data = options.data or SCENES
+    if kind == CLASSIFIER:
+        _classify(options)
+    else:
         _detect_or_segment(options)
-        return
-    if options.data is None:
-        raise InputError(
-            "A classifier is evaluated on images that are named: pass --data FOLDER, "
-            f"tfds:NAME or digits. Received: {str(options.weights)!r} alone"
-        )
-    options.batch_size = options.batch_size or BATCH
-    options.resolution = options.resolution or RESOLUTIONS[0]
-    _classify(options)

@@ -1,4 +1,14 @@
-"""`kmlp probe`: judge frozen features."""
+"""Judges frozen features: k nearest neighbours, or a linear classifier on them.
+
+    {call} saved_models/resmlp_s12 --data flowers --method knn
+    {call} fb_dino --arch resmlp_s12 --data imagenet --method knn
+
+WEIGHTS is what kmlp.create_model takes: a run's folder, a .keras file, a published
+.pth, .safetensors or .npz file, or a tag of --arch. The features are what a classifier
+sees, pooled and normed, of centre crops of the training and the validation images;
+nothing of the network is trained. Memory holds the features, 2 GB for the training
+images of ImageNet at 384 channels, and with knn 0.3 GB besides.
+"""
 
 from pathlib import Path
 
@@ -14,24 +24,12 @@ from kmlp.commands.arguments import (
 from kmlp.commands.main import Script
 from kmlp.console import import_quietly
 
-DESCRIPTION = """\
-Judges frozen features: k nearest neighbours, or a linear classifier on them.
-
-    {call} saved_models/resmlp_s12 --data flowers --method knn
-    {call} fb_dino --arch resmlp_s12 --data imagenet --method knn
-
-WEIGHTS is what kmlp.create_model takes: a run's folder, a .keras file, a published
-.pth, .safetensors or .npz file, or a tag of --arch. The features are what a classifier
-sees, pooled and normed, of centre crops of the training and the validation images;
-nothing of the network is trained. Memory holds the features, 2 GB for the training
-images of ImageNet at 384 channels, and with knn 0.3 GB besides.
-"""
 NEIGHBOURS = (20,)
 
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments and the job."""
-    parser.describe(DESCRIPTION)
+    parser.describe(__doc__)
     add = parser.add_argument
     add("weights", metavar="WEIGHTS")
     add("--arch", metavar="NAME", help="architecture of weights that do not tell it")
@@ -86,6 +84,6 @@ main, parse = SCRIPT.main, SCRIPT.parse
 
 def _run(options):
     import_quietly()
-    from kmlp.training.probing.probing import run
+    from kmlp.training.probing import run
 
     run(options)

@@ -1,28 +1,4 @@
-"""`kmlp train`: a classifier, or a study; `--task` makes it a detector or segmenter."""
-
-import functools
-
-from kmlp.commands.arguments import (
-    Parser,
-    add_reading,
-    add_resolution,
-    image_size,
-    minutes,
-    positive,
-    sizes,
-)
-from kmlp.commands.main import Script
-from kmlp.commands.train_dense import add_detecting, add_segmenting
-from kmlp.commands.training_arguments import (
-    INTERRUPTED,
-    add_changes,
-    add_devices,
-    add_run,
-)
-from kmlp.console import import_quietly
-
-DESCRIPTION = """\
-Trains an architecture on images, merges it, exports it and reports.
+"""Trains an architecture on images, merges it, exports it and reports.
 
     {call} --arch convmlp_s
     {call} --weights saved_models/convmlp_s --data flowers
@@ -40,6 +16,23 @@ This trains the rows of a paper's table one after the other and prints the paper
 figures beside ours; it is given again until all rows are there. A study needs
 TensorFlow only where that is Keras' backend.
 """
+
+import functools
+
+from kmlp.commands.arguments import (
+    Parser,
+    add_reading,
+    add_resolution,
+    image_size,
+    minutes,
+    positive,
+    sizes,
+)
+from kmlp.commands.main import Script
+from kmlp.commands.train_dense import add_detecting, add_segmenting
+from kmlp.commands.training_arguments import add_training, run_or_return
+from kmlp.console import import_quietly
+
 STUDY = """\
 Trains the rows of a paper's table of ablations one after the other, under one recipe
 and seed, and prints the paper's figures beside ours.
@@ -59,23 +52,21 @@ def add_command(parser: Parser) -> None:
         "detect": add_detecting,
         "segment": add_segmenting,
     }
-    options = {
-        "choices": tuple(tasks),
-        "default": "classify",
-        "help": "what the network does, on which its other options depend "
-        "(default: classify)",
-    }
     first = Parser(prog=parser.prog, add_help=False)
-    first.add_argument("--task", **options)
-    task = first.parse_known_args(parser.words)[0].task
-    parser.add_argument("--task", **options)
-    tasks[task](parser)
+    for each in (first, parser):
+        each.add_argument(
+            "--task",
+            choices=tuple(tasks),
+            default="classify",
+            help="what the network does, on which its other options depend "
+            "(default: classify)",
+        )
+    tasks[first.parse_known_args(parser.words)[0].task](parser)
 
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of `train.py` and the job."""
-    parser.describe(DESCRIPTION)
-    _add(parser)
+    _add(parser, __doc__)
     group = parser.add_argument_group("a study, in place of --arch")
     group.add_argument(
         "--study",
@@ -88,21 +79,46 @@ def add_arguments(parser: Parser) -> None:
 
 def add_study(parser: Parser) -> None:
     """Add the arguments of `kmlp study` and the job: those of `kmlp train --study`."""
-    parser.describe(STUDY)
     parser.add_argument(
         "study", metavar="PAPER/TABLE", help="such as repmlpnet/table4; list shows all"
     )
-    _add(parser)
+    _add(parser, STUDY)
     _add_study_options(parser.add_argument_group("the study"))
 
 
-def _add(parser):
-    _what(parser.add_argument_group("what to train"))
-    _how(parser)
-    add_devices(parser)
-    add_run(parser)
-    parser.check = lambda options: _check(parser, options)
-    parser.set_defaults(job=_run, interrupted=INTERRUPTED)
+def _add(parser, description):
+    """Add a description, the job, and what training and studies share."""
+    parser.describe(description)
+    _add_what(parser.add_argument_group("what to train"))
+    group = add_training(
+        parser,
+        _run,
+        recipe="the one that goes with --arch; with --weights the data's fine-tuning, "
+        "or finetune, or small_images for networks that see such",
+        recipes="the recipes and end",
+        fields="mixup=0 drop_path=0.2",
+        rate_note=", not scaled further",
+    )
+    add = group.add_argument
+    add(
+        "--image-size",
+        type=image_size,
+        metavar="PIXELS",
+        help="height and width that the model sees",
+    )
+    add(
+        "--local-kernels",
+        type=sizes,
+        metavar="K,K",
+        help="kernel sizes of local branches, such as 1,3, or none, where a family "
+        "has them",
+    )
+    add(
+        "--teacher",
+        metavar="FILE|NAME",
+        help="distil from a .keras file, a SavedModel or a keras.applications name",
+    )
+    parser.check = functools.partial(_check, parser)
 
 
 SCRIPT = Script("train.py", add_arguments)
@@ -121,25 +137,34 @@ def _run(options):
 
         run(options)
         return
-    from kmlp.training.job import run
-    from kmlp.training.run import run_or_return
     from kmlp.training.tasks import classification
 
-    run_or_return(functools.partial(run, task=classification), options)
+    run_or_return(options, classification)
 
 
 def _check(parser, options):
-    if _check_study(parser, options):
+    """Refuse options that do not go together."""
+
+    def _given(name):
+        return getattr(options, name) != parser.get_default(name)
+
+    def _refuse(names, words):
+        for name in filter(_given, names.split()):
+            parser.error(f"--{name.replace('_', '-')} {words}")
+
+    if options.study is not None:
+        _refuse(_NOT_OF_A_STUDY, "does not go with --study")
+        if options.throughput:
+            _refuse("minutes", "does not go with --throughput")
         return
-    if not options.recipes and options.arch is None and options.weights is None:
+    _refuse("scale minutes throughput", "goes with --study")
+    if not (options.recipes or options.arch or options.weights):
         parser.error("the following arguments are required: --arch or --weights")
-    tagged = options.arch is not None and "." in options.arch
-    for name in ("resolution", "freeze"):
-        if getattr(options, name) is not None and not (options.weights or tagged):
-            parser.error(f"--{name} goes with --weights")
+    if not (options.weights or "." in (options.arch or "")):
+        _refuse("resolution freeze", "goes with --weights")
 
 
-def _what(group):
+def _add_what(group):
     add = group.add_argument
     add(
         "--arch",
@@ -177,36 +202,6 @@ def _what(group):
     )
 
 
-def _how(parser):
-    group = add_changes(
-        parser,
-        recipe="the one that goes with --arch; with --weights the data's fine-tuning, "
-        "or finetune, or small_images for networks that see such",
-        recipes="the recipes and end",
-        fields="mixup=0 drop_path=0.2",
-        rate_note=", not scaled further",
-    )
-    add = group.add_argument
-    add(
-        "--image-size",
-        type=image_size,
-        metavar="PIXELS",
-        help="height and width that the model sees",
-    )
-    add(
-        "--local-kernels",
-        type=sizes,
-        metavar="K,K",
-        help="kernel sizes of local branches, such as 1,3, or none, where a family "
-        "has them",
-    )
-    add(
-        "--teacher",
-        metavar="FILE|NAME",
-        help="distil from a .keras file, a SavedModel or a keras.applications name",
-    )
-
-
 def _add_study_options(group):
     add = group.add_argument
     add(
@@ -232,38 +227,6 @@ def _add_study_options(group):
 
 # Options of single runs that a study has no use for.
 _NOT_OF_A_STUDY = (
-    "arch",
-    "weights",
-    "resolution",
-    "freeze",
-    "data_dir",
-    "download",
-    "num_classes",
-    "recipe",
-    "recipes",
-    "local_kernels",
-    "teacher",
-    "rehearse",
-    "profile",
-    "publish",
-    "compare_images",
+    "arch weights resolution freeze data_dir download num_classes recipe recipes "
+    "local_kernels teacher rehearse profile publish compare_images"
 )
-
-
-def _check_study(parser, options):
-    """Return whether a study is asked for; refuse options that do not go together."""
-
-    def _given(name):
-        return getattr(options, name) != parser.get_default(name)
-
-    if options.study is None:
-        for name in ("scale", "minutes", "throughput"):
-            if _given(name):
-                parser.error(f"--{name} goes with --study")
-        return False
-    for name in _NOT_OF_A_STUDY:
-        if _given(name):
-            parser.error(f"--{name.replace('_', '-')} does not go with --study")
-    if options.throughput and options.minutes is not None:
-        parser.error("--minutes does not go with --throughput")
-    return True

@@ -5,12 +5,7 @@ from collections.abc import Sequence
 
 from kmlp.commands.arguments import Parser, add_on_corrupt, height_width
 from kmlp.commands.main import Script
-from kmlp.commands.training_arguments import (
-    INTERRUPTED,
-    add_changes,
-    add_devices,
-    add_run,
-)
+from kmlp.commands.training_arguments import add_training, run_or_return
 from kmlp.console import import_quietly
 
 DEFAULT_ARCH = "convmlp_s"
@@ -82,8 +77,9 @@ def _add(parser: Parser, task: str, heads: Sequence[str], data: Sequence[str]) -
         help="default: drawn scenes of circles, squares and triangles",
     )
     add_on_corrupt(what, "a picture cannot be read")
-    group = add_changes(
+    group = add_training(
         parser,
+        functools.partial(_run, task),
         recipe="the one of --arch and --data",
         recipes="the recipes and what the papers report, and end",
         fields="flip=0 head_arguments.dropout=0",
@@ -95,9 +91,6 @@ def _add(parser: Parser, task: str, heads: Sequence[str], data: Sequence[str]) -
         metavar="HxW",
         help="what the network sees: a detector's canvas, a segmenter's crops",
     )
-    add_devices(parser)
-    add_run(parser)
-    parser.set_defaults(job=functools.partial(_run, task), interrupted=INTERRUPTED)
 
 
 def _run(task, options):
@@ -108,11 +101,8 @@ def _run(task, options):
         print(dense_table(task))
         return
     import_quietly(settle=False)
-    from kmlp.training.job import run
-    from kmlp.training.run import run_or_return
-
     if task == "detection":
         from kmlp.training.tasks import detection as of_task
     else:
         from kmlp.training.tasks import segmentation as of_task
-    run_or_return(functools.partial(run, task=of_task), options)
+    run_or_return(options, of_task)

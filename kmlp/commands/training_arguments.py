@@ -1,16 +1,57 @@
-"""The arguments that all training commands share."""
+"""What all training commands share: their arguments, and the start of a run."""
 
+import argparse
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kmlp.commands.arguments import Parser, minutes, positive, rate, seed, step_range
 from kmlp.console import SAVED_MODELS
+from kmlp.errors import RunError
 
-INTERRUPTED = "interrupted; the same command goes on from what is kept."
+# How often a worker that lost the others waits for them again.
+MOST_RETURNS = 10
+RETURNS = "KMLP_RETURNS"  # tells a process how often it came back
 
 
-def add_changes(
+def run_or_return(options: argparse.Namespace, task: Any) -> None:
+    """Run a task's job; where another worker is lost, start this process anew.
+
+    Collective operations cannot be taken up again within a process: the same command
+    replaces it, waits for all workers to be there and goes on from the checkpoint.
+
+    Args:
+        options: Options of the command.
+        task: Module of the task, as `kmlp.training.job.run` takes it.
+
+    Raises:
+        RunError: If the others were lost too often.
+    """
+    from kmlp.training.engine.engine import WorkerLost
+    from kmlp.training.job import run
+
+    try:
+        run(options, task)
+    except WorkerLost as lost:
+        count = int(os.environ.get(RETURNS, "0")) + 1
+        if count > MOST_RETURNS:
+            raise RunError(f"{lost} (the {count}th time)") from lost
+        os.environ[RETURNS] = str(count)
+        print(
+            f"{' '.join(str(lost).split())[:300]} Waiting for all workers, time "
+            f"{count} of {MOST_RETURNS}.",
+            file=sys.stderr,
+            flush=True,
+        )
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def add_training(
     parser: Parser,
+    job: Callable[[argparse.Namespace], None],
     *,
     recipe: str,
     recipes: str,
@@ -18,10 +59,11 @@ def add_changes(
     epochs: str | None = None,
     rate_note: str = "",
 ) -> Any:
-    """Add a recipe and what differs from it.
+    """Add the arguments of every training run, and the job.
 
     Args:
         parser: Parser of the command.
+        job: Function of the options.
         recipe: Words for the default of `--recipe`.
         recipes: Words for what `--recipes` lists.
         fields: Examples of `--set`.
@@ -29,7 +71,7 @@ def add_changes(
         rate_note: Words after "the peak" of the learning rate.
 
     Returns:
-        The group of the arguments, for those that a task adds.
+        The group of the recipe's arguments, for those that a task adds.
     """
     group = parser.add_argument_group("how: the recipe, and what differs from it")
     add = group.add_argument
@@ -53,11 +95,14 @@ def add_changes(
         metavar="N",
         help="of weights, order and augmentation (default: 0)",
     )
+    _add_devices(parser)
+    _add_run(parser)
+    again = "interrupted; the same command goes on from what is kept."
+    parser.set_defaults(job=job, interrupted=again)
     return group
 
 
-def add_devices(parser: Parser) -> None:
-    """Add the arguments that say where a run computes."""
+def _add_devices(parser):
     add = parser.add_argument_group("on which devices").add_argument
     add(
         "--strategy",
@@ -81,8 +126,7 @@ def add_devices(parser: Parser) -> None:
     add("--steps-per-execution", type=positive, default=1, metavar="N")
 
 
-def add_run(parser: Parser) -> None:
-    """Add the arguments of every run: its place, its checkpoints, its curves."""
+def _add_run(parser):
     add = parser.add_argument_group("the run").add_argument
     add(
         "--output",

@@ -13,7 +13,9 @@ import shutil
 import sys
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,10 +23,44 @@ from kmlp.artifacts.run_curves import UNFINISHED as PREFIX
 from kmlp.atomic import check_writable, new_file
 from kmlp.errors import InputError, RunError
 from kmlp.locks import hold
+from kmlp.typing import PathLike
 
 KEPT = 3
 _PROGRESS = "progress"
 _DAMAGES = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+
+
+@contextlib.contextmanager
+def writing(what: str, path: Path) -> Iterator[Path]:
+    """Write a file of a run as one step.
+
+    Args:
+        what: What it holds, in words that begin a sentence.
+        path: Path of the file.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        RunError: If it cannot be written; an earlier file is untouched.
+    """
+    try:
+        with new_file(path) as draft:
+            yield draft
+    except OSError as error:
+        raise RunError(
+            f"{what} cannot be written ({error}): make room, then give the same "
+            f"command to go on. Received: {str(path)!r}"
+        ) from error
+
+
+@contextlib.contextmanager
+def about_output() -> Iterator[None]:
+    """Say of an error that it is about the folder of the results."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--output: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,31 +68,31 @@ class Checkpoint:
     """The state of a run after `step` steps.
 
     Attributes:
-        step: optimizer steps done.
-        arrays: `{name: array}`, all of the engine's state.
-        progress: what the loop knows besides, as JSON has it.
+        step: Number of optimizer steps done.
+        arrays: All of the engine's state by name.
+        progress: What the loop knows besides, as JSON has it.
     """
 
     step: int
-    arrays: dict
-    progress: dict
+    arrays: dict[str, np.ndarray]
+    progress: dict[str, Any]
 
 
 class Checkpoints:
     """The newest checkpoints of a run.
 
     Args:
-        folder: made where it is missing.
+        folder: Folder that holds them, made where it is missing.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: PathLike):
         self.folder = Path(folder)
 
-    def save(self, checkpoint):
-        """Writes a checkpoint; older ones beyond `KEPT` go.
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint and remove older ones beyond `KEPT`.
 
         Raises:
-            RunError: it cannot be written; those before it are untouched.
+            RunError: If it cannot be written; those before it are untouched.
         """
         path = self.folder / f"step-{checkpoint.step:010d}.npz"
         draft = path.with_suffix(".unfinished")
@@ -64,8 +100,8 @@ class Checkpoints:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(draft, "wb") as file:
-                progress = np.frombuffer(text, np.uint8)
-                np.savez(file, **checkpoint.arrays, **{_PROGRESS: progress})
+                progress: Any = {_PROGRESS: np.frombuffer(text, np.uint8)}
+                np.savez(file, **checkpoint.arrays | progress)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, path)
@@ -77,18 +113,18 @@ class Checkpoints:
             raise RunError(
                 f"A checkpoint cannot be written ({error.strerror or error}), {kept}: "
                 "make room or mend the disk, then give the same command to go on. "
-                f"Received: {str(self.folder)!r}",
+                f"Received: {str(self.folder)!r}"
             ) from error
         for old in self._newest()[:-KEPT]:
             old.unlink(missing_ok=True)
 
-    def latest(self):
-        """The newest sound checkpoint, or `None` where there is none at all.
+    def latest(self) -> Checkpoint | None:
+        """Return the newest sound checkpoint, or `None` where there is none at all.
 
         A damaged one is reported, set aside as `.damaged`, and the one before used.
 
         Raises:
-            RunError: there are checkpoints, and all are damaged.
+            RunError: If there are checkpoints, and all are damaged.
         """
         for leftover in self.folder.glob("*.unfinished"):
             leftover.unlink(missing_ok=True)
@@ -108,12 +144,12 @@ class Checkpoints:
         if paths or any(self.folder.glob("*.damaged")):
             raise RunError(
                 "Every checkpoint of this run is damaged: restore one from a copy, or "
-                f"pass --fresh to begin anew. Received: {str(self.folder)!r}",
+                f"pass --fresh to begin anew. Received: {str(self.folder)!r}"
             )
         return None
 
     def _newest(self):
-        """Paths from the oldest to the newest."""
+        """Return the paths from the oldest to the newest."""
         return sorted(self.folder.glob("step-*.npz"))
 
 
@@ -125,7 +161,7 @@ def _read(path):
 
 
 def _sync(folder):
-    """Makes a rename last through a loss of power, where the system can."""
+    """Make a rename last through a loss of power, where the system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -142,39 +178,37 @@ CHECKPOINTS = "checkpoints"
 
 
 class RunFolder:
-    """Where a run keeps what it needs to go on, until it is published.
+    """The folder of what a run needs to go on, until it is published.
 
     The folder's name follows from everything that decides the result, so that the
     same command finds its own run again and another command never does.
 
     Args:
-        parent: the folder of the architecture's versions.
-        identity: what decides the result, as JSON has it.
+        parent: Folder of the architecture's versions.
+        identity: What decides the result, as JSON has it.
 
     Attributes:
-        path: of the folder.
+        path: Path of the folder.
     """
 
-    def __init__(self, parent, identity):
+    def __init__(self, parent: PathLike, identity: dict[str, Any]):
         text = json.dumps(identity, sort_keys=True)
         mark = hashlib.sha256(text.encode()).hexdigest()[:8]
         self.path = Path(parent) / f"{PREFIX}{mark}"
 
     @contextlib.contextmanager
-    def open(self, fresh):
-        """Holds the folder against other processes.
+    def open(self, fresh: bool) -> Iterator["RunFolder"]:
+        """Hold the folder against other processes.
 
         Args:
-            fresh: whether an earlier run's state is removed.
+            fresh: Whether an earlier run's state is removed.
 
         Raises:
-            InputError: the folder cannot be written, or another process has it.
+            InputError: If the folder cannot be written, or another process has it.
         """
-        try:
+        with about_output():
             check_writable(self.path)
             held = hold(self.path)
-        except OSError as error:
-            raise InputError(f"--output: {error}") from error
         if held is None:
             raise InputError(
                 "Another process is at this run: wait for it, or choose another "
@@ -191,20 +225,20 @@ class RunFolder:
             with contextlib.suppress(OSError):
                 self.path.parent.rmdir()
 
-    def write(self, name, values):
-        """Writes a JSON file of the folder as one step."""
+    def write(self, name: str, values: dict[str, Any]) -> None:
+        """Write a JSON file of the folder as one step."""
         with new_file(self.path / name) as draft:
             draft.write_text(json.dumps(values, indent=2) + "\n")
 
-    def others(self):
+    def others(self) -> Iterator[dict[str, Any]]:
         """Yield `recipe.json` of the other unfinished runs beside, with its folder."""
         for path in sorted(self.path.parent.glob(f"{PREFIX}*/recipe.json")):
             if path.parent != self.path:
                 with contextlib.suppress(OSError, ValueError):
                     yield {**json.loads(path.read_text()), "folder": str(path.parent)}
 
-    def remove(self):
-        """Ends the run's life: everything it needed to go on goes."""
+    def remove(self) -> None:
+        """Remove everything that the run needed to go on."""
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _clear(self):

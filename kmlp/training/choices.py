@@ -75,18 +75,19 @@ def overridden(recipe: R, options: argparse.Namespace, flags: dict[str, Any]) ->
         options: Options of the command.
         flags: `{field: value}` of the task's own flags; `None` leaves a field as it is.
     """
+    changed: Any = recipe
     if options.epochs is not None:
-        recipe = recipe.shortened(options.epochs)
+        changed = recipe.shortened(options.epochs)
     flags = {
         "batch_size": options.batch_size,
         "learning_rate": options.learning_rate,
         **flags,
     }
     changes = [f"{name}={value}" for name, value in flags.items() if value is not None]
-    return override(recipe, [*changes, *itertools.chain.from_iterable(options.set)])
+    return override(changed, [*changes, *itertools.chain.from_iterable(options.set)])
 
 
 def _own_size(model):
-    """Height and width of the images that weights were trained on, if known."""
+    """Return the size of the images that weights were trained on, if known."""
     known = model.preprocessing
     return model.inputs[0].shape[1] or (known and known.image_size)

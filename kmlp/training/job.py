@@ -15,16 +15,15 @@ from typing import Any
 import keras
 
 from kmlp.analysis.complexity import count_parameters
-from kmlp.errors import InputError
+from kmlp.atomic import check_writable
 from kmlp.recipes.wording import to_json
-from kmlp.training.checkpoints import RunFolder
+from kmlp.training.checkpoints import RunFolder, about_output
 from kmlp.training.engine.cluster import open_engine, per_replica_batch
 from kmlp.training.engine.engine import Options, Task
-from kmlp.training.freezing import freeze
-from kmlp.training.initial import Initial
+from kmlp.training.fine_tuning import Initial, freeze
+from kmlp.training.loop import train
 from kmlp.training.optimization import make_optimizer
 from kmlp.training.publishing import publish
-from kmlp.training.run import checked_output, train
 
 
 class RunTask(Task):
@@ -34,10 +33,14 @@ class RunTask(Task):
         name: `"classification"`, `"detection"` or `"segmentation"`.
         rehearsal: `(epochs, steps of each, images per device and micro-batch)` of a
             rehearsal.
+        averages: Whether averaged weights are validated where the recipe says so.
+        least_steps: Steps that go without coming back to Python, at least.
     """
 
     name = ""
     rehearsal = (2, 4, 8)
+    averages = True
+    least_steps = 1
 
     def of(self, model: keras.Model) -> "RunTask":
         """Return the task with all that it takes from the model to be trained."""
@@ -54,13 +57,16 @@ class RunTask(Task):
         """Return a function that makes this worker's data set from `step` on."""
         raise NotImplementedError
 
-    def validation_batches(
-        self, job: "Job", worker: int = 0, workers: int = 1, replicas: int = 1
-    ) -> Iterable:
-        """Return the validation images, or a worker's share of them."""
+    def validation_batches(self, job: "Job", **share: int) -> Any:
+        """Return the validation images, or a worker's share of them.
+
+        Args:
+            job: The run.
+            **share: `worker`, `workers` and `replicas` of the worker.
+        """
         raise NotImplementedError
 
-    def comparison_batches(self, job: "Job") -> Iterable:
+    def comparison_batches(self, job: "Job") -> Any:
         """Return the validation images in the size that the artifacts take."""
         return self.validation_batches(job)
 
@@ -78,7 +84,13 @@ class RunTask(Task):
 
     def data_summary(self, job: "Job") -> dict[str, Any]:
         """Return what a report says of the data."""
-        raise NotImplementedError
+        source = job.source
+        return {
+            "name": source.name,
+            "class_names": list(source.class_names),
+            "training_images": source.train.count,
+            "validation_images": source.validation.count,
+        }
 
     def announcement(self, job: "Job") -> list[str]:
         """Return lines that say what is about to happen."""
@@ -128,7 +140,7 @@ class Job:
         frozen: Names of the parts that keep them.
     """
 
-    task: RunTask
+    task: Any
     options: argparse.Namespace
     recipe: Any
     base: Any
@@ -140,13 +152,11 @@ class Job:
     initial: Initial | None = None
     frozen: tuple[str, ...] = ()
 
-    # Steps that go without coming back to Python, at least.
-    least_steps = 1
-
     @property
     def averaged(self) -> bool:
         """Whether the averaged weights are validated and kept as best."""
-        return getattr(self.recipe, "evaluate", "raw") == "ema"
+        chosen = getattr(self.recipe, "evaluate", "raw")
+        return self.task.averages and chosen == "ema"
 
     def training_data(self, step: int) -> Callable:
         """Return a function that makes this worker's data set from `step` on."""
@@ -167,7 +177,10 @@ class Job:
         """Return this worker's share of the validation images, in a rehearsal a few."""
         engine = self.engine
         batches = self.task.validation_batches(
-            self, engine.worker, engine.workers, engine.local_replicas
+            self,
+            worker=engine.worker,
+            workers=engine.workers,
+            replicas=engine.local_replicas,
         )
         if self.options.rehearse:
             batches = batches.take(self.task.rehearsal[1] * engine.local_replicas)
@@ -181,6 +194,7 @@ class Job:
         """Give the engine all that a step needs; return the schedule of the rate."""
         recipe, options = self.recipe, self.options
         schedule = self.task.schedule(self)
+        steps = max(options.steps_per_execution, self.task.least_steps)
         with self.engine.scope():
             model = self.network(options.precision)
             if self.initial is not None:
@@ -198,9 +212,7 @@ class Job:
                     accumulate=recipe.accumulate,
                     precision=options.precision,
                     xla=options.xla,
-                    steps_per_execution=max(
-                        options.steps_per_execution, self.least_steps
-                    ),
+                    steps_per_execution=steps,
                     sync_batchnorm=recipe.sync_batchnorm,
                     seed=options.seed,
                 ),
@@ -210,9 +222,10 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the result; another number of devices does not."""
+        model = json.dumps(self.engine.model.get_config(), default=str)
         return {
             "architecture": self.options.arch,
-            "model": serialized(self.engine.model),
+            "model": json.loads(model),
             "recipe": to_json(self.recipe),
             "data": self.source.name,
             "class_names": list(self.source.class_names),
@@ -225,10 +238,7 @@ class Job:
         """Return where training began and what of the network kept what it had."""
         if self.initial is None:
             return {}
-        return {
-            "initial_weights": self.initial.described,
-            "frozen": list(self.frozen),
-        }
+        return {"initial_weights": self.initial.described, "frozen": list(self.frozen)}
 
     def written(self) -> dict[str, Any]:
         """Return `recipe.json`: the recipe as it was resolved, and what it ran on."""
@@ -258,7 +268,7 @@ def run(options: argparse.Namespace, task: Any) -> None:
     started = time.monotonic()
     # Validate the options before any data is read or any worker waited for.
     task.check(options)
-    checked_output(options)
+    check_results(options)
     engine = open_engine(options.strategy, options.devices)
     job = task.resolve(options, engine)
     keras.utils.set_random_seed(options.seed)
@@ -283,6 +293,17 @@ def run(options: argparse.Namespace, task: Any) -> None:
     print(f"Published {path} after {time.monotonic() - started:.0f} s")
 
 
+def check_results(options: argparse.Namespace) -> None:
+    """Check that the results can be written, where their folder exists.
+
+    Raises:
+        InputError: If they cannot.
+    """
+    with about_output():
+        if options.output.exists():
+            check_writable(options.output)
+
+
 def divided_batch(recipe: Any, engine: Any) -> int:
     """Return the images per replica and micro-batch.
 
@@ -290,25 +311,6 @@ def divided_batch(recipe: Any, engine: Any) -> int:
         InputError: If the recipe's batch does not divide.
     """
     return per_replica_batch(recipe.batch_size, engine.replicas, recipe.accumulate)
-
-
-def check_classes(options: argparse.Namespace, source: Any) -> None:
-    """Check the number of classes that the command line expects.
-
-    Raises:
-        InputError: If the data have another number.
-    """
-    classes = len(source.class_names)
-    if options.num_classes not in (None, classes):
-        raise InputError(
-            f"The data have {classes} classes: leave --num-classes out or correct it. "
-            f"Received: --num-classes {options.num_classes}"
-        )
-
-
-def serialized(model: keras.Model) -> dict[str, Any]:
-    """Return a model's arguments as JSON has them."""
-    return json.loads(json.dumps(model.get_config(), default=str))
 
 
 def _announce(job, folder):

@@ -4,13 +4,16 @@ import contextlib
 import dataclasses
 import math
 import signal
+import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kmlp.atomic import new_file
 from kmlp.errors import Interrupted, KmlpError, RunError, TimeUp
-from kmlp.training.checkpoints import Checkpoint
+from kmlp.training.checkpoints import CHECKPOINTS, Checkpoint, Checkpoints, writing
+from kmlp.training.monitor import BOARD, Monitor
 
 # Between two looks at the clock and at signals.
 PIECE_SECONDS = 0.5
@@ -19,74 +22,39 @@ MOST_SKIPPED_STEPS = 50
 BEST = "best.weights.h5"
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """What the loop has to do.
-
-    Attributes:
-        epochs: cool-down included.
-        steps_per_epoch: full global batches.
-        batch_size: images per step over all workers.
-        averaged: whether the averaged weights are validated and kept as best.
-        skips: whether single steps may be skipped as not finite (float16).
-        checkpoint_minutes: between two checkpoints.
-        checkpoint_steps: the same in steps, or `None`.
-        profile: `(first, last)` step to profile, or `None`.
-    """
-
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-    averaged: bool
-    skips: bool
-    checkpoint_minutes: float
-    checkpoint_steps: int | None = None
-    profile: tuple[int, int] | None = None
-
-    @property
-    def steps(self):
-        """Of the whole run."""
-        return self.epochs * self.steps_per_epoch
-
-
-class Loop:
-    """Trains to the end of a plan, from wherever the last checkpoint stands.
+def train(
+    job: Any, schedule: Any, folder: Path | None, until: float | None = None
+) -> list[dict[str, Any]]:
+    """Train a job to its end, from wherever its last checkpoint stands.
 
     Args:
-        engine: prepared, with fresh weights and its task.
-        plan: the `Plan`.
-        training_data: function of a first step to a function that makes a worker's
-            data set.
-        validation_data: function that makes a worker's data set.
-        checkpoints: `Checkpoints`; only the chief reads and writes them.
-        monitor: `Monitor`.
-        folder: of the run, on the chief.
-        explain: function of an exception of the data to a `InputError`, or `None`.
-        until: when to end as at a signal, by `time.monotonic()`; `None`: never.
-    """
+        job: `kmlp.training.job.Job`, its engine prepared.
+        schedule: Schedule of the learning rate.
+        folder: Folder of the run; `None` on workers that do not write.
+        until: Time to end at as at a signal, by `time.monotonic()`; `None`: never.
 
-    def __init__(
-        self,
-        engine,
-        plan,
-        *,
-        training_data,
-        validation_data,
-        checkpoints,
-        monitor,
-        folder,
-        explain=lambda error: None,
-        until=None,
-    ):
-        self.engine = engine
-        self.plan = plan
-        self.training_data = training_data
-        self.validation_data = validation_data
-        self.checkpoints = checkpoints
-        self.monitor = monitor
-        self.folder = folder
-        self.explain = explain
-        self.until = until
+    Returns:
+        The history of the run, one row per epoch.
+
+    Raises:
+        RunError: If a signal came, the loss is not finite, data vanished or the disk is
+            full; what was reached is kept.
+        TimeUp: If `until` has come, after one step at least; the same.
+    """
+    return _Loop(job, schedule, folder, until).run()
+
+
+class _Loop:
+    """Train as `train` says, whose arguments these are."""
+
+    def __init__(self, job, schedule, folder, until):
+        self.job, self.engine, self.options = job, job.engine, job.options
+        self.folder, self.until = folder, until
+        self.monitor = Monitor(job, schedule, folder)
+        self.checkpoints = Checkpoints(folder / CHECKPOINTS) if folder else None
+        self.steps = job.epochs * job.steps_per_epoch
+        # Single steps may be skipped as not finite.
+        self.skips = job.options.precision == "float16"
         self.history = []
         self.best = -math.inf
         self._sums = self._no_sums()
@@ -95,46 +63,24 @@ class Loop:
         self._saved = None
         self._saved_at = time.monotonic()
 
-    def run(self):
-        """Trains and returns the history, one row per epoch.
-
-        Raises:
-            RunError: a signal, a loss that is not finite, data that vanished or a disk
-                that is full; what was reached is kept.
-            TimeUp: `until` has come, after one step at least; the same.
-        """
-        with (
-            _signals() as signals,
-            contextlib.closing(self.monitor),
-            self._explained(),
-        ):
+    def run(self) -> list[dict[str, Any]]:
+        watched = contextlib.closing(self.monitor)
+        with _signals() as signals, watched, _explained():
             self._resume()
             self.monitor.begin(self.engine.step)
             batches = None
-            if self.engine.step < self.plan.steps:
-                batches = self.engine.feed(self.training_data(self.engine.step))
-            while len(self.history) < self.plan.epochs:
+            if self.engine.step < self.steps:
+                batches = self.engine.feed(self.job.training_data(self.engine.step))
+            while len(self.history) < self.job.epochs:
                 self._epoch(batches, signals)
             self._save()
             if self.engine.any(signals.received is not None):
                 raise self._stopped(signals.received)
         return self.history
 
-    @contextlib.contextmanager
-    def _explained(self):
-        try:
-            yield
-        except KmlpError:
-            raise
-        except Exception as error:
-            stop = self.explain(error)
-            if stop is None:
-                raise
-            raise stop from error
-
     def _resume(self):
-        """Takes the newest checkpoint, on all workers the chief's."""
-        found = self.checkpoints.latest() if self.engine.chief else None
+        """Take the newest checkpoint, on all workers the chief's."""
+        found = self.checkpoints.latest() if self.checkpoints else None
         if not self.engine.any(found is not None):
             return
         self.engine.restore(found.arrays if found else None)
@@ -148,15 +94,15 @@ class Loop:
             self.history += [None] * (rows - len(self.history))
         self._saved = (self.engine.step, len(self.history))
         if self.engine.chief:
-            print(f"Going on at step {self.engine.step:,} of {self.plan.steps:,}")
+            print(f"Going on at step {self.engine.step:,} of {self.steps:,}")
 
     def _epoch(self, batches, signals):
-        plan, engine = self.plan, self.engine
+        job, engine = self.job, self.engine
         number = len(self.history)
-        done = engine.step - number * plan.steps_per_epoch
+        done = engine.step - number * job.steps_per_epoch
         self.monitor.epoch(number + 1, done)
         piece, started = 1, time.perf_counter()
-        while done < plan.steps_per_epoch:
+        while done < job.steps_per_epoch:
             piece = self._agreed(self._piece(piece, done))
             begun = time.perf_counter()
             with self._profiled(engine.step):
@@ -181,39 +127,40 @@ class Loop:
     def _due(self):
         """Whether it is time for a checkpoint."""
         minutes = (time.monotonic() - self._saved_at) / 60
-        every = self.plan.checkpoint_steps
-        return minutes >= self.plan.checkpoint_minutes or bool(
+        every = self.options.checkpoint_steps
+        return minutes >= self.options.checkpoint_minutes or bool(
             every and self.engine.step % every == 0
         )
 
     def _piece(self, steps, done):
-        """As many steps, or fewer where the loop must look up before their end."""
-        step, plan = self.engine.step, self.plan
-        if plan.profile and step == plan.profile[0]:
-            steps = plan.profile[1] - step
-        steps = min(steps, plan.steps_per_epoch - done)
-        if plan.checkpoint_steps:
-            steps = min(steps, plan.checkpoint_steps - step % plan.checkpoint_steps)
-        if plan.profile and step < plan.profile[0]:
-            steps = min(steps, plan.profile[0] - step)
+        """Return so many steps, or fewer where the loop must look up before."""
+        step, profile = self.engine.step, self.options.profile
+        every = self.options.checkpoint_steps
+        if profile and step == profile[0]:
+            steps = profile[1] - step
+        steps = min(steps, self.job.steps_per_epoch - done)
+        if every:
+            steps = min(steps, every - step % every)
+        if profile and step < profile[0]:
+            steps = min(steps, profile[0] - step)
         return steps
 
     def _agreed(self, piece):
-        """The chief's word, since the clocks of workers differ."""
+        """Return the chief's word, since the clocks of workers differ."""
         if self.engine.workers == 1:
             return piece
         return int(self.engine.broadcast(np.array(piece, "int32")))
 
     def _take(self, values):
-        """Adds up the values of some steps."""
+        """Add up the values of some steps."""
         step = self.engine.step
         self.monitor.steps(step, values)
         finite = np.asarray(values["finite"], bool)
-        if not self.plan.skips:
+        if not self.skips:
             finite &= np.isfinite(values["loss"])
         for index, good in enumerate(finite):
             self._skipped = 0 if good else self._skipped + 1
-            if not good and (not self.plan.skips or self._skipped > MOST_SKIPPED_STEPS):
+            if not good and (not self.skips or self._skipped > MOST_SKIPPED_STEPS):
                 raise self._diverged(step - len(finite) + index + 1)
         for name in self.engine.task.measures:
             measured = np.asarray(values[name], "float64")[finite]
@@ -226,16 +173,17 @@ class Loop:
     def _validate(self, epoch):
         engine, sums = self.engine, self._sums
         count = max(sums["steps"], 1)
-        weights = engine.averaged() if self.plan.averaged else contextlib.nullcontext()
+        weights = engine.averaged() if self.job.averaged else contextlib.nullcontext()
         with weights:
-            results = engine.task.validate(engine, self.validation_data)
+            results = engine.task.validate(engine, self.job.validation_data)
             lost = not math.isfinite(results.get("loss", 0.0))
-            if lost and not self.plan.averaged:
+            if lost and not self.job.averaged:
                 raise self._diverged(engine.step)
             if results[engine.task.score] > self.best:
                 self.best = results[engine.task.score]
                 if engine.chief:
-                    self._write_best()
+                    with writing("The best weights", self.folder / BEST) as draft:
+                        engine.model.save_weights(draft)
         self.history.append(
             {
                 "epoch": epoch,
@@ -244,8 +192,8 @@ class Loop:
                 **{f"val_{k}": v for k, v in results.items() if k != "count"},
                 "seconds": round(self._seconds, 3),
                 "images_per_second": round(
-                    self.plan.steps_per_epoch
-                    * self.plan.batch_size
+                    self.job.steps_per_epoch
+                    * self.job.recipe.batch_size
                     / max(self._seconds, 1e-9),
                     1,
                 ),
@@ -253,16 +201,6 @@ class Loop:
         )
         self._sums, self._seconds = self._no_sums(), 0.0
         self.monitor.epoch_end(self.history)
-
-    def _write_best(self):
-        try:
-            with new_file(self.folder / BEST) as draft:
-                self.engine.model.save_weights(draft)
-        except OSError as error:
-            raise RunError(
-                f"The best weights cannot be written ({error}): make room, then give "
-                f"the same command to go on. Received: {str(self.folder)!r}",
-            ) from error
 
     def _save(self):
         place = (self.engine.step, len(self.history))
@@ -283,12 +221,12 @@ class Loop:
         if number is None and self._late():
             return TimeUp(
                 f"The time is up after step {self.engine.step:,} of "
-                f"{self.plan.steps:,}, which is kept: the same command goes on."
+                f"{self.steps:,}, which is kept: the same command goes on."
             )
         name = signal.Signals(number).name if number else "a signal to another worker"
         return Interrupted(
             f"Stopped by {name} after step {self.engine.step:,} of "
-            f"{self.plan.steps:,}, which is kept: give the same command to go on.",
+            f"{self.steps:,}, which is kept: give the same command to go on.",
             number or signal.SIGTERM,
         )
 
@@ -298,22 +236,46 @@ class Loop:
             kept = f"the last good state, of step {self._saved[0]:,}, is kept"
         return RunError(
             f"The loss is no longer finite; {kept}: pass a smaller --learning-rate, "
-            f"or --set clip_norm=1. Received: step {step:,}",
+            f"or --set clip_norm=1. Received: step {step:,}"
         )
 
     @contextlib.contextmanager
     def _profiled(self, step):
-        profile = self.plan.profile
+        profile = self.options.profile
         if self.folder is None or profile is None or step != profile[0]:
             yield
             return
         import tensorflow as tf
 
-        tf.profiler.experimental.start(str(self.folder / "tensorboard"))
+        tf.profiler.experimental.start(str(self.folder / BOARD))
         try:
             yield
         finally:
             tf.profiler.experimental.stop()
+
+
+@contextlib.contextmanager
+def _explained():
+    """Turn what data or disk may do to a run into an error for people."""
+    try:
+        yield
+    except KmlpError:
+        raise
+    except OSError as error:
+        raise RunError(
+            f"The run's folder cannot be written ({error}): make room or mend the "
+            "disk, then give the same command to go on from the last checkpoint. "
+            f"Received: {error.filename or error.errno!r}"
+        ) from error
+    except Exception as error:
+        if not sys.modules.get("tensorflow"):
+            raise  # nor did it read the images
+        from kmlp.data.reading import reason
+
+        found = reason(error)
+        if found is None:
+            raise
+        raise found from error
 
 
 @dataclasses.dataclass
@@ -323,16 +285,16 @@ class _Signals:
 
 @contextlib.contextmanager
 def _signals():
-    """Notes the first request to end; the second ends at once."""
+    """Note the first request to end; the second ends at once."""
     signals, former = _Signals(), {}
 
-    def note(number, _):
+    def _note(number, _):
         signals.received = number
         signal.signal(number, former[number])
 
     try:
         for number in (signal.SIGTERM, signal.SIGINT):
-            former[number] = signal.signal(number, note)
+            former[number] = signal.signal(number, _note)
     except ValueError:  # not in the main thread: signals go elsewhere
         former = {}
     try:
@@ -343,7 +305,7 @@ def _signals():
 
 
 def _added(total, values):
-    """One by one: the sum must not depend on the pieces of the run."""
+    """Add one by one: the sum must not depend on the pieces of the run."""
     for value in values:
         total += float(value)
     return total

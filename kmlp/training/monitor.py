@@ -4,6 +4,8 @@ import csv
 import importlib.util
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,49 +18,32 @@ SHOWN_IMAGES = 16
 
 
 class Monitor:
-    """Writes down a run as it goes.
+    """Show and write down a run as it goes.
 
     Args:
-        folder: of the run; `None` on a worker that is not the chief: nothing is
+        job: `kmlp.training.job.Job`.
+        schedule: Schedule of the learning rate.
+        folder: Folder of the run; `None` on a worker that is not the chief: nothing is
             shown or written.
-        batch_size: images per step over all workers.
-        steps_per_epoch, epochs: of the whole run.
-        rate_at: function of a step to its learning rate.
-        every: steps between two rows of `steps.csv` and TensorBoard.
-        first_images: function without arguments to images as the model sees them,
-            shown at the beginning of a run; `None`: none are.
     """
 
-    def __init__(
-        self,
-        folder,
-        *,
-        batch_size,
-        steps_per_epoch,
-        epochs,
-        rate_at,
-        every,
-        first_images=None,
-    ):
-        self.folder = folder
-        self.batch_size = batch_size
-        self.steps_per_epoch = steps_per_epoch
-        self.epochs = epochs
-        self.rate_at = rate_at
-        self.every = every
-        self.first_images = first_images
+    def __init__(self, job: Any, schedule: Any, folder: Path | None):
+        self.job, self.schedule, self.folder = job, schedule, folder
+        self.batch_size = job.recipe.batch_size
+        # Steps between two rows of `steps.csv` and TensorBoard.
+        self.every = min(job.options.log_steps, job.steps_per_epoch)
         self._bar = None
         self._board = None
 
-    def begin(self, step):
-        """Starts at a step; rows of steps that are to come again go."""
+    def begin(self, step: int) -> None:
+        """Start at a step; remove rows of steps that are to come again."""
         self._clock, self._clocked = time.perf_counter(), step
-        self._last = {}
+        self._last: dict[str, float] = {}
         if self.folder is None:
             return
         rows = [row for row in _read(self.folder / STEPS) if int(row["step"]) <= step]
         if rows:
-            _write(self.folder / STEPS, rows)
+            write_rows(self.folder / STEPS, rows)
         else:
             (self.folder / STEPS).unlink(missing_ok=True)
         # Where nothing else needs TensorFlow, curves are no reason to import it.
@@ -66,23 +51,23 @@ class Monitor:
             import tensorflow as tf
 
             self._board = tf.summary.create_file_writer(str(self.folder / BOARD))
-            if step == 0 and self.first_images is not None:
-                self._show(self.first_images()[:SHOWN_IMAGES])
+            if step == 0:
+                self._show()
 
-    def epoch(self, number, done):
-        """Opens the progress bar of an epoch, `done` steps into it."""
+    def epoch(self, number: int, done: int) -> None:
+        """Open the progress bar of an epoch, `done` steps into it."""
         if self.folder is None:
             return
         self._bar = progress_bar(
-            self.steps_per_epoch * self.batch_size,
+            self.job.steps_per_epoch * self.batch_size,
             "img",
             initial=done * self.batch_size,
-            desc=f"Epoch {number}/{self.epochs}",
+            desc=f"Epoch {number}/{self.job.epochs}",
             unit_scale=True,
         )
 
-    def steps(self, step, values):
-        """Takes the values of the steps up to `step`, arrays of one entry each."""
+    def steps(self, step: int, values: dict[str, np.ndarray]) -> None:
+        """Take the values of the steps up to `step`, arrays of one entry each."""
         count = len(values["loss"])
         self._last = {name: float(array[-1]) for name, array in values.items()}
         if self._bar is not None:
@@ -98,24 +83,20 @@ class Monitor:
         rows = []
         for at in due:
             index = at - (step - count) - 1
-            row = {
-                "step": at,
-                **{k: float(v[index]) for k, v in values.items() if k != "finite"},
-                "learning_rate": float(self.rate_at(at - 1)),
-            }
+            row = {k: float(v[index]) for k, v in values.items() if k != "finite"}
+            rate = float(self.schedule.rate_at(at - 1))
+            row = {"step": at, **row, "learning_rate": rate}
             rows.append(row)
             self._scalars("train", at, {**row, "images_per_second": speed})
         _append(self.folder / STEPS, rows)
 
-    def epoch_end(self, history):
-        """Closes an epoch; the last row of `history` is its own."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    def epoch_end(self, history: list[dict[str, Any]]) -> None:
+        """Close an epoch; the last row of `history` is its own."""
+        self._close_bar()
         if self.folder is None:
             return
         row = history[-1]
-        _write(self.folder / HISTORY, history)
+        write_rows(self.folder / HISTORY, history)
         self._scalars("epoch", row["step"], row)
         if self._board is not None:
             self._board.flush()
@@ -125,24 +106,26 @@ class Monitor:
             if name not in ("epoch", "step", "seconds", "images_per_second")
         ]
         figures += [f"{row['images_per_second']:,.0f} images/s", self._left(row)]
-        print(
-            f"Epoch {row['epoch']}/{self.epochs}: {', '.join(figures)}",
-            flush=True,
-        )
+        said = f"Epoch {row['epoch']}/{self.job.epochs}: {', '.join(figures)}"
+        print(said, flush=True)
 
-    def close(self):
-        """Closes what is open; safe to call twice."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    def close(self) -> None:
+        """Close what is open; safe to call twice."""
+        self._close_bar()
         if self._board is not None:
             self._board.close()
             self._board = None
 
-    def _show(self, images):
-        """Puts images on the board, scaled to the full range."""
+    def _close_bar(self):
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _show(self):
+        """Put images as the model sees them on the board, scaled to the full range."""
         import tensorflow as tf
 
+        images = next(iter(self.job.training_data(0)()))[0][:SHOWN_IMAGES]
         images = np.asarray(images, "float32")
         low, high = images.min(), images.max()
         images = (images - low) / max(high - low, 1e-6)
@@ -150,16 +133,15 @@ class Monitor:
             tf.summary.image("augmented", images, step=0, max_outputs=len(images))
 
     def _postfix(self, step):
-        return f"loss {self._last['loss']:.4f}, rate {self.rate_at(step - 1):.2e}"
+        return (
+            f"loss {self._last['loss']:.4f}, rate {self.schedule.rate_at(step - 1):.2e}"
+        )
 
     def _left(self, row):
-        epochs = self.epochs - row["epoch"]
-        seconds = epochs * row["seconds"]
-        if not epochs:
-            return "done"
-        minutes, seconds = divmod(round(seconds), 60)
+        epochs = self.job.epochs - row["epoch"]
+        minutes, seconds = divmod(round(epochs * row["seconds"]), 60)
         hours, minutes = divmod(minutes, 60)
-        return f"{hours}:{minutes:02}:{seconds:02} left"
+        return f"{hours}:{minutes:02}:{seconds:02} left" if epochs else "done"
 
     def _scalars(self, group, step, values):
         if self._board is None:
@@ -173,7 +155,7 @@ class Monitor:
 
 
 def _shown(name, value):
-    """A figure as `Task` has them: a loss as a number, another as a percentage."""
+    """Return a figure in words: a loss as a number, another as a percentage."""
     loss = name.endswith("loss") or not 0 <= value <= 1
     return f"{value:.4f}" if loss else f"{value:.2%}"
 
@@ -194,8 +176,10 @@ def _append(path, rows):
         writer.writerows(rows)
 
 
-def _write(path, rows):
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows as a CSV file in one step, with all their columns."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     with new_file(path) as draft, open(draft, "w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[-1]))
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -1,13 +1,18 @@
 """The network of an architecture under a recipe."""
 
+import contextlib
 import difflib
 import inspect
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import keras
 
 from kmlp.errors import InputError
 from kmlp.models.registry import variant
 from kmlp.pretrained.creation import create_model
 
-POLICIES = {
+POLICIES: dict[str | None, str | None] = {
     "float32": "float32",
     "bfloat16": "mixed_bfloat16",
     "float16": "mixed_float16",
@@ -25,84 +30,120 @@ RESERVED = {
 
 
 def build(
-    arch,
-    num_classes,
-    image_size,
-    recipe,
+    arch: str,
+    num_classes: int,
+    image_size: int,
+    recipe: Any,
     *,
-    local_kernels=None,
-    dtype=None,
-    overrides=None,
-):
-    """The network of an architecture for square images, with fresh weights.
+    local_kernels: Sequence[int] | None = None,
+    dtype: str | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> keras.Model:
+    """Build the network of an architecture for square images, with fresh weights.
 
     Args:
-        arch: of `kmlp.list_models()`.
-        num_classes: classes of the head.
-        image_size: height and width in pixels.
-        recipe: a `Recipe`: its stochastic depth and `model` arguments are used.
-        local_kernels: sizes of the local branches; `None`: the architecture's own.
-        dtype: precision, `"float32"`, `"bfloat16"`, `"float16"`, or a Keras dtype
+        arch: Name from `kmlp.list_models()`.
+        num_classes: Classes of the head.
+        image_size: Height and width in pixels.
+        recipe: Recipe whose stochastic depth and `model` arguments are used.
+        local_kernels: Sizes of the local branches; `None`: the architecture's own.
+        dtype: Precision, `"float32"`, `"bfloat16"`, `"float16"`, or a Keras dtype
             policy; `None`: Keras' own. Weights are float32 in all of them.
-        overrides: further arguments of the family's class.
+        overrides: Further arguments of the family's class.
 
     Raises:
-        InputError: an unknown name, or arguments that do not fit the architecture.
+        InputError: If a name is unknown, or arguments do not fit the architecture.
     """
     arguments = {**recipe.model, **(overrides or {})}
-    known = _known(arch)
     if local_kernels is not None:
-        if "local_kernels" not in known:
+        if "local_kernels" not in _known(arch):
             raise InputError(
                 f"{arch} has no local branches: leave --local-kernels out or choose a "
                 "family that has them. Received: --local-kernels "
                 + ",".join(map(str, local_kernels))
             )
         arguments["local_kernels"] = tuple(local_kernels)
+    size = (image_size, image_size)
+    return create(
+        arch, arch, size, recipe, arguments, num_classes=num_classes, dtype=dtype
+    )
+
+
+def create(
+    what: str,
+    arch: str,
+    size: tuple[int, int],
+    recipe: Any,
+    arguments: dict[str, Any],
+    *,
+    dtype: str | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Create a model of an architecture under a recipe.
+
+    Args:
+        what: Words for what is built, in a message.
+        arch: Name from `kmlp.list_models()`.
+        size: Height and width of the images.
+        recipe: Recipe whose stochastic depth is used.
+        arguments: Arguments of the family's class.
+        dtype: Precision or policy, as in `build`.
+        **options: Further arguments of `kmlp.create_model`.
+
+    Raises:
+        InputError: If a name is unknown, or weights or arguments do not fit.
+    """
     check(arch, arguments)
     if recipe.drop_path is not None:
-        arguments["drop_path_rate"] = recipe.drop_path
+        arguments = {**arguments, "drop_path_rate": recipe.drop_path}
+    options |= {"input_shape": (*size, 3), "dtype": POLICIES.get(dtype, dtype)}
+    with explained(what, size):
+        return create_model(arch, **options, **arguments)
+
+
+@contextlib.contextmanager
+def explained(what: str, size: Sequence[int]) -> Iterator[None]:
+    """Say of an error that something cannot be built for images of a size."""
     try:
-        return create_model(
-            arch,
-            num_classes,
-            (image_size, image_size, 3),
-            dtype=POLICIES.get(dtype, dtype),
-            **arguments,
-        )
-    except (TypeError, ValueError) as error:
-        raise InputError(
-            f"{arch} cannot be built for {image_size}x{image_size}: {error}"
-        ) from error
+        yield
+    except (TypeError, ValueError, OSError) as error:
+        by = "x".join(map(str, size))
+        raise InputError(f"{what} cannot be built for {by}: {error}") from error
 
 
 def _known(arch):
-    """Names of the arguments of an architecture's class."""
+    """Return the names of the arguments of an architecture's class."""
     family, _ = variant(arch)
     return set(inspect.signature(family).parameters) - {"self"}
 
 
-def check(arch, arguments):
-    """Checks the names of further arguments of an architecture's class.
+def check(arch: str, arguments: dict[str, Any]) -> None:
+    """Check the names of further arguments of an architecture's class.
 
     Raises:
-        InputError: one that follows from elsewhere, or that the class does not have.
+        InputError: If one follows from elsewhere, or the class does not have it.
     """
     check_names(arch, "model", arguments, _known(arch), RESERVED)
 
 
-def check_names(owner, field, arguments, known, reserved):
-    """Checks the names of arguments that a recipe's field holds.
+def check_names(
+    owner: str,
+    field: str,
+    arguments: dict[str, Any],
+    known: Collection[str],
+    reserved: dict[str, str],
+) -> None:
+    """Check the names of arguments that a recipe's field holds.
 
     Args:
-        owner: whose arguments they are, in words.
-        field: of the recipe.
-        arguments: `{name: value}`.
-        known: names of all arguments of the owner.
-        reserved: `{name: what to do instead}` of those that follow from elsewhere.
+        owner: Whose arguments they are, in words.
+        field: Name of the recipe's field.
+        arguments: Values by name.
+        known: Names of all arguments of the owner.
+        reserved: What to do instead, by the names of those that follow from elsewhere.
 
     Raises:
-        InputError: one of the reserved, or that the owner does not have.
+        InputError: If one is reserved, or the owner does not have it.
     """
     for name, value in arguments.items():
         received = f"Received: {field}.{name}={value!r}"

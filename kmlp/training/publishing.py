@@ -56,7 +56,7 @@ def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
         models, files = {TRAINED: trained}, {}
         if exports:
             models[MERGED], files = _artifacts(trained, draft.folder, known)
-        runs = {name: _answers(model) for name, model in models.items()}
+        runs = {name: answers(model) for name, model in models.items()}
         runs |= {name: runner for name, (_, runner) in files.items()}
         measures = agreement.compare(
             runs, _few(job, task.comparison_batches(job)), lambda: task.agreement(job)
@@ -88,12 +88,13 @@ def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
         }
         text = json.dumps(report, indent=2, default=str) + "\n"
         (draft.folder / "report.json").write_text(text)
+    version: Any = draft.path
     print(forms_table(forms))
     if not exports:
-        print(f"To export it, under TensorFlow: kmlp export {draft.path / CHECKPOINT}")
+        print(f"To export it, under TensorFlow: kmlp export {version / CHECKPOINT}")
     for line in said:
-        print(line.format(version=draft.path))
-    return draft.path
+        print(line.format(version=version))
+    return version
 
 
 @contextlib.contextmanager
@@ -146,16 +147,16 @@ def _few(job, batches):
     return batches.shard(every, 0)
 
 
-def _answers(model) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+def answers(model: keras.Model) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """Return a function of images to a model's predictions by name."""
     predict = compiled(model)
 
-    def answers(images):
+    def _answers(images):
         found = predict(images)
         found = found if isinstance(found, dict) else {"logits": found}
         return {k: keras.ops.convert_to_numpy(part) for k, part in found.items()}
 
-    return answers
+    return _answers
 
 
 def _artifacts(model, folder, preprocessing):
@@ -217,11 +218,8 @@ def _save(model, path, preprocessing, begun, form):
     """Save a checkpoint that carries its origin."""
     model.preprocessing = preprocessing
     model.save(path)
-    described = origin.describe(
-        model, form=origin.TRAIN_FORM, preprocessing=preprocessing
-    )
     accuracies = None if form is None else agreement.accuracies(form)
-    entries = agreement.evidence(
-        {"kind": ".keras checkpoint"}, accuracies=accuracies, begun=begun
-    )
-    origin.write(path, {**described, **entries})
+    kind = {"kind": ".keras checkpoint"}
+    entries = agreement.evidence(kind, accuracies=accuracies, begun=begun)
+    known = origin.describe(model, form=origin.TRAIN_FORM, preprocessing=preprocessing)
+    origin.write(path, {**known, **entries})

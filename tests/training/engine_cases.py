@@ -7,10 +7,10 @@ import numpy as np
 from keras import ops
 
 import kmlp
-from kmlp.training.distillation.teachers import Objective
+from kmlp.training.distillation import Objective
 from kmlp.training.engine.engine import Options, Task
 from kmlp.training.engine.rules import cut
-from kmlp.training.freezing import freeze
+from kmlp.training.fine_tuning import freeze
 from kmlp.training.optimization import SGD, LinearWarmup, Polynomial
 from kmlp.training.tasks.classification import Classification
 

@@ -18,7 +18,7 @@ from keras.src.utils import file_utils
 import kmlp
 from kmlp.errors import KmlpError
 from kmlp.training.distillation import Objective, open_teacher
-from kmlp.training.distillation.teacher_networks import applications
+from kmlp.training.teacher_networks import applications
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES, SIZE = 5, 16

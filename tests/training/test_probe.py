@@ -17,7 +17,7 @@ from kmlp.commands import probe
 from kmlp.data import open_source
 from kmlp.data.decode import centre_crop, normalise
 from kmlp.preprocessing import Preprocessing
-from kmlp.training.probing import feature_classifiers
+from kmlp.training import feature_classifiers
 
 SIZE = 16
 MEAN, STD = (0.3, 0.3, 0.3), (0.4, 0.4, 0.4)
@@ -187,9 +187,7 @@ def test_digits_linearly_from_kept_features(preset, tmp_path, capfd, monkeypatch
     (row,) = first["results"]
     assert row["top1"] > 0.5  # of ten classes
     assert row["C"] in feature_classifiers.STRENGTHS
-    monkeypatch.setattr(
-        "kmlp.training.probing.probing.computed", lambda *_, **__: 1 / 0
-    )
+    monkeypatch.setattr("kmlp.training.probing.computed", lambda *_, **__: 1 / 0)
     assert probed(capfd, tmp_path, preset, *linearly) == first
     assert run(capfd, preset, *arguments, "--method", "knn")[0] == 0
     # Other images, and then no features at all.
@@ -262,7 +260,7 @@ def test_bad_input(case, preset, tmp_path, capfd, monkeypatch):
         return text
 
     stop = lambda *_, **__: pytest.fail("computed")  # noqa: E731
-    monkeypatch.setattr("kmlp.training.probing.probing.computed", stop)
+    monkeypatch.setattr("kmlp.training.probing.computed", stop)
     code, _, error = run(capfd, filled(weights), *map(filled, arguments))
     assert code == 2
     assert filled(words) in error

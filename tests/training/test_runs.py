@@ -5,17 +5,18 @@ import csv
 import errno
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from kmlp.errors import KmlpError, RunError
 from kmlp.training.checkpoints import KEPT, Checkpoint, Checkpoints, RunFolder
-from kmlp.training.loop import Loop, Plan
-from kmlp.training.monitor import Monitor
+from kmlp.training.loop import train
 from kmlp.training.tasks.classification import Classification
 
 EPOCHS, STEPS = 3, 10
+PICTURE = np.zeros((1, 4, 4, 3), "float32")
 
 
 class Task(Classification):
@@ -41,7 +42,7 @@ class Engine:
     def train(self, batches, steps):
         losses = []
         for _ in range(steps):
-            batch = next(batches)
+            _, batch = next(batches)
             assert batch == self.step
             self.weight = np.sin(7 * self.weight + batch)
             losses.append(self.weight)
@@ -75,37 +76,27 @@ class Engine:
         path.write_text(repr(self.weight))
 
 
-def loop(folder, engine, **plan):
-    """A loop in a folder."""
-    plan = Plan(
-        **{
-            "epochs": EPOCHS,
-            "steps_per_epoch": STEPS,
-            "batch_size": 4,
-            "averaged": False,
-            "skips": False,
-            "checkpoint_minutes": 1e9,
-            "checkpoint_steps": 3,
-            **plan,
-        }
-    )
-    monitor = Monitor(
-        folder,
-        batch_size=4,
+def trained(folder, engine, epochs=EPOCHS, **options):
+    """The history of a run in a folder."""
+    options = {
+        "precision": "float32",
+        "checkpoint_minutes": 1e9,
+        "checkpoint_steps": 3,
+        "log_steps": 2,
+        "profile": None,
+        **options,
+    }
+    job = SimpleNamespace(
+        engine=engine,
+        recipe=SimpleNamespace(batch_size=4),
+        options=SimpleNamespace(**options),
+        epochs=epochs,
         steps_per_epoch=STEPS,
-        epochs=EPOCHS,
-        rate_at=lambda step: 1.0,
-        every=2,
-    )
-    return Loop(
-        engine,
-        plan,
-        training_data=lambda step: lambda: range(step, 10**6),
+        averaged=False,
+        training_data=lambda step: lambda: ((PICTURE, n) for n in range(step, 10**6)),
         validation_data=lambda: None,
-        checkpoints=Checkpoints(folder / "checkpoints"),
-        monitor=monitor,
-        folder=folder,
     )
+    return train(job, SimpleNamespace(rate_at=lambda step: 1.0), folder)
 
 
 def outcome(folder, history, engine):
@@ -120,7 +111,7 @@ def outcome(folder, history, engine):
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     folder, engine = tmp_path_factory.mktemp("whole"), Engine()
-    return outcome(folder, loop(folder, engine).run(), engine)
+    return outcome(folder, trained(folder, engine), engine)
 
 
 class Found(Task):
@@ -148,7 +139,7 @@ def test_measures_and_results_are_the_tasks(tmp_path, capsys):
     note = {20: lambda loss: weights.setdefault(20, loss)}
     engine = Finder(note)
     engine.task = Found(None)
-    history = loop(tmp_path, engine).run()
+    history = trained(tmp_path, engine)
     names = ["epoch", "step", "loss", "box_loss", "val_AP", "val_AP50"]
     assert [*history[1]] == [*names, "seconds", "images_per_second"]
     assert [row["val_AP"] for row in history] == [-7, -2.5, -3]
@@ -185,25 +176,25 @@ CUTS = {
 def test_a_run_that_was_cut_ends_as_if_it_was_not(cut, how, tmp_path, uninterrupted):
     for step in CUTS[cut]:
         with pytest.raises((KeyError, KmlpError)) as caught:
-            loop(tmp_path, Engine({step: how})).run()
+            trained(tmp_path, Engine({step: how}))
         if how is terminate:
             assert caught.value.signal == signal.SIGTERM
             kept = Checkpoints(tmp_path / "checkpoints").latest().step
             assert kept >= step
             assert f"after step {kept} of 30" in str(caught.value)
     engine = Engine()
-    history = loop(tmp_path, engine).run()
+    history = trained(tmp_path, engine)
     assert outcome(tmp_path, history, engine) == uninterrupted
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, uninterrupted):
-    loop(tmp_path, Engine()).run()
+    trained(tmp_path, Engine())
     engine = Engine({step: power_cut for step in range(1, 31)})
-    assert outcome(tmp_path, loop(tmp_path, engine).run(), engine) == uninterrupted
+    assert outcome(tmp_path, trained(tmp_path, engine), engine) == uninterrupted
 
 
 def test_checkpoints_by_the_clock(tmp_path):
-    loop(tmp_path, Engine(), checkpoint_minutes=0, checkpoint_steps=None).run()
+    trained(tmp_path, Engine(), checkpoint_minutes=0, checkpoint_steps=None)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert len(names) == KEPT
     assert names[-1] == "step-0000000030.npz"
@@ -213,7 +204,7 @@ def test_checkpoints_by_the_clock(tmp_path):
 def test_a_loss_that_is_not_finite_keeps_the_last_good_state(step, tmp_path):
     engine = Engine({step: lambda loss: np.nan})
     with pytest.raises(KmlpError, match=r"no longer finite.*learning-rate") as caught:
-        loop(tmp_path, engine).run()
+        trained(tmp_path, engine)
     assert f"step {step}" in str(caught.value)
     assert isinstance(caught.value, RunError)
     found = Checkpoints(tmp_path / "checkpoints").latest()
@@ -222,11 +213,11 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_state(step, tmp_path):
 
 def test_float16_may_skip_steps(tmp_path):
     engine = Engine({step: lambda loss: np.inf for step in (1, 2, 15)})
-    history = loop(tmp_path, engine, skips=True).run()
+    history = trained(tmp_path, engine, precision="float16")
     assert np.isfinite([row["loss"] for row in history]).all()
     endless = Engine({step: lambda loss: np.inf for step in range(1, 10**4)})
     with pytest.raises(KmlpError, match="step 51"):
-        loop(tmp_path / "endless", endless, skips=True, epochs=9).run()
+        trained(tmp_path / "endless", endless, precision="float16", epochs=9)
 
 
 def _truncate(path):
@@ -255,12 +246,12 @@ def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
     damage, tmp_path, capsys, uninterrupted
 ):
     with pytest.raises(KeyError):
-        loop(tmp_path, Engine({17: power_cut})).run()
+        trained(tmp_path, Engine({17: power_cut}))
     newest = max((tmp_path / "checkpoints").iterdir())
     assert newest.name == "step-0000000015.npz"
     damage(newest)
     engine = Engine()
-    history = loop(tmp_path, engine).run()
+    history = trained(tmp_path, engine)
     shown = capsys.readouterr()
     assert f"{newest} is damaged" in shown.err
     assert "Going on at step 12 of 30" in shown.out
@@ -334,9 +325,9 @@ def test_a_folder_that_cannot_be_written(tmp_path):
 @pytest.mark.parametrize("torn", ["1", "16,0.", "16,0.5,0.5,0.5,1"])
 def test_a_torn_line_of_the_curve_is_written_again(torn, tmp_path, uninterrupted):
     with pytest.raises(KeyError):
-        loop(tmp_path, Engine({17: power_cut})).run()
+        trained(tmp_path, Engine({17: power_cut}))
     with open(tmp_path / "steps.csv", "a") as file:
         file.write(torn)
     engine = Engine()
-    history = loop(tmp_path, engine).run()
+    history = trained(tmp_path, engine)
     assert outcome(tmp_path, history, engine) == uninterrupted

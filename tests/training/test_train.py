@@ -267,7 +267,7 @@ def test_a_disk_that_fills_up_while_training(images, tmp_path, capfd, monkeypatc
 
     command = (*TINY, "--data", images, "--output", tmp_path, "--checkpoint-steps", "1")
     with monkeypatch.context() as patch:
-        patch.setattr(monitor, "_write", full)
+        patch.setattr(monitor, "write_rows", full)
         code, _, error = run(capfd, *command)
     assert code == 1
     assert "No space left on device" in error

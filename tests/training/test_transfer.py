@@ -24,12 +24,11 @@ from kmlp.preprocessing import Preprocessing
 from kmlp.recipes import ClassificationRecipe, data_for, recipe_for
 from kmlp.training.checkpoints import RunFolder
 from kmlp.training.choices import chosen_data, chosen_recipe
-from kmlp.training.distillation.teachers import Objective
+from kmlp.training.distillation import Objective
 from kmlp.training.engine.engine import Options
 from kmlp.training.engine.tensorflow import TensorFlowEngine
 from kmlp.training.engine.weight_names import frozen, optimizer_names, weight_names
-from kmlp.training.freezing import chosen, freeze, parts
-from kmlp.training.initial import Initial, initial_weights
+from kmlp.training.fine_tuning import Initial, chosen, freeze, initial_weights, parts
 from kmlp.training.tasks.classification import Classification
 
 # Family -> the smallest network whose parts can be told apart, and their names.

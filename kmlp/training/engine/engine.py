@@ -32,7 +32,7 @@ class Task:
             better.
     """
 
-    measures = ("loss",)
+    measures: tuple[str, ...] = ("loss",)
     score = "score"
 
     def training(self, model, images, targets, taught=None):

@@ -1,11 +1,12 @@
-"""What a study is: rows of a table of ablations, and how large they are trained."""
+"""A paper's table of ablations as a study: its rows, how large they are trained."""
 
 import dataclasses
 import difflib
 import types
+from typing import Any
 
 from kmlp.errors import InputError
-from kmlp.models.papers import ABLATIONS
+from kmlp.models.papers import ABLATIONS, Row
 from kmlp.models.registry import described, variant
 from kmlp.recipes.choosing import LARGEST_SMALL
 
@@ -17,18 +18,18 @@ class Scale:
     """How large a study is.
 
     Attributes:
-        name: for people and folders.
-        training, test: images in all; `None`: all there are.
-        epochs: `None`: the recipe's.
-        arguments: `{class: arguments}` that make its networks smaller; `None`: they
-            are the table's own.
+        name: Name for people and folders.
+        training, test: Images in all; `None`: all there are.
+        epochs: Epochs of each row; `None`: the recipe's.
+        arguments: Arguments by class that make its networks smaller; `None`: they are
+            the table's own.
     """
 
     name: str
     training: int | None = None
     test: int | None = None
     epochs: int | None = None
-    arguments: dict | None = None
+    arguments: dict[str, dict[str, Any]] | None = None
 
 
 # Smoke is a rehearsal: eight rows of Table 4 in a quarter of an hour on two cores.
@@ -59,45 +60,45 @@ class Study:
     """A table of ablations, to be trained.
 
     Attributes:
-        name: `paper/table`.
-        rows: Rows of `kmlp.models.papers`, in the table's order.
-        scale: `Scale`.
+        name: Name, `paper/table`.
+        rows: Rows from `kmlp.models.papers`, in the table's order.
+        scale: Size of the study.
     """
 
     name: str
-    rows: tuple
+    rows: tuple[Row, ...]
     scale: Scale
 
     @property
-    def folder(self):
+    def folder(self) -> str:
         """Name of the study's folder."""
         suffix = "" if self.scale.name == "full" else f"-{self.scale.name}"
         return self.name.replace("/", "_") + suffix
 
-    def arguments(self, row):
-        """`(class, arguments)` of a row's network at this scale."""
+    def arguments(self, row: Row) -> tuple[type, dict[str, Any]]:
+        """Return class and arguments of a row's network at this scale."""
         family, arguments = variant(row.name)
         return family, {**arguments, **self.smaller(row)}
 
-    def smaller(self, row):
-        """The arguments of a row's network that the scale decides."""
+    def smaller(self, row: Row) -> dict[str, Any]:
+        """Return the arguments of a row's network that the scale decides."""
         if self.scale.arguments is None:
             return {}
         return self.scale.arguments[described(row.name)[0]]
 
-    def reference(self, row):
-        """The row from which another's gain is counted: without what is studied."""
+    def reference(self, row: Row) -> Row:
+        """Return the row that another's gain is over: without what is studied."""
         alike = [r for r in self.rows if r.architecture == row.architecture]
         return next((r for r in alike if r.name.endswith(NONE)), alike[0])
 
 
-def tables():
-    """Names of all tables of ablations, `paper/table`."""
+def tables() -> list[str]:
+    """Return the names of all tables of ablations, `paper/table`."""
     return list(dict.fromkeys(name.rpartition("/")[0] for name in ABLATIONS))
 
 
-def listed():
-    """Text for the terminal: the tables that a study can train."""
+def listed() -> str:
+    """List the tables that a study can train, for the terminal."""
     lines = []
     for name in tables():
         rows = rows_of(name)
@@ -107,8 +108,8 @@ def listed():
     return "\n".join(lines)
 
 
-def rows_of(name):
-    """The rows of a table that are trained together.
+def rows_of(name: str) -> tuple[Row, ...]:
+    """Return the rows of a table that are trained together.
 
     Where a table has networks made for small images beside others, those alone.
     """
@@ -117,21 +118,21 @@ def rows_of(name):
     return tuple(small or rows)
 
 
-def made_for(row):
-    """Height of the images that a row's network is made for."""
+def made_for(row: Row) -> int:
+    """Return the height of the images that a row's network is made for."""
     return described(row.name)[1].get("input_shape", (224,))[0] or 224
 
 
-def find(name, scale):
-    """A study by name.
+def find(name: str, scale: str) -> Study:
+    """Return a study by name.
 
     Args:
-        name: `paper/table`.
-        scale: of `SCALES`.
+        name: Name of the table, `paper/table`.
+        scale: Name of one of `SCALES`.
 
     Raises:
-        InputError: no such table or scale, or a table whose networks the scale does not
-            know.
+        InputError: If there is no such table or scale, or the scale does not know the
+            table's networks.
     """
     known = tables()
     if name not in known:

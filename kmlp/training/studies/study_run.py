@@ -1,5 +1,6 @@
 """The job of `--study`: a table of ablations, trained row by row."""
 
+import argparse
 import contextlib
 import gc
 import json
@@ -10,15 +11,15 @@ import time
 import keras
 import numpy as np
 
-from kmlp.atomic import new_file
 from kmlp.benchmarking.devices import Peak, device_name
-from kmlp.errors import InputError, RunError, TimeUp
+from kmlp.errors import InputError, TimeUp
 from kmlp.recipes.choosing import LARGEST_SMALL
-from kmlp.training.checkpoints import PREFIX, RunFolder
+from kmlp.training.checkpoints import PREFIX, RunFolder, writing
 from kmlp.training.engine.cluster import open_engine, read_cluster
 from kmlp.training.input.arrays import Packed, open_packed
+from kmlp.training.job import check_results
+from kmlp.training.loop import train
 from kmlp.training.monitor import HISTORY
-from kmlp.training.run import checked_output, train
 from kmlp.training.studies import study_table, throughput
 from kmlp.training.studies.row_job import resolve_row, results, row_recipe
 from kmlp.training.studies.study import find, listed, made_for
@@ -26,12 +27,12 @@ from kmlp.training.studies.study import find, listed, made_for
 LIST = "list"
 
 
-def run(options):
-    """Trains what is left of a study, within the time there is.
+def run(options: argparse.Namespace) -> None:
+    """Train what is left of a study, within the time there is.
 
     Raises:
-        InputError: input that cannot be worked with, or a run that ends before its
-            time.
+        InputError: If the options or data cannot be worked with.
+        RunError: If a run ends before its time.
     """
     begun = time.monotonic()
     if options.study == LIST:
@@ -45,7 +46,7 @@ def run(options):
     recipe = row_recipe(study, study.rows[0], options)
     if options.data is None and not options.throughput:
         raise InputError("A study needs --data: an image folder, or a packed .npz file")
-    checked_output(options)
+    check_results(options)
     home = options.output / "studies"
     folder = home / study.folder
     engine = open_engine(options.strategy, options.devices, tensorflow_reads=False)
@@ -55,16 +56,14 @@ def run(options):
     if options.throughput:
         _throughput(study, jobs, folder)
         return
-    until = None
-    if options.minutes is not None:
-        until = begun + 60 * options.minutes
+    until = None if options.minutes is None else begun + 60 * options.minutes
     about = _about(jobs[0])
     print("; ".join(f"{word} {said}" for word, said in about.items()))
     found, peak = {}, Peak(options.precision)
     for number, job in enumerate(jobs, 1):
-        print(f"Row {number}/{len(jobs)}: {job.short}", end="", flush=True)
+        print(f"Row {number}/{len(jobs)}: {job.task.short}", end="", flush=True)
         try:
-            found[job.row.name] = _row(job, folder, until, peak)
+            found[job.task.row.name] = _row(job, folder, until, peak)
         except TimeUp as end:
             _pause(study, found, folder, about, job, str(end))
             return
@@ -78,13 +77,13 @@ def run(options):
 
 
 def _row(job, folder, until, peak):
-    """A row's result, read back where it is there."""
-    own = RunFolder(folder / "rows" / job.short, job.identity())
+    """Return a row's result, read back where it is there."""
+    own = RunFolder(folder / "rows" / job.task.short, job.task.identity(job))
     mark = own.path.name.removeprefix(PREFIX)
     path = own.path.with_name(f"{mark}.json")
     if job.options.fresh:
         path.unlink(missing_ok=True)
-    elif (result := _finished(path, job.identity())) is not None:
+    elif (result := _finished(path, job.task.identity(job))) is not None:
         print(f", finished {result['finished']}: top-1 {result['top1']:.2f}")
         own.remove()
         return result
@@ -102,8 +101,8 @@ def _row(job, folder, until, peak):
         history = train(job, schedule, own.path, until)
         result = results(job, history)
         # Steps beyond the end: the weights are of no further use.
-        result |= throughput.measured(job, result["macs"], peak)
-        result |= {
+        (speed,) = throughput.measured([throughput.Stopwatch(job)], peak)
+        result |= speed | {
             "backend": keras.backend.backend(),
             "device": device_name(),
             "precision": job.options.precision,
@@ -111,7 +110,8 @@ def _row(job, folder, until, peak):
         _keep(path, result, own.path / HISTORY)
         own.remove()
     print(
-        f"{job.short}: top-1 {result['top1']:.2f}, merged {result['merged_top1']:.2f}, "
+        f"{job.task.short}: top-1 {result['top1']:.2f}, "
+        f"merged {result['merged_top1']:.2f}, "
         f"{result['images_per_second']:,.0f} images/s, "
         f"{result['peak_share']:.1%} of the peak"
     )
@@ -120,20 +120,14 @@ def _row(job, folder, until, peak):
 
 
 def _keep(path, result, history):
-    try:
+    with writing("The row's result", path) as draft:
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(history, path.with_suffix(".csv"))
-        with new_file(path) as draft:
-            draft.write_text(json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        raise RunError(
-            f"The row's result cannot be written ({error}): make room, then give the "
-            f"same command to go on. Received: {str(path)!r}",
-        ) from error
+        draft.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def _finished(path, identity):
-    """The result that a finished row left, or `None`."""
+    """Return the result that a finished row left, or `None`."""
     try:
         result = json.loads(path.read_text())
         found = result["identity"] == json.loads(json.dumps(identity))
@@ -146,54 +140,49 @@ def _finished(path, identity):
 
 
 def _pause(study, found, folder, about, job, said):
-    """Says how far a study has come whose time is up."""
+    """Say how far a study has come whose time is up."""
     if found:
         study_table.write(study, found, folder, about)
         print(study_table.text(study, found))
-    print(f"{job.short}: {said}")
+    print(f"{job.task.short}: {said}")
     print(
         f"{len(found)} of {len(study.rows)} rows are finished; the same command goes on"
     )
 
 
 def _throughput(study, jobs, folder):
-    """Measures all rows in turns, so that what slows the machine slows all alike."""
+    """Measure the steps of all rows and train nothing."""
     about = _about(jobs[0])
     precision = jobs[0].options.precision
     peak = Peak(precision)
     peak.measure()
     batch = throughput.batch_milliseconds(jobs[0])
-    about |= {
-        "host": f"{batch:.2f} ms to prepare a batch",
-    }
+    about["host"] = f"{batch:.2f} ms to prepare a batch"
     print("; ".join(f"{word} {said}" for word, said in about.items()), flush=True)
-    watches, found = {}, {}
+    watches = []
     for job in jobs:
         begun = time.monotonic()
         # An engine holds one network: each row has its own.
         options = job.options
         engine = open_engine(options.strategy, options.devices, tensorflow_reads=False)
-        own = resolve_row(study, job.row, options, engine, job.data)
+        own = resolve_row(study, job.task.row, options, engine, job.source)
         own.prepare()
-        watches[job.row.name] = throughput.Stopwatch(own)
-        print(f"{job.short} is warm after {time.monotonic() - begun:.0f} s", flush=True)
-    for _ in range(throughput.ROUNDS):
-        for watch in watches.values():
-            watch.turn()
-        peak.measure()
+        watches.append(throughput.Stopwatch(own))
+        print(
+            f"{job.task.short} is warm after {time.monotonic() - begun:.0f} s",
+            flush=True,
+        )
+    speeds = throughput.measured(watches, peak)
+    found = {job.task.row.name: speed for job, speed in zip(jobs, speeds)}
     about["matmul peak"] = f"{peak.value / 1e12:,.2f} T operations/s in {precision}"
     print(f"matmul peak {about['matmul peak']}")
-    for name, watch in watches.items():
-        watch.close()
-        counted = watch.profile()
-        found[name] = counted | watch.figures(counted["macs"], peak.value)
     print(study_table.text(study, found, study_table.SPEED))
     study_table.write(study, found, folder, about, study_table.SPEED, "throughput")
     print(f"Written to {folder}")
 
 
 def _data(options, study, recipe, home):
-    """The study's images, cut to its scale."""
+    """Return the study's images, cut to its scale."""
     size, scale = recipe.image_size, study.scale
     if options.data is None:
         random = np.random.default_rng(options.seed)
@@ -209,8 +198,8 @@ def _data(options, study, recipe, home):
 
 
 def _about(job):
-    """What all rows have in common."""
-    data, options = job.data, job.options
+    """Return what all rows have in common, by a word each."""
+    data, options = job.source, job.options
     return {
         "data": f"{data.name}, {len(data.class_names)} classes, "
         f"{len(data.train_labels):,} images to train, {len(data.test_labels):,} to "
@@ -218,16 +207,16 @@ def _about(job):
         "recipe": f"{job.recipe.name}, {job.epochs} epochs, batch "
         f"{job.recipe.batch_size}, seed {options.seed}, {options.precision}",
         "device": f"{device_name()} ({job.engine.description})",
-        "scale": job.study.scale.name
-        + (", a rehearsal: no claim" if job.study.scale.arguments else ""),
+        "scale": job.task.study.scale.name
+        + (", a rehearsal: no claim" if job.task.study.scale.arguments else ""),
         "paper": "its figures are of "
-        + ("CIFAR-100" if made_for(job.row) <= LARGEST_SMALL else "ImageNet-1k"),
+        + ("CIFAR-100" if made_for(job.task.row) <= LARGEST_SMALL else "ImageNet-1k"),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
     }
 
 
 def _keep_compiled(folder):
-    """Lets JAX keep what it compiles for a GPU, since a study comes in pieces."""
+    """Let JAX keep what it compiles for a GPU, since a study comes in pieces."""
     if keras.backend.backend() != "jax":
         return
     import jax

@@ -1,42 +1,48 @@
 """A study's table: the paper's figures beside ours, for people and for programs."""
 
-import csv
 import itertools
 import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-from kmlp.atomic import new_file
-from kmlp.console import aligned
-from kmlp.errors import RunError
+from kmlp.console import table
+from kmlp.models.papers import Row
+from kmlp.training.checkpoints import writing
+from kmlp.training.monitor import write_rows
+from kmlp.training.studies.study import Study
 
-HEADER = (
-    ("row", "row"),
-    ("top-1 paper", "paper_top1"),
-    ("ours", "top1"),
-    ("gain paper", "paper_gain"),
-    ("ours", "gain"),
-    ("merged", "merged_top1"),
-    ("parameters", "parameters"),
-    ("paper", "paper_parameters"),
-    ("MMACs", "macs"),
-    ("paper", "paper_macs"),
-    ("images/s", "images_per_second"),
-    ("of peak", "peak_share"),
-)
+# Name of a figure -> title of its column, how a cell is written, and its unit.
+COLUMNS = {
+    "row": ("row", "{}", 1),
+    "paper_top1": ("top-1 paper", "{:.2f}", 1),
+    "top1": ("ours", "{:.2f}", 1),
+    "paper_gain": ("gain paper", "{:+.2f}", 1),
+    "gain": ("ours", "{:+.2f}", 1),
+    "merged_top1": ("merged", "{:.2f}", 1),
+    "parameters": ("parameters", "{:,.0f}", 1),
+    "paper_parameters": ("paper", "{:.1f} M", 1e6),
+    "macs": ("MMACs", "{:,.1f}", 1e6),
+    "paper_macs": ("paper", "{:,.0f}", 1e6),
+    "step_ms": ("ms/step", "{:,.2f}", 1),
+    "images_per_second": ("images/s", "{:,.0f}", 1),
+    "peak_share": ("of peak", "{:.1%}", 1),
+}
 SPEED = ("row", "parameters", "macs", "step_ms", "images_per_second", "peak_share")
+ALL = tuple(name for name in COLUMNS if name != "step_ms")
 REHEARSAL = (
     "A rehearsal of the machinery, with smaller networks and fewer images and epochs: "
     "its figures and their ordering are no claim."
 )
 
 
-def lines(study, found):
-    """The table's rows as numbers; what is not known yet is `None`.
+# Result of each row that is known, by the row's name.
+Found = dict[str, dict[str, Any]]
 
-    Args:
-        study: `Study`.
-        found: `{name of a row: its result}`.
-    """
-    table = []
+
+def lines(study: Study, found: Found) -> list[dict[str, Any]]:
+    """Return the table's rows as numbers; what is not known yet is `None`."""
+    numbers = []
     for row in study.rows:
         own, before = found.get(row.name, {}), study.reference(row)
         line = {
@@ -50,8 +56,8 @@ def lines(study, found):
         line["gain"] = _gain(
             own.get("top1"), found.get(before.name, {}).get("top1"), row is before
         )
-        table.append(line)
-    return table
+        numbers.append(line)
+    return numbers
 
 
 def _gain(value, before, first):
@@ -60,45 +66,23 @@ def _gain(value, before, first):
     return value - before
 
 
-def _cells(table, names):
-    return [[_cell(name, line.get(name)) for name in names] for line in table]
-
-
 def _cell(name, value):
+    _, form, unit = COLUMNS[name]
     if value is None or value == "":
         return ""
-    if "gain" in name:
-        return f"{value:+.2f}"
-    if "top1" in name:
-        return f"{value:.2f}"
-    if name == "paper_parameters":
-        return f"{value / 1e6:.1f} M"
-    if name == "paper_macs":
-        return f"{value / 1e6:,.0f}"
-    if name == "macs":
-        return f"{value / 1e6:,.1f}"
-    if name == "peak_share":
-        return f"{value:.1%}"
-    if name == "step_ms":
-        return f"{value:,.2f}"
-    return value if isinstance(value, str) else f"{value:,.0f}"
+    return form.format(value if unit == 1 else value / unit)
 
 
-def text(study, found, names=None):
-    """The table for the terminal."""
-    header, names = _chosen(names)
-    return aligned([header, *_cells(lines(study, found), names)])
+def text(
+    study: Study, found: Found, names: Sequence[str] = ALL, form: str = "text"
+) -> str:
+    """Write the table for the terminal, or in another form of `kmlp.tables`."""
+    cells = [[_cell(n, line.get(n)) for n in names] for line in lines(study, found)]
+    return table([COLUMNS[name][0] for name in names], cells, form)
 
 
-def _chosen(names):
-    if names is None:
-        return [title for title, _ in HEADER], [name for _, name in HEADER]
-    titles = {name: title for title, name in HEADER} | {"step_ms": "ms/step"}
-    return [titles[name] for name in names], list(names)
-
-
-def orderings(study, found):
-    """How the rows of each architecture rank by top-1, ours and the paper's."""
+def orderings(study: Study, found: Found) -> list[str]:
+    """Say how the rows of each architecture rank by top-1, ours and the paper's."""
     said = []
     for name in dict.fromkeys(row.architecture for row in study.rows):
         rows = [row for row in study.rows if row.architecture == name]
@@ -112,7 +96,7 @@ def orderings(study, found):
     return said
 
 
-def _ranked(rows, value):
+def _ranked(rows: Sequence[Row], value: Callable[[Row], Any]) -> str:
     rows = sorted(rows, key=value)
     words = rows[0].name.rpartition("/")[2]
     for before, row in itertools.pairwise(rows):
@@ -121,50 +105,41 @@ def _ranked(rows, value):
     return words
 
 
-def write(study, found, folder, about, names=None, stem="table"):
-    """Writes `table.md`, `table.csv` and `table.json`, each whole.
+def write(
+    study: Study,
+    found: Found,
+    folder: Path,
+    about: dict[str, str],
+    names: Sequence[str] = ALL,
+    stem: str = "table",
+) -> None:
+    """Write `table.md`, `table.csv` and `table.json`, each whole.
 
     Args:
-        about: `{word: text}`, what all rows have in common.
-        names: of the columns; `None`: all.
-        stem: of the files.
+        study: Study of the rows.
+        found: Results of the rows.
+        folder: Folder of the files.
+        about: What all rows have in common, by a word each.
+        names: Names of the columns.
+        stem: Name of the files.
 
     Raises:
-        InputError: they cannot be written.
+        RunError: If they cannot be written.
     """
-    table = lines(study, found)
-    texts = {
-        "md": _markdown(study, found, about, names),
-        "json": json.dumps(
-            {"study": study.name, "about": about, "rows": table}, indent=2
-        ),
+    numbers = lines(study, found)
+    said = [orderings(study, found), [f"{word}: {a}" for word, a in about.items()]]
+    listed = ["\n".join(f"- {line}" for line in part) for part in said]
+    parts = [f"# {study.name}", text(study, found, names, "markdown"), *listed]
+    known = {"study": study.name, "about": about, "rows": numbers}
+    contents = {
+        "md": "\n\n".join(part for part in parts if part),
+        "json": json.dumps(known, indent=2),
     }
-    try:
-        for suffix, content in texts.items():
-            with new_file(folder / f"{stem}.{suffix}") as draft:
-                draft.write_text(content.rstrip() + "\n")
-        plain = [
-            {k: v for k, v in line.items() if not isinstance(v, dict)} for line in table
-        ]
-        fields = list(dict.fromkeys(name for line in plain for name in line))
-        path = folder / f"{stem}.csv"
-        with new_file(path) as draft, open(draft, "w", newline="") as file:
-            writer = csv.DictWriter(file, fields)
-            writer.writeheader()
-            writer.writerows(plain)
-    except OSError as error:
-        raise RunError(
-            f"The table cannot be written ({error}): make room, then give the same "
-            f"command again. Received: {str(folder)!r}",
-        ) from error
-
-
-def _markdown(study, found, about, names):
-    header, names = _chosen(names)
-    body = _cells(lines(study, found), names)
-    rules = [":--", *["--:"] * (len(header) - 1)]
-    rows = ["| " + " | ".join(cells) + " |" for cells in (header, rules, *body)]
-    parts = [f"# {study.name}", "\n".join(rows)]
-    parts += ["\n".join(f"- {said}" for said in orderings(study, found))]
-    parts += ["\n".join(f"- {word}: {said}" for word, said in about.items())]
-    return "\n\n".join(part for part in parts if part)
+    for suffix, content in contents.items():
+        with writing("The table", folder / f"{stem}.{suffix}") as draft:
+            draft.write_text(content.rstrip() + "\n")
+    plain = [
+        {k: v for k, v in line.items() if not isinstance(v, dict)} for line in numbers
+    ]
+    with writing("The table", folder / f"{stem}.csv") as draft:
+        write_rows(draft, plain)

@@ -1,73 +1,12 @@
-"""What studies ask of each of Keras' backends in its own way."""
+"""How fast the rows of a study train, as a share of what the device can do."""
 
-import contextlib
 import statistics
 import time
-
-import keras
-import numpy as np
-from keras import ops
+from collections.abc import Sequence
 
 from kmlp.analysis.complexity import profile
-from kmlp.benchmarking import devices
-from kmlp.benchmarking.devices import ROUNDS, SECONDS
-
-
-def tensorflow_data(batches):
-    """A `tf.data.Dataset` of what an iterable gives, as TensorFlow's engine takes it.
-
-    Args:
-        batches: function that makes an iterable of tuples of arrays, each as the first.
-    """
-    import tensorflow as tf
-
-    first = next(iter(batches()))
-    signature = tuple(tf.TensorSpec(array.shape, array.dtype) for array in first)
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return dataset.prefetch(2)
-
-
-@contextlib.contextmanager
-def exact():
-    """Inside, float32 products are float32: GPUs would round their factors."""
-    backend = keras.backend.backend()
-    if backend == "jax":
-        import jax
-
-        with jax.default_matmul_precision("highest"):
-            yield
-        return
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        before = tf.config.experimental.tensor_float_32_execution_enabled()
-        switch = tf.config.experimental.enable_tensor_float_32_execution
-    else:
-        import torch
-
-        before = torch.backends.cudnn.allow_tf32
-
-        def switch(value):
-            torch.backends.cudnn.allow_tf32 = value
-
-    switch(False)
-    try:
-        yield
-    finally:
-        switch(before)
-
-
-def inference(model):
-    """What a network answers to images, `(N, …) -> (N, …)` of NumPy, compiled."""
-    step = devices.inference(model)
-
-    def answers(images):
-        with exact():
-            found = step(ops.convert_to_tensor(images))
-        return np.asarray(ops.convert_to_numpy(found), "float32")
-
-    return answers
-
+from kmlp.benchmarking.devices import ROUNDS, SECONDS, Peak
+from kmlp.training.job import Job
 
 # A forward pass, and twice as much for the gradients of inputs and weights; each
 # multiply-add is two operations.
@@ -78,12 +17,12 @@ class Stopwatch:
     """Times a prepared engine's steps on a row's own batches.
 
     Args:
-        job: `RowJob`, its engine prepared; its weights are trained on.
+        job: Row whose engine is prepared; its weights are trained on.
     """
 
-    def __init__(self, job):
+    def __init__(self, job: Job):
         self.job, self.engine = job, job.engine
-        self.times = []
+        self.times: list[float] = []
         self._batches = self.engine.feed(job.training_data(self.engine.step))
         self._take(3)  # which compiles
         self._piece = 3
@@ -91,8 +30,8 @@ class Stopwatch:
             step = max(self._take(self._piece), 1e-6)
             self._piece = max(1, round(SECONDS / step))
 
-    def turn(self):
-        """One measurement."""
+    def turn(self) -> None:
+        """Measure once."""
         self.times.append(self._take(self._piece))
 
     def _take(self, steps):
@@ -100,49 +39,45 @@ class Stopwatch:
         self.engine.train(self._batches, steps)
         return (time.perf_counter() - begun) / steps
 
-    def close(self):
-        """Ends the preparation of batches."""
+    def figures(self, peak: float) -> dict[str, float]:
+        """End the preparation of batches; return counts and the median turn's speed.
+
+        Args:
+            peak: Operations per second of the device.
+        """
         getattr(self._batches, "close", lambda: None)()
-
-    def profile(self):
-        """`{"parameters", "macs"}` of the train form."""
         counted = profile(self.engine.model)
-        return {"parameters": counted.trainable, "macs": counted.macs}
-
-    def figures(self, macs, peak):
-        """`{"step_ms", "images_per_second", "peak_share", …}`, by the median turn."""
         step = statistics.median(self.times)
         images = self.job.recipe.batch_size / step
+        flops = OPERATIONS * counted.macs * images
         return {
+            "parameters": counted.trainable,
+            "macs": counted.macs,
             "step_ms": 1000 * step,
             "step_ms_fastest": 1000 * min(self.times),
             "step_ms_slowest": 1000 * max(self.times),
             "images_per_second": images,
-            "flops": OPERATIONS * macs * images,
+            "flops": flops,
             "peak_flops": peak,
-            "peak_share": OPERATIONS * macs * images / peak,
+            "peak_share": flops / peak,
             "batch_size": self.job.recipe.batch_size,
         }
 
 
-def measured(job, macs, peak):
-    """The figures of one row alone.
+def measured(watches: Sequence[Stopwatch], peak: Peak) -> list[dict[str, float]]:
+    """Return the figures of rows, measured in turns with the peak.
 
-    Args:
-        macs: multiply-adds of the train form for one image.
-        peak: a `kmlp.benchmarking.devices.Peak`.
+    What slows the machine slows all of them alike.
     """
-    watch = Stopwatch(job)
     for _ in range(ROUNDS):
-        # In turns: what slows the machine slows both.
-        watch.turn()
+        for watch in watches:
+            watch.turn()
         peak.measure()
-    watch.close()
-    return watch.figures(macs, peak.value)
+    return [watch.figures(peak.value) for watch in watches]
 
 
-def batch_milliseconds(job, count=50):
-    """What one batch takes to prepare, on the thread that does it."""
+def batch_milliseconds(job: Job, count: int = 50) -> float:
+    """Return what one batch takes to prepare, on the thread that does it."""
     batches = iter(job.training_data(0)())
     for _ in range(16):
         next(batches)

@@ -3,22 +3,23 @@
 import argparse
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import keras
 from keras import ops
 
 from kmlp.artifacts.agreement import ClassAgreement
+from kmlp.errors import InputError
 from kmlp.preprocessing import Preprocessing
 from kmlp.recipes.wording import describe
 from kmlp.training.choices import chosen_data, chosen_recipe
-from kmlp.training.distillation.teachers import Objective, open_teacher
-from kmlp.training.freezing import chosen
-from kmlp.training.initial import initial_weights, open_initial, settle
-from kmlp.training.job import Job, RunTask, check_classes, divided_batch
+from kmlp.training.distillation import Objective, open_teacher
+from kmlp.training.fine_tuning import chosen, initial_weights, open_initial, settle
+from kmlp.training.job import Job, RunTask, divided_batch
 from kmlp.training.networks import build
 from kmlp.training.optimization import make_schedule
+from kmlp.typing import Tensor
 
 
 class Classification(RunTask):
@@ -51,14 +52,9 @@ class Classification(RunTask):
 
     def result(self, sums: Any) -> dict[str, float]:
         """Return `{"loss", "top1", "top5", "count"}`, shares in 0…1."""
-        loss, top1, top5, count = (float(value) for value in sums)
-        share = max(count, 1.0)
-        return {
-            "loss": loss / share,
-            "top1": top1 / share,
-            "top5": top5 / share,
-            "count": count,
-        }
+        *values, count = (float(value) for value in sums)
+        shares = [value / max(count, 1.0) for value in values]
+        return dict(zip(("loss", "top1", "top5", "count"), (*shares, count)))
 
     def schedule(self, job: Job) -> Any:
         return make_schedule(job.recipe, job.steps_per_epoch)
@@ -80,17 +76,10 @@ class Classification(RunTask):
         # TensorFlow reads files; a study, which has its images in memory, needs none.
         from kmlp.training.input.pipeline import training_batches
 
-        return functools.partial(
-            training_batches,
-            job.source,
-            job.recipe,
-            image_size=job.recipe.image_size,
-            **job.share(step),
-        )
+        share = {"image_size": job.recipe.image_size, **job.share(step)}
+        return functools.partial(training_batches, job.source, job.recipe, **share)
 
-    def validation_batches(
-        self, job: Job, worker: int = 0, workers: int = 1, replicas: int = 1
-    ) -> Iterable:
+    def validation_batches(self, job: Job, **share: int) -> Any:
         from kmlp.data.reading import evaluation_batches
 
         return evaluation_batches(
@@ -98,9 +87,7 @@ class Classification(RunTask):
             job.recipe,
             image_size=job.recipe.image_size,
             batch_size=job.batch_size,
-            worker=worker,
-            workers=workers,
-            replicas=replicas,
+            **share,
         )
 
     def network(self, job: Job, precision: str) -> keras.Model:
@@ -118,26 +105,18 @@ class Classification(RunTask):
         return job.options.arch
 
     def identity(self, job: Job) -> dict[str, Any]:
-        begun = {}
+        source, begun = job.source, job.begun()
         if job.initial is not None:
-            begun = {
-                "initial_weights": job.initial.identity,
-                "frozen": list(job.frozen),
-            }
-        source = job.source
+            begun["initial_weights"] = job.initial.identity
         return {"images": [source.train.count, source.validation.count], **begun}
 
     def data_summary(self, job: Job) -> dict[str, Any]:
-        source, recipe = job.source, job.recipe
-        return {
-            "name": source.name,
-            "class_names": list(source.class_names),
+        recipe = job.recipe
+        return super().data_summary(job) | {
             "image_size": recipe.image_size,
             "mean": list(recipe.mean),
             "std": list(recipe.std),
-            "training_images": source.train.count,
-            "validation_images": source.validation.count,
-            "skipped_images": list(source.skipped),
+            "skipped_images": list(job.source.skipped),
         }
 
     def announcement(self, job: Job) -> list[str]:
@@ -206,8 +185,14 @@ def resolve(options: argparse.Namespace, engine: Any) -> Job:
         download=options.download,
         on_corrupt=options.on_corrupt,
     )
-    check_classes(options, source)
-    begun, start, frozen = None, None, ()
+    classes = len(source.class_names)
+    if options.num_classes not in (None, classes):
+        raise InputError(
+            f"The data have {classes} classes: leave --num-classes out or correct it. "
+            f"Received: --num-classes {options.num_classes}"
+        )
+    begun, start = None, None
+    frozen: tuple[str, ...] = ()
     if options.weights is not None:
         begun = open_initial(options, chosen_recipe(options)[0].model)
     recipe, base = chosen_recipe(options, source, begun)
@@ -226,17 +211,15 @@ def resolve(options: argparse.Namespace, engine: Any) -> Job:
     mean, std = _statistics(source, begun)
     recipe = recipe.resolved(images=images, flip=source.flip, mean=mean, std=std)
     steps = steps_per_epoch(images, recipe.batch_size)
-    objective = Objective(
-        recipe.distillation, recipe.distillation_alpha, recipe.temperature
-    )
+    kind, alpha = recipe.distillation, recipe.distillation_alpha
     return Job(
-        task=Classification(objective),
+        task=Classification(Objective(kind, alpha, recipe.temperature)),
         options=options,
         recipe=recipe,
         base=base,
         source=source,
         engine=engine,
-        epochs=recipe.epochs + recipe.cooldown_epochs,
+        epochs=(recipe.epochs or 0) + recipe.cooldown_epochs,
         steps_per_epoch=min(steps, most) if options.rehearse else steps,
         batch_size=batch_size,
         initial=start,
@@ -247,19 +230,19 @@ def resolve(options: argparse.Namespace, engine: Any) -> Job:
 def _statistics(source, begun):
     """Return mean and deviation for a recipe without: the weights', or the data's."""
     known = None if begun is None else begun.preprocessing
-    if known is not None and known.mean is not None and known.std is not None:
-        return known.mean, known.std
-    return source.mean, source.std
+    if known is None or None in (known.mean, known.std):
+        known = source
+    return known.mean, known.std
 
 
-def training_sums(losses, logits, targets):
-    """`(2,)` float32: the sum of losses, and how many classes were guessed right."""
+def training_sums(losses: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    """Return `(2,)` float32: the sum of losses, and how many classes were right."""
     right = ops.equal(ops.argmax(logits, axis=-1), ops.argmax(targets, axis=-1))
     return ops.stack([ops.sum(losses), ops.sum(ops.cast(right, "float32"))])
 
 
-def evaluation_sums(logits, labels, weights):
-    """`(4,)` float32: sums of cross-entropy, top-1, top-5 and weights over a batch.
+def evaluation_sums(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Return `(4,)` float32: a batch's sums of cross-entropy, top-1, top-5 and weights.
 
     Args:
         logits: `(N, classes)`; of equal logits the first class is ranked first, and a

@@ -1,9 +1,10 @@
-"""What detection and segmentation share as tasks of a run."""
+"""What detection and segmentation share as tasks of a run: recipe, network, data."""
 
 import argparse
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,41 @@ import numpy as np
 from keras import ops
 
 from kmlp.analysis.complexity import count_parameters
-from kmlp.artifacts.origin import weights_sha256
-from kmlp.data.dense import open_dense
+from kmlp.data.dense import kind_and_folder, open_dense
+from kmlp.data.dense.source import Unreadable
 from kmlp.data.images import steps_per_epoch
+from kmlp.detection.mask_rcnn import CascadeMaskRCNN, MaskRCNN
+from kmlp.detection.retinanet import RetinaNet
 from kmlp.errors import InputError
 from kmlp.models.dense import pyramid_of
 from kmlp.predicting.drawing import contact_sheet
 from kmlp.preprocessing import DensePreprocessing
+from kmlp.recipes.dense_choosing import dense_recipe_for
+from kmlp.recipes.dense_recipe import DenseRecipe
 from kmlp.recipes.wording import describe
-from kmlp.training.dense_choices import chosen_recipe
-from kmlp.training.initial import Initial
+from kmlp.segmentation.segmenter import SemanticFPN
+from kmlp.segmentation.upernet import UperNet
+from kmlp.training.choices import overridden
+from kmlp.training.fine_tuning import Initial, described
 from kmlp.training.input.dense_pipeline import evaluation_batches, training_batches
 from kmlp.training.job import Job, RunTask, divided_batch
+from kmlp.training.networks import POLICIES, check_names, create, explained
 from kmlp.training.optimization import make_dense_schedule
-from kmlp.training.tasks.dense_networks import backbone_of, build
 
+HEADS = {
+    "retinanet": RetinaNet,
+    "mask_rcnn": MaskRCNN,
+    "cascade_mask_rcnn": CascadeMaskRCNN,
+    "semantic_fpn": SemanticFPN,
+    "upernet": UperNet,
+}
+# Arguments of every head that follow from elsewhere.
+_FOLLOWING = {
+    "backbone": "pass --arch",
+    "num_classes": "it follows from the data",
+    "name": "it is the head's",
+    "dtype": "pass --precision",
+}
 PICTURES, SHEET, ROWS = "pictures", "predictions.png", 6
 
 
@@ -58,23 +79,12 @@ class DenseTask(RunTask):
         return make_dense_schedule(job.recipe, steps)
 
     def training_data(self, job: Job, step: int) -> Callable:
-        return functools.partial(
-            training_batches,
-            job.source,
-            job.recipe,
-            **job.share(step),
-        )
+        share = job.share(step)
+        return functools.partial(training_batches, job.source, job.recipe, **share)
 
-    def validation_batches(
-        self, job: Job, worker: int = 0, workers: int = 1, replicas: int = 1
-    ) -> Iterable:
+    def validation_batches(self, job: Job, **share: int) -> Any:
         return evaluation_batches(
-            job.source,
-            job.recipe,
-            batch_size=job.batch_size,
-            worker=worker,
-            workers=workers,
-            replicas=replicas,
+            job.source, job.recipe, batch_size=job.batch_size, **share
         )
 
     def network(self, job: Job, precision: str) -> keras.Model:
@@ -93,15 +103,8 @@ class DenseTask(RunTask):
         }
 
     def data_summary(self, job: Job) -> dict[str, Any]:
-        source = job.source
-        return {
-            "name": source.name,
-            "task": source.task,
-            "class_names": list(source.class_names),
-            "training_images": source.train.count,
-            "validation_images": source.validation.count,
-            "notes": list(source.notes),
-        }
+        own = {"task": job.source.task, "notes": list(job.source.notes)}
+        return super().data_summary(job) | own
 
     def announcement(self, job: Job) -> list[str]:
         recipe, source, model = job.recipe, job.source, job.engine.model
@@ -142,17 +145,22 @@ class DenseTask(RunTask):
     def draw(self, job: Job, model: keras.Model, folder: Path) -> None:
         """Write single pictures and a sheet of them: image, truth, prediction."""
         folder.mkdir(parents=True, exist_ok=True)
-        sheet = []
-        count = min(ROWS, job.source.validation.count)
-        for index, pictures in self.drawn(job, model, count):
-            pictures[-1].save(folder / f"{index:06}.png")
-            sheet.append(pictures)
+        split, drawn, sheet = job.source.validation, self.drawer(job, model), []
+        for index in range(split.count):
+            try:
+                image, truth = split.image(index), split.annotation(index)
+            except Unreadable:  # as it was in training, where this may be skipped
+                continue
+            sheet.append([image, *drawn(image, truth)])
+            sheet[-1][-1].save(folder / f"{index:06}.png")
+            if len(sheet) == ROWS:
+                break
         if sheet:
             titles = ("image", "truth", "prediction")
             contact_sheet(sheet, titles).save(folder / SHEET)
 
-    def drawn(self, job: Job, model: keras.Model, rows: int) -> Iterable:
-        """Yield `(index, [image, truth, prediction])` of validation pictures."""
+    def drawer(self, job: Job, model: keras.Model) -> Callable:
+        """Return a function of image and annotation to truth and prediction, drawn."""
         raise NotImplementedError
 
 
@@ -170,9 +178,69 @@ class InitialBackbone(Initial):
         return weights, arrays[: len(weights)]
 
 
-def check(options: argparse.Namespace) -> None:
-    """Choose the recipe, which refuses wrong names and values."""
-    chosen_recipe(options)
+def build(
+    arch: str, num_classes: int, recipe: DenseRecipe, *, dtype: str | None = None
+) -> keras.Model:
+    """Build a detector or segmenter with fresh weights.
+
+    Args:
+        arch: Name of the backbone, from `kmlp.list_models()`.
+        num_classes: Classes of the data.
+        recipe: Recipe of head and backbone.
+        dtype: Precision, `"float32"`, `"bfloat16"`, `"float16"`; `None`: Keras' own.
+
+    Raises:
+        InputError: If a name is unknown, arguments do not fit, or the backbone lacks
+            the levels that the head takes.
+    """
+    known = inspect.signature(HEADS[recipe.head]).parameters
+    check_names(recipe.head, "head_arguments", recipe.head_arguments, known, _FOLLOWING)
+    backbone = _backbone(arch, recipe, dtype=dtype)
+    with explained(f"{recipe.head} over {arch}", recipe.image_size):
+        return HEADS[recipe.head](
+            backbone,
+            num_classes,
+            dtype=POLICIES.get(dtype, dtype),
+            **recipe.head_arguments,
+        )
+
+
+def _backbone(arch, recipe, **options):
+    """Return the backbone alone; options are `dtype` and `weights`."""
+    return create(
+        f"{recipe.head} over {arch}",
+        arch,
+        recipe.image_size,
+        recipe,
+        recipe.model,
+        # Blocks that the recipe names are those that the weights were trained on.
+        resolution="partition" if "block_size" in recipe.model else "interpolate",
+        include_top=False,
+        **options,
+    )
+
+
+def chosen_recipe(options: argparse.Namespace) -> tuple[DenseRecipe, DenseRecipe]:
+    """Return the recipe with what the command line changes, and as it was before.
+
+    Raises:
+        InputError: If a name or field is unknown, or a value does not fit.
+    """
+    if options.data not in (None, "scenes"):
+        kind_and_folder(options.data, options.task)
+    base = dense_recipe_for(
+        options.arch,
+        options.task,
+        name=options.recipe,
+        head=options.head,
+        data=options.data,
+    )
+    size = options.image_size and "{},{}".format(*options.image_size)
+    return overridden(base, options, {"image_size": size}), base
+
+
+# What a run checks first: a recipe refuses wrong names and values.
+check = chosen_recipe
 
 
 def resolve_dense(
@@ -204,9 +272,6 @@ def resolve_dense(
         own, steps = min(own, epochs), min(steps, most)
         few = most * engine.replicas * batch_size
         indices = range(min(source.validation.count, few))
-    initial = None
-    if options.weights is not None:
-        initial = _initial(options, recipe)
     return Job(
         task=make_task(source, recipe, indices),
         options=options,
@@ -217,27 +282,18 @@ def resolve_dense(
         epochs=own,
         steps_per_epoch=steps,
         batch_size=batch_size,
-        initial=initial,
+        initial=None if options.weights is None else _initial(options, recipe),
     )
 
 
 def _initial(options, recipe):
     """Return the backbone's weights as a run begins with them."""
-    backbone = backbone_of(options.arch, recipe, weights=options.weights)
+    backbone = _backbone(options.arch, recipe, weights=options.weights)
     pyramid, _, _ = pyramid_of(backbone, tuple(backbone.pyramid_outputs), norm=None)
     arrays = {
         str(number): np.array(ops.convert_to_numpy(weight))
         for number, weight in enumerate(pyramid.weights)
     }
-    described = {
-        "name": str(options.weights),
-        "architecture": backbone.name,
-        "sha256": weights_sha256(backbone),
-        "image_size": list(backbone.inputs[0].shape[1:3]),
-        "resolution": None,
-        "new_head": True,
-    }
-    if getattr(backbone, "weights_source", None) is not None:
-        described["source"] = backbone.weights_source
+    said = described(backbone, options, resolution=None, new_head=True)
     text = f"The backbone begins with the weights of {options.weights}"
-    return InitialBackbone({}, arrays, described, text)
+    return InitialBackbone({}, arrays, said, text)

@@ -12,6 +12,7 @@ import numpy as np
 
 from kmlp.artifacts.agreement import DetectionAgreement
 from kmlp.data.dense import results
+from kmlp.data.dense.geometry import prepared
 from kmlp.data.dense.results import coco_results, to_picture
 from kmlp.data.scoring import average_precision, truth
 from kmlp.predicting.dense_predictions import Detected
@@ -87,11 +88,11 @@ class Detection(DenseTask):
     def agreement(self, job: Job) -> DetectionAgreement:
         split = self.source.validation
 
-        def entries_of(found, targets, weights):
+        def _entries_of(found, targets, weights):
             for index, entries in results_of(self.source, found, targets, weights):
                 yield split.image_id(index), entries
 
-        return DetectionAgreement(entries_of, self.scores)
+        return DetectionAgreement(_entries_of, self.scores)
 
     def extras(
         self, job: Job, model: keras.Model, reference: Any, folder: Path
@@ -99,36 +100,25 @@ class Detection(DenseTask):
         (folder / RESULTS).write_text(json.dumps(reference.entries) + "\n")
         return super().extras(job, model, reference, folder)
 
-    def drawn(self, job: Job, model: keras.Model, rows: int) -> Iterator:
-        source, shown = job.source, 0
-        names, palette = source.class_names, source.palette
-        for images, targets, weights in self.validation_batches(job):
-            outputs = model(np.asarray(images), training=False)
+    def drawer(self, job: Job, model: keras.Model) -> Callable:
+        known, palette = self.preprocessing(job), self.source.palette
+        names = self.source.class_names
+
+        def _drawn(image, objects):
+            canvas, shape = prepared(image, known)
+            outputs = model(canvas[None], training=False)
             outputs = {
-                name: keras.ops.convert_to_numpy(part) for name, part in outputs.items()
+                name: keras.ops.convert_to_numpy(part)[0]
+                for name, part in outputs.items()
             }
-            for row in np.flatnonzero(np.asarray(weights) > 0):
-                index = int(targets["index"][row])
-                image = source.validation.image(index)
-                found = to_picture(
-                    {name: part[row] for name, part in outputs.items()},
-                    tuple(map(int, targets["shape"][row])),
-                    image.shape[:2],
-                )
-                found = Detected(source.validation.place(index), image, found)
-                objects = source.validation.annotation(index)
-                expected = {"boxes": objects.boxes, "classes": objects.classes}
-                if "masks" in outputs:
-                    expected["masks"] = objects.masks()
-                pictures = [
-                    image,
-                    draw_detections(image, expected, names, palette=palette),
-                    found.overlay(names, SHOWN_SCORE, palette),
-                ]
-                yield index, pictures
-                shown += 1
-                if shown == rows:
-                    return
+            found = Detected("", image, to_picture(outputs, shape, image.shape[:2]))
+            expected = {"boxes": objects.boxes, "classes": objects.classes}
+            if "masks" in outputs:
+                expected["masks"] = objects.masks()
+            truth = draw_detections(image, expected, names, palette=palette)
+            return truth, found.overlay(names, SHOWN_SCORE, palette)
+
+        return _drawn
 
 
 def resolve(options: argparse.Namespace, engine: Any) -> Job:

@@ -2,7 +2,8 @@
 
 import argparse
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,12 +11,14 @@ import numpy as np
 from keras import ops
 
 from kmlp.artifacts.agreement import MapAgreement
+from kmlp.artifacts.locating import KERAS
 from kmlp.data.dense.source import VOID
 from kmlp.data.scoring import intersection_over_union
 from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import resize_bilinear
+from kmlp.predicting.dense_network import DenseNetwork
+from kmlp.predicting.dense_predictions import classes_of, way_of
 from kmlp.predicting.drawing import draw_classes
-from kmlp.segmentation.inference import segment
 from kmlp.segmentation.segmenter import confusion, pixel_loss
 from kmlp.training.input.segmentation_examples import evaluation_spec
 from kmlp.training.job import Job
@@ -82,49 +85,35 @@ class Segmentation(DenseTask):
     def agreement(self, job: Job) -> MapAgreement:
         return MapAgreement(self.classes)
 
-    def comparison_batches(self, job: Job) -> Iterable:
+    def comparison_batches(self, job: Job) -> Any:
         corner = functools.partial(_corner, job.recipe.image_size)
         return self.validation_batches(job).map(corner)
 
-    def drawn(self, job: Job, model: keras.Model, rows: int) -> Iterator:
-        source, recipe = job.source, job.recipe
-        names, palette = source.class_names, source.palette
-        if recipe.test_mode == "whole":
+    def drawer(self, job: Job, model: keras.Model) -> Callable:
+        names, palette = job.source.class_names, job.source.palette
+        known = self.preprocessing(job)
+        if job.recipe.test_mode == "whole":
             model = at_size(model, self.size) or model
-        batches = self.validation_batches(job).unbatch()
-        for index, (image, _, _) in enumerate(batches):
-            if index == rows:
-                return
-            own = source.validation.image(index)
-            logits = segment(
-                model,
-                np.asarray(image),
-                mode=recipe.test_mode,
-                window=recipe.test_size if recipe.test_mode == "slide" else None,
-                stride=recipe.test_stride,
-            )
-            lines, columns = (
-                ((np.arange(n) + 0.5) * (m / n)).astype(int)
-                for n, m in zip(own.shape[:2], logits.shape[:2])
-            )
-            found = logits.argmax(-1)[lines[:, None], columns]
-            expected = source.validation.annotation(index)
-            pictures = [
-                own,
-                draw_classes(own, expected, names, palette=palette),
-                draw_classes(own, found, names, palette=palette),
-            ]
-            yield index, pictures
+        run = functools.partial(model, training=False)
+        shape = tuple(model.inputs[0].shape)
+        network = DenseNetwork(Path(), KERAS, known, shape, run)
+        way = way_of(network)
+
+        def _drawn(image, expected):
+            maps = expected, classes_of(network, image, way)
+            return [draw_classes(image, m, names, palette=palette) for m in maps]
+
+        return _drawn
 
 
 def resolve(options: argparse.Namespace, engine: Any) -> Job:
     """Bring recipe, data, weights and devices together."""
 
-    def make_task(source, recipe, indices):
+    def _make_task(source, recipe, indices):
         (shape, _), _ = evaluation_spec(source.validation, recipe)
         return Segmentation(len(source.class_names), shape[:2])
 
-    return resolve_dense(options, engine, make_task)
+    return resolve_dense(options, engine, _make_task)
 
 
 def at_size(model: keras.Model, size: Iterable[int | None]) -> keras.Model | None:

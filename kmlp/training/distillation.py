@@ -1,14 +1,16 @@
-"""The loss of a sample: its label, a teacher's answer, or a mixture of the two."""
+"""Distillation: the loss of a sample under a teacher, and the teacher's answers."""
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
 from kmlp.errors import InputError
-from kmlp.training.distillation.teacher_networks import open_network
+from kmlp.training.teacher_networks import Network, open_network
+from kmlp.typing import PathLike, Tensor
 
 KINDS = ("none", "hard", "soft")
 
@@ -29,12 +31,12 @@ class Objective:
       code rather than its paper, weigh with a smaller `alpha`.
 
     Args:
-        kind: `"none"`, `"hard"` or `"soft"`.
-        alpha: the teacher's share, 0…1.
+        kind: Kind of the loss, `"none"`, `"hard"` or `"soft"`.
+        alpha: Share of the teacher, 0…1.
         temperature: T of `"soft"`, positive.
 
     Raises:
-        InputError: another value.
+        InputError: If a value is another.
 
     Reference:
         DeiT (arXiv:2012.12877), section 4; ResMLP (arXiv:2105.03404), section 3.
@@ -61,17 +63,19 @@ class Objective:
             )
 
     @property
-    def needs_teacher(self):
+    def needs_teacher(self) -> bool:
         """Whether the loss asks a teacher at all."""
         return self.kind != "none"
 
-    def __call__(self, logits, targets, teacher_logits=None):
-        """The loss of each sample.
+    def __call__(
+        self, logits: Tensor, targets: Tensor, teacher_logits: Tensor | None = None
+    ) -> Tensor:
+        """Return the loss of each sample.
 
         Args:
-            logits: `(N, classes)`, of the student.
-            targets: `(N, classes)` shares of the classes, summing to 1.
-            teacher_logits: `(N, classes)`, or `None` with `"none"`.
+            logits: Student's answers, `(N, classes)`.
+            targets: Shares of the classes, `(N, classes)`, summing to 1.
+            teacher_logits: Teacher's answers, `(N, classes)`; `None` with `"none"`.
 
         Returns:
             `(N,)` float32.
@@ -94,14 +98,14 @@ class Objective:
         return (1 - self.alpha) * cross_entropy(logits, targets) + self.alpha * taught
 
 
-def cross_entropy(logits, targets):
-    """`(N,)` of logits and shares of the classes, both `(N, classes)` float32."""
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return `(N,)` losses of logits and shares of the classes, both `(N, classes)`."""
     targets = ops.cast(targets, "float32")
     return -ops.sum(targets * ops.log_softmax(logits, axis=-1), axis=-1)
 
 
-def divergence(logits, teacher_logits, temperature):
-    """`T² KL(teacher / T ‖ student / T)`, `(N,)`.
+def divergence(logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """Return `T² KL(teacher / T ‖ student / T)`, `(N,)`.
 
     The factor keeps the gradient's size whatever the temperature (Hinton et al.,
     arXiv:1503.02531).
@@ -121,31 +125,35 @@ class Teacher:
     """A network that answers the student's images with logits, and never learns.
 
     Args:
-        network: `kmlp.training.distillation.teacher_networks.Network`.
-        image_size: height and width of the student's images.
-        mean, std: with which the student's images are normalised.
+        network: Network and how it wants its images.
+        image_size: Height and width of the student's images.
+        mean, std: Statistics with which the student's images are normalised.
 
     Attributes:
-        name: as it was asked for.
-        model: the `keras.Model`, or `None` for a SavedModel. An engine that traces
+        name: Name as it was asked for.
+        model: The `keras.Model`, or `None` for a SavedModel. An engine that traces
             may hand its variables in through `keras.StatelessScope`.
         image_size: `(height, width)` that the teacher sees.
-        num_classes: of its answers.
+        num_classes: Number of classes that it answers.
     """
 
-    def __init__(self, network, *, image_size, mean, std):
-        self.name = network.name
-        self.model = network.model
-        self._network = network
-        sides = (image_size, image_size)
-        self.image_size = tuple(
-            own or side for own, side in zip(network.sides, sides, strict=True)
-        )
-        self._resizes = self.image_size != sides
-        self._mean, self._std = np.float32(mean), np.float32(std)
+    def __init__(
+        self,
+        network: Network,
+        *,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ):
+        self.name, self.model, self._network = network.name, network.model, network
+        height, width = network.sides
+        self.image_size = (height or image_size, width or image_size)
+        self._resizes = self.image_size != (image_size, image_size)
+        self._mean, self._std = np.asarray((mean, std), "float32")
         self._probabilities = False
-        self.num_classes = network.classes
-        if self.num_classes is None:
+        if network.classes is not None:
+            self.num_classes = network.classes
+        else:
             outputs = self._probe()
             self.num_classes = outputs.shape[-1]
             # In logits, to be all positive and sum to 1 would be a rare accident.
@@ -153,8 +161,8 @@ class Teacher:
                 np.all(outputs >= 0) and np.all(np.abs(outputs.sum(-1) - 1) < UNIT)
             )
 
-    def __call__(self, images):
-        """The teacher's answer to a batch, in inference mode and without gradient.
+    def __call__(self, images: Tensor) -> Tensor:
+        """Answer a batch in inference mode and without gradient.
 
         Args:
             images: `(N, H, W, 3)`, normalised as the student's.
@@ -179,7 +187,7 @@ class Teacher:
         return ops.stop_gradient(outputs)
 
     def _probe(self):
-        """The answer to two images of noise, which shows what the network is."""
+        """Return the answer to two images of noise, which shows what it is."""
         noise = np.random.default_rng(0).normal(size=(2, *self.image_size, 3))
         try:
             outputs = _ask(self, noise.astype("float32"))
@@ -199,7 +207,7 @@ class Teacher:
 
 
 def _ask(function, images):
-    """One call as an engine makes it: compiled, and on TensorFlow in a replica.
+    """Call as an engine does: compiled, and on TensorFlow in a replica.
 
     Under JAX single operations take many seconds to compile; within a strategy a
     SavedModel answers nowhere but in a replica.
@@ -217,29 +225,35 @@ def _ask(function, images):
     return function(images)
 
 
-def open_teacher(spec, *, num_classes, image_size, mean, std, class_names=None):
-    """Opens a teacher and checks that it can teach this student.
+def open_teacher(
+    spec: PathLike,
+    *,
+    num_classes: int,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    class_names: Sequence[str] | None = None,
+) -> Teacher:
+    """Open a teacher and check that it can teach this student.
 
     Within `tf.distribute`, call this inside the strategy's scope.
 
     Args:
-        spec: path of a `.keras` file; folder of a SavedModel whose `serving_default`
+        spec: Path of a `.keras` file; folder of a SavedModel whose `serving_default`
             takes float images (TensorFlow only); a name of `keras.applications`, such
             as `resnet50`, with its ImageNet weights; or `NAME:FILE` with weights of
             that architecture in a file. What kmlp's own runs wrote beside a file or
             a SavedModel says how its images are normalised; without that, they are
             as the student's.
-        num_classes: of the student.
-        image_size: height and width of the student's images; a teacher that sees
+        num_classes: Number of the student's classes.
+        image_size: Height and width of the student's images; a teacher that sees
             another size gets them resized.
-        mean, std: three numbers each, with which the student's images are normalised.
-        class_names: of the student, or `None`: not compared.
-
-    Returns:
-        The `Teacher`.
+        mean, std: Three numbers each, with which the student's images are normalised.
+        class_names: Names of the student's classes; `None`: not compared.
 
     Raises:
-        InputError: nothing such there, unreadable, or other classes than the student's.
+        InputError: If there is nothing such, or it cannot be read or knows other
+            classes than the student.
     """
     network = open_network(spec, num_classes)
     teacher = Teacher(network, image_size=image_size, mean=mean, std=std)
@@ -249,17 +263,13 @@ def open_teacher(spec, *, num_classes, image_size, mean, std, class_names=None):
             f"{num_classes:,}: choose a teacher of the same classes. "
             f"Received: {spec!r}"
         )
-    _compare_names(spec, network.class_names, class_names)
+    taught, learned = network.class_names or (), class_names or ()
+    if taught and learned and tuple(taught) != tuple(learned):
+        pairs = enumerate(zip(taught, learned))
+        number = next((i for i, (one, other) in pairs if one != other), 0)
+        raise InputError(
+            "The teacher's classes are not the data's: choose a teacher that was "
+            f"trained on the same. Received: {spec!r}, whose class {number} is "
+            f"{taught[number]!r} and not {learned[number]!r}"
+        )
     return teacher
-
-
-def _compare_names(spec, taught, learned):
-    if taught is None or learned is None or tuple(taught) == tuple(learned):
-        return
-    pairs = enumerate(zip(taught, learned))
-    number = next((i for i, (one, other) in pairs if one != other), 0)
-    raise InputError(
-        "The teacher's classes are not the data's: choose a teacher that was trained "
-        f"on the same. Received: {spec!r}, whose class {number} is {taught[number]!r} "
-        f"and not {learned[number]!r}"
-    )

@@ -1,4 +1,4 @@
-"""Networks as they come from files and from `keras.applications`."""
+"""The networks of teachers, from files and from `keras.applications`."""
 
 import dataclasses
 import difflib
@@ -15,6 +15,7 @@ from kmlp.console import first_line
 from kmlp.errors import InputError
 from kmlp.keras_internals import flat_layers
 from kmlp.preprocessing import preprocessing_of
+from kmlp.typing import PathLike
 
 IMAGENET_CLASSES = 1000
 FORMS = (
@@ -28,16 +29,16 @@ class Network:
     """A trained network and how it wants its images.
 
     Attributes:
-        name: as it was asked for.
-        call: function of `(N, H, W, 3)` float32 to its outputs.
-        prepare: function of the student's images, mean and std to the network's own.
-        sides: height and width, each `None` where any will do.
-        model: the `keras.Model`, or `None`.
-        class_names: in the order of the outputs, or `None`.
-        classes: number of the outputs, where these are known to be logits.
+        name: Name as it was asked for.
+        call: Function of `(N, H, W, 3)` float32 to its outputs.
+        prepare: Function of the student's images, mean and std to the network's own.
+        sides: Height and width, each `None` where any will do.
+        model: The `keras.Model`, or `None`.
+        class_names: Classes in the order of the outputs, or `None`.
+        classes: Number of the outputs, where these are known to be logits.
     """
 
-    name: str
+    name: PathLike
     call: Callable
     prepare: Callable
     sides: tuple[int | None, int | None]
@@ -46,11 +47,11 @@ class Network:
     classes: int | None = None
 
 
-def open_network(spec, num_classes):
-    """Opens what `kmlp.training.distillation.open_teacher` describes.
+def open_network(spec: PathLike, num_classes: int) -> Network:
+    """Open what `kmlp.training.distillation.open_teacher` describes.
 
     Raises:
-        InputError: nothing such there, or unreadable.
+        InputError: If there is nothing such, or it cannot be read.
     """
     path = Path(spec).expanduser()
     if path.is_dir():
@@ -63,8 +64,8 @@ def open_network(spec, num_classes):
     return _from_applications(spec, name, weights, num_classes)
 
 
-def applications():
-    """`{name in small letters and digits: constructor}` of `keras.applications`."""
+def applications() -> dict[str, Callable]:
+    """Return the constructors of `keras.applications` by small letters and digits."""
     found = inspect.getmembers(keras.applications, inspect.isfunction)
     return {_plain(name): function for name, function in found}
 
@@ -90,11 +91,9 @@ def _from_applications(spec, name, weights, num_classes):
     preprocess = inspect.getmodule(constructor).preprocess_input
     return Network(
         name=spec,
-        call=lambda images: model(images, training=False),
         prepare=lambda images, mean, std: preprocess(255 * (images * std + mean)),
-        sides=tuple(model.inputs[0].shape[1:3]),
-        model=_frozen(model),
         classes=num_classes,
+        **_answering(model),
     )
 
 
@@ -153,14 +152,7 @@ def _from_file(spec, path):
             "A teacher takes one batch of images (N, H, W, 3). "
             f"Received: {spec!r}, which takes {shapes}"
         )
-    model = _frozen(_in_float32(model))
-    return Network(
-        name=spec,
-        call=lambda images: model(images, training=False),
-        sides=tuple(inputs[0].shape[1:3]),
-        model=model,
-        **_as_written(path),
-    )
+    return Network(name=spec, **_answering(_in_float32(model)), **_as_written(path))
 
 
 def _from_saved_model(spec, path):
@@ -174,55 +166,47 @@ def _from_saved_model(spec, path):
             "A SavedModel teaches under TensorFlow only: pass a .keras file, such as "
             f"a run's trained.keras. Received: {spec!r}"
         )
-    import tensorflow as tf
-
-    from kmlp.console import quiet
+    from kmlp.artifacts.running import load_saved_model
 
     try:
-        with quiet():
-            loaded = tf.saved_model.load(str(path))
-        function = loaded.signatures["serving_default"]
+        found = load_saved_model(path)
     except Exception as error:
         raise InputError(
             "A teacher's SavedModel needs a signature serving_default; this cannot be "
             f"loaded. Received: {spec!r} ({first_line(error)})"
         ) from error
-    specs, outputs = function.structured_input_signature[1], function.structured_outputs
-    shapes = [s.shape.as_list() for s in specs.values() if s.dtype == tf.float32]
-    fits = len(specs) == len(outputs) == len(shapes) == 1 and shapes[0] is not None
-    if not fits or len(shapes[0]) != 4 or shapes[0][::3] != [None, 3]:
+    shape, outputs = found.input_shape, found.output_shapes
+    takes_images = shape is not None and len(shape) == 4 and shape[::3] == (None, 3)
+    if not takes_images or found.input_dtype != np.float32 or len(outputs) != 1:
         raise InputError(
             "A teacher's serving_default takes float32 images (None, H, W, 3) and "
-            f"gives one output. Received: {spec!r}, from {list(specs.values())} to "
-            f"{list(outputs.values())}"
+            f"gives one output. Received: {spec!r}, from {found.input_dtype} {shape} "
+            f"to {outputs}"
         )
-    (name,) = specs
 
-    def call(images, loaded=loaded):  # which keeps the variables alive
-        (values,) = function(**{name: images}).values()
+    def _call(images):
+        (values,) = found.tensors(images).values()
         return values
 
-    return Network(
-        name=spec, call=call, sides=tuple(shapes[0][1:3]), **_as_written(path)
-    )
+    return Network(name=spec, call=_call, sides=shape[1:3], **_as_written(path))
 
 
 def _as_written(path):
-    """`prepare` and `class_names` of a network that a run wrote, or any other."""
+    """Return `prepare` and `class_names` of a network, as a run wrote them or not."""
     written = preprocessing_of(path)
 
-    def prepare(images, mean, std):
+    def _prepare(images, mean, std):
         own_mean = mean if written.mean is None else np.float32(written.mean)
         own_std = std if written.std is None else np.float32(written.std)
         if np.array_equal(own_mean, mean) and np.array_equal(own_std, std):
             return images
         return (images * std + mean - own_mean) / own_std
 
-    return {"prepare": prepare, "class_names": written.class_names}
+    return {"prepare": _prepare, "class_names": written.class_names}
 
 
 def _in_float32(model):
-    """The model itself, computing in float32 where it was trained in mixed precision.
+    """Return the model itself, in float32 where it was trained in mixed precision.
 
     Its variables are float32 already. One that keeps them in another type is left.
     """
@@ -234,9 +218,14 @@ def _in_float32(model):
     return model
 
 
-def _frozen(model):
+def _answering(model):
+    """Return `model`, frozen, with `call` and `sides`."""
     model.trainable = False
-    return model
+    return {
+        "model": model,
+        "call": lambda images: model(images, training=False),
+        "sides": tuple(model.inputs[0].shape[1:3]),
+    }
 
 
 def _plain(name):

@@ -1,6 +1,8 @@
-"""Linear probing: logistic regression on standardised features."""
+"""Classifiers of frozen features: logistic regression, k nearest neighbours."""
 
 import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -16,21 +18,28 @@ HELD_OUT = 0.1
 MOST_ITERATIONS = 1000
 
 
-def fit(features, labels, *, seed=0, strengths=STRENGTHS, said=lambda text: None):
-    """Logistic regression whose penalty is chosen on a tenth of the images.
+def fit(
+    features: np.ndarray,
+    labels: np.ndarray,
+    *,
+    seed: int = 0,
+    strengths: Sequence[float] = STRENGTHS,
+    said: Callable[[str], None] = lambda text: None,
+) -> tuple[Any, dict[str, Any]]:
+    """Fit logistic regression whose penalty is chosen on a tenth of the images.
 
     Each penalty is tried on the other nine tenths, then the best fitted to all; of
     equally good ones the strongest.
 
     Args:
-        features: `(N, C)`.
-        labels: `(N,)` class numbers, at least two different ones.
-        seed: which tenth.
-        strengths: inverse strengths of the penalty to choose from.
-        said: called with a line for every penalty tried.
+        features: Features, `(N, C)`.
+        labels: Class numbers, `(N,)`, at least two different ones.
+        seed: Number that decides which tenth.
+        strengths: Inverse strengths of the penalty to choose from.
+        said: Function of a line for every penalty tried.
 
     Returns:
-        `(classifier, what was chosen)`: of scikit-learn, and a dictionary.
+        scikit-learn's classifier, and what was chosen.
     """
     features = np.asarray(features, "float64")
     # A tenth that holds every class where there are images enough.
@@ -48,14 +57,15 @@ def fit(features, labels, *, seed=0, strengths=STRENGTHS, said=lambda text: None
             model, _ = _fitted(parts[0], parts[2], strength)
             tried[strength] = float(model.score(parts[1], parts[3]))
             said(f"C {strength:g}: {tried[strength]:.2%} of the held-out tenth")
-    best = max(tried, key=tried.get, default=strengths[len(strengths) // 2])
+    middle = strengths[len(strengths) // 2]
+    best = max(tried, key=lambda strength: tried[strength], default=middle)
     model, converged = _fitted(features, labels, best)
     chosen = {"C": best, "held_out_top1": tried.get(best), "converged": converged}
     return model, chosen
 
 
 def _fitted(features, labels, strength):
-    """`(classifier, whether it converged)`."""
+    """Return the classifier and whether it converged."""
     model = make_pipeline(
         StandardScaler(), LogisticRegression(C=strength, max_iter=MOST_ITERATIONS)
     )
@@ -66,13 +76,13 @@ def _fitted(features, labels, strength):
     return model, not any(w.category is ConvergenceWarning for w in noted)
 
 
-def outputs(model, features, classes):
-    """A classifier's probabilities for all classes, 0 for those it never saw.
+def outputs(model: Any, features: np.ndarray, classes: int) -> np.ndarray:
+    """Return a classifier's probabilities for all classes, 0 for those it never saw.
 
     Args:
-        model: as `fit` gives it.
-        features: `(N, C)`.
-        classes: number of all classes.
+        model: Classifier from `fit`.
+        features: Features, `(N, C)`.
+        classes: Number of all classes.
 
     Returns:
         `(N, classes)` float64.
@@ -87,25 +97,31 @@ TEMPERATURE = 0.07
 QUERIES, MEMORIES = 256, 65_536
 
 
-def normalise(features):
-    """Gives features `(N, C)` the length 1, in place; those of length 0 stay."""
+def normalise(features: np.ndarray) -> np.ndarray:
+    """Give features `(N, C)` the length 1, in place; those of length 0 stay."""
     lengths = np.sqrt(np.einsum("nc,nc->n", features, features))
     features /= np.where(lengths > 0, lengths, 1)[:, None]
     return features
 
 
-def votes(queries, memory, labels, classes, counts):
-    """The votes of every query's nearest neighbours, for several k at once.
+def votes(
+    queries: np.ndarray,
+    memory: np.ndarray,
+    labels: np.ndarray,
+    classes: int,
+    counts: Sequence[int],
+) -> Iterator[dict[int, np.ndarray]]:
+    """Count the votes of every query's nearest neighbours, for several k at once.
 
     A neighbour of cosine similarity s votes for its class with exp(s / 0.07). Of
     neighbours equally near the one that comes first in `memory` counts.
 
     Args:
-        queries: `(Q, C)`, normalised.
-        memory: `(M, C)`, normalised.
-        labels: `(M,)` class numbers of `memory`.
-        classes: their number.
-        counts: values of k, each of 1 to M.
+        queries: Features, `(Q, C)`, normalised.
+        memory: Features, `(M, C)`, normalised.
+        labels: Class numbers of `memory`, `(M,)`.
+        classes: Number of classes.
+        counts: Values of k, each of 1 to M.
 
     Yields:
         For blocks of queries in order, `{k: (block, classes)}` float64.
@@ -123,8 +139,10 @@ def votes(queries, memory, labels, classes, counts):
         }
 
 
-def nearest(queries, memory, k):
-    """The k nearest, nearest first, without holding all similarities.
+def nearest(
+    queries: np.ndarray, memory: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the k nearest, nearest first, without holding all similarities.
 
     Returns:
         `(similarities, indices)`, `(Q, k)`; of equal ones the lower index is first.
@@ -145,8 +163,8 @@ def nearest(queries, memory, k):
     return similarities, indices
 
 
-def largest(values, k):
-    """Indices of each row's k largest values, sorted; of equal ones the first."""
+def largest(values: np.ndarray, k: int) -> np.ndarray:
+    """Return each row's indices of the k largest values; of equal ones the first."""
     best = np.argpartition(values, values.shape[1] - k, axis=1)[:, -k:]
     smallest = np.take_along_axis(values, best, axis=1).min(axis=1)
     # Where more than k reach the smallest, the partition chose any of the equal ones.

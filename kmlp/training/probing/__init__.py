@@ -1,5 +1,0 @@
-"""What frozen features are worth: k nearest neighbours, logistic regression."""
-
-from kmlp.training.probing.probing import run
-
-__all__ = ["run"]
