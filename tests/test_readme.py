@@ -1,14 +1,18 @@
 """README.md: its tables are what the commands print, its commands are known."""
 
+import ast
+import importlib
 import re
 import runpy
 import sys
+import types
 
 import pytest
 import readme_tables
 from cases import long
 from readme_tables import README, blocks, commands, printed, rendered
 
+import kmlp
 from kmlp.commands import (
     benchmark_input,
     compress,
@@ -121,3 +125,23 @@ def test_python_blocks_are_python():
     assert len(found) > 3
     for block in found:
         compile(block, "README.md", "exec")
+
+
+def _named(node, known):
+    """What an expression names, as far as it leads through modules."""
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    owner = _named(node.value, known) if isinstance(node, ast.Attribute) else None
+    return getattr(owner, node.attr) if isinstance(owner, types.ModuleType) else None
+
+
+def test_python_blocks_name_what_there_is():
+    known = {"kmlp": kmlp}
+    code = "\n".join(re.findall(r"^```python\n(.*?)^```$", TEXT, re.S | re.M))
+    nodes = list(ast.walk(ast.parse(code)))
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("kmlp"):
+            module = importlib.import_module(node.module)
+            known |= {one.name: getattr(module, one.name) for one in node.names}
+    assert len(known) > 3
+    assert sum(_named(node, known) is not None for node in nodes) > 10

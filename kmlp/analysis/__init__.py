@@ -1,4 +1,4 @@
-"""What a model costs and what it has learned."""
+"""Find what a model costs and what it has learned."""
 
 from kmlp.analysis import features, injection, saliency, sparsity, spatial
 from kmlp.analysis.complexity import LayerProfile, Profile, StageProfile, profile
@@ -9,7 +9,6 @@ __all__ = [
     "StageProfile",
     "features",
     "injection",
-    "locality",
     "profile",
     "saliency",
     "sparsity",

@@ -1,8 +1,10 @@
-"""Models of which only the shapes are wanted."""
+"""Count what a model needs: parameters, multiply-adds, activations and memory."""
 
 import contextlib
 import dataclasses
 import math
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import keras
 import ml_dtypes
@@ -19,8 +21,8 @@ _WAITING = "uninitialized_variables"  # Keras' name for them
 
 
 @contextlib.contextmanager
-def shapes_only():
-    """Inside, models are built without drawing their weights: to be counted, not run.
+def shapes_only() -> Iterator[None]:
+    """Build models inside without drawing their weights: to be counted, not run.
 
     Drawing values takes most of the time that a large network takes to build. Keras
     keeps such weights to draw them at the end of a later scope, with all their memory;
@@ -38,13 +40,13 @@ def shapes_only():
 class _Shapes(keras.StatelessScope):
     """A scope in which no weight has memory."""
 
-    def get_current_value(self, variable):
+    def get_current_value(self, variable: Any) -> Any:
         name = keras.backend.standardize_dtype(variable.dtype)
         dtype = getattr(ml_dtypes, name, name)
         ones = np.broadcast_to(np.ones((), dtype), variable.shape)
         return keras.ops.convert_to_tensor(ones)
 
-    def add_update(self, update):
+    def add_update(self, update: Any) -> None:
         pass
 
 
@@ -56,9 +58,9 @@ class StageProfile:
         name: `"stem"`, a level of the pyramid (`"P2"`: its stride is 2^2), `"head"`;
             `"stem (P2)"` where the first level is what the stem puts out; the model's
             own name where it has no pyramid.
-        output_shape: of its last layer.
-        trainable, non_trainable, macs, activations: sums over its layers.
-        memory: the largest of its layers'.
+        output_shape: Shape of its last layer's output.
+        trainable, non_trainable, macs, activations: Sums over its layers.
+        memory: Largest of its layers'.
     """
 
     name: str
@@ -70,7 +72,7 @@ class StageProfile:
     memory: int
 
 
-def stage_rows(model, rows, ends):
+def _stages(model, rows, ends):
     """The rows of layers gathered by stage.
 
     The stem are the layers up to the first map of the size of the first level, a stage
@@ -78,9 +80,9 @@ def stage_rows(model, rows, ends):
     makes a map smaller belongs to the stage that follows. The rest is the head.
 
     Args:
-        model: with or without `pyramid_outputs`.
+        model: With or without `pyramid_outputs`.
         rows: `LayerProfile`s of all calls.
-        ends: how many calls have begun once each node of the model's graph has run.
+        ends: How many calls have begun once each node of the model's graph has run.
 
     Returns:
         A tuple of `StageProfile`s that hold every row once.
@@ -132,14 +134,14 @@ class LayerProfile:
     """One call of one layer.
 
     Attributes:
-        name: of the layer, with the nested models that it is part of.
-        kind: its class.
-        output_shape: of its first output.
-        trainable, non_trainable: numbers of parameters.
-        macs: multiply-adds for one image.
-        activations: values that its matrix products and convolutions put out for one
+        name: Name of the layer, with the nested models that it is part of.
+        kind: Name of its class.
+        output_shape: Shape of its first output.
+        trainable, non_trainable: Numbers of parameters.
+        macs: Multiply-adds for one image.
+        activations: Values that its matrix products and convolutions put out for one
             image.
-        memory: bytes of activations that are alive at the peak while it runs, also
+        memory: Bytes of activations that are alive at the peak while it runs, also
             those that only later layers read.
     """
 
@@ -158,18 +160,19 @@ class Profile:
     """What a model needs, for one image unless said otherwise.
 
     Attributes:
-        trainable, non_trainable: numbers of parameters; moving statistics are
+        trainable, non_trainable: Numbers of parameters; moving statistics are
             non-trainable.
-        macs: multiply-adds of all linear maps and convolutions.
-        layers: a `LayerProfile` per call, in order of the graph; a layer's
-            parameters are counted at its first call.
-        activations: values that all matrix products and convolutions put out.
-        weight_bytes: of the weights in the dtype in which they are held.
-        peak_activation_bytes: of activations that are alive at once in inference on
-            `batch` images, at most; `kmlp.analysis.live_memory` says what is counted.
-        stages: a `StageProfile` of the stem, of each stage and of the head; one row
-            where the model has no `pyramid_outputs`.
-        batch: images that memory is counted for.
+        macs: Multiply-adds of all linear maps and convolutions.
+        layers: Row per call, in order of the graph; a layer's parameters are counted at
+            its first call.
+        activations: Values that all matrix products and convolutions put out.
+        weight_bytes: Bytes of the weights in the dtype in which they are held.
+        peak_activation_bytes: Bytes of activations that are alive at once in inference
+            on `batch` images, at most; `kmlp.analysis.live_memory` says what is
+            counted.
+        stages: Rows of the stem, of each stage and of the head; one row where the model
+            has no `pyramid_outputs`.
+        batch: Images that memory is counted for.
     """
 
     trainable: int
@@ -183,7 +186,7 @@ class Profile:
     batch: int = 1
 
     @property
-    def peak_memory(self):
+    def peak_memory(self) -> int:
         """Bytes that inference holds at once: weights and live activations."""
         return self.weight_bytes + self.peak_activation_bytes
 
@@ -211,7 +214,7 @@ def profile(
     *,
     batch: int = 1,
 ) -> Profile:
-    """Counts what a model needs.
+    """Count what a model needs.
 
     Linear maps and convolutions are counted as multiply-adds, as the papers do; norms,
     activation functions, pooling and additions are not. Activations are what those
@@ -220,16 +223,16 @@ def profile(
     counted layer by layer. Nothing is computed: only shapes are followed.
 
     Args:
-        model: a functional or `Sequential` `keras.Model`, train form or merged.
-        input_shape: `(H, W, C)` at which to count; `None`: the model's own.
-        batch: how many images go through at once, for the memory.
+        model: Functional or `Sequential` `keras.Model`, train form or merged.
+        input_shape: `(H, W, C)` at which to count; `None` for the model's own.
+        batch: Images that go through at once, for the memory.
 
     Returns:
         A `Profile`; printed, a table.
 
     Raises:
-        InputError: the model's sizes are unknown and none are given, the model has no
-            graph, or `batch` is no positive integer.
+        InputError: If the model's sizes are unknown and none are given, the model has
+            no graph, or `batch` is no positive integer.
     """
     if not hasattr(model, "operations") and not isinstance(model, keras.Sequential):
         raise InputError(
@@ -257,7 +260,7 @@ def profile(
         activations=sum(row.activations for row in rows),
         weight_bytes=weight_bytes(model),
         peak_activation_bytes=max(memory, default=0),
-        stages=stage_rows(model, rows, traced.ends),
+        stages=_stages(model, rows, traced.ends),
         batch=batch,
     )
 
@@ -299,6 +302,6 @@ def _part_macs(part):
     return _macs(part, tuple(shape), part.compute_output_shape(shape))
 
 
-def count_parameters(variables):
-    """The number of values in variables."""
+def count_parameters(variables: Iterable[Any]) -> int:
+    """Count the values in variables."""
     return sum(math.prod(variable.shape) for variable in variables)

@@ -1,7 +1,8 @@
-"""Accuracy for what it costs, as the papers report it and as it is counted here."""
+"""Relate accuracy to what it costs, as papers report it and as it is counted here."""
 
 import dataclasses
 import gc
+from collections.abc import Iterable, Iterator
 
 from kmlp.analysis.complexity import profile, shapes_only
 from kmlp.errors import InputError
@@ -14,8 +15,8 @@ class Efficiency:
     """Percent of top-1 for each unit of cost.
 
     Attributes:
-        per_gmac: for a billion multiply-adds.
-        per_mparam: for a million parameters.
+        per_gmac: Percent for a billion multiply-adds.
+        per_mparam: Percent for a million parameters.
 
     Reference: ConvMLP, Table 3 (Acc/GMACs, Acc/MParams).
     """
@@ -29,15 +30,15 @@ class Cost:
     """What a network costs and reaches.
 
     Attributes:
-        name: of an architecture, an ablation or a run.
+        name: Name of an architecture, an ablation or a run.
         image_size: `(height, width)` at which it is counted.
-        parameters: trainable ones.
-        macs: multiply-adds for one image.
-        activations: values that linear maps and convolutions put out for one image;
-            `None`: not counted.
-        top1: in percent, or `None`.
-        data: what `top1` is on.
-        reported: what the paper prints, a `kmlp.models.papers.Row`, or `None`.
+        parameters: Number of trainable ones.
+        macs: Multiply-adds for one image.
+        activations: Values that linear maps and convolutions put out for one image;
+            `None` where they are not counted.
+        top1: Percent, or `None`.
+        data: What `top1` is on.
+        reported: What the paper prints, or `None`.
     """
 
     name: str
@@ -50,14 +51,14 @@ class Cost:
     reported: Row | None = None
 
     @property
-    def efficiency(self):
+    def efficiency(self) -> Efficiency | None:
         """Top-1 for what is counted here: an `Efficiency`, or `None` without top-1."""
         if self.top1 is None:
             return None
         return efficiency(self.top1, self.macs, self.parameters)
 
     @property
-    def reported_efficiency(self):
+    def reported_efficiency(self) -> Efficiency | None:
         """By the paper's figures as it rounds them: an `Efficiency`, or `None`."""
         row = self.reported
         if self.top1 is None or not (row and row.macs and row.parameters):
@@ -65,38 +66,33 @@ class Cost:
         return efficiency(self.top1, float(row.macs) * 1e9, float(row.parameters) * 1e6)
 
 
-def efficiency(top1, macs, parameters):
-    """Top-1 for each billion multiply-adds and for each million parameters.
+def efficiency(top1: float, macs: float, parameters: float) -> Efficiency:
+    """Return top-1 for each billion multiply-adds and for each million parameters.
 
     Args:
-        top1: in percent.
-        macs: multiply-adds.
-        parameters: their number.
+        top1: Percent.
+        macs: Number of multiply-adds.
+        parameters: Number of parameters.
 
     Raises:
-        InputError: nothing to divide by.
+        InputError: If there is nothing to divide by.
     """
     if not (macs > 0 and parameters > 0):
         raise InputError(
             "A network without multiply-adds or without parameters has no efficiency. "
             f"Received: macs={macs}, parameters={parameters}"
         )
-    return Efficiency(
-        per_gmac=top1 / (macs / 1e9), per_mparam=top1 / (parameters / 1e6)
-    )
+    return Efficiency(top1 / (macs / 1e9), top1 / (parameters / 1e6))
 
 
-def cost(name):
-    """Counts an architecture in its train form, beside what its paper prints.
+def cost(name: str) -> Cost:
+    """Count an architecture in its train form, beside what its paper prints.
 
     Args:
-        name: of `kmlp.list_models()` or `kmlp.list_ablations()`.
-
-    Returns:
-        A `Cost`.
+        name: Name of `kmlp.list_models()` or `kmlp.list_ablations()`.
 
     Raises:
-        InputError: an unknown name; the message has the nearest.
+        InputError: If the name is unknown; the message has the nearest.
     """
     # Costs need shapes only; drawing weights would take most of the time.
     with shapes_only():
@@ -108,17 +104,17 @@ def cost(name):
         parameters=counted.trainable,
         macs=counted.macs,
         activations=counted.activations,
-        top1=row.top1,
-        data=row.data,
+        top1=row.top1 if row else None,
+        data=row.data if row else "",
         reported=row,
     )
 
 
-def costs(names):
-    """Counts architectures one after another, each as `cost` does.
+def costs(names: Iterable[str]) -> Iterator[Cost]:
+    """Count architectures one after another, each as `cost` does.
 
     Args:
-        names: of `kmlp.list_models()` or `kmlp.list_ablations()`.
+        names: Names of `kmlp.list_models()` or `kmlp.list_ablations()`.
 
     Yields:
         A `Cost` for each.

@@ -1,28 +1,33 @@
-"""Feature maps of each stage, and which of their channels to look at."""
+"""Take feature maps of each stage, and choose which of their channels to look at."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
-from kmlp.analysis.gradients import evaluated
 from kmlp.analysis.maps import (
-    calls_of,
     checked_images,
     find_map,
-    graph_of,
     maps_of,
     pyramid_of,
     run_graph,
 )
+from kmlp.typing import Tensor
 
 # Of networks of one resolution: as many maps as the others have stages.
 DEPTHS = 4
 BATCH = 4
 
 
-def stage_maps(model, images, *, layers=None, batch_size=BATCH):
-    """The maps that end a model's stages.
+def stage_maps(
+    model: keras.Model,
+    images: np.ndarray,
+    *,
+    layers: Sequence[str] | None = None,
+    batch_size: int = BATCH,
+) -> dict[str, np.ndarray]:
+    """Return the maps that end a model's stages.
 
     These are the levels of its pyramid that have more than one position. A model
     without a pyramid: the last map of each spatial size. A network of a single
@@ -30,18 +35,18 @@ def stage_maps(model, images, *, layers=None, batch_size=BATCH):
     quarter of its depth to its end.
 
     Args:
-        model: a built functional or Sequential `keras.Model` of one input, train form
-            or merged.
+        model: Built functional or Sequential `keras.Model` of one input, train form or
+            merged.
         images: `(N, H, W, C)` as the model takes them.
-        layers: names of maps to take instead, levels of the pyramid or layers, as
+        layers: Names of maps to take instead, levels of the pyramid or layers, as
             `kmlp.analysis.maps` has them.
-        batch_size: images at a time.
+        batch_size: Images at a time.
 
     Returns:
         `{name: (N, h, w, C) float32}`, `"P2"` or the layer's name, in order.
 
     Raises:
-        InputError: a model without maps, no such layer, or images that do not fit.
+        InputError: If the model has no maps or no such layer, or images do not fit.
 
     Reference: ConvMLP (Li et al., 2021), Fig. 4.
     """
@@ -50,22 +55,27 @@ def stage_maps(model, images, *, layers=None, batch_size=BATCH):
         wanted = _stages(model, images.shape[1:])
     else:
         wanted = [find_map(model, layer) for layer in layers]
-
-    def taps(batch):
-        seen = dict.fromkeys(id(one.tensor) for one in wanted)
-        run_graph(model, batch, seen=seen)
-        return [seen[id(one.tensor)] for one in wanted]
-
-    run = evaluated(taps, model.variables)
-    parts = [
-        run(images[start : start + batch_size])
-        for start in range(0, len(images), batch_size)
-    ]
-    return {one.name: np.concatenate(m) for one, *m in zip(wanted, *parts)}
+    taps = _Taps(model, wanted)
+    taps.compile(run_eagerly=True)
+    found = taps.predict(images, batch_size, verbose=0)
+    return {one.name: np.asarray(m, "float32") for one, m in zip(wanted, found)}
 
 
-def varied_channels(maps, count):
-    """Channels of maps that differ most from place to place, and from each other.
+class _Taps(keras.Model):
+    """The values of a model's maps as outputs, nested models' too."""
+
+    def __init__(self, model, maps):
+        super().__init__()
+        self.model, self.maps = model, maps
+
+    def call(self, images: Tensor) -> list[Tensor]:
+        seen = dict.fromkeys(id(one.tensor) for one in self.maps)
+        run_graph(self.model, images, seen=seen)
+        return [seen[id(one.tensor)] for one in self.maps]
+
+
+def varied_channels(maps: np.ndarray, count: int) -> np.ndarray:
+    """Choose channels that differ most from place to place, and from each other.
 
     The first is the one with the largest variance over the positions, in the mean over
     the images; each further one has the largest variance that is left when what the
@@ -74,7 +84,7 @@ def varied_channels(maps, count):
 
     Args:
         maps: `(N, h, w, C)`.
-        count: how many; fewer where there are fewer channels.
+        count: Number of channels; fewer where there are fewer.
 
     Returns:
         Their numbers, `(count,)`.
@@ -83,7 +93,7 @@ def varied_channels(maps, count):
     maps = maps - maps.mean((1, 2), keepdims=True)
     rows = maps.reshape(-1, maps.shape[-1])
     products = rows.T @ rows
-    chosen = []
+    chosen: list[int] = []
     for _ in range(min(count, len(products))):
         left = products.diagonal().copy()
         left[chosen] = -1
@@ -117,24 +127,5 @@ def _sizes(model, maps, shape):
     """Height and width of each map where images are of a shape."""
     if all(None not in one.tensor.shape[1:3] for one in maps):
         return [tuple(one.tensor.shape[1:3]) for one in maps]
-    seen = {id(one.tensor): None for one in maps}
-    _spread(model, keras.KerasTensor((None, *shape)), seen)
-    return [tuple(seen[id(one.tensor)].shape[1:3]) for one in maps]
-
-
-def _spread(model, inputs, seen):
-    """Goes through a graph with shapes alone."""
-    graph = graph_of(model)
-    values = {id(graph.inputs[0]): inputs}
-    for node in calls_of(graph):
-        layer = node.operation
-        args, kwargs = node.arguments.fill_in(values)
-        if graph_of(layer) is not None:
-            found = _spread(layer, args[0], seen)
-        else:
-            found = layer.compute_output_spec(*args, **kwargs)
-        for tensor, value in zip(node.outputs, keras.tree.flatten(found)):
-            values[id(tensor)] = value
-            if id(tensor) in seen:
-                seen[id(tensor)] = value
-    return [values[id(tensor)] for tensor in graph.outputs]
+    found = _Taps(model, maps).compute_output_spec(keras.KerasTensor((1, *shape)))
+    return [tuple(values.shape[1:3]) for values in found]

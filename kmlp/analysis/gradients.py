@@ -1,6 +1,8 @@
 """Logits and their derivatives, on whichever backend Keras runs."""
 
 import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,67 +17,49 @@ _ENDS = (keras.layers.Dense, ClassifierHead)
 _ACTIVATIONS = ("Activation", "Softmax", "Sigmoid")
 
 
-def evaluated(function, variables=()):
-    """A function of tensors as one of NumPy arrays.
+def differentiated(function: Callable, variables: Sequence) -> Callable:
+    """Differentiate a function's sum by its first argument.
 
     Args:
-        function: of tensors to a structure of tensors.
-        variables: Keras variables that it reads.
-
-    Returns:
-        A function of arrays to a structure of float32 arrays.
-    """
-    backend, module = _backend()
-    if backend == "jax":
-        step, state = module.jit(_stateless(function, variables)), _state(variables)
-        return lambda *arrays: _arrays(step(state, *arrays))
-    if backend == "torch":
-
-        def run(*arrays):
-            with module.no_grad():
-                return _arrays(function(*map(ops.convert_to_tensor, arrays)))
-
-        return run
-    return lambda *arrays: _arrays(function(*map(ops.convert_to_tensor, arrays)))
-
-
-def differentiated(function, variables=()):
-    """The derivative of a function's sum by its first argument.
-
-    Args:
-        function: of tensors to `(values, further)`: values of any shape, whose sum is
-            differentiated, and a structure of tensors that is only handed on.
+        function: Function of tensors to `(values, further)`: values of any shape, whose
+            sum is differentiated, and a structure of tensors that is only handed on.
         variables: Keras variables that it reads.
 
     Returns:
         A function of NumPy arrays to `(derivative, further)`, float32 arrays; zeros
         where the sum does not depend on the argument.
-    """
-    backend, module = _backend()
 
-    def total(first, *others):
+    Raises:
+        InputError: If Keras runs on a backend without derivatives.
+    """
+    backend = keras.backend.backend()
+    module = importlib.import_module(backend)
+
+    def _total(first, *others):
         values, further = function(first, *others)
         return ops.sum(ops.cast(values, "float32")), further
 
     if backend == "jax":
-        step = module.value_and_grad(
-            lambda first, state, *others: _stateless(total, variables)(
-                state, first, *others
-            ),
-            has_aux=True,
-        )
-        step, state = module.jit(step), _state(variables)
+        state = [variable.value for variable in variables]
 
-        def run(first, *others):
-            (_, further), derivative = step(first, state, *others)
+        def _stateless(state, *arrays):
+            mapping = list(zip(variables, state))
+            with keras.StatelessScope(state_mapping=mapping):
+                return _total(*arrays)
+
+        step = module.value_and_grad(_stateless, argnums=1, has_aux=True)
+        step = module.jit(step)
+
+        def _run(*arrays):
+            (_, further), derivative = step(state, *arrays)
             return _arrays((derivative, further))
 
     elif backend == "torch":
 
-        def run(first, *others):
-            first, *others = map(ops.convert_to_tensor, (first, *others))
+        def _run(*arrays):
+            first, *others = map(ops.convert_to_tensor, arrays)
             first.requires_grad_(True)
-            value, further = total(first, *others)
+            value, further = _total(first, *others)
             (derivative,) = module.autograd.grad(value, first, allow_unused=True)
             if derivative is None:
                 derivative = ops.zeros_like(first)
@@ -83,11 +67,11 @@ def differentiated(function, variables=()):
 
     elif backend == "tensorflow":
 
-        def run(first, *others):
-            first, *others = map(ops.convert_to_tensor, (first, *others))
+        def _run(*arrays):
+            first, *others = map(ops.convert_to_tensor, arrays)
             with module.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(first)
-                value, further = total(first, *others)
+                value, further = _total(first, *others)
             derivative = tape.gradient(
                 value, first, unconnected_gradients=module.UnconnectedGradients.ZERO
             )
@@ -98,11 +82,11 @@ def differentiated(function, variables=()):
             "Derivatives are taken on TensorFlow, JAX or PyTorch: set KERAS_BACKEND to "
             f"tensorflow, jax or torch. Received: {backend!r}"
         )
-    return run
+    return _run
 
 
-def logits_of(model):
-    """What a classifier says before its activation, as a function.
+def logits_of(model: Any) -> tuple[Callable, Sequence]:
+    """Return what a classifier says before its activation, as a function.
 
     A softmax mixes the classes, and flattens where it is sure: what is looked for is
     the derivative of the class's own logit. So an activation that ends the graph is
@@ -110,8 +94,8 @@ def logits_of(model):
     A model without a graph, and a plain function, are taken to give logits.
 
     Args:
-        model: a built `keras.Model`, or a function of a tensor of images
-            `(N, H, W, C)` to a tensor of logits.
+        model: Built `keras.Model`, or a function of a tensor of images `(N, H, W, C)`
+            to a tensor of logits.
 
     Returns:
         `(function, variables)`: the function takes images and further arguments of
@@ -119,7 +103,7 @@ def logits_of(model):
         that it reads.
 
     Raises:
-        InputError: neither images in nor one batch of classes out.
+        InputError: If the model does not take images to one batch of classes.
     """
     if not isinstance(model, keras.Model):
         return model, ()
@@ -138,12 +122,12 @@ def logits_of(model):
     for twin in stand_ins.values():
         variables += getattr(twin, "variables", [])
 
-    def logits(images, **hands):
+    def _logits(images, **hands):
         if not (stand_ins or hands):
             return model(images, training=False)
         return run_graph(model, images, stand_ins=stand_ins, **hands)
 
-    return logits, variables
+    return _logits, variables
 
 
 def _without_activation(model):
@@ -166,32 +150,12 @@ def _without_activation(model):
     return {id(layer): twin}
 
 
-def _backend():
-    backend = keras.backend.backend()
-    return backend, importlib.import_module(backend)
-
-
-def _stateless(function, variables):
-    """A function of `(values of the variables, *arguments)`."""
-
-    def call(values, *arguments):
-        mapping = list(zip(variables, values))
-        with keras.StatelessScope(state_mapping=mapping):
-            return function(*arguments)
-
-    return call
-
-
-def _state(variables):
-    return [variable.value for variable in variables]
-
-
 def _arrays(structure):
     """Tensors as float32 arrays; integers stay what they are."""
 
-    def array(tensor):
+    def _array(tensor):
         if keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):
             tensor = ops.cast(tensor, "float32")
         return np.asarray(ops.convert_to_numpy(tensor))
 
-    return keras.tree.map_structure(array, structure)
+    return keras.tree.map_structure(_array, structure)

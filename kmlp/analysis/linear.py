@@ -1,4 +1,4 @@
-"""The linear layers of a model, by what they connect."""
+"""Find the linear layers of a model, by what they connect."""
 
 import dataclasses
 import re
@@ -38,12 +38,12 @@ class LinearLayer:
     """A linear layer within a model.
 
     Attributes:
-        name: names of the layers on the way to it, with slashes between them.
-        kind: one of `KINDS`.
-        layer: the Dense, Conv2D, `SetSharingLinear` or `PositionLinear` itself.
-        input_axis: of its kernel, the axis that its products are summed over.
-        part: of `PARTS`, which layer of an MLP it is; `""` elsewhere.
-        depth: number of its block, from 1; of what stands outside of blocks, half a
+        name: Names of the layers on the way to it, with slashes between them.
+        kind: One of `KINDS`.
+        layer: Dense, Conv2D, `SetSharingLinear` or `PositionLinear` itself.
+        input_axis: Axis of its kernel that its products are summed over.
+        part: Layer of an MLP that it is, one of `PARTS`; `""` elsewhere.
+        depth: Number of its block, from 1; of what stands outside of blocks, half a
             step behind the last one: 0.5 for the patch embedding.
     """
 
@@ -55,18 +55,18 @@ class LinearLayer:
     depth: float = 0.5
 
     @property
-    def block(self):
+    def block(self) -> str:
         """The part of the name that names the block, `""` outside of blocks."""
         found = _BLOCK.match(self.name)
         return found[0] if found else ""
 
     @property
-    def kernel(self):
+    def kernel(self) -> keras.Variable:
         """The kernel as a Keras variable."""
         return self.layer.kernel
 
-    def matrix(self):
-        """What the layer multiplies by in inference, as a float64 array.
+    def matrix(self) -> np.ndarray:
+        """Return what the layer multiplies by in inference, as a float64 array.
 
         Of a `SetSharingLinear` with norm and local branches that is not its kernel
         but the one that all of them merge into.
@@ -76,21 +76,18 @@ class LinearLayer:
         return np.asarray(host(self.layer.kernel))
 
 
-def linear_layers(model):
-    """All linear layers of a built model, nested ones too, in its order.
+def linear_layers(model: keras.Model) -> list[LinearLayer]:
+    """Return all linear layers of a built model, nested ones too, in its order.
 
     Depthwise convolutions are none: each of their outputs sums a handful of taps.
     Blocks are told by the layers' names, such as `stage0_block1_ffn`; in a model
     without such names every linear layer counts as a block.
 
     Args:
-        model: a `keras.Model`, train form or merged.
-
-    Returns:
-        A list of `LinearLayer`.
+        model: `keras.Model`, train form or merged.
 
     Raises:
-        InputError: the model is not built.
+        InputError: If the model is not built.
     """
     if not model.built:
         raise InputError(

@@ -1,14 +1,13 @@
-"""How many bytes of activations are alive at once while a model runs in inference."""
+"""Count the bytes of activations that are alive at once while a model runs."""
 
 import collections
-import dataclasses
 import itertools
 import math
 import re
 
 import keras
 
-from kmlp.analysis.tracing import Value, names
+from kmlp.analysis.tracing import Trace, Value, names
 
 # Nothing is computed: the output is the input, or the same values under another shape.
 _VIEWS = names(
@@ -32,8 +31,8 @@ _IN_PLACE = names(
 )
 
 
-def live_bytes(trace):
-    """Bytes of activations that are alive at the peak of each call of a layer.
+def live_bytes(trace: Trace) -> list[int]:
+    """Return the bytes of activations that are alive at the peak of each layer's call.
 
     A tensor lives from the operation that computes it to the last that reads it, the
     images from the start, the model's outputs to the end. Operations run one after
@@ -45,38 +44,37 @@ def live_bytes(trace):
     kernel needs for itself, are not counted.
 
     Args:
-        trace: as `kmlp.analysis.tracing.trace` gives it.
+        trace: What runs when the model is applied in inference.
 
     Returns:
-        A list with the bytes per call in `trace.calls`; the largest is the model's.
+        Bytes of each call in `trace.calls`; the largest are the model's.
     """
     roots = _storage(trace)
     steps = [
-        (i, step)
+        (i, *step)
         for i, call in enumerate(trace.calls)
         for step in _steps(call.operations, trace.values)
     ]
-    last = {}
-    for time, (_, step) in enumerate(steps):
-        last |= {roots[v]: time for op in step.operations for v in op.inputs}
+    last: dict[int, int] = {}
+    for time, (_, operations, _) in enumerate(steps):
+        last |= {roots[v]: time for op in operations for v in op.inputs}
     last |= {roots[v]: len(steps) for v in trace.outputs}
-    sizes = collections.Counter()
+    sizes: collections.Counter[int] = collections.Counter()
     for value, root in enumerate(roots):
         sizes[root] = max(sizes[root], _bytes(trace.values[value]))
 
     peaks = [0] * len(trace.calls)
     alive = {roots[v] for v in trace.inputs}
     held = sum(sizes[root] for root in alive)
-    for time, (call, step) in enumerate(steps):
-        read = {roots[v] for op in step.operations for v in op.inputs}
-        written = {roots[v] for op in step.operations for v in op.outputs}
+    for time, (call, operations, in_place) in enumerate(steps):
+        read = {roots[v] for op in operations for v in op.inputs}
+        written = {roots[v] for op in operations for v in op.outputs}
         # What fused operations hand to one another is not stored.
         stored = {r for r in written if r not in read or last[r] > time}
         new = collections.Counter(sizes[r] for r in stored)
-        if step.in_place:
-            new -= collections.Counter(
-                sizes[r] for r in alive & read if last[r] == time
-            )
+        if in_place:
+            ended = (sizes[r] for r in alive & read if last[r] == time)
+            new -= collections.Counter(ended)
         peak = held + sum(size * count for size, count in new.items())
         peaks[call] = max(peaks[call], peak)
         alive |= stored
@@ -85,22 +83,17 @@ def live_bytes(trace):
     return peaks
 
 
-@dataclasses.dataclass(frozen=True)
-class _Step:
-    """Operations that run as one."""
-
-    operations: tuple
-    in_place: bool
-
-
 def _steps(operations, values):
-    """A call's operations, neighbouring elementwise ones as one step, without views."""
+    """A call's operations as `(operations that run as one, whether in place)`.
+
+    Neighbouring elementwise ones run as one; views do not run.
+    """
     computed = (op for op in operations if not _is_view(op, values))
     for fused, run in itertools.groupby(computed, lambda op: op.kind in _ELEMENTWISE):
         if fused:
-            yield _Step(tuple(run), True)
+            yield tuple(run), True
         else:
-            yield from (_Step((op,), op.kind in _IN_PLACE) for op in run)
+            yield from (((op,), op.kind in _IN_PLACE) for op in run)
 
 
 def _storage(trace):
@@ -125,8 +118,8 @@ def _bytes(value):
     return math.prod(1 if size is None else size for size in value.shape) * bits // 8
 
 
-def weight_bytes(model):
-    """Bytes of a model's weights, moving statistics included, as they are held."""
+def weight_bytes(model: keras.Model) -> int:
+    """Return the bytes of a model's weights and moving statistics, as they are held."""
     return sum(
         _bytes(Value(tuple(w.shape), keras.backend.standardize_dtype(w.dtype)))
         for w in model.weights

@@ -1,21 +1,24 @@
-"""Graphs of models, and the order in which Keras goes through them."""
+"""Go through the graphs of models as Keras does, and find the maps in them."""
 
 import dataclasses
 import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
 
 from kmlp.errors import InputError
 from kmlp.keras_internals import nodes_by_depth
+from kmlp.typing import Tensor
 
 
-def graph_of(model):
-    """A model's graph, `None` where it has none.
+def graph_of(model: Any) -> Any:
+    """Return a model's graph, `None` where it has none.
 
     Args:
-        model: anything; subclassed and unbuilt Sequential models, and what is no model,
-            have no graph.
+        model: Any object; subclassed and unbuilt Sequential models, and what is no
+            model, have no graph.
     """
     if isinstance(model, keras.Sequential):
         return model._functional if model.built else None
@@ -23,14 +26,14 @@ def graph_of(model):
     return model if functional else None
 
 
-def ordered_nodes(graph):
-    """The nodes of a graph, inputs too, in the order in which Keras runs them."""
+def ordered_nodes(graph: Any) -> list[Any]:
+    """Return the nodes of a graph, inputs too, in the order of Keras' own run."""
     depths = nodes_by_depth(graph)
     return [node for depth in sorted(depths, reverse=True) for node in depths[depth]]
 
 
-def calls_of(graph):
-    """The nodes of a graph that compute something, in the same order."""
+def calls_of(graph: Any) -> list[Any]:
+    """Return the nodes of a graph that compute something, in the same order."""
     return [node for node in ordered_nodes(graph) if not node.is_input]
 
 
@@ -44,8 +47,8 @@ class Map:
     Attributes:
         name: `"P5"` of a pyramid's level, or the layer's name, after the names of the
             models that it is nested in, with slashes between them.
-        tensor: the `KerasTensor` of shape `(None, h, w, C)`.
-        trunk: whether everything behind it depends on it alone: the sum that ends a
+        tensor: Symbolic tensor of shape `(None, h, w, C)`.
+        trunk: Whether everything behind it depends on it alone: the sum that ends a
             block is, what a branch computes is not.
     """
 
@@ -54,19 +57,19 @@ class Map:
     trunk: bool
 
 
-def maps_of(model):
-    """All maps of a model, nested models' too, in the order of the graph.
+def maps_of(model: keras.Model) -> list[Map]:
+    """Return all maps of a model, nested models' too, in the order of the graph.
 
     A map has more than one position: what squeezes one to a vector is none.
 
     Args:
-        model: a `keras.Model` with a graph.
+        model: `keras.Model` with a graph.
 
     Returns:
-        A list of `Map`, named after layers.
+        Maps, named after layers.
 
     Raises:
-        InputError: the model has no graph.
+        InputError: If the model has no graph.
     """
     if graph_of(model) is None:
         raise InputError(
@@ -101,23 +104,24 @@ def _is_map(tensor):
     return len(shape) == 4 and shape[-1] is not None and tuple(shape[1:3]) != (1, 1)
 
 
-def pyramid_of(model):
-    """The maps of a model's pyramid as `Map`s, an empty list where it has none."""
+def pyramid_of(model: keras.Model) -> list[Map]:
+    """Return the maps of a model's pyramid, an empty list where it has none."""
     taps = getattr(model, "pyramid_outputs", None) or {}
     return [Map(name, tensor, True) for name, tensor in taps.items()]
 
 
-def find_map(model, layer=None):
-    """A map of a model.
+def find_map(model: keras.Model, layer: str | None = None) -> Map:
+    """Return a map of a model by its name.
 
     Args:
-        model: a `keras.Model` with a graph.
-        layer: a level of its pyramid, such as `"P4"`, or a layer's name, those of
-            nested models before it, `"backbone/stage1"`; `None`: the pyramid's last
-            level of more than one position, or else the last map of the graph.
+        model: `keras.Model` with a graph.
+        layer: Level of its pyramid, such as `"P4"`, or a layer's name, those of nested
+            models before it, `"backbone/stage1"`; `None` for the pyramid's last level
+            of more than one position, or else the last map of the graph.
 
     Raises:
-        InputError: no such map, or no map at all; the message names those that are.
+        InputError: If there is no such map, or no map at all; the message names those
+            that are.
     """
     levels, maps = pyramid_of(model), maps_of(model)
     if not maps:
@@ -142,12 +146,19 @@ def find_map(model, layer=None):
     return known[layer]
 
 
-def run_graph(model, inputs, *, changes=None, seen=None, stand_ins=None):
-    """A model's inference, with a hand in its graph.
+def run_graph(
+    model: keras.Model,
+    inputs: Tensor,
+    *,
+    changes: Mapping[int, Callable] | None = None,
+    seen: dict[int, Any] | None = None,
+    stand_ins: Mapping[int, Callable] | None = None,
+) -> Any:
+    """Run a model's inference with a hand in its graph.
 
     Args:
-        model: a `keras.Model` with a graph and one input.
-        inputs: its input.
+        model: `keras.Model` with a graph and one input.
+        inputs: Its input.
         changes: `{id of a KerasTensor: function of its value}`.
         seen: `{id of a KerasTensor: None}`; the values are put in its place.
         stand_ins: `{id of a layer: what is called in its place}`.
@@ -158,10 +169,9 @@ def run_graph(model, inputs, *, changes=None, seen=None, stand_ins=None):
     changes, stand_ins = changes or {}, stand_ins or {}
     seen = {} if seen is None else seen
     graph = graph_of(model)
-    asked = {*changes, *seen, *stand_ins}
     values = {}
 
-    def note(tensor, value):
+    def _note(tensor, value):
         if id(tensor) in changes:
             value = changes[id(tensor)](value)
         if id(tensor) in seen:
@@ -169,39 +179,29 @@ def run_graph(model, inputs, *, changes=None, seen=None, stand_ins=None):
         values[id(tensor)] = value
 
     for tensor, value in zip(graph.inputs, keras.tree.flatten(inputs)):
-        note(tensor, keras.ops.cast(value, tensor.dtype))
+        _note(tensor, keras.ops.cast(value, tensor.dtype))
     for node in calls_of(graph):
         layer = node.operation
         args, kwargs = node.arguments.fill_in(values)
         if getattr(layer, "_call_has_training_arg", False):
             kwargs["training"] = False
-        if _holds(layer, asked):
-            found = run_graph(
-                layer, args[0], changes=changes, seen=seen, stand_ins=stand_ins
-            )
-        else:
+        if graph_of(layer) is None or id(layer) in stand_ins:
             found = stand_ins.get(id(layer), layer)(*args, **kwargs)
+        else:
+            hands: Any = {"changes": changes, "seen": seen, "stand_ins": stand_ins}
+            found = run_graph(layer, *args, **hands)
         for tensor, value in zip(node.outputs, keras.tree.flatten(found)):
-            note(tensor, value)
+            _note(tensor, value)
     outputs = [values[id(tensor)] for tensor in graph.outputs]
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-def _holds(layer, asked):
-    """Whether a layer is a model with one of the tensors or layers in its graph."""
-    graph = graph_of(layer)
-    if graph is None:
-        return False
-    return any(
-        id(node.operation) in asked
-        or any(id(tensor) in asked for tensor in node.outputs)
-        or _holds(node.operation, asked)
-        for node in calls_of(graph)
-    )
+def checked_images(images: Any) -> np.ndarray:
+    """Return a batch of images as float32.
 
-
-def checked_images(images):
-    """A batch of images as float32; `ValueError` where it is none."""
+    Raises:
+        InputError: If it is none.
+    """
     images = np.asarray(images, "float32")
     if images.ndim != 4 or not len(images):
         raise InputError(

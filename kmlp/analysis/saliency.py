@@ -1,4 +1,4 @@
-"""Which pixels a class hangs on: gradients, their averages, class-activation maps.
+"""Find which pixels a class hangs on, by gradients and class-activation maps.
 
 All of them differentiate a class's logit; a `head_activation` is left out. Each takes
 any classifier on TensorFlow, JAX or PyTorch.
@@ -6,13 +6,19 @@ any classifier on TensorFlow, JAX or PyTorch.
 
 import dataclasses
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
 from kmlp.analysis.gradients import differentiated, logits_of
 from kmlp.analysis.maps import checked_images, find_map
 from kmlp.errors import InputError
+
+# One class for all images or one for each; `None` for the model's own choice.
+Classes = int | Sequence[int] | np.ndarray | None
 
 BATCH = 8  # images, or points on the way to one, that are differentiated at once
 STEPS = (64, 192, 576)  # thrice as many have the former ones' middles among theirs
@@ -50,54 +56,56 @@ class Saliency:
     layer: str | None = None
 
 
-def gradient(model, images, classes=None, *, batch_size=BATCH):
-    """The derivative of a class's logit by the pixels.
+def gradient(
+    model: Any, images: np.ndarray, classes: Classes = None, *, batch_size: int = BATCH
+) -> Saliency:
+    """Differentiate a class's logit by the pixels.
 
     Args:
-        model: a built `keras.Model` from images to classes, train form or merged, or
-            a function of a tensor of images to a tensor of logits.
+        model: Built `keras.Model` from images to classes, train form or merged, or a
+            function of a tensor of images to a tensor of logits.
         images: `(N, H, W, C)` as the model takes them.
-        classes: one for all images or one for each; `None`: the model's own choice.
-        batch_size: images at a time.
+        classes: One for all images or one for each; `None` for the model's own choice.
+        batch_size: Images at a time.
 
     Returns:
         A `Saliency`; its maps are the largest magnitude over the channels.
 
     Raises:
-        InputError: no classifier, images that do not fit it, or no such class.
+        InputError: If it is no classifier, images do not fit it, or there is no such
+            class.
 
     Reference: Simonyan, Vedaldi and Zisserman (2014), Sect. 3.
     """
     run = _Run(model, images, batch_size)
-    gradients, logits, classes = run.at_images(classes)
-    return _magnitudes(gradients, logits, classes)
+    return _magnitudes(*run.at_images(classes))
 
 
 def smooth_grad(
-    model,
-    images,
-    classes=None,
+    model: Any,
+    images: np.ndarray,
+    classes: Classes = None,
     *,
-    samples=25,
-    noise=0.15,
-    seed=0,
-    batch_size=BATCH,
-):
-    """The mean of the gradients at noisy copies of an image.
+    samples: int = 25,
+    noise: float = 0.15,
+    seed: int = 0,
+    batch_size: int = BATCH,
+) -> Saliency:
+    """Average the gradients at noisy copies of an image.
 
     Args:
-        model, images, classes, batch_size: as in `gradient`; the class is chosen by
+        model, images, classes, batch_size: As in `gradient`; the class is chosen by
             the image without noise.
-        samples: number of noisy copies.
-        noise: deviation of the normal noise, for the range of the image's values; the
+        samples: Number of noisy copies.
+        noise: Deviation of the normal noise, for the range of the image's values; the
             paper takes 0.1 to 0.2.
-        seed: an image's noise depends on it and on the image's place alone.
+        seed: Seed of the noise, which depends on it and on the image's place alone.
 
     Returns:
         A `Saliency`; its maps are the largest magnitude over the channels of the mean.
 
     Raises:
-        InputError: as in `gradient`, no sample, or noise below zero.
+        InputError: As in `gradient`; or if there is no sample, or noise below zero.
 
     Reference: Smilkov et al. (2017), SmoothGrad, Sect. 3.
     """
@@ -108,39 +116,40 @@ def smooth_grad(
             f"Received: noise={noise!r}"
         )
     run = _Run(model, images, batch_size)
-    _, logits, classes = run.at_images(classes)
+    _, logits, chosen = run.at_images(classes)
     deviations = noise * np.ptp(run.images, axis=(1, 2, 3))
     draws = [np.random.default_rng((seed, index)) for index in range(len(run.images))]
 
-    def point(index, _):
+    def _point(index, _):
         drawn = draws[index].standard_normal(run.images.shape[1:], "float32")
         return run.images[index] + deviations[index] * drawn
 
     places = [(i, n) for i in range(len(run.images)) for n in range(samples)]
-    mean = (run.sums(point, places, classes) / samples).astype("float32")
-    return _magnitudes(mean, logits, classes)
+    mean = (run.sums(_point, places, chosen) / samples).astype("float32")
+    return _magnitudes(mean, logits, chosen)
 
 
 def integrated_gradients(
-    model,
-    images,
-    classes=None,
+    model: Any,
+    images: np.ndarray,
+    classes: Classes = None,
     *,
-    steps=None,
-    baseline=0.0,
-    batch_size=BATCH,
-):
-    """The gradient's integral on the straight way from a baseline to the image.
+    steps: int | None = None,
+    baseline: Any = 0.0,
+    batch_size: int = BATCH,
+) -> Saliency:
+    """Integrate the gradient on the straight way from a baseline to the image.
 
     Times the difference to the baseline it shares out, over all pixels, by how much
     the logit changes on that way; the integral is a sum at the middles of equal parts,
     and the `gap` says how much is missed by that.
 
     Args:
-        model, images, classes, batch_size: as in `gradient`.
-        steps: number of parts; `None`: for each image the first of `STEPS` (64, 192,
-            576) that misses no more than 1 % of the change (`TOLERANCE`), or the last.
-        baseline: where the way begins, an image that says nothing: a number, one value
+        model, images, classes, batch_size: As in `gradient`.
+        steps: Number of parts; `None` for the first of `STEPS` (64, 192, 576), image by
+            image, that misses no more than 1 % of the change (`TOLERANCE`), or the
+            last.
+        baseline: Where the way begins, an image that says nothing: a number, one value
             per channel or an array of the images' shape, in the values that the model
             takes; 0 is the mean of the training set where images are normalised,
             black is `-mean / std`.
@@ -149,7 +158,8 @@ def integrated_gradients(
         A `Saliency`; its maps are sums over the channels, with signs.
 
     Raises:
-        InputError: as in `gradient`, no step, or a baseline of another shape.
+        InputError: As in `gradient`; or if there is no step, or a baseline of another
+            shape.
 
     Reference: Sundararajan, Taly and Yan (2017), Sect. 3 and eq. 3; completeness is
     their Proposition 1.
@@ -164,13 +174,13 @@ def integrated_gradients(
             "`baseline` is a number, a value per channel or an array of the images' "
             f"shape, {run.images.shape}. Received: shape {np.shape(baseline)}"
         ) from error
-    _, logits, classes = run.at_images(classes)
-    _, before, _ = run.at_images(classes, start)
+    _, logits, chosen = run.at_images(classes)
+    _, before, _ = run.at_images(chosen, start)
 
-    rows = np.arange(len(classes))
-    change = logits[rows, classes] - before[rows, classes]
+    rows = np.arange(len(chosen))
+    change = logits[rows, chosen] - before[rows, chosen]
 
-    def point(index, way):
+    def _point(index, way):
         return start[index] + way * (run.images[index] - start[index])
 
     sums = np.zeros(run.images.shape, "float64")
@@ -184,7 +194,7 @@ def integrated_gradients(
             for k in range(count)
             if not parts[i] or k % 3 != 1
         ]
-        sums += run.sums(point, places, classes)
+        sums += run.sums(_point, places, chosen)
         parts[left] = count
         means = (sums / parts[:, None, None, None]).astype("float32")
         values = (run.images - start) * means
@@ -195,7 +205,7 @@ def integrated_gradients(
     return Saliency(
         maps=values.sum(-1),
         signed=True,
-        classes=classes,
+        classes=chosen,
         logits=logits,
         values=values,
         gap=gap,
@@ -204,8 +214,15 @@ def integrated_gradients(
     )
 
 
-def class_activation_map(model, images, classes=None, *, layer=None, batch_size=BATCH):
-    """Grad-CAM: a map's channels, weighed by how the class's logit hangs on them.
+def class_activation_map(
+    model: Any,
+    images: np.ndarray,
+    classes: Classes = None,
+    *,
+    layer: str | None = None,
+    batch_size: int = BATCH,
+) -> Saliency:
+    """Sum a map's channels, weighed by how the class's logit hangs on them: Grad-CAM.
 
     The weight of a channel is the mean of the logit's derivative over its positions.
     Where a norm per channel (BatchNorm, Aff), the mean over positions and a Dense
@@ -214,17 +231,17 @@ def class_activation_map(model, images, classes=None, *, layer=None, batch_size=
     left out. Grad-CAM draws what is above zero.
 
     Args:
-        model: a built functional or Sequential `keras.Model`.
-        images, classes, batch_size: as in `gradient`.
-        layer: a level of the pyramid or a layer's name, as `kmlp.analysis.maps` has
-            it; `None`: the pyramid's last level, or else the last map.
+        model: Built functional or Sequential `keras.Model`.
+        images, classes, batch_size: As in `gradient`.
+        layer: Level of the pyramid or a layer's name, as `kmlp.analysis.maps` has it;
+            `None` for the pyramid's last level, or else the last map.
 
     Returns:
         A `Saliency`; its maps have signs, and the size of the layer's.
 
     Raises:
-        InputError: as in `gradient`, or no such map; the message names those that
-            would do.
+        InputError: As in `gradient`; or if there is no such map; the message names
+            those that would do.
 
     References: Selvaraju et al. (2017), Grad-CAM, eq. 1 and 2, Appendix A; Zhou et al.
     (2016), CAM, eq. 2.
@@ -233,7 +250,7 @@ def class_activation_map(model, images, classes=None, *, layer=None, batch_size=
     key, channels = id(found.tensor), found.tensor.shape[-1]
     logits, variables = logits_of(model)
 
-    def explained(shift, images, classes):
+    def _explained(shift, images, classes):
         seen = {key: None}
         # By something that is the same everywhere: its derivative is the sum of
         # those at all positions.
@@ -242,26 +259,19 @@ def class_activation_map(model, images, classes=None, *, layer=None, batch_size=
         chosen, classes = _chosen(outputs, classes)
         return chosen, (seen[key], outputs, classes)
 
-    step = differentiated(explained, variables)
+    step = differentiated(_explained, variables)
+
+    def _weighed(*arrays):
+        sums, (values, outputs, chosen) = step(*arrays)
+        weights = sums / math.prod(values.shape[1:3])
+        return (weights * values).sum(-1), outputs, chosen
+
     images = checked_images(images)
-    asked = _asked(classes, len(images))
-    maps, parts = [], []
-    for rows, batch in _batches(len(images), batch_size):
-        shift = np.zeros((len(batch), 1, 1, channels), "float32")
-        sums, further = step(shift, images[batch], asked[batch])
-        values, outputs, chosen = (part[:rows] for part in further)
-        weights = sums[:rows] / math.prod(values.shape[1:3])
-        maps.append((weights * values).sum(-1))
-        parts.append((outputs, chosen))
-    logits, chosen = (np.concatenate(part) for part in zip(*parts))
-    _check_classes(classes, logits)
-    return Saliency(
-        maps=np.concatenate(maps),
-        signed=True,
-        classes=chosen,
-        logits=logits,
-        layer=found.name,
-    )
+    shift = np.zeros((len(images), 1, 1, channels), "float32")
+    arrays = shift, images, _asked(classes, len(images))
+    maps, outputs, chosen = _in_batches(_weighed, arrays, batch_size)
+    _check_classes(classes, outputs)
+    return Saliency(maps, True, chosen, outputs, layer=found.name)
 
 
 class _Run:
@@ -272,27 +282,25 @@ class _Run:
         self.batch_size = batch_size
         function, variables = logits_of(model)
 
-        def explained(images, classes):
+        def _explained(images, classes):
             outputs = function(images)
             chosen, classes = _chosen(outputs, classes)
             return chosen, (outputs, classes)
 
-        self._step = differentiated(explained, variables)
+        self._step = differentiated(_explained, variables)
 
-    def at_images(self, classes, images=None):
-        """`(gradients, logits, classes)` of the images, or of others in their place."""
+    def at_images(self, classes: Classes, images: Any = None) -> list[np.ndarray]:
+        """Return gradients, logits and classes of the images, or of others instead."""
         images = self.images if images is None else images
-        asked = _asked(classes, len(images))
-        parts = []
-        for rows, batch in _batches(len(images), self.batch_size):
-            gradients, (logits, chosen) = self._step(images[batch], asked[batch])
-            parts.append([part[:rows] for part in (gradients, logits, chosen)])
-        gradients, logits, chosen = (np.concatenate(part) for part in zip(*parts))
-        _check_classes(classes, logits)
-        return gradients, logits, chosen
+        arrays = images, _asked(classes, len(images))
+        found = _in_batches(self._step, arrays, self.batch_size)
+        _check_classes(classes, found[1])
+        return found
 
-    def sums(self, point, places, classes):
-        """Each image's sum of the gradients at `point(image, x)`, of places (image, x).
+    def sums(
+        self, point: Callable, places: Sequence[tuple], classes: np.ndarray
+    ) -> np.ndarray:
+        """Sum each image's gradients at `point(image, x)`, of places (image, x).
 
         In double precision; `places` may leave images out, whose sums are zero.
         """
@@ -301,20 +309,14 @@ class _Run:
             owners = np.array([places[k][0] for k in batch])
             points = [point(*places[k]) for k in batch[:rows]]
             points += points[:1] * (len(batch) - rows)
-            points = np.stack(points).astype("float32")
-            gradients, _ = self._step(points, classes[owners])
+            arrays = np.stack(points).astype("float32"), classes[owners]
+            gradients, _ = self._step(*arrays)
             np.add.at(found, owners[:rows], gradients[:rows])
         return found
 
 
 def _magnitudes(gradients, logits, classes):
-    return Saliency(
-        maps=np.abs(gradients).max(-1),
-        signed=False,
-        classes=classes,
-        logits=logits,
-        values=gradients,
-    )
+    return Saliency(np.abs(gradients).max(-1), False, classes, logits, gradients)
 
 
 def _chosen(logits, classes):
@@ -345,13 +347,12 @@ def _asked(classes, count):
 
 
 def _check_classes(classes, logits):
-    wrong = [c for c in np.ravel(classes) if c is not None]
-    wrong = [int(c) for c in wrong if not 0 <= c < logits.shape[-1]]
-    if wrong:
-        raise InputError(
-            f"The model has classes 0 to {logits.shape[-1] - 1}. Received: "
-            f"classes={wrong[0]}"
-        )
+    count = logits.shape[-1]
+    for one in () if classes is None else np.ravel(classes):
+        if not 0 <= one < count:
+            raise InputError(
+                f"The model has classes 0 to {count - 1}. Received: classes={one}"
+            )
 
 
 def _check_count(**argument):
@@ -366,3 +367,12 @@ def _batches(count, size):
     for start in range(0, count, size):
         batch = np.arange(start, min(start + size, count))
         yield len(batch), np.resize(batch, size)
+
+
+def _in_batches(step, arrays, size):
+    """What a function of arrays returns, batch by batch, joined over the images."""
+    parts = []
+    for rows, batch in _batches(len(arrays[0]), size):
+        found = keras.tree.flatten(step(*(array[batch] for array in arrays)))
+        parts.append([part[:rows] for part in found])
+    return [np.concatenate(part) for part in zip(*parts)]

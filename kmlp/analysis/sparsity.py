@@ -1,15 +1,19 @@
-"""How sparse linear layers are."""
+"""Measure how sparse linear layers are."""
 
 import dataclasses
 import gzip
+import itertools
 import math
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 
 from kmlp.analysis.linear import KINDS, PARTS, linear_layers
 from kmlp.console import aligned
 from kmlp.errors import InputError
+from kmlp.typing import PathLike
 
 COLUMNS = ("depth", "layer", "kind", "part", "weights", "threshold", "below", "zero")
 
@@ -19,11 +23,11 @@ class LayerSparsity:
     """One linear layer, or the sum of several.
 
     Attributes:
-        name, kind, part, depth: as in `kmlp.analysis.linear.LinearLayer`; of a sum the
+        name, kind, part, depth: As in `kmlp.analysis.linear.LinearLayer`; of a sum the
             part is `""` and the depth `None` where they differ.
-        size: number of weights.
-        small: share of them below the threshold.
-        zero: share of them that is zero.
+        size: Number of weights.
+        small: Share of them below the threshold.
+        zero: Share of them that is zero.
     """
 
     name: str
@@ -35,7 +39,7 @@ class LayerSparsity:
     depth: float | None = None
 
     @property
-    def series(self):
+    def series(self) -> str:
         """What it is drawn with: its kind, and which layer of an MLP it is."""
         return f"{self.kind}, {self.part}" if self.part else self.kind
 
@@ -45,55 +49,53 @@ class Sparsity:
     """The sparsity of all linear layers of a model.
 
     Attributes:
-        threshold: share of a layer's largest weight below which weights are small.
-        layers: a `LayerSparsity` each, in the model's order.
+        threshold: Share of a layer's largest weight below which weights are small.
+        layers: Measured layers, in the model's order.
     """
 
     threshold: float
     layers: tuple[LayerSparsity, ...]
 
-    def by_kind(self):
-        """`{kind: LayerSparsity}` over all weights of a kind."""
-        groups = {
-            kind: [layer for layer in self.layers if layer.kind == kind]
-            for kind in KINDS
-        }
+    def by_kind(self) -> dict[str, LayerSparsity]:
+        """Return `{kind: LayerSparsity}` over all weights of a kind."""
+        groups = {k: [row for row in self.layers if row.kind == k] for k in KINDS}
         return {kind: _total(group, kind) for kind, group in groups.items() if group}
 
-    def by_depth(self):
-        """`{series: (LayerSparsity, …)}`, one over all of a series at each depth.
+    def by_depth(self) -> dict[str, tuple[LayerSparsity, ...]]:
+        """Return `{series: (LayerSparsity, …)}`, one over a series at each depth.
 
         The series are kinds, those of MLPs told apart by their two layers, in the
         order of `KINDS` and `PARTS`.
         """
-        return {
-            self.layers_of(kind, part)[0].series: tuple(
-                _total(group, kind, part, depth)
-                for depth, group in _grouped(self.layers_of(kind, part))
-            )
-            for kind in KINDS
-            for part in ("", *PARTS)
-            if self.layers_of(kind, part)
-        }
+        found = {}
+        for (kind, part), rows in self._groups().items():
+            groups: dict[Any, list] = {d: [] for d in sorted({r.depth for r in rows})}
+            for row in rows:
+                groups[row.depth].append(row)
+            totals = [_total(rows, kind, part, d) for d, rows in groups.items()]
+            found[rows[0].series] = tuple(totals)
+        return found
 
-    def totals(self):
-        """A `LayerSparsity` per kind; where it has parts, these and then `"all"`."""
-        kinds, found = self.by_kind(), []
-        for kind, whole in kinds.items():
-            parts = [self.layers_of(kind, part) for part in ("", *PARTS)]
-            parts = [part for part in parts if part]
+    def totals(self) -> list[LayerSparsity]:
+        """Return one for each kind; where it has parts, these and then `"all"`."""
+        found = []
+        for kind, whole in self.by_kind().items():
+            parts = {p: rows for (k, p), rows in self._groups().items() if k == kind}
             if len(parts) > 1:
-                found += [_total(part, kind, part[0].part) for part in parts]
+                found += [_total(rows, kind, part) for part, rows in parts.items()]
                 whole = dataclasses.replace(whole, part="all")
             found.append(whole)
         return found
 
-    def layers_of(self, kind, part):
-        """The layers of a kind that are that part of an MLP, `""` for no part."""
-        return [row for row in self.layers if (row.kind, row.part) == (kind, part)]
+    def _groups(self):
+        """`{(kind, part): layers}`, in the order of `KINDS` and `PARTS`."""
+        found = {key: [] for key in itertools.product(KINDS, ("", *PARTS))}
+        for row in self.layers:
+            found[row.kind, row.part].append(row)
+        return {key: rows for key, rows in found.items() if rows}
 
-    def rows(self):
-        """A tuple per layer, of what `COLUMNS` names; shares are in 0…1."""
+    def rows(self) -> list[tuple]:
+        """Return a tuple per layer, of what `COLUMNS` names; shares are in 0…1."""
         return [
             (f"{row.depth:g}", row.name, row.kind, row.part, row.size)
             + (self.threshold, row.small, row.zero)
@@ -112,8 +114,8 @@ class Sparsity:
         return aligned([header, *cells], left=2)
 
 
-def sparsity(model, threshold=0.05):
-    """The share of small weights in each linear layer of a model.
+def sparsity(model: keras.Model, threshold: float = 0.05) -> Sparsity:
+    """Measure the share of small weights in each linear layer of a model.
 
     Small is what lies below a share of the layer's largest magnitude. ResMLP's text
     and the appendix take 5 %, the caption of its Fig. 3 says 1 %. Positions are
@@ -121,8 +123,8 @@ def sparsity(model, threshold=0.05):
     kernel that they merge into.
 
     Args:
-        model: a built `keras.Model`, train form or merged.
-        threshold: in (0, 1).
+        model: Built `keras.Model`, train form or merged.
+        threshold: Share in (0, 1).
 
     Returns:
         A `Sparsity`; printed, a table. The paper's matrix A is of the kind `"patch
@@ -130,7 +132,8 @@ def sparsity(model, threshold=0.05):
         projection.
 
     Raises:
-        InputError: a model without weights or linear layers, or another threshold.
+        InputError: If the model has no weights or no linear layers, or `threshold` is
+            out of range.
 
     Reference: ResMLP (Touvron et al., 2021), Sect. 3.3, Figs. 3 and B.2.
     """
@@ -144,8 +147,8 @@ def sparsity(model, threshold=0.05):
     return Sparsity(threshold, rows)
 
 
-def gzip_bytes(path):
-    """Size of a file, compressed by gzip at its best."""
+def gzip_bytes(path: PathLike) -> int:
+    """Return the size of a file, compressed by gzip at its best."""
     return len(gzip.compress(Path(path).read_bytes(), compresslevel=9, mtime=0))
 
 
@@ -164,17 +167,11 @@ def _measured(linear, threshold):
     )
 
 
-def _grouped(layers):
-    """`(depth, layers)` by rising depth."""
-    depths = sorted({layer.depth for layer in layers})
-    return [(d, [layer for layer in layers if layer.depth == d]) for d in depths]
-
-
 def _total(layers, kind, part="", depth=None):
     size = sum(layer.size for layer in layers)
 
-    def mean(field):
+    def _mean(field):
         return math.fsum(getattr(row, field) * row.size for row in layers) / size
 
-    shares = mean("small"), mean("zero")
+    shares = _mean("small"), _mean("zero")
     return LayerSparsity("total", kind, size, *shares, part=part, depth=depth)

@@ -1,7 +1,9 @@
-"""The kernels that are fully connected over the positions of a map."""
+"""Find the kernels that are fully connected over the positions of a map."""
 
 import dataclasses
+from typing import Any
 
+import keras
 import numpy as np
 
 from kmlp.analysis.linear import MIXING, LinearLayer, linear_layers
@@ -17,11 +19,11 @@ class SpatialKernel:
     """A linear layer whose inputs or outputs are the positions of a map.
 
     Attributes:
-        linear: the `kmlp.analysis.linear.LinearLayer`.
+        linear: Layer itself, with its name and depth.
         grid: `(h, w)` of the positions; of a partitioned map those of a block.
         outputs: `(rows, columns)` of the output positions, where inputs and outputs
             are positions; else `None`.
-        share_sets: number of kernels.
+        share_sets: Number of kernels.
     """
 
     linear: LinearLayer
@@ -30,32 +32,34 @@ class SpatialKernel:
     share_sets: int
 
     @property
-    def name(self):
+    def name(self) -> str:
         """Names of the layers on the way to it, with slashes between them."""
         return self.linear.name
 
     @property
-    def depth(self):
+    def depth(self) -> float:
         """Number of its block, from 1."""
         return self.linear.depth
 
     @property
-    def layer(self):
+    def layer(self) -> Any:
         """The `SetSharingLinear` or `PositionLinear` itself."""
         return self.linear.layer
 
     @property
-    def branches(self):
+    def branches(self) -> tuple[tuple[int, int], ...]:
         """Sizes of the local branches beside it, `()` for none."""
         return getattr(self.layer, "local_kernels", ())
 
     @property
-    def along(self):
+    def along(self) -> str:
         """`WIDTH` or `HEIGHT` where it mixes along one axis only, else `""`."""
-        return along(self.grid)
+        return {(True, False): WIDTH, (False, True): HEIGHT}.get(
+            (self.grid[0] == 1, self.grid[1] == 1), ""
+        )
 
     @property
-    def label(self):
+    def label(self) -> str:
         """What tells it from the model's others, in a few letters."""
         which = self.along.rpartition(" ")[2] or self.linear.part
         return " ".join(
@@ -63,28 +67,17 @@ class SpatialKernel:
         )
 
 
-def along(grid):
-    """`WIDTH` or `HEIGHT` where a grid is one line, else `""`."""
-    height, width = grid
-    if height == width == 1:
-        return ""
-    return WIDTH if height == 1 else HEIGHT if width == 1 else ""
-
-
-def spatial_kernels(model):
-    """The kernels over positions of a built model, in its order.
+def spatial_kernels(model: keras.Model) -> list[SpatialKernel]:
+    """Return the kernels over positions of a built model, in its order.
 
     Channel and Local Perceptron of RepMLPNet, ResMLP's and Mixer's cross-patch
     layers, the axes of sMLPNet, class layers, nested ones too.
 
     Args:
-        model: a `keras.Model`, train form or merged.
-
-    Returns:
-        A list of `SpatialKernel`.
+        model: `keras.Model`, train form or merged.
 
     Raises:
-        InputError: the model has none, or no weights.
+        InputError: If the model has none, or no weights.
     """
     found = [_spatial(linear) for linear in linear_layers(model)]
     kernels = [kernel for kernel in found if kernel is not None]
@@ -115,24 +108,23 @@ class KernelRows:
     """Rows of a kernel's matrix as images.
 
     Attributes:
-        name, depth, label, along: of the `SpatialKernel`.
-        what: which rows, in words.
+        label: What tells the kernel from the model's others, in a few letters.
+        what: Which rows, in words.
         images: `(rows, columns, h, w)`: what each output position of a part of the grid
             reads from the map; of an axis `(w, 1, 1, w)` or `(1, h, h, 1)`.
-        share_set: index of the share-set; `None` where there is one only.
+        share_set: Index of the share-set; `None` where there is one only.
     """
 
-    name: str
-    depth: float
     label: str
-    along: str
     what: str
     images: np.ndarray
     share_set: int | None
 
 
-def kernel_rows(kernel, share_set=0, central=CENTRAL):
-    """Rows of the matrix A, each as an image of the map that it reads.
+def kernel_rows(
+    kernel: SpatialKernel, share_set: int = 0, central: int | None = CENTRAL
+) -> KernelRows:
+    """Return rows of the matrix A, each as an image of the map that it reads.
 
     Of a layer with norm or local branches it is the matrix that they merge into. Of an
     axis, all rows are taken: images of one line, one for each position on it. Layers
@@ -140,16 +132,13 @@ def kernel_rows(kernel, share_set=0, central=CENTRAL):
     reads, of `fc2` where a unit writes.
 
     Args:
-        kernel: a `SpatialKernel`.
-        share_set: index of the share-set.
-        central: the n of the n×n output positions in the middle of the grid (of hidden
-            units: the first n²); `None`: all of them.
-
-    Returns:
-        A `KernelRows`.
+        kernel: Kernel over positions.
+        share_set: Index of the share-set.
+        central: Side n of the n×n output positions in the middle of the grid (of hidden
+            units: the first n²); `None` for all of them.
 
     Raises:
-        InputError: no such share-set.
+        InputError: If there is no such share-set.
 
     Reference: ResMLP (Touvron et al., 2021), Figs. 2 and B.1: the central 6×6 patches.
     """
@@ -166,30 +155,16 @@ def kernel_rows(kernel, share_set=0, central=CENTRAL):
             images, what = images.transpose(1, 0, 2, 3), "all positions"
         else:
             images, what = _central(images, central)
-    return KernelRows(
-        name=kernel.name,
-        depth=kernel.depth,
-        label=kernel.label,
-        along=kernel.along,
-        what=what,
-        images=images,
-        share_set=share_set if kernel.share_sets > 1 else None,
-    )
+    shown = share_set if kernel.share_sets > 1 else None
+    return KernelRows(kernel.label, what, images, shown)
 
 
-def check_share_set(kernel, share_set):
-    """Raises `ValueError` where a kernel has no such share-set."""
+def check_share_set(kernel: SpatialKernel, share_set: int) -> None:
+    """Refuse a share-set that a kernel does not have."""
     if not 0 <= share_set < kernel.share_sets:
-        raise InputError(
-            f"{kernel.name} has {_counted(kernel.share_sets)}. "
-            f"Received: share_set={share_set}"
-        )
-
-
-def _counted(share_sets):
-    if share_sets == 1:
-        return "one share-set, of index 0"
-    return f"share-sets 0 to {share_sets - 1}"
+        last = kernel.share_sets - 1
+        known = f"share-sets 0 to {last}" if last else "one share-set, of index 0"
+        raise InputError(f"{kernel.name} has {known}. Received: share_set={share_set}")
 
 
 def _central(images, central):

@@ -1,8 +1,10 @@
-"""What Keras' layers and operations are to one who follows what a model does."""
+"""Follow what a model does by shapes alone: Keras' layers and operations in order."""
 
 import contextlib
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -10,32 +12,21 @@ from kmlp.analysis.maps import graph_of, ordered_nodes
 from kmlp.keras_internals import AutocastScope, flat_layers, history_of
 
 
-def names(text):
-    """The words of a text, as a set."""
+def names(text: str) -> frozenset[str]:
+    """Return the words of a text."""
     return frozenset(text.split())
 
 
-# Keras' operations that are matrix products or convolutions.
+# Keras' operations and layers that are matrix products or convolutions.
 _PRODUCTS = names(
-    "Conv ConvTranspose DepthwiseConv Dot Einsum Inner Matmul SeparableConv "
-    "Tensordot Vdot"
-)
-_PRODUCT_LAYERS = (
-    keras.layers.Dense,
-    keras.layers.EinsumDense,
-    keras.layers.Dot,
-    *(
-        getattr(keras.layers, f"{kind}{axes}D{transposed}")
-        for kind, axes, transposed in (
-            *(("Conv", n, end) for n in (1, 2, 3) for end in ("", "Transpose")),
-            *(("DepthwiseConv", n, "") for n in (1, 2)),
-            *(("SeparableConv", n, "") for n in (1, 2)),
-        )
-    ),
+    "Conv Conv1D Conv1DTranspose Conv2D Conv2DTranspose Conv3D Conv3DTranspose "
+    "ConvTranspose Dense DepthwiseConv DepthwiseConv1D DepthwiseConv2D Dot Einsum "
+    "EinsumDense Inner Matmul SeparableConv SeparableConv1D SeparableConv2D Tensordot "
+    "Vdot"
 )
 
 
-def is_composite(operation):
+def _is_composite(operation):
     """Whether an operation is a layer whose `call` is to be opened."""
     if not isinstance(operation, keras.Layer):
         return False
@@ -43,29 +34,20 @@ def is_composite(operation):
     return bool(operation._layers) or not owner.__module__.startswith("keras.")
 
 
-def multiplies(layer, args):
+def _multiplies(layer, args):
     """Whether a layer says that it is a linear map or holds one."""
-    shapes = [tuple(t.shape) for t in tensors_in(args)]
+    shapes = [tuple(t.shape) for t in _tensors_in(args)]
     counts = len(shapes) == 1 and hasattr(layer, "multiply_adds")
     return counts and layer.multiply_adds(shapes[0]) > 0
 
 
-def kind_of(operation):
-    """Keras' class of an operation; of a layer to be opened its own."""
-    if is_composite(operation):
-        return type(operation).__name__
-    owners = (c for c in type(operation).__mro__ if c.__module__.startswith("keras."))
-    return next(owners).__name__
+def _kinds_of(operation):
+    """Names of Keras' classes that an operation is of, the nearest first."""
+    owners = type(operation).__mro__
+    return [c.__name__ for c in owners if c.__module__.startswith("keras.")]
 
 
-def is_product(operation):
-    """Whether an operation is a matrix product or a convolution."""
-    if isinstance(operation, keras.Layer):
-        return isinstance(operation, _PRODUCT_LAYERS)
-    return type(operation).__name__ in _PRODUCTS
-
-
-def tensors_in(structure):
+def _tensors_in(structure):
     """The symbolic tensors in nested lists, tuples and dictionaries, in order."""
     return [
         t for t in keras.tree.flatten(structure) if isinstance(t, keras.KerasTensor)
@@ -73,7 +55,7 @@ def tensors_in(structure):
 
 
 # What code that wants a backend's tensors makes of symbolic ones.
-UNFOLLOWED = (
+_UNFOLLOWED = (
     AttributeError,
     IndexError,
     KeyError,
@@ -87,7 +69,7 @@ UNFOLLOWED = (
 class Value:
     """A tensor that flows through the graph; `None` sizes are unknown."""
 
-    shape: tuple
+    shape: tuple[Any, ...]
     dtype: str
 
 
@@ -96,11 +78,11 @@ class Operation:
     """One primitive operation.
 
     Attributes:
-        name: of the operation or of the layer, with the layers that it is part of.
+        name: Name of the operation or layer, with the layers that it is part of.
         kind: Keras' class of the operation or layer; of a layer that cannot be opened
             its own.
-        product: whether it is a matrix product or a convolution.
-        inputs, outputs: indices into the trace's values; weights are none of them.
+        product: Whether it is a matrix product or a convolution.
+        inputs, outputs: Indices into the trace's values; weights are none of them.
     """
 
     name: str
@@ -115,17 +97,17 @@ class Call:
     """One call of one of the model's layers, nested models opened.
 
     Attributes:
-        name: of the layer, with the nested models that it is part of.
-        layer: the layer itself.
-        input_shapes, output_shape: as the model's graph records them.
-        operations: what runs in it, and what follows up to the next layer.
+        name: Name of the layer, with the nested models that it is part of.
+        layer: Layer itself.
+        input_shapes, output_shape: Shapes as the model's graph records them.
+        operations: What runs in it, and what follows up to the next layer.
     """
 
     name: str
     layer: keras.Layer
     input_shapes: tuple[tuple, ...]
     output_shape: tuple
-    operations: tuple[Operation, ...]
+    operations: Sequence[Operation]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,10 +115,10 @@ class Trace:
     """What runs when a model is applied to a batch.
 
     Attributes:
-        values: all tensors.
-        inputs, outputs: indices of the model's own.
-        calls: the layers in order, and in them the operations.
-        ends: how many calls have begun once each node of the model's own graph, as
+        values: All tensors.
+        inputs, outputs: Indices of the model's own.
+        calls: Layers in order, and in them the operations.
+        ends: How many calls have begun once each node of the model's own graph, as
             `ordered_nodes` gives them, has run.
     """
 
@@ -146,23 +128,23 @@ class Trace:
     calls: tuple[Call, ...]
     ends: tuple[int, ...]
 
-    def put_out(self, call):
-        """How many values the matrix products and convolutions of a call put out."""
+    def put_out(self, call: Call) -> int:
+        """Count what the matrix products and convolutions of a call put out."""
         outputs = (v for op in call.operations if op.product for v in op.outputs)
         return sum(math.prod(self.values[v].shape) for v in outputs)
 
 
-def trace(model, input_shape=None, *, batch=1):
-    """Follows a batch through a model by shapes alone.
+def trace(
+    model: keras.Model, input_shape: Sequence[int] | None = None, *, batch: int = 1
+) -> Trace:
+    """Follow a batch through a model by shapes alone.
 
     Args:
-        model: a functional or `Sequential` `keras.Model`, with weights or only their
+        model: Functional or `Sequential` `keras.Model`, with weights or only their
             shapes.
-        input_shape: of the one input, without the batch; `None`: the model's own.
-        batch: number of images.
-
-    Returns:
-        A `Trace`.
+        input_shape: Shape of the one input, without the batch; `None` for the model's
+            own.
+        batch: Number of images.
     """
     tracer = _Tracer()
     images = [
@@ -170,16 +152,13 @@ def trace(model, input_shape=None, *, batch=1):
         for t in model.inputs
     ]
     inputs = [tracer.number(image) for image in images]
-    ends = []
-    outputs = tracer.run_model(model, images, ends=ends)
+    ends: list[int] = []
+    outputs = tracer._run_model(model, images, ends=ends)
     return Trace(
         outputs=tuple(tracer.number(t) for t in outputs),
         values=tuple(tracer.values),
         inputs=tuple(inputs),
-        calls=tuple(
-            Call(*call, tuple(operations))
-            for call, operations in zip(tracer.calls, tracer.operations)
-        ),
+        calls=tuple(tracer.calls),
         ends=tuple(ends),
     )
 
@@ -188,13 +167,13 @@ class _Tracer:
     def __init__(self):
         self.values = []
         self.calls = []
-        self.operations = [[]]  # of each call; one list before the first
+        self._ran = []  # operations of the last call; before the first, of it
         self._opened = 0  # how many layers, one in another
         self._numbers = {}
         self._kept = []  # so that no two tensors share an id
 
-    def number(self, tensor):
-        """The index of a tensor's value."""
+    def number(self, tensor: Any) -> int:
+        """Return the index of a tensor's value."""
         if id(tensor) not in self._numbers:
             self._numbers[id(tensor)] = len(self.values)
             self._kept.append(tensor)
@@ -202,8 +181,8 @@ class _Tracer:
             self.values.append(Value(tuple(tensor.shape), dtype))
         return self._numbers[id(tensor)]
 
-    def run_model(self, model, images, prefix="", ends=None):
-        """Runs a model's graph; returns its output tensors."""
+    def _run_model(self, model, images, prefix="", ends=None):
+        """Run a model's graph; return its output tensors."""
         graph = _at_shape(model, images)
         found = {id(t): image for t, image in zip(graph.inputs, images, strict=True)}
         for node in ordered_nodes(graph):
@@ -218,49 +197,44 @@ class _Tracer:
     def _run_node(self, node, args, kwargs, prefix):
         layer = node.operation
         if graph_of(layer) is not None:
-            images = tensors_in((args, kwargs))
-            return self.run_model(layer, images, f"{prefix}{layer.name}/")
+            images = _tensors_in((args, kwargs))
+            return self._run_model(layer, images, f"{prefix}{layer.name}/")
         if isinstance(layer, keras.Layer) and not self._opened:
-            self._begin(
-                prefix + layer.name,
-                layer,
-                tuple(tuple(t.shape) for t in node.input_tensors),
-                tuple(node.outputs[0].shape),
-            )
+            # What ran before the first layer counts with it.
+            self._ran = [] if self.calls else self._ran
+            shapes = tuple(tuple(t.shape) for t in node.input_tensors)
+            output_shape = tuple(node.outputs[0].shape)
+            name = prefix + layer.name
+            self.calls.append(Call(name, layer, shapes, output_shape, self._ran))
         with _unrecorded(layer):
             return self._run(layer, args, kwargs, node.outputs, prefix, follow=True)
 
-    def _begin(self, *call):
-        # What ran before the first layer counts with it.
-        if self.calls:
-            self.operations.append([])
-        self.calls.append(call)
-
     def _run(self, operation, args, kwargs, recorded, prefix, follow=False):
-        """Runs an operation or layer; returns its output tensors.
+        """Run an operation or layer; return its output tensors.
 
         Args:
-            operation, args, kwargs: what is called, on what.
-            recorded: the output tensors that a graph records.
-            prefix: of names.
-            follow: whether the graph was recorded for other sizes than what comes in;
+            operation, args, kwargs: What is called, on what.
+            recorded: Output tensors that a graph records.
+            prefix: Beginning of names.
+            follow: Whether the graph was recorded for other sizes than what comes in;
                 else the recorded tensors are the outputs.
         """
-        outputs = None
+        outputs, is_composite = None, _is_composite(operation)
         if graph_of(operation) is not None:
-            outputs = self.run_model(operation, tensors_in((args, kwargs)))
-        elif is_composite(operation):
+            outputs = self._run_model(operation, _tensors_in((args, kwargs)))
+        elif is_composite:
             outputs = self._run_parts(operation, args, kwargs, prefix)
         if outputs is None:
             outputs = recorded
             if follow:
                 outputs = _outputs(operation, args, kwargs, recorded)
-            self.operations[-1].append(
+            kinds = _kinds_of(operation)
+            self._ran.append(
                 Operation(
                     prefix + operation.name,
-                    kind_of(operation),
-                    is_product(operation),
-                    tuple(self.number(t) for t in tensors_in((args, kwargs))),
+                    type(operation).__name__ if is_composite else kinds[0],
+                    not _PRODUCTS.isdisjoint(kinds),
+                    tuple(self.number(t) for t in _tensors_in((args, kwargs))),
                     tuple(self.number(t) for t in outputs),
                 )
             )
@@ -273,31 +247,25 @@ class _Tracer:
         return recorded
 
     def _run_parts(self, layer, args, kwargs, prefix):
-        """Runs what a layer's `call` does; `None` where that cannot be followed."""
+        """Run what a layer's `call` does; `None` where that cannot be followed."""
         try:
             with AutocastScope(layer.compute_dtype if layer.autocast else None):
                 outputs = keras.tree.flatten(layer.call(*args, **kwargs))
-        except UNFOLLOWED:
+        except _UNFOLLOWED:
             # A layer of somebody's own that computes with a backend's tensors, or
             # needs their values, remains one operation.
             return None
         if not all(isinstance(t, keras.KerasTensor) for t in outputs):
             return None
         self._opened += 1
-        ran = self.operations[-1]
+        ran = self._ran
         start = len(ran)
-        for node in _nodes_between(tensors_in((args, kwargs)), outputs):
-            inner = node.arguments
-            self._run(
-                node.operation,
-                inner.args,
-                inner.kwargs,
-                node.outputs,
-                f"{prefix}{layer.name}/",
-            )
+        for node in _nodes_between(_tensors_in((args, kwargs)), outputs):
+            inner, within = node.arguments, f"{prefix}{layer.name}/"
+            self._run(node.operation, inner.args, inner.kwargs, node.outputs, within)
         self._opened -= 1
         own = ran[start:]
-        if own and not any(op.product for op in own) and multiplies(layer, args):
+        if own and not any(op.product for op in own) and _multiplies(layer, args):
             # A 1x1 convolution of single channels that is written as a product of
             # two tensors.
             ran[start] = dataclasses.replace(ran[start], product=True)
@@ -346,8 +314,8 @@ def _unrecorded(layer):
 def _outputs(operation, args, kwargs, recorded):
     """What an operation puts out for these arguments, by shapes alone."""
     try:
-        return tensors_in(operation.compute_output_spec(*args, **kwargs))
-    except UNFOLLOWED:
+        return _tensors_in(operation.compute_output_spec(*args, **kwargs))
+    except _UNFOLLOWED:
         # It knows its output only for the sizes that it was built for.
         return recorded
 

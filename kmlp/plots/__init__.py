@@ -3,14 +3,10 @@
 matplotlib is an extra, imported when something is drawn.
 """
 
-from kmlp.plots.backend_speed import form_speeds, throughput
-from kmlp.plots.cost_chart import costs
-from kmlp.plots.feature_sheet import features
-from kmlp.plots.kernel_rows import rows
-from kmlp.plots.locality_matrices import locality
-from kmlp.plots.saliency_sheet import saliency
-from kmlp.plots.sparsity_bars import sparsity
-from kmlp.plots.training_curves import curves
+from kmlp.plots.image_sheets import features, saliency
+from kmlp.plots.kernel_images import locality, rows
+from kmlp.plots.line_charts import curves, sparsity
+from kmlp.plots.network_charts import costs, form_speeds, throughput
 
 __all__ = [
     "costs",

@@ -1,26 +1,33 @@
-"""The published PyTorch network that a Keras model of ours corresponds to."""
+"""Find the published PyTorch network that a Keras model of ours corresponds to."""
 
 import inspect
+from typing import Any
 
 from kmlp import pytorch
 from kmlp.errors import InputError
 
+# Class -> options that `_SIZES` translates beside the images' size.
+_FURTHER = {"RepMLPNet": {"block_size"}, "FocalTransformer": {"expansion"}}
 # What has no bearing on the network's operations in inference.
 _INDIFFERENT = {"drop_path_rate", "layer_scale", "name", "trainable", "dtype"}
 
 
-def counterpart(model, *, num_classes=None, **overrides):
-    """A PyTorch network of a model's configuration, with fresh weights.
+def counterpart(model: Any, *, num_classes: int | None = None, **overrides: Any) -> Any:
+    """Build the PyTorch network of a model's configuration, with fresh weights.
 
     Args:
-        model: of one of the families, not merged.
-        num_classes: of the classifier; `None`: the model's.
-        **overrides: of the PyTorch constructor, such as `deploy=True` of RepMLPNet;
-            they take precedence over what follows from the model.
+        model: `keras.Model` of one of the families, not merged.
+        num_classes: Outputs of the classifier; `None` takes the model's.
+        **overrides: Arguments of the PyTorch constructor, such as `deploy=True` of
+            RepMLPNet; they take precedence over what follows from the model.
+
+    Returns:
+        An `nn.Module`.
 
     Raises:
-        ImportError: PyTorch is not installed.
-        InputError: no family of ours, or an option that the published code lacks.
+        ImportError: If PyTorch is not installed.
+        InputError: If the model is of no family of ours, or has an option that the
+            published code lacks.
     """
     family = type(model).__name__
     if not type(model).__module__.startswith("kmlp.") or family not in _NAMES:
@@ -34,11 +41,8 @@ def counterpart(model, *, num_classes=None, **overrides):
     names, sizes = _NAMES[family], _SIZES.get(family)
     if num_classes is not None:
         config["num_classes"] = num_classes
-    further = {"RepMLPNet": {"block_size"}, "FocalTransformer": {"expansion"}}
     _check(
-        type(model),
-        config,
-        {"input_shape", *names.values()} | further.get(family, set()),
+        type(model), config, {"input_shape", *names.values(), *_FURTHER.get(family, ())}
     )
     arguments = {name: config[ours] for name, ours in names.items()}
     if sizes is not None:
@@ -52,7 +56,7 @@ def _is_mixer(config):
 
 
 def _check(family, config, translated):
-    """Raises `ValueError` where an option beyond the published ones is in use."""
+    """Refuse options beyond the published ones that are in use."""
     defaults = inspect.signature(family).parameters
     for name, value in config.items():
         if name in translated | _INDIFFERENT:
@@ -98,71 +102,52 @@ def _block_sides(config, height, width):
 
 # A ResMLP with these options is an MLP-Mixer.
 _MIXER = {"mixing": "mlp", "norm": "layer", "layer_scale": None, "epsilon": 1e-6}
+
+
+def _names(*alike, **renamed):
+    return {**{name: name for name in alike}, **renamed}
+
+
 # Class -> {option of the published code: ours}.
 _NAMES = {
-    "RepMLPNet": {
-        "channels": "widths",
-        "num_blocks": "depths",
-        "sharesets_nums": "share_sets",
-        "reparam_conv_k": "local_kernels",
-        "patch_size": "patch_size",
-        "num_class": "num_classes",
-        "deploy": "locality_injected",
-    },
-    "ResMLP": {
-        "patch_size": "patch_size",
-        "embed_dim": "width",
-        "depth": "depth",
-        "num_classes": "num_classes",
-    },
-    "MLPMixer": {
-        "patch_size": "patch_size",
-        "embed_dim": "width",
-        "num_blocks": "depth",
-        "tokens_dim": "mixing_width",
-        "mlp_ratio": "mlp_ratio",
-        "num_classes": "num_classes",
-    },
-    "ConvMLP": {
-        "blocks": "depths",
-        "dims": "widths",
-        "mlp_ratios": "mlp_ratios",
-        "channels": "stem_width",
-        "n_conv_blocks": "conv_blocks",
-        "num_classes": "num_classes",
-    },
-    "FocalTransformer": {
-        "patch_size": "patch_size",
-        "embed_dim": "width",
-        "depths": "depths",
-        "num_heads": "heads",
-        "window_size": "window_size",
-        "mlp_ratio": "mlp_ratio",
-        "focal_levels": "focal_levels",
-        "focal_windows": "focal_windows",
-        "num_classes": "num_classes",
-    },
-    "MSMLP": {
-        "embed_dim": "width",
-        "depths": "depths",
-        "mix_size": "regions",
-        "num_classes": "num_classes",
-    },
-    "SMLPNet": {
-        "dim": "width",
-        "alpha": "mlp_ratio",
-        "depths": "depths",
-        "patch_size": "patch_size",
-        "num_classes": "num_classes",
-    },
-    "SwinTransformer": {
-        "embed_dim": "width",
-        "depths": "depths",
-        "num_heads": "heads",
-        "window_size": "window_size",
-        "patch_size": "patch_size",
-        "num_classes": "num_classes",
-    },
+    "RepMLPNet": _names(
+        "patch_size",
+        channels="widths",
+        num_blocks="depths",
+        sharesets_nums="share_sets",
+        reparam_conv_k="local_kernels",
+        num_class="num_classes",
+        deploy="locality_injected",
+    ),
+    "ResMLP": _names("patch_size", "depth", "num_classes", embed_dim="width"),
+    "MLPMixer": _names(
+        *("patch_size", "mlp_ratio", "num_classes"),
+        embed_dim="width",
+        num_blocks="depth",
+        tokens_dim="mixing_width",
+    ),
+    "ConvMLP": _names(
+        *("mlp_ratios", "num_classes"),
+        blocks="depths",
+        dims="widths",
+        channels="stem_width",
+        n_conv_blocks="conv_blocks",
+    ),
+    "FocalTransformer": _names(
+        *("patch_size", "depths", "window_size", "mlp_ratio", "focal_levels"),
+        *("focal_windows", "num_classes"),
+        embed_dim="width",
+        num_heads="heads",
+    ),
+    "MSMLP": _names("depths", "num_classes", embed_dim="width", mix_size="regions"),
+    "SMLPNet": _names(
+        *("depths", "patch_size", "num_classes"), dim="width", alpha="mlp_ratio"
+    ),
+    "SwinTransformer": _names(
+        *("depths", "window_size", "patch_size", "num_classes"),
+        embed_dim="width",
+        num_heads="heads",
+    ),
 }
 # Class -> what of the published code follows from the images' size.
 _SIZES = {

@@ -6,9 +6,10 @@ map. The published inverse partition scrambles tiles there; with one tile it agr
 
 import itertools
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -28,7 +29,7 @@ class GlobalPerceptron(nn.Module):
         self.fc1 = nn.Conv2d(channels, channels // 4, 1)
         self.fc2 = nn.Conv2d(channels // 4, channels, 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         pooled = F.adaptive_avg_pool2d(x, 1)  # (N, C, H, W) -> (N, C, 1, 1)
         return torch.sigmoid(self.fc2(F.relu(self.fc1(pooled))))
 
@@ -47,7 +48,7 @@ class RepMLPBlock(nn.Module):
             branch = _conv_bn(share_sets, share_sets, k, **local)
             self.add_module(f"repconv{k}", branch)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         (n, c, height, width), (s, h, w) = x.shape, self.map_shape
         down, across = height // h, width // w
         # (N, C, H, W) -> (N·tiles·C/S, S, h, w)
@@ -69,7 +70,7 @@ class RepMLPFFN(nn.Module):
         self.act = nn.GELU()
         self.ffn_fc2 = _conv_bn(4 * channels, channels, 1)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.ffn_fc2(self.act(self.ffn_fc1(x)))
 
 
@@ -81,7 +82,7 @@ class RepMLPUnit(nn.Module):
         self.prebn2 = nn.BatchNorm2d(channels)
         self.ffn_block = RepMLPFFN(channels)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = x + self.repmlp_block(self.prebn1(x))
         return x + self.ffn_block(self.prebn2(x))
 
@@ -91,15 +92,15 @@ class RepMLPNet(nn.Module):
 
     def __init__(
         self,
-        channels,
-        hs,
-        ws,
-        num_blocks,
-        sharesets_nums,
-        reparam_conv_k=(1, 3),
-        num_class=1000,
-        patch_size=4,
-        deploy=False,
+        channels: Sequence[int],
+        hs: Sequence[int],
+        ws: Sequence[int],
+        num_blocks: Sequence[int],
+        sharesets_nums: Sequence[int],
+        reparam_conv_k: Sequence[int] = (1, 3),
+        num_class: int = 1000,
+        patch_size: int = 4,
+        deploy: bool = False,
     ):
         super().__init__()
         self.conv_embedding = _conv_bn(
@@ -119,7 +120,7 @@ class RepMLPNet(nn.Module):
         self.head_norm = nn.BatchNorm2d(channels[-1])
         self.head = nn.Linear(channels[-1], num_class)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.stages[0](self.conv_embedding(x))
         for embed, stage in zip(self.embeds, self.stages[1:], strict=True):
             x = stage(embed(x))

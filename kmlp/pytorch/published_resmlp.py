@@ -3,7 +3,7 @@
 from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kmlp.pytorch.parts import ChannelMLP, DropPath
 
@@ -14,7 +14,7 @@ class Affine(nn.Module):
         self.alpha = nn.Parameter(torch.ones(width))
         self.beta = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.alpha * x + self.beta
 
 
@@ -25,7 +25,7 @@ class PatchProjection(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(inputs, width, patch_size, patch_size)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
@@ -40,7 +40,7 @@ class ResMLPBlock(nn.Module):
         self.gamma_2 = nn.Parameter(torch.full((width,), init_scale))
         self.drop_path = DropPath(drop_path_rate)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         mixed = self.attn(self.norm1(x).transpose(1, 2)).transpose(1, 2)
         x = x + self.drop_path(self.gamma_1 * mixed)
         return x + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x)))
@@ -49,13 +49,13 @@ class ResMLPBlock(nn.Module):
 class ResMLP(nn.Module):
     def __init__(
         self,
-        img_size=224,
-        patch_size=16,
-        embed_dim=384,
-        depth=12,
-        init_scale=0.1,
-        num_classes=1000,
-        drop_path_rate=0.0,
+        img_size: int = 224,
+        patch_size: int = 16,
+        embed_dim: int = 384,
+        depth: int = 12,
+        init_scale: float = 0.1,
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
     ):
         super().__init__()
         tokens = (img_size // patch_size) ** 2
@@ -65,7 +65,7 @@ class ResMLP(nn.Module):
         self.norm = Affine(embed_dim)
         self.head = nn.Linear(embed_dim, num_classes)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.blocks(self.patch_embed(x)))
         return self.head(x.mean(1))
 
@@ -80,7 +80,7 @@ class MixerBlock(nn.Module):
         self.mlp_channels = ChannelMLP(width, hidden[1])
         self.drop_path = DropPath(drop_path_rate)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         mixed = self.mlp_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
         x = x + self.drop_path(mixed)
         return x + self.drop_path(self.mlp_channels(self.norm2(x)))
@@ -89,14 +89,14 @@ class MixerBlock(nn.Module):
 class MLPMixer(nn.Module):
     def __init__(
         self,
-        img_size=224,
-        patch_size=16,
-        embed_dim=768,
-        num_blocks=12,
-        tokens_dim=384,
-        mlp_ratio=4,
-        num_classes=1000,
-        drop_path_rate=0.0,
+        img_size: int = 224,
+        patch_size: int = 16,
+        embed_dim: int = 768,
+        num_blocks: int = 12,
+        tokens_dim: int = 384,
+        mlp_ratio: float = 4,
+        num_classes: int = 1000,
+        drop_path_rate: float = 0.0,
     ):
         super().__init__()
         tokens = (img_size // patch_size) ** 2
@@ -107,6 +107,6 @@ class MLPMixer(nn.Module):
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
         self.head = nn.Linear(embed_dim, num_classes)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.blocks(self.stem(x)))
         return self.head(x.mean(1))

@@ -6,6 +6,7 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
+from typing import Any
 
 
 class _Placeholder(type):
@@ -66,8 +67,8 @@ def _torchvision_stubbed_if_missing():
             del sys.modules[name]
 
 
-def timm_module(name):
-    """Imports a module of timm, such as `"timm.scheduler"`.
+def timm_module(name: str) -> types.ModuleType:
+    """Import a module of timm, such as `"timm.scheduler"`.
 
     Raises:
         ImportError: If timm is not installed.
@@ -78,8 +79,8 @@ def timm_module(name):
         return importlib.import_module(name)
 
 
-def timm_resmlp(**kwargs):
-    """Builds `timm.models.mlp_mixer.MlpMixer` as ResMLP.
+def timm_resmlp(**kwargs: Any) -> Any:
+    """Build `timm.models.mlp_mixer.MlpMixer` as ResMLP.
 
     Args:
         **kwargs: Arguments of `MlpMixer` (`img_size`, `patch_size`, `embed_dim`,
@@ -96,8 +97,8 @@ def timm_resmlp(**kwargs):
     return mlp_mixer.MlpMixer(**{"mlp_ratio": 4, **parts, **kwargs})
 
 
-def timm_mlp_mixer(**kwargs):
-    """Builds `timm.models.mlp_mixer.MlpMixer` as MLP-Mixer.
+def timm_mlp_mixer(**kwargs: Any) -> Any:
+    """Build `timm.models.mlp_mixer.MlpMixer` as MLP-Mixer.
 
     Args:
         **kwargs: Arguments of `MlpMixer`; `mlp_ratio` is a pair, the hidden positions

@@ -58,8 +58,8 @@ def test_locality_draws_and_tells_the_shares(weights, tmp_path, capsys):
 
 def test_locality_of_a_layer_position_and_share_sets(weights, monkeypatch):
     drawn = []
-    monkeypatch.setattr("kmlp.plots.locality_matrices.locality", drawn.extend)
-    monkeypatch.setattr("kmlp.commands.plot.plot_kernels.write", lambda *_: None)
+    monkeypatch.setattr("kmlp.plots.locality", drawn.extend)
+    monkeypatch.setattr("kmlp.plots.style.save", lambda *_: None)
     options = ("--layer", "3", "--share-set", "2", "0", "--position", "1", "5")
     assert plot("locality", "--weights", weights["repmlpnet"], *options) == 0
     places = [(pair.name, pair.share_set, pair.position) for pair in drawn]
@@ -94,8 +94,8 @@ def test_rows_of_the_layers_asked_for(
     form, options, labels, first, weights, monkeypatch
 ):
     drawn = []
-    monkeypatch.setattr("kmlp.plots.kernel_rows.rows", drawn.extend)
-    monkeypatch.setattr("kmlp.commands.plot.plot_kernels.write", lambda *_: None)
+    monkeypatch.setattr("kmlp.plots.rows", drawn.extend)
+    monkeypatch.setattr("kmlp.plots.style.save", lambda *_: None)
     assert plot("rows", "--weights", weights[form], *options) == 0
     assert [kernel.label for kernel in drawn] == labels
     assert drawn[0].images.shape[:2] == first

@@ -9,10 +9,10 @@ from cases import randomize
 from PIL import Image
 
 import kmlp
+from kmlp import plots
 from kmlp.analysis import saliency
 from kmlp.analysis.features import stage_maps, varied_channels
 from kmlp.commands.main import main
-from kmlp.plots import feature_sheet, saliency_sheet
 from kmlp.predicting.classifying import open_classifier, predict
 from kmlp.preprocessing import Preprocessing
 
@@ -79,14 +79,14 @@ def place(files, tmp_path, monkeypatch):
 def drawn(monkeypatch):
     """What the jobs hand to the functions that draw."""
     calls = []
-    for module, name in ((saliency_sheet, "saliency"), (feature_sheet, "features")):
-        draw = getattr(module, name)
+    for name in ("saliency", "features"):
+        draw = getattr(plots, name)
 
         def noted(*args, draw=draw, **kwargs):
             calls.append((args[0], kwargs))
             return draw(*args, **kwargs)
 
-        monkeypatch.setattr(module, name, noted)
+        monkeypatch.setattr(plots, name, noted)
     return calls
 
 

@@ -8,7 +8,7 @@ from looking import check_figure
 
 from kmlp.artifacts.run_curves import read_runs
 from kmlp.commands.main import main
-from kmlp.plots.training_curves import curves
+from kmlp.plots.line_charts import curves
 
 SCORES = {"top1": [0.1, 0.4, 0.3], "loss": [2.0, 1.5, 1.0], "steps": 10, "seconds": 30}
 

@@ -5,7 +5,7 @@ import pytest
 from looking import check_figure
 
 from kmlp import plots
-from kmlp.plots.feature_sheet import Shown
+from kmlp.plots.image_sheets import Shown
 
 RANDOM = np.random.default_rng(0)
 

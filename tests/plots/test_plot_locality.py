@@ -9,7 +9,7 @@ from looking import check_figure
 import kmlp
 from kmlp import plots
 from kmlp.analysis.injection import Injection, injected_kernels
-from kmlp.plots.locality_matrices import LABEL
+from kmlp.plots.kernel_images import LABEL
 
 
 def injections(case, **overrides):

@@ -7,7 +7,7 @@ from looking import check_figure
 
 from kmlp import plots
 from kmlp.analysis.spatial import kernel_rows, spatial_kernels
-from kmlp.plots.kernel_rows import mosaic
+from kmlp.plots.kernel_images import mosaic
 
 
 def rows_of(case, **arguments):

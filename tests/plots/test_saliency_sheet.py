@@ -8,7 +8,7 @@ from looking import check_figure
 from kmlp import plots
 from kmlp.analysis.saliency import Saliency
 from kmlp.plots import style
-from kmlp.plots.saliency_sheet import Explained, overlaid, scaled
+from kmlp.plots.image_sheets import Explained, overlaid, scaled
 
 RANDOM = np.random.default_rng(0)
 PICTURES = RANDOM.uniform(size=(3, 8, 8, 3))

@@ -10,7 +10,7 @@ from kmlp.detection import CascadeMaskRCNN, MaskRCNN, RetinaNet
 from kmlp.segmentation import SemanticFPN, UperNet
 
 torch = pytest.importorskip("torch")
-published = pytest.importorskip("kmlp.pytorch.published_convmlp")
+published = pytest.importorskip("kmlp.pytorch.published_pyramids")
 nn, functional = torch.nn, torch.nn.functional
 TOLERANCE = 1e-5
 CLASSES, FILTERS, UNITS, MASK = 5, 12, 20, 8

@@ -2,33 +2,26 @@
 
 from pathlib import Path
 
-from kmlp.commands.arguments import Parser
 from kmlp.commands.benchmark import WORK
 from kmlp.commands.listing import count
-from kmlp.commands.plot.plotted import add_output, check_output, write
-from kmlp.console import import_quietly
+from kmlp.commands.plot.plotted import Kind
 from kmlp.errors import InputError
 
-COSTS = ("parameters", "macs", "activations")
-REACHED = ("top1", "per_gmac", "per_mparam")
-SPEED_AGAINST = ("parameters", "macs", "top1", "memory")
-TIME = ("epoch", "step", "minutes")
-IMAGENET = "ImageNet-1k"
+_COSTS = ("parameters", "macs", "activations")
+_REACHED = ("top1", "per_gmac", "per_mparam")
+_SPEED_AGAINST = ("parameters", "macs", "top1", "memory")
+_TIME = ("epoch", "step", "minutes")
+_IMAGENET = "ImageNet-1k"
 
 
-def add_costs(parser: Parser) -> None:
-    """Add the arguments of `kmlp plot costs` and the job."""
-    parser.description = (
-        "Draws the papers' top-1 against parameters, multiply-adds or "
-        "activations as they are counted here, a series for each family."
-    )
+def _add_costs(parser):
     add = parser.add_argument
     add(
         "patterns",
         nargs="*",
         metavar="PATTERN",
         help="such as 'convmlp_*', or 'convmlp/table2/*' of ablations; default: all "
-        f"architectures with a top-1 on {IMAGENET}, none where --run is given",
+        f"architectures with a top-1 on {_IMAGENET}, none where --run is given",
     )
     add(
         "--run",
@@ -39,30 +32,29 @@ def add_costs(parser: Parser) -> None:
         metavar="FOLDER",
         help="of finished runs, drawn too",
     )
-    add("--x", choices=COSTS, default=COSTS[0], help=f"default: {COSTS[0]}")
+    add("--x", choices=_COSTS, default=_COSTS[0], help=f"default: {_COSTS[0]}")
     add(
         "--y",
-        choices=REACHED,
-        default=REACHED[0],
+        choices=_REACHED,
+        default=_REACHED[0],
         help="top-1, or divided by multiply-adds or parameters "
-        f"(default: {REACHED[0]})",
+        f"(default: {_REACHED[0]})",
     )
-    add_output(parser, "costs")
-    parser.set_defaults(job=_costs)
 
 
 def _costs(options):
-    check_output(options)
-    import_quietly()
+    """Draw the papers' top-1 against parameters, multiply-adds or activations.
+
+    They are counted here; there is a series for each family.
+    """
+    from kmlp import plots
     from kmlp.artifacts.reached import read_cost
-    from kmlp.plots.cost_chart import costs
 
     names = _networks(options)
     runs = [read_cost(folder, options.x == "activations") for folder in options.run]
     rows = count(names)
-    without = [row.name for row in rows if row.top1 is None]
-    write(costs(rows, runs=runs, x=options.x, y=options.y), options)
-    if without:
+    yield plots.costs(rows, runs=runs, x=options.x, y=options.y)
+    if without := [row.name for row in rows if row.top1 is None]:
         print(f"left out, as the papers print no top-1: {', '.join(without)}")
 
 
@@ -73,7 +65,7 @@ def _networks(options):
 
     if not options.patterns:
         everything = [] if options.run else list_models()
-        return [name for name in everything if reported(name).data == IMAGENET]
+        return [name for name in everything if reported(name).data == _IMAGENET]
     found = {}
     for pattern in options.patterns:
         names = list_ablations(pattern) if "/" in pattern else list_models(pattern)
@@ -86,28 +78,24 @@ def _networks(options):
     return list(found)
 
 
-def add_benchmark(parser: Parser) -> None:
-    """Add the arguments of `kmlp plot benchmark` and the job."""
-    parser.description = (
-        "Draws what `kmlp benchmark … --json FILE` wrote. Of --backends: "
-        "images per second against what the networks cost or reach, a series for each "
-        "backend. Of --forms: images per second of each form."
-    )
+def _add_benchmark(parser):
     add = parser.add_argument
     add("files", nargs="+", type=Path, metavar="FILE", help="of kmlp benchmark --json")
     add(
         "--x",
-        choices=SPEED_AGAINST,
+        choices=_SPEED_AGAINST,
         help="what throughput is drawn against; top1 is the papers' "
         "(default: parameters)",
     )
     add("--work", choices=WORK, help="default: what was measured")
-    add_output(parser, "benchmark")
-    parser.set_defaults(job=_benchmark)
 
 
 def _benchmark(options):
-    check_output(options)
+    """Draw what `kmlp benchmark … --json FILE` wrote.
+
+    Of --backends: images per second against what the networks cost or reach, a series
+    for each backend. Of --forms: images per second of each form.
+    """
     from kmlp.benchmarking.findings import Findings, read
 
     results = [read(path) for path in options.files]
@@ -117,12 +105,11 @@ def _benchmark(options):
             "One plot is of backends or of forms: pass files of one kind. Received: "
             + ", ".join(map(repr, map(str, options.files)))
         )
-    draw = _backends if kinds == {True} else _forms
-    write(draw(results, options), options)
+    yield (_backends if kinds == {True} else _forms)(results, options)
 
 
 def _backends(results, options):
-    from kmlp.plots.backend_speed import position, throughput
+    from kmlp.plots.network_charts import position, throughput
 
     x = options.x or "parameters"
     figure = throughput(results, x=x, work=options.work)
@@ -134,7 +121,7 @@ def _backends(results, options):
 
 
 def _forms(results, options):
-    from kmlp.plots.backend_speed import form_speeds
+    from kmlp import plots
 
     for flag, value in (("--x", options.x), ("--work", options.work)):
         if value is not None:
@@ -142,15 +129,10 @@ def _forms(results, options):
                 f"{flag} goes with files of `kmlp benchmark --backends`. "
                 f"Received: {str(options.files[0])!r}, a benchmark of forms"
             )
-    return form_speeds([found for result in results for found in result])
+    return plots.form_speeds([found for result in results for found in result])
 
 
-def add_run(parser: Parser) -> None:
-    """Add the arguments of `kmlp plot run` and the job."""
-    parser.description = (
-        "Draws the loss, what runs are judged by and the learning rate of "
-        "finished and unfinished runs, and of a study's rows, over one another."
-    )
+def _add_run(parser):
     add = parser.add_argument
     add(
         "folders",
@@ -165,26 +147,28 @@ def add_run(parser: Parser) -> None:
         metavar="NAME",
         help="of history.csv, a panel each, such as val_top5 class_loss",
     )
-    add("--x", choices=TIME, default="epoch", help="default: epoch")
-    add_output(parser, "curves")
-    parser.set_defaults(job=_run)
+    add("--x", choices=_TIME, default="epoch", help="default: epoch")
 
 
 def _run(options):
-    from kmlp.artifacts.run_curves import read_runs
-    from kmlp.plots.training_curves import curves
+    """Draw training curves of runs, finished or not, over one another.
 
-    check_output(options)
+    They are of the loss, what runs are judged by and the learning rate; a study's rows
+    are runs too.
+    """
+    from kmlp import plots
+    from kmlp.artifacts.run_curves import read_runs
+
     runs = read_runs(options.folders)
-    figure = curves(runs, columns=options.columns, x=options.x)
+    figure = plots.curves(runs, columns=options.columns, x=options.x)
     width = max(len(run.label) for run in runs)
     for run in runs:
         print(f"{run.label:<{width}}  {_in_words(run)}")
-    write(figure, options)
+    yield figure
 
 
 def _in_words(run):
-    """How far a run is, and its best."""
+    """Return how far a run is, and its best."""
     said = f"{int(run.epochs['epoch'][-1])} epochs"
     if run.score is not None:
         values = run.epochs[run.score]
@@ -194,3 +178,18 @@ def _in_words(run):
             f"{values[best]:.2%} in epoch {int(run.epochs['epoch'][best])}"
         )
     return said
+
+
+KINDS = {
+    "costs": Kind(
+        "accuracy against what it costs, of all architectures and own runs",
+        _add_costs,
+        _costs,
+    ),
+    "benchmark": Kind(
+        "images per second of what was measured", _add_benchmark, _benchmark
+    ),
+    "run": Kind(
+        "training curves of runs over one another", _add_run, _run, out="curves"
+    ),
+}

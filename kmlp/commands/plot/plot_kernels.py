@@ -4,31 +4,18 @@ import difflib
 import fnmatch
 from pathlib import Path
 
-from kmlp.commands.arguments import Parser, check_file, index, positive, share
-from kmlp.commands.plot.plotted import (
-    add_networks,
-    add_output,
-    check_output,
-    open_networks,
-    write,
-    write_csv,
-)
-from kmlp.console import import_quietly, some, table
+from kmlp.commands.arguments import index, positive, share
+from kmlp.commands.plot.plotted import Kind, add_networks, open_networks, write_csv
+from kmlp.console import some, table
 from kmlp.errors import InputError
 
-CENTRAL = 6
-THRESHOLD = 0.05
+_CENTRAL = 6
+_THRESHOLD = 0.05
 # How alike a name is that is meant instead of an unknown one.
 _ALIKE = 0.4
 
 
-def add_locality(parser: Parser) -> None:
-    """Add the arguments of `kmlp plot locality` and the job."""
-    parser.description = (
-        "Draws what one output position reads before and after the local "
-        "branches are merged into the FC kernel (RepMLPNet, Fig. 3), and prints the "
-        "share of the weight that lies where the branches are."
-    )
+def _add_locality(parser):
     add_networks(parser, several=False)
     add = parser.add_argument
     add(
@@ -53,23 +40,23 @@ def add_locality(parser: Parser) -> None:
         metavar=("ROW", "COLUMN"),
         help="of the output, from 0 (default: 6 6, or the middle of a small map)",
     )
-    add("--csv", type=Path, metavar="FILE", help="the share of every layer")
+    _add_csv(parser)
     _add_list(parser)
-    add_output(parser, "locality")
-    parser.set_defaults(job=_locality)
 
 
 def _locality(options):
-    check_output(options)
-    check_file(options.csv, "--csv")
-    import_quietly()
-    from kmlp.analysis import injection
-    from kmlp.plots.locality_matrices import locality
+    """Draw what an output position reads before and after Locality Injection.
 
-    (network,) = open_networks([options.weights])
-    kernels = injection.injected_kernels(network.model)
+    Local branches are merged into the FC kernel (RepMLPNet, Fig. 3); the share of the
+    weight that lies where the branches are is printed.
+    """
+    from kmlp import plots
+    from kmlp.analysis import injection
+
+    (model,) = open_networks([options.weights]).values()
+    kernels = injection.injected_kernels(model)
     if options.list:
-        print(_listing(kernels))
+        _print_layers(kernels)
         return
     if options.layer is None:
         kernel = injection.default_kernel(kernels)
@@ -86,23 +73,18 @@ def _locality(options):
     pairs = [injected.at(share_set, position) for share_set in options.share_sets]
     if options.layer is None:
         print(f"layer    {kernel.name} (--layer takes another, --list prints all)")
-    write(locality(pairs), options)
+    yield plots.locality(pairs)
     for pair in pairs:
         print(
             f"share-set {pair.share_set}: {pair.reaching} positions outside of the "
             "outline weigh more than the least inside"
         )
-    measured = injection.locality(network.model)
+    measured = injection.locality(model)
     print(f"share of |w| within the branches' kernels:\n{measured}")
     write_csv(options.csv, injection.COLUMNS, measured.rows())
 
 
-def add_rows(parser: Parser) -> None:
-    """Add the arguments of `kmlp plot rows` and the job."""
-    parser.description = (
-        "Draws what each output position reads from the map, a panel per "
-        "layer (ResMLP, Figs. 2 and B.1). Local branches are merged into the kernels."
-    )
+def _add_rows(parser):
     add_networks(parser, several=False)
     add = parser.add_argument
     add(
@@ -122,33 +104,32 @@ def add_rows(parser: Parser) -> None:
     which.add_argument(
         "--central",
         type=positive,
-        default=CENTRAL,
+        default=_CENTRAL,
         metavar="N",
-        help=f"the N×N output positions in the middle (default: {CENTRAL})",
+        help=f"the N×N output positions in the middle (default: {_CENTRAL})",
     )
     which.add_argument("--all", action="store_true", help="all output positions")
     _add_list(parser)
-    add_output(parser, "rows")
-    parser.set_defaults(job=_rows)
 
 
 def _rows(options):
-    check_output(options)
-    import_quietly()
-    from kmlp.analysis.spatial import kernel_rows, spatial_kernels
-    from kmlp.plots.kernel_rows import rows
+    """Draw what each output position reads from the map, a panel per layer.
 
-    (network,) = open_networks([options.weights])
-    kernels = spatial_kernels(network.model)
+    ResMLP, Figs. 2 and B.1. Local branches are merged into the kernels.
+    """
+    from kmlp import plots
+    from kmlp.analysis.spatial import kernel_rows, spatial_kernels
+
+    (model,) = open_networks([options.weights]).values()
+    kernels = spatial_kernels(model)
     if options.list:
-        print(_listing(kernels))
+        _print_layers(kernels)
         return
     kernels = _with_share_set(
         _chosen(kernels, options.layers, "--layers"), options.share_set
     )
     central = None if options.all else options.central
-    images = [kernel_rows(kernel, options.share_set, central) for kernel in kernels]
-    write(rows(images), options)
+    yield plots.rows([kernel_rows(k, options.share_set, central) for k in kernels])
 
 
 def _with_share_set(kernels, share_set):
@@ -160,71 +141,64 @@ def _with_share_set(kernels, share_set):
             f"--share-set takes 0 to {most - 1}, as many as these layers have. "
             f"Received: {share_set}"
         )
-    without = [kernel.name for kernel in kernels if share_set >= kernel.share_sets]
-    if without:
+    if without := [kernel.name for kernel in kernels if kernel not in having]:
         print(f"left out {some(without)}: no share-set {share_set}")
     return having
 
 
-def add_sparsity(parser: Parser) -> None:
-    """Add the arguments of `kmlp plot sparsity` and the job."""
-    parser.description = (
-        "Draws and prints the share of weights below a share of their "
-        "layer's largest, for every kind of linear layer (ResMLP, Figs. 3 and B.2)."
-    )
+def _add_sparsity(parser):
     add_networks(parser)
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "--threshold",
         type=share,
-        default=THRESHOLD,
+        default=_THRESHOLD,
         metavar="X",
-        help=f"share of the largest magnitude (default: {THRESHOLD}, as the paper's "
+        help=f"share of the largest magnitude (default: {_THRESHOLD}, as the paper's "
         "text; the caption of its Fig. 3 says 0.01)",
     )
-    add("--csv", type=Path, metavar="FILE", help="the share of every layer")
-    add_output(parser, "sparsity")
-    parser.set_defaults(job=_sparsity)
+    _add_csv(parser)
 
 
 def _sparsity(options):
-    check_output(options)
-    check_file(options.csv, "--csv")
+    """Draw and print the share of weights below a share of their layer's largest.
+
+    They are of every kind of linear layer (ResMLP, Figs. 3 and B.2).
+    """
     if options.threshold == 1:
         raise InputError("--threshold takes a share below 1. Received: 1")
-    import_quietly()
+    from kmlp import plots
     from kmlp.analysis.sparsity import COLUMNS, sparsity
-    from kmlp.plots.sparsity_bars import sparsity as drawn
 
     networks = open_networks(list(dict.fromkeys(options.weights)))
-    measured = {n.label: sparsity(n.model, options.threshold) for n in networks}
-    write(drawn(measured), options)
-    print(_summary(measured, options.threshold))
-    rows = [(label, *row) for label, one in measured.items() for row in one.rows()]
-    write_csv(options.csv, ("network", *COLUMNS), rows)
-
-
-def _summary(measured, threshold):
-    header = ("network", "kind", "weights", f"below {100 * threshold:g}%", "zero")
-    rows = [
+    measured = {name: sparsity(m, options.threshold) for name, m in networks.items()}
+    yield plots.sparsity(measured)
+    below = f"below {100 * options.threshold:g}%"
+    totals = [
         (label, row.series, f"{row.size:,}", f"{row.small:.1%}", f"{row.zero:.1%}")
         for label, one in measured.items()
         for row in one.totals()
     ]
-    return table(header, rows, left=2)
+    print(table(("network", "kind", "weights", below, "zero"), totals, left=2))
+    rows = [(label, *row) for label, one in measured.items() for row in one.rows()]
+    write_csv(options.csv, ("network", *COLUMNS), rows)
 
 
-def _add_list(command):
-    """Add `--list`."""
-    command.add_argument(
+def _add_csv(parser):
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="the share of every layer"
+    )
+
+
+def _add_list(parser):
+    parser.add_argument(
         "--list",
         action="store_true",
         help="print the layers that there are, and draw nothing",
     )
 
 
-def _listing(kernels):
-    """Return the layers with their numbers, as text."""
+def _print_layers(kernels):
+    """Print the layers with their numbers."""
     from kmlp.analysis.injection import times
 
     rows = [
@@ -233,7 +207,7 @@ def _listing(kernels):
         for number, kernel in enumerate(kernels, start=1)
     ]
     header = ("number", "layer", "depth", "grid", "share-sets", "local branches")
-    return table(header, rows, left=2)
+    print(table(header, rows, left=2))
 
 
 def _chosen(kernels, words, flag):
@@ -249,29 +223,34 @@ def _chosen(kernels, words, flag):
     """
     if words is None:
         return list(kernels)
-    found = set()
+    names, found = [kernel.name for kernel in kernels], set()
     for word in words:
-        places = _places(kernels, word)
+        places = {
+            place
+            for place, name in enumerate(names)
+            if (word.isdecimal() and int(word) == place + 1)
+            or fnmatch.fnmatchcase(name, word)
+            or name.startswith(f"{word}/")
+        }
         if not places:
-            raise InputError(_unknown(kernels, word, flag))
+            near = difflib.get_close_matches(word, names, cutoff=_ALIKE) or names
+            raise InputError(
+                f"{flag} takes a layer's name, a pattern of names or a number from 1 "
+                f"to {len(names)}, such as {some(near)}; --list prints all. "
+                f"Received: {word!r}"
+            )
         found |= places
     return [kernel for place, kernel in enumerate(kernels) if place in found]
 
 
-def _places(kernels, word):
-    if word.isdecimal():
-        return {int(word) - 1} & set(range(len(kernels)))
-    return {
-        place
-        for place, kernel in enumerate(kernels)
-        if fnmatch.fnmatchcase(kernel.name, word) or kernel.name.startswith(f"{word}/")
-    }
-
-
-def _unknown(kernels, word, flag):
-    names = [kernel.name for kernel in kernels]
-    near = difflib.get_close_matches(word, names, cutoff=_ALIKE) or names
-    return (
-        f"{flag} takes a layer's name, a pattern of names or a number from 1 to "
-        f"{len(names)}, such as {some(near)}; --list prints all. Received: {word!r}"
-    )
+KINDS = {
+    "locality": Kind(
+        "an FC kernel before and after Locality Injection", _add_locality, _locality
+    ),
+    "rows": Kind("rows of all FC kernels over positions, as images", _add_rows, _rows),
+    "sparsity": Kind(
+        "the share of small weights, by kind of layer and depth",
+        _add_sparsity,
+        _sparsity,
+    ),
+}

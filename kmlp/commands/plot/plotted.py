@@ -1,61 +1,74 @@
-"""Open the networks of a plot, and write its figure."""
+"""The frame of a kind of plot: open its networks, draw, and write the figure."""
 
 import argparse
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from kmlp.atomic import new_file
 from kmlp.commands.arguments import Parser, check_file, positive
-from kmlp.console import table
+from kmlp.console import import_quietly, table
 from kmlp.errors import InputError
 
 
-def add_output(parser: Parser, default: str) -> None:
-    """Add `--out` and `--dpi`.
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of plot.
 
-    Args:
-        parser: Parser of the plot.
-        default: Name of the file without its ending.
+    Attributes:
+        help: Line of `kmlp plot --help`.
+        add: Function that adds its own arguments to a parser.
+        draw: Function of the options that yields the figure, or nothing where nothing
+            is to be drawn. What comes after is run once the figure is written. Its
+            docstring is what the kind's own help begins with.
+        out: Name of the file without its ending; `None` for the kind's name.
     """
-    add = parser.add_argument
-    add(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        default=Path(f"{default}.png"),
-        help=f".png, .svg or .pdf (default: {default}.png)",
-    )
-    add("--dpi", type=positive, metavar="N", help="dots per inch of a PNG")
 
+    help: str
+    add: Callable[[Parser], None]
+    draw: Callable[[argparse.Namespace], Iterator[Any]]
+    out: str | None = None
 
-def check_output(options: argparse.Namespace) -> None:
-    """Check that the plot can be drawn and written at the end.
-
-    Raises:
-        InputError: If the file cannot be written, or has another ending.
-        ImportError: If matplotlib is not installed.
-    """
-    from kmlp.plots import style
-
-    style.check_installed()
-    path = options.out
-    if path.suffix.lower() not in style.FORMATS:
-        raise InputError(
-            f"--out takes a file that ends in {', '.join(style.FORMATS)}. "
-            f"Received: {str(path)!r}"
+    def add_arguments(self, parser: Parser, name: str) -> None:
+        """Add all arguments and the job to the parser of `kmlp plot NAME`."""
+        parser.description = self.draw.__doc__
+        self.add(parser)
+        out = f"{self.out or name}.png"
+        parser.add_argument(
+            "--out",
+            type=Path,
+            metavar="FILE",
+            default=Path(out),
+            help=f".png, .svg or .pdf (default: {out})",
         )
-    check_file(path, "--out")
+        parser.add_argument(
+            "--dpi", type=positive, metavar="N", help="dots per inch of a PNG"
+        )
+        parser.set_defaults(job=self.run)
 
+    def run(self, options: argparse.Namespace) -> None:
+        """Draw and write the figure.
 
-def write(figure: Any, options: argparse.Namespace) -> None:
-    """Write the figure and say where."""
-    from kmlp.plots import style
+        Raises:
+            InputError: If a file cannot be written, or has another ending.
+            ImportError: If matplotlib is not installed.
+        """
+        from kmlp.plots import style
 
-    style.save(figure, options.out, options.dpi or style.DPI)
-    print(f"written  {options.out}")
+        style.check_installed()
+        if options.out.suffix.lower() not in style.FORMATS:
+            raise InputError(
+                f"--out takes a file that ends in {', '.join(style.FORMATS)}. "
+                f"Received: {str(options.out)!r}"
+            )
+        check_file(options.out, "--out")
+        check_file(getattr(options, "csv", None), "--csv")
+        import_quietly()
+        for figure in self.draw(options):
+            style.save(figure, options.out, options.dpi or style.DPI)
+            print(f"written  {options.out}")
 
 
 def write_csv(
@@ -67,21 +80,6 @@ def write_csv(
     with new_file(path) as draft:
         draft.write_text(table(header, rows, "csv") + "\n", encoding="utf-8")
     print(f"written  {path}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """A network with the name that stands beside it.
-
-    Attributes:
-        label: Name of the architecture or folder; the path where two are alike.
-        model: `keras.Model` in the form that was saved.
-        preprocessing: `Preprocessing` of its images, or `None`.
-    """
-
-    label: str
-    model: Any
-    preprocessing: Any
 
 
 def add_networks(parser: Parser, several: bool = True) -> None:
@@ -96,8 +94,8 @@ def add_networks(parser: Parser, several: bool = True) -> None:
     )
 
 
-def open_networks(weights: Sequence[str]) -> list[Network]:
-    """Open networks by what `--weights` named, in order.
+def open_networks(weights: Sequence[str]) -> dict[str, Any]:
+    """Open networks by what `--weights` named; return `{label: keras.Model}` in order.
 
     Raises:
         InputError: If there is nothing such, or nothing that can be read.
@@ -108,10 +106,7 @@ def open_networks(weights: Sequence[str]) -> list[Network]:
     for path in weights:
         check_trained(path)
         models.append(create_model(weights=path))
-    return [
-        Network(label, model, getattr(model, "preprocessing", None))
-        for label, model in zip(labels_of(weights, models), models)
-    ]
+    return dict(zip(labels_of(weights, models), models))
 
 
 def check_trained(weights: str) -> None:

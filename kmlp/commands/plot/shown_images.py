@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from kmlp.commands.arguments import (
     add_resolution,
     positive,
 )
-from kmlp.commands.plot.plotted import add_networks, check_trained
+from kmlp.commands.plot.plotted import add_networks, check_trained, labels_of
+from kmlp.console import progress_bar
 from kmlp.errors import InputError, KmlpError, RunError
 
 # With which ImageNet's files begin.
@@ -29,33 +30,43 @@ class Viewer:
     """A network with the preparation of its images.
 
     Attributes:
-        label: Name that stands beside it.
         weights: Weights as `--weights` named them.
         source: Keras model, or a SavedModel as a function of a tensor.
         prepared: Complete `Preprocessing`.
-        scores: Function of logits to scores; `None` where they are not asked for.
         class_names: Names in the order of the outputs, or `None`.
+        scores: Function of logits to scores; `None` where they are not asked for.
+        of_class: Class that is explained; `None` for the network's choice.
+        label: Name that stands beside the network.
     """
 
-    label: str
     weights: str
     source: Any
     prepared: Any
+    class_names: tuple[str, ...] | None = None
     scores: Any = None
-    class_names: tuple | None = None
+    of_class: int | None = None
+    label: str = ""
 
     def picture(self, pixels: np.ndarray) -> np.ndarray:
         """Return inputs as colours in 0…1, as they were before they were normalised."""
         colours = np.asarray(pixels) * self.prepared.std + self.prepared.mean
         return np.clip(colours, 0, 1)
 
+    def check_finite(self, values: np.ndarray, whose: str) -> None:
+        """Refuse values of damaged weights.
 
-def add_pictures(parser: Parser) -> tuple[str, ...]:
-    """Add images, networks, and how the ones become the others' input.
+        Raises:
+            RunError: If a value is not finite.
+        """
+        if not np.isfinite(values).all():
+            raise RunError(
+                f"{whose} has values that are not finite: the weights are damaged, or "
+                f"trained to divergence. Received: {self.weights!r}"
+            )
 
-    Returns:
-        The names of the values of the preparation.
-    """
+
+def add_pictures(parser: Parser) -> None:
+    """Add images, networks, and how the ones become the others' input."""
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="files, folders or 'patterns/*.jpg'"
     )
@@ -64,15 +75,61 @@ def add_pictures(parser: Parser) -> tuple[str, ...]:
         "--batch-size", type=positive, metavar="N", help="images at once"
     )
     add_resolution(parser, default=RESOLUTIONS[0])
-    return add_preparation(parser, several=True)
+    parser.set_defaults(preparation=add_preparation(parser, several=True))
 
 
-def given(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return for each network the preparation that was asked for, by name.
+def show(
+    options: argparse.Namespace,
+    subject: str,
+    open_viewer: Callable[[str, str, dict[str, Any], argparse.Namespace], Viewer],
+    seen: Sequence[Callable[[Viewer, np.ndarray], Any]],
+    draw: Callable[..., Any],
+) -> Iterator[Any]:
+    """Yield the figure of what networks see, then say which images were lost.
+
+    Args:
+        options: Options of the command.
+        subject: Subject and verb of what is drawn of classifiers.
+        open_viewer: Function of the weights as they were named, what is opened, and
+            the preparation that was asked for.
+        seen: Functions of a network and its prepared images, `(N, S, S, 3)` float32, to
+            what is drawn; of each there is one part for each network.
+        draw: Function of the parts and the images' `names` to the figure.
 
     Raises:
-        InputError: If there is neither one size for all networks nor one each.
+        InputError: If there are no such images or weights.
+        RunError: If some of the images cannot be read.
     """
+    from kmlp.data.sources import images_of
+
+    preparations = _given(options)
+    images = images_of(options.images)
+    for weights in options.weights:
+        _check_weights(weights, subject)
+    viewers = [
+        open_viewer(weights, _checkpoint_of(weights), values, options)
+        for weights, values in zip(options.weights, preparations)
+    ]
+    labels = labels_of(options.weights, [viewer.source for viewer in viewers])
+    viewers = [dataclasses.replace(v, label=own) for v, own in zip(viewers, labels)]
+    readable, inputs = _look(viewers, images)
+    parts = []
+    with progress_bar(len(viewers) * len(seen), "map") as bar:
+        for viewer, pixels in zip(viewers, inputs):
+            for see in seen:
+                parts.append(see(viewer, pixels))
+                bar.update()
+    known = {name for viewer in viewers for name in viewer.class_names or ()}
+    yield draw(parts, names=[_caption(Path(path), known) for path in readable])
+    if lost := [path for path in images if path not in readable]:
+        raise RunError(
+            f"{len(lost)} of {len(images)} images cannot be read: replace or leave "
+            f"them out. Received: {lost[0]!r}",
+        )
+
+
+def _given(options):
+    """Return for each network the preparation that was asked for, by name."""
     count = len(options.weights)
     sizes = options.image_size or (None,)
     if len(sizes) not in (1, count):
@@ -86,40 +143,32 @@ def given(options: argparse.Namespace) -> list[dict[str, Any]]:
     return [{k: v for k, v in one.items() if v is not None} for one in found]
 
 
-def check_weights(weights: str, shown: str) -> None:
-    """Refuse weights of which nothing can be seen.
-
-    Args:
-        weights: Weights as they were named.
-        shown: Subject and verb of what is drawn of classifiers.
-
-    Raises:
-        InputError: If they are of another kind of network, or closed.
-    """
+def _check_weights(weights, subject):
+    """Refuse weights of another kind of network, or closed ones."""
     from kmlp.artifacts.locating import TFLITE, locate
     from kmlp.predicting.dense_network import task_of
 
     check_trained(weights)
     try:
-        _, form = locate(checkpoint_of(weights))
+        _, form = locate(_checkpoint_of(weights))
     except KmlpError:
         form = None  # published weights, or what is explained where it is opened
     if form == TFLITE:
         raise InputError(
-            f"{shown} drawn of networks whose inside is open, and a TFLite file has "
+            f"{subject} drawn of networks whose inside is open, and a TFLite file has "
             "neither derivatives nor maps: pass the .keras checkpoint that it was made "
             f"of. Received: {str(weights)!r}"
         )
 
     if (task := task_of(weights)) is not None:
         raise InputError(
-            f"{shown} drawn of classifiers, and these weights are for {task}: "
+            f"{subject} drawn of classifiers, and these weights are for {task}: "
             "`kmlp predict --overlays FOLDER` draws what they find. "
             f"Received: {str(weights)!r}"
         )
 
 
-def checkpoint_of(weights: str) -> str:
+def _checkpoint_of(weights):
     """Return the `.keras` file beside a run's SavedModel, else what was named."""
     from kmlp.artifacts.locating import CHECKPOINT, newest
 
@@ -129,69 +178,31 @@ def checkpoint_of(weights: str) -> str:
     return str(weights)
 
 
-def look(
-    viewers: Sequence[Viewer], images: Sequence[str]
-) -> tuple[list[str], list[np.ndarray]]:
-    """Read and prepare images for every network.
-
-    Args:
-        viewers: Networks.
-        images: Paths.
-
-    Returns:
-        The paths that can be read, and for each network `(N, S, S, 3)` float32.
-
-    Raises:
-        RunError: If none can be read.
-    """
+def _look(viewers, images):
+    """Return the paths that can be read, and for each network its prepared images."""
     from kmlp.console import quiet
     from kmlp.data.reading import named
     from kmlp.predicting.classifying import preparation
 
-    found = [[] for _ in viewers]
-    readable = []
     prepare = [preparation(viewer.prepared) for viewer in viewers]
     with quiet():  # TensorFlow talks of what it cannot decode
-        pixels = [[one(path) for one in prepare] for path in images]
-    for path, own in zip(images, pixels):
-        if any(part is None for part in own):
+        pixels = {path: [one(path) for one in prepare] for path in images}
+    for path in images:
+        if any(part is None for part in pixels[path]):
             print(f"{named([path])} cannot be read", file=sys.stderr)
-            continue
-        readable.append(path)
-        for parts, part in zip(found, own):
-            parts.append(part)
-    if not readable:
+            del pixels[path]
+    if not pixels:
         raise RunError(
             "None of the images can be read: pass JPEG or PNG files. "
             f"Received: {images[0]!r}",
         )
-    return readable, [np.stack(parts) for parts in found]
+    return list(pixels), [np.stack(parts) for parts in zip(*pixels.values())]
 
 
-def finish(images: Sequence[str], readable: Sequence[str]) -> None:
-    """Say at the end that images could not be read.
-
-    Raises:
-        RunError: If there were some.
-    """
-    if len(readable) < len(images):
-        lost = [path for path in images if path not in readable]
-        raise RunError(
-            f"{len(lost)} of {len(images)} images cannot be read: replace or leave "
-            f"them out. Received: {lost[0]!r}",
-        )
-
-
-def captions(images: Sequence[str], class_names: Sequence[str]) -> list[str]:
-    """Return what stands below each picture: its class where its folder names one.
-
-    Args:
-        images: Paths.
-        class_names: Names of any network's classes.
-    """
-    known = set(class_names)
-    paths = [Path(path) for path in images]
-    return [
-        p.parent.name if p.parent.name in known else _WNID.sub("", p.stem)
-        for p in paths
-    ]
+def _caption(path, class_names):
+    """Return what stands below a picture: its class where its folder names one."""
+    return (
+        path.parent.name
+        if path.parent.name in class_names
+        else _WNID.sub("", path.stem)
+    )
