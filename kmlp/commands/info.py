@@ -1,4 +1,4 @@
-"""`kmlp info`: costs of an architecture, origin of an artifact; `kmlp audit`."""
+"""`kmlp info`: costs of an architecture or origin of an artifact; `kmlp audit`."""
 
 import json
 import os
@@ -32,35 +32,30 @@ _COLUMNS = (
     ("activations (M)", 3, lambda r: r.activations / 1e6),
     ("memory (MB)", 2, lambda r: r.memory / 1e6),
 )
-_RAW = ("trainable", "non_trainable", "macs", "activations", "memory")
-_RAW_HEADER = (
-    "form",
-    "row",
-    "kind",
-    "output",
-    "trainable",
-    "non_trainable",
-    "multiply_adds",
-    "activations",
-    "activation_bytes",
-    "weight_bytes",
-)
+# Column of the CSV -> attribute of a row by stage or layer.
+_RAW = {
+    "trainable": "trainable",
+    "non_trainable": "non_trainable",
+    "multiply_adds": "macs",
+    "activations": "activations",
+    "activation_bytes": "memory",
+}
 
 
-def _count(name, arguments, *, batch=1, merged_only=False):
-    """Count an architecture's forms.
+def _count(name, arguments, batch, merged_only):
+    """Count an architecture's forms, with memory for a batch of images.
 
     Args:
-        name: of an architecture or ablation.
-        arguments: of `kmlp.create_model`.
-        batch: images that memory is counted for.
-        merged_only: whether the train form is left out.
+        name: Name of an architecture or ablation.
+        arguments: Arguments of `kmlp.create_model`.
+        batch: Images that memory is counted for.
+        merged_only: Whether the train form is left out.
 
     Returns:
         The image size as text, and `{form: Profile}`.
 
     Raises:
-        InputError: an unknown name, an argument that the family does not take.
+        InputError: If there is no such name, or the family takes no such argument.
     """
     from kmlp.analysis.complexity import profile, shapes_only
     from kmlp.merging import merge
@@ -81,13 +76,8 @@ def _count(name, arguments, *, batch=1, merged_only=False):
     return "x".join(map(str, model.inputs[0].shape[1:3])), forms
 
 
-def _totals(forms, form="text"):
-    """Return a table of what each form needs in all.
-
-    Args:
-        forms: `{form: Profile}`.
-        form: of the table, `"text"` or `"markdown"`.
-    """
+def _totals(forms, form):
+    """Return a table of what each of `{form: Profile}` needs in all."""
     rows = [
         (title, *(_number(value(p), digits) for p in forms.values()))
         for title, digits, value in _SUMS
@@ -95,45 +85,45 @@ def _totals(forms, form="text"):
     return table(("", *forms), rows, form)
 
 
-def _parts(forms, layers=False, form="text"):
+def _parts(forms, layers, form):
     """Return a table by stage or by layer, the forms beside one another.
 
     Args:
         forms: `{form: Profile}`.
-        layers: whether by layer; those that hold and compute nothing are left out.
-        form: of the table, `"text"` or `"markdown"`.
+        layers: Whether to have a row per layer, except for layers that hold and compute
+            nothing, instead of one per stage.
+        form: Form of the table, `"text"` or `"markdown"`.
     """
     found = [_by_name(p.layers if layers else p.stages) for p in forms.values()]
-    names = dict.fromkeys(name for rows in found for name in rows)
     header = ["layer", "kind", "output"] if layers else ["stage", "output"]
+    left = len(header)
     for title, _, _ in _COLUMNS:
         header += [title, *(f"…{other}" for other in list(forms)[1:])]
     cells = []
-    for name in names:
+    for name in dict.fromkeys(name for rows in found for name in rows):
         rows = [rows.get(name) for rows in found]
-        if layers and not any(row and _counts(row) for row in rows):
-            continue
         known = [row for row in rows if row is not None]
+        if layers and not any(r.trainable or r.non_trainable or r.macs for r in known):
+            continue
         kinds = [" -> ".join(dict.fromkeys(r.kind for r in known))] if layers else []
         cells.append([name[0], *kinds, _size(known[0]), *_cells(rows)])
-    sums = [_total(p) for p in forms.values()]
-    left = 3 if layers else 2
-    cells.append(["total", *[""] * (left - 1), *_cells(sums)])
+    sums = _cells([_total(p) for p in forms.values()])
+    cells.append(["total", *[""] * (left - 1), *sums])
     return table(header, cells, form, left)
 
 
-def _raw(forms, layers=False):
+def _raw(forms, layers):
     """Return CSV with a row per form and stage or layer, and one per form in all."""
     rows = []
     for form, p in forms.items():
-        for row in p.layers if layers else p.stages:
-            numbers = (getattr(row, name) for name in _RAW)
-            kind = row.kind if layers else None
-            rows.append((form, row.name, kind, _size(row), *numbers, None))
-        in_all = (p.trainable, p.non_trainable, p.macs, p.activations)
-        memory = (p.peak_activation_bytes, p.weight_bytes)
-        rows.append((form, "total", None, None, *in_all, *memory))
-    return table(_RAW_HEADER, rows, "csv")
+        total = _total(p)
+        for row in (*(p.layers if layers else p.stages), total):
+            kind = getattr(row, "kind", None)  # of layers alone
+            numbers = (getattr(row, name) for name in _RAW.values())
+            weights = p.weight_bytes if row is total else None
+            rows.append((form, row.name, kind, _size(row), *numbers, weights))
+    header = ("form", "row", "kind", "output", *_RAW, "weight_bytes")
+    return table(header, rows, "csv")
 
 
 def _total(p):
@@ -145,16 +135,12 @@ def _total(p):
 
 
 def _by_name(rows):
-    """Return rows by their name and how often it came before."""
+    """Return `{(name, how often it came before): row}`."""
     found, times = {}, {}
     for row in rows:
         times[row.name] = times.get(row.name, -1) + 1
         found[row.name, times[row.name]] = row
     return found
-
-
-def _counts(row):
-    return row.trainable or row.non_trainable or row.macs
 
 
 def _cells(rows):
@@ -180,16 +166,15 @@ _OF_ARCHITECTURES = (
     "precision",
     "format",
 )
-PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments of `kmlp info` and the job."""
     parser.description = (
-        "Of an architecture: parameters, multiply-adds, activations (what "
-        "matrix products and convolutions put out for one image) and memory in "
-        "inference, of the train form and the merged form, in all and by stage. Of a "
-        "file or folder: where it comes from."
+        "Describes an architecture: parameters, multiply-adds, activations (outputs of "
+        "matrix products and convolutions for one image) and memory in inference, of "
+        "the train form and the merged form, in all and by stage. Or says where a file "
+        "or folder comes from."
     )
     add = parser.add_argument
     add(
@@ -209,7 +194,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add(
         "--precision",
-        choices=PRECISIONS,
+        choices=("float32", "float16", "bfloat16"),
         help="of weights and activations (default: float32)",
     )
     add_format(parser, default=None)
@@ -241,11 +226,10 @@ def _is_path(name):
         return True
     if "/" not in name:
         return os.sep in name
-    from kmlp.models.papers import ABLATIONS
+    from kmlp.models.papers import PAPERS
 
-    # Rows of the papers' tables are named so too.
-    papers = {row.partition("/")[0] for row in ABLATIONS}
-    return name.partition("/")[0] not in papers
+    # Rows of the papers' tables have slashes in their names, too.
+    return name.partition("/")[0] not in PAPERS
 
 
 def _architecture(options):
@@ -259,9 +243,7 @@ def _architecture(options):
         arguments["dtype"] = options.precision
     batch = options.batch or 1
     with quiet():  # the backend looks for devices
-        size, forms = _count(
-            options.name, arguments, batch=batch, merged_only=options.merged
-        )
+        size, forms = _count(options.name, arguments, batch, options.merged)
     if options.format == "csv":
         print(_raw(forms, options.layers))
         return
@@ -278,13 +260,12 @@ def _artifact(options):
     from kmlp.artifacts.locating import KERAS, locate
     from kmlp.artifacts.origin_text import describe
 
-    for name in _OF_ARCHITECTURES:
-        if getattr(options, name):
-            flag = "--" + name.replace("_", "-")
-            raise InputError(
-                f"{flag} goes with the name of an architecture. "
-                f"Received: the artifact {options.name!r}"
-            )
+    given = [name for name in _OF_ARCHITECTURES if getattr(options, name)]
+    if given:
+        raise InputError(
+            f"--{given[0].replace('_', '-')} goes with the name of an architecture. "
+            f"Received: the artifact {options.name!r}"
+        )
     path, form = locate(options.name)
     found = origin.read(path)
     if found is None and form == KERAS:

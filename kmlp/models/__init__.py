@@ -1,6 +1,7 @@
 """The families, their variants and the ablations of their papers, by name.
 
-The families' classes are imported when they are used: their names take no Keras.
+The classes of the families are imported when they are used: listing names does not
+import Keras.
 """
 
 from typing import Any

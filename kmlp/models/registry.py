@@ -24,56 +24,37 @@ def family_class(family: str) -> type:
     Args:
         family: Name of the class, such as `"ConvMLP"`.
     """
-    if family == "ConvMLP":
-        from kmlp.models.convmlp import ConvMLP
-
-        return ConvMLP
-    if family == "FocalTransformer":
-        from kmlp.models.focal import FocalTransformer
-
-        return FocalTransformer
-    if family == "MSMLP":
-        from kmlp.models.msmlp import MSMLP
-
-        return MSMLP
-    if family == "MSMLPHybrid":
-        from kmlp.models.hybrid import MSMLPHybrid
-
-        return MSMLPHybrid
-    if family == "RepMLPNet":
-        from kmlp.models.repmlpnet import RepMLPNet
-
-        return RepMLPNet
-    if family == "ResMLP":
-        from kmlp.models.resmlp import ResMLP
-
-        return ResMLP
-    if family == "SMLPNet":
-        from kmlp.models.smlpnet import SMLPNet
-
-        return SMLPNet
+    from kmlp.models.convmlp import ConvMLP
+    from kmlp.models.focal import FocalTransformer
+    from kmlp.models.hybrid import MSMLPHybrid
+    from kmlp.models.msmlp import MSMLP
+    from kmlp.models.repmlpnet import RepMLPNet
+    from kmlp.models.resmlp import ResMLP
+    from kmlp.models.smlpnet import SMLPNet
     from kmlp.models.swin import SwinTransformer
 
-    return SwinTransformer
+    mlps = (ConvMLP, MSMLP, RepMLPNet, ResMLP, SMLPNet)
+    classes = (*mlps, FocalTransformer, MSMLPHybrid, SwinTransformer)
+    return {one.__name__: one for one in classes}[family]
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the architectures that match a shell pattern, sorted.
+    """List the architectures that match a shell pattern, sorted.
 
     Args:
-        pattern: such as `"convmlp_*"`.
+        pattern: Shell pattern of names, such as `"convmlp_*"`.
     """
     return sorted(fnmatch.filter(VARIANTS, pattern))
 
 
 def variant(name: str) -> tuple[type, dict[str, Any]]:
-    """The class of an architecture and its arguments beyond the class's defaults.
+    """Return an architecture's class and its arguments beyond the class's defaults.
 
     Args:
-        name: of `list_models()` or `list_ablations()`.
+        name: Name of `list_models()` or `list_ablations()`.
 
     Raises:
-        InputError: an unknown name; the message names the nearest.
+        InputError: If there is no such name; the message has the nearest.
     """
     family, arguments = described(name)
     return family_class(family), arguments
@@ -86,7 +67,7 @@ def described(name: str) -> tuple[str, dict[str, Any]]:
         name: As in `variant`.
 
     Raises:
-        InputError: If there is no such name; the message names the nearest.
+        InputError: If there is no such name; the message has the nearest.
     """
     if name in ABLATIONS:
         row = ABLATIONS[name]
@@ -105,16 +86,19 @@ def described(name: str) -> tuple[str, dict[str, Any]]:
 
 
 def base_name(name: str) -> str:
-    """The variant that an ablation is a change of; a variant's own name."""
+    """Return the variant that an ablation is a change of, or a variant's own name."""
     return ABLATIONS[name].architecture if name in ABLATIONS else name
 
 
 def check_options(family: type, names: Iterable[str]) -> None:
-    """Raises `ValueError` where a name is no argument of a family; it has the nearest.
+    """Check that names are arguments of a family.
 
     Args:
-        family: the class.
-        names: of arguments.
+        family: Class of the family.
+        names: Names of the arguments.
+
+    Raises:
+        InputError: If the family takes no such argument; the message has the nearest.
     """
     known = inspect.signature(family).parameters
     for name in names:
@@ -132,21 +116,21 @@ def create_model(
     input_shape: tuple[int | None, ...] | None = None,
     **overrides: Any,
 ) -> Any:
-    """Builds an architecture by name, with fresh weights.
+    """Build an architecture by name, with fresh weights.
 
     Args:
-        name: one of `list_models()`, or of `list_ablations()`, such as
+        name: Name of `list_models()`, or of `list_ablations()`, such as
             `"convmlp/table2/mlp_merge"`.
-        num_classes: classes of the head; `None`: the variant's own, mostly 1000.
+        num_classes: Classes of the head; `None`: the variant's own, mostly 1000.
         input_shape: `(H, W, C)`; `None`: the variant's own.
-        **overrides: further arguments of the family's class.
+        **overrides: Further arguments of the family's class.
 
     Returns:
-        A functional `keras.Model` named after the architecture, an ablation with
-        underscores in place of slashes.
+        A functional `keras.Model` named after the architecture; in an ablation's name
+        underscores take the place of slashes.
 
     Raises:
-        InputError: an unknown name; the message names the nearest.
+        InputError: If there is no such name; the message has the nearest.
     """
     family, arguments = variant(name)
     arguments = {"name": name.replace("/", "_"), **arguments, **overrides}

@@ -5,6 +5,7 @@ They are of ImageNet, of fine-tuning, of CIFAR-100 from scratch, and of small im
 
 import dataclasses
 
+from kmlp.models.papers import top1_of
 from kmlp.recipes.classification_recipe import ClassificationRecipe, Entry
 from kmlp.statistics import CIFAR10, CIFAR100, FLOWERS102, IMAGENET
 from kmlp.typing import Config
@@ -29,15 +30,7 @@ DEIT: Config = {
 REPMLPNET = ClassificationRecipe(
     name="repmlpnet_imagenet",
     reproduces="RepMLPNet, Table 2: ImageNet, 100 epochs",
-    top1={
-        "repmlpnet_t224": 76.4,
-        "repmlpnet_t256": 77.5,
-        "repmlpnet_b224": 80.1,
-        "repmlpnet_b256": 81.0,
-        "repmlpnet_d256": 80.8,
-        "repmlpnet_l256": 81.8,
-        "mlp_mixer_b16": 76.7,
-    },
+    top1=top1_of("repmlpnet/table2/repmlpnet_*", "repmlpnet/table2/mlp_mixer_b16"),
     notes="The published command has a peak rate of 0.001. Warm-up rate and clipping "
     "are the published trainer's, as is RandAugment's form: two of 16 operations.",
     epochs=100,
@@ -65,12 +58,7 @@ REPMLPNET = ClassificationRecipe(
 RESMLP = ClassificationRecipe(
     name="resmlp_imagenet",
     reproduces="ResMLP, Table 1: ImageNet, 400 epochs",
-    top1={
-        "resmlp_s12": 76.6,
-        "resmlp_s24": 79.4,
-        "resmlp_s36": 79.7,
-        "resmlp_b24": 81.0,
-    },
+    top1=top1_of("resmlp/table1/*", "convmlp/table3/resmlp_b24"),
     notes="The paper leaves batch and stochastic depth to DeiT's defaults, taken "
     "here; its first author gave a batch of 2048 at this rate and stochastic depth "
     "0.05 for S12 elsewhere (batch_size=2048 rate_batch=2048 drop_path=0.05). B24's "
@@ -96,7 +84,7 @@ RESMLP = ClassificationRecipe(
 CONVMLP = ClassificationRecipe(
     name="convmlp_imagenet",
     reproduces="ConvMLP, Table 3: ImageNet, 300 epochs",
-    top1={"convmlp_s": 76.8, "convmlp_m": 79.0, "convmlp_l": 80.2},
+    top1=top1_of("convmlp/table3/convmlp_*"),
     notes="Cool-down, warm-up rate and the average are the published configuration's.",
     epochs=300,
     cooldown_epochs=10,
@@ -114,22 +102,10 @@ CONVMLP = ClassificationRecipe(
     **DEIT,
 )
 
-# Top-1 at T, S and B.
-_MSMLP = {
-    "msmlp": (82.1, 83.4, 83.8),
-    "msmlp_swin": (81.9, 83.5, 83.8),
-    "msmlp_focal": (82.8, 83.9, 84.0),
-    "swin": (81.3, 83.0, 83.3),
-    "focal": (82.2, 83.5, 83.8),
-}
 MSMLP = ClassificationRecipe(
     name="msmlp_imagenet",
     reproduces="MS-MLP, Tables 3 and 5: ImageNet, 300 epochs",
-    top1={
-        f"{family}_{size}": value
-        for family, row in _MSMLP.items()
-        for size, value in zip("tsb", row)
-    },
+    top1=top1_of("msmlp/table3/msmlp_*", "msmlp/table5/*"),
     notes="The paper's appendix clips at 1 instead of 5; the published configuration "
     "warms up from 1e-6 and has stochastic depth 0.1/0.4/0.5 for T/S/B. The paper "
     "found the average better and reports the raw weights. Swin's and Focal's own "
@@ -154,12 +130,7 @@ MSMLP = ClassificationRecipe(
 SMLPNET = ClassificationRecipe(
     name="smlpnet_imagenet",
     reproduces="sMLPNet, Table 6: ImageNet, 300 epochs",
-    top1={
-        "smlpnet_t_a2": 81.3,
-        "smlpnet_t": 81.9,
-        "smlpnet_s": 83.1,
-        "smlpnet_b": 83.4,
-    },
+    top1=top1_of("smlpnet/table6/smlpnet_*"),
     notes="Warm-up, the weights of mixup and cutmix, erasing and the average are the "
     "published trainer's, which runs its schedule an epoch late.",
     epochs=300,
@@ -201,27 +172,19 @@ UNSTATED = (
     "author gave for CIFAR: AdamW at 5e-6, batch 768, 1000 epochs, three repeats. "
 )
 
-# Top-1 of ConvMLP's Table 4 and ResMLP's Table 3 on CIFAR-10, CIFAR-100, Flowers-102,
-# Stanford Cars, iNaturalist 2018 and 2019.
-_FINETUNED: dict[str, tuple[float, ...]] = {
-    "convmlp_s": (98.0, 87.4, 99.5),
-    "convmlp_m": (98.6, 89.1, 99.5),
-    "convmlp_l": (98.6, 88.6, 99.5),
-    "resmlp_s12": (98.1, 87.0, 97.4, 84.6),
-    "resmlp_s24": (98.7, 89.5, 97.9, 89.5, 64.3, 72.5),
-}
 _LARGE: Config = {"convmlp_l": {"batch_size": 512}}
 
 
-def _finetuned(column, name, title, data, note="", by_arch=_LARGE, **changes):
-    """The entry of a column of `_FINETUNED`; the last three are ResMLP's alone."""
-    both = column < 3
+def _finetuned(name, title, data, note="", by_arch=_LARGE, **changes):
+    """Return the entry of fine-tuning on data that ResMLP's paper, or both, have."""
+    top1 = top1_of(f"*/finetune_{name}/*")
+    both = "convmlp_s" in top1
     return Entry(
         ClassificationRecipe(
             name=f"finetune_{name}",
             reproduces=("ConvMLP, Table 4, and " if both else "")
             + f"ResMLP, Table 3: {title} at 224",
-            top1={a: row[column] for a, row in _FINETUNED.items() if column < len(row)},
+            top1=top1,
             notes=(DEVICES if both else "") + note + UNSTATED,
             **FINETUNE | changes,
         ),
@@ -242,12 +205,8 @@ ENTRIES = (
             RESMLP,
             name="resmlp_imagenet_distilled",
             reproduces="ResMLP, Table 2: ImageNet, distilled from RegNetY-16GF",
-            top1={
-                "resmlp_s12": 77.8,
-                "resmlp_s24": 80.8,
-                "resmlp_s36": 81.1,
-                "resmlp_b24": 83.6,
-            },
+            top1=top1_of("resmlp/table4/s12_distilled")
+            | {"resmlp_s24": 80.8, "resmlp_s36": 81.1, "resmlp_b24": 83.6},
             notes="The teacher's hard labels alone: ResMLP has one head. The table "
             "has S12; the others are the published weights'. " + RESMLP.notes,
             distillation="hard",
@@ -261,7 +220,7 @@ ENTRIES = (
             CONVMLP,
             name="convmlp_ablation",
             reproduces="ConvMLP, Table 2: ImageNet, 100 epochs",
-            top1={"convmlp_s": 74.04},
+            top1=top1_of("convmlp/table2/plain_conv_depthwise"),
             notes="74.04 is of the table's last network at 100 epochs, whose first "
             "stage has two plain convolutions (8.73 M parameters); ConvMLP-S itself "
             "is there at 300 epochs, 76.81. Published on 4 devices.",
@@ -274,9 +233,8 @@ ENTRIES = (
         MSMLP,
         DATA,
         {
-            f"{family}_{size}": {"drop_path": rate}
-            for family in _MSMLP
-            for size, rate in (("t", 0.2), ("s", 0.3), ("b", 0.5))
+            arch: {"drop_path": {"t": 0.2, "s": 0.3, "b": 0.5}[arch[-1]]}
+            for arch in MSMLP.top1
         },
     ),
     Entry(
@@ -292,7 +250,7 @@ ENTRIES = (
         ClassificationRecipe(
             name="cifar100_locality",
             reproduces="RepMLPNet, Table 4: CIFAR-100 with and without local branches",
-            top1={"repmlpnet_cifar": 67.43, "resmlp_12_cifar": 55.58},
+            top1=top1_of("repmlpnet/table4/*_cifar", "repmlpnet/table4/resmlp_none"),
             notes="Accuracies are of the architectures as they are named: RepMLPNet "
             "with 1x1 and 3x3 branches, ResMLP without. By branches none/1x1/3x3/"
             "both: RepMLPNet 59.07/60.73/65.36/67.43, ResMLP 55.58/57.96/63.76/65.09. "
@@ -317,10 +275,9 @@ ENTRIES = (
         ),
         "tfds:cifar100",
     ),
-    _finetuned(0, "cifar10", "CIFAR-10", "tfds:cifar10", **CIFAR10._asdict()),
-    _finetuned(1, "cifar100", "CIFAR-100", "tfds:cifar100", **CIFAR100._asdict()),
+    _finetuned("cifar10", "CIFAR-10", "tfds:cifar10", **CIFAR10._asdict()),
+    _finetuned("cifar100", "CIFAR-100", "tfds:cifar100", **CIFAR100._asdict()),
     _finetuned(
-        2,
         "flowers102",
         "Flowers-102",
         "tfds:oxford_flowers102",
@@ -331,9 +288,9 @@ ENTRIES = (
         final_rate=1e-8,
         **FLOWERS102._asdict(),
     ),
-    _finetuned(3, "cars", "Stanford Cars", "tfds:cars196"),
-    _finetuned(4, "inat18", "iNaturalist 2018", "tfds:i_naturalist2018"),
-    _finetuned(5, "inat19", "iNaturalist 2019", FOLDER),
+    _finetuned("cars", "Stanford Cars", "tfds:cars196"),
+    _finetuned("inat18", "iNaturalist 2018", "tfds:i_naturalist2018"),
+    _finetuned("inat19", "iNaturalist 2019", FOLDER),
     Entry(
         ClassificationRecipe(
             name=FINETUNE_OWN,
