@@ -11,7 +11,6 @@ import pytest
 
 import kmlp
 from kmlp import pytorch
-from kmlp.benchmarking import network_forms
 from kmlp.benchmarking.findings import (
     FORMS,
     Benchmark,
@@ -19,7 +18,7 @@ from kmlp.benchmarking.findings import (
     timings_table,
     verdicts,
 )
-from kmlp.benchmarking.form_benchmark import benchmark
+from kmlp.benchmarking.form_benchmark import benchmark, chosen_forms, torch_run
 from kmlp.benchmarking.int8_reasons import Operations, operations, reasons
 from kmlp.benchmarking.measuring import PEAK, Contender, Timing, measure
 from kmlp.commands import main
@@ -186,7 +185,7 @@ def test_the_report_names_what_is_missing_and_why():
     ],
 )
 def test_forms_are_chosen_by_name_or_group(names, forms):
-    assert network_forms.chosen_forms(names) == forms
+    assert chosen_forms(names) == forms
 
 
 def test_a_form_that_does_not_exist_is_told_and_the_rest_is_timed():
@@ -296,7 +295,7 @@ def test_the_pytorch_network_has_the_models_configuration(case):
     assert trainable == kmlp.profile(model).trainable
     state = {name: value.numpy() for name, value in network.state_dict().items()}
     kmlp.load_published(model, state)  # strict: every array, every variable
-    run = network_forms.torch_run(network, cases.images(model), 1)
+    run = torch_run(network, cases.images(model), 1)
     expected = cases.run(model, cases.images(model), training=False)
     assert cases.relative_error(run().numpy(), expected) < 1e-4
 
@@ -323,7 +322,7 @@ def test_blocks_that_do_not_tile_the_image_are_refused():
 def test_kmlp_and_its_pytorch_package_import_without_pytorch():
     code = (
         "import sys\n"
-        "import kmlp.benchmarking.network_forms, kmlp.pytorch.counterparts\n"
+        "import kmlp.benchmarking.form_benchmark, kmlp.pytorch.counterparts\n"
         "from kmlp import pytorch\n"
         "assert 'torch' not in sys.modules and len(pytorch.VARIANTS) == 27\n"
         "sys.modules['torch'] = None\n"

@@ -158,9 +158,8 @@ def _backends(options):
 def _forms(options):
     """Run the benchmark of forms."""
     import_quietly(settle=False)
-    from kmlp.benchmarking.form_benchmark import benchmark, check_clock
+    from kmlp.benchmarking.form_benchmark import benchmark, check_clock, chosen_forms
     from kmlp.benchmarking.measuring import use_threads
-    from kmlp.benchmarking.network_forms import chosen_forms
 
     forms = chosen_forms(options.forms or ["all"])
     check_clock(options.clock, options.threads)
