@@ -341,6 +341,28 @@ def add_preparation(parser: Parser, several: bool = False) -> tuple[str, ...]:
     return tuple(argument.dest for argument in arguments)
 
 
+def add_views(group: Any) -> None:
+    """Add the arguments that say how a segmenter goes through a picture."""
+    add = group.add_argument
+    add(
+        "--mode",
+        choices=("whole", "slide"),
+        help="of segmenters: the picture at once or by windows (default: as validated)",
+    )
+    add(
+        "--scales",
+        type=scales,
+        metavar="X,Y,…",
+        help="of segmenters: factors of the sides, over which scores are averaged",
+    )
+    add(
+        "--flip",
+        action="store_true",
+        default=None,
+        help="of segmenters: averaged with the mirrored picture",
+    )
+
+
 def check_file(path: Path | None, flag: str) -> None:
     """Refuse a file that could not be written at the end; `None` is none."""
     if path is None:
@@ -367,28 +389,26 @@ def write_json(path: Path | None, content: Any) -> None:
 
 
 def check_options(
-    options: argparse.Namespace,
-    goes_with: dict[str, tuple[str, ...]],
-    kind: str,
-    weights: Any,
-    unset: tuple[Any, ...] = (None,),
+    options: argparse.Namespace, goes_with: dict[str, tuple[str, ...]], kind: str
 ) -> None:
     """Refuse options that go with weights of another kind.
 
     Args:
-        options: Options of the command.
+        options: Options of the command, with the names of its `preparation` where it
+            takes classifiers, with which alone they go.
         goes_with: Kinds of weights by the name of an option's value.
         kind: Kind of these weights, such as `"a detector"`.
-        weights: Weights as they were named.
-        unset: Values of options that were not given.
 
     Raises:
         InputError: If one was given.
     """
+    preparation = getattr(options, "preparation", ())
+    goes_with = dict.fromkeys(preparation, (CLASSIFIER,)) | goes_with
     for name, kinds in goes_with.items():
-        if getattr(options, name) not in unset and kind not in kinds:
+        given = getattr(options, name, None) not in (None, False)
+        if given and kind not in kinds:
             flag = {"test_interpolation": "interpolation"}.get(name, name)
             raise InputError(
                 f"--{flag.replace('_', '-')} goes with {' or '.join(kinds)}, and these "
-                f"weights are {kind}: leave it out. Received: {str(weights)!r}"
+                f"weights are {kind}: leave it out. Received: {str(options.weights)!r}"
             )

@@ -10,6 +10,7 @@ COCO's average precision, of boxes and of masks; segmenters by the mean intersec
 over union. Images are prepared as the run wrote beside its weights.
 """
 
+import functools
 from pathlib import Path
 
 from kmlp.commands.arguments import (
@@ -22,10 +23,12 @@ from kmlp.commands.arguments import (
     add_preparation,
     add_reading,
     add_resolution,
+    add_views,
+    check_file,
     check_options,
     height_width,
     positive,
-    scales,
+    write_json,
 )
 from kmlp.commands.main import Script
 from kmlp.console import import_quietly
@@ -69,7 +72,7 @@ def add_command(parser: Parser) -> None:
     parser.add_argument(
         "--task", choices=tuple(TASKS), help="default: what the weights tell"
     )
-    _add(parser, __doc__, _evaluate, tuple(TASKS.values()))
+    _add(parser, __doc__, tuple(TASKS.values()))
 
     def _check(options):
         if options.task == "classify" and options.data is None:
@@ -80,15 +83,15 @@ def add_command(parser: Parser) -> None:
 
 def add_classifiers(parser: Parser) -> None:
     """Add the arguments of `evaluate.py` and the job."""
-    _add(parser, CLASSIFIERS, _classify, (CLASSIFIER,))
+    _add(parser, CLASSIFIERS, (CLASSIFIER,))
 
 
 def add_dense(parser: Parser) -> None:
     """Add the arguments of `evaluate_dense.py` and the job."""
-    _add(parser, DENSE, _detect_or_segment, (DETECTOR, SEGMENTER))
+    _add(parser, DENSE, (DETECTOR, SEGMENTER))
 
 
-def _add(parser, description, job, kinds):
+def _add(parser, description, kinds):
     """Add a description, the job, and the arguments of some kinds of weights."""
     parser.describe(description)
     classifiers, dense = CLASSIFIER in kinds, DETECTOR in kinds
@@ -119,7 +122,7 @@ def _add(parser, description, job, kinds):
         add_on_corrupt(parser, "a picture cannot be read")
     if dense:
         _add_dense(parser)
-    parser.set_defaults(job=job)
+    parser.set_defaults(job=functools.partial(_evaluate, kinds))
 
 
 def _add_dense(parser):
@@ -136,48 +139,14 @@ def _add_dense(parser):
         "segmenters (default: as the run validated its weights)"
     )
     add = group.add_argument
-    add("--mode", choices=("whole", "slide"), help="the picture at once, or by windows")
+    add_views(group)
     add("--window", type=height_width, metavar="HxW", help="of --mode slide")
     add("--stride", type=height_width, metavar="HxW", help="from window to window")
-    add(
-        "--scales",
-        type=scales,
-        metavar="X,Y,…",
-        help="factors of the sides, over which scores are averaged (MS mIoU)",
-    )
-    add(
-        "--flip",
-        action="store_true",
-        default=None,
-        help="average with the mirrored pictures too",
-    )
 
 
 SCRIPT = Script("evaluate.py", add_classifiers)
 DENSE_SCRIPT = Script("evaluate_dense.py", add_dense)
 main, parse = SCRIPT.main, SCRIPT.parse
-
-
-def _classify(options):
-    if options.data is None:
-        raise InputError(
-            "A classifier is evaluated on images that are named: pass --data FOLDER, "
-            f"tfds:NAME or digits. Received: {str(options.weights)!r} alone"
-        )
-    options.batch_size = options.batch_size or BATCH
-    options.resolution = options.resolution or RESOLUTIONS[0]
-    import_quietly()
-    from kmlp.predicting.evaluation import run
-
-    run(options)
-
-
-def _detect_or_segment(options):
-    options.data = options.data or SCENES
-    import_quietly()
-    from kmlp.predicting.dense_evaluation import run
-
-    run(options)
 
 
 # The kinds of weights that an option goes with, where not with all.
@@ -197,20 +166,43 @@ _GOES_WITH = {
 }
 
 
-def _evaluate(options):
+def _evaluate(kinds, options):
+    """Evaluate weights of some kinds."""
+    check_file(options.json, "--json")
+    check_file(getattr(options, "results", None), "--results")
     import_quietly()
     from kmlp.predicting.dense_network import DETECTION, SEGMENTATION, task_of
+    from kmlp.predicting.evaluation import evaluate_classifier, evaluate_dense
 
-    kinds = {None: CLASSIFIER, DETECTION: DETECTOR, SEGMENTATION: SEGMENTER}
-    kind = kinds[task_of(options.weights)]
-    if options.task and TASKS[options.task] != kind:
+    task = task_of(options.weights)
+    kind = {None: CLASSIFIER, DETECTION: DETECTOR, SEGMENTATION: SEGMENTER}[task]
+    asked = getattr(options, "task", None)
+    if asked and TASKS[asked] != kind:
         raise InputError(
-            f"These weights are {kind}, and --task asks for {TASKS[options.task]}: "
-            f"leave it out. Received: {str(options.weights)!r} --task {options.task}"
+            f"These weights are {kind}, and --task asks for {TASKS[asked]}: "
+            f"leave it out. Received: {str(options.weights)!r} --task {asked}"
         )
-    goes_with = _GOES_WITH | {name: (CLASSIFIER,) for name in options.preparation}
-    check_options(options, goes_with, kind, options.weights, unset=(None, False))
-    if kind == CLASSIFIER:
-        _classify(options)
-    else:
-        _detect_or_segment(options)
+    if kind not in kinds and task is None:
+        raise InputError(
+            "Neither a detector nor a segmenter of a run: pass its folder or what it "
+            "holds; classifiers are evaluated by training/evaluate.py. "
+            f"Received: {str(options.weights)!r}"
+        )
+    if kind not in kinds:
+        raise InputError(
+            f"These weights are of {task}: training/evaluate_dense.py evaluates them. "
+            f"Received: {str(options.weights)!r}"
+        )
+    check_options(options, _GOES_WITH, kind)
+    if task is not None:
+        options.data = options.data or SCENES
+        write_json(options.json, evaluate_dense(options, task))
+        return
+    if options.data is None:
+        raise InputError(
+            "A classifier is evaluated on images that are named: pass --data FOLDER, "
+            f"tfds:NAME or digits. Received: {str(options.weights)!r} alone"
+        )
+    options.batch_size = options.batch_size or BATCH
+    options.resolution = options.resolution or RESOLUTIONS[0]
+    write_json(options.json, evaluate_classifier(options))

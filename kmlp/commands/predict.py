@@ -13,11 +13,11 @@ from kmlp.commands.arguments import (
     Parser,
     add_preparation,
     add_resolution,
+    add_views,
     check_file,
     check_options,
     positive,
     rate,
-    scales,
     write_json,
 )
 from kmlp.console import import_quietly
@@ -63,7 +63,8 @@ def add_arguments(parser: Parser) -> None:
     add("--arch", metavar="NAME", help="of published files that do not tell")
     add("--top", type=positive, metavar="K", help="classes (default: 5)")
     add_resolution(group)
-    add = parser.add_argument_group("detectors and segmenters").add_argument
+    group = parser.add_argument_group("detectors and segmenters")
+    add = group.add_argument
     add("--overlays", type=Path, metavar="FOLDER", help="pictures with what was found")
     add(
         "--score",
@@ -72,18 +73,7 @@ def add_arguments(parser: Parser) -> None:
         help="of detectors: print and draw objects from this score on (default: 0.3)",
     )
     add("--maps", type=Path, metavar="FOLDER", help="of segmenters: PNGs of classes")
-    add(
-        "--mode",
-        choices=("whole", "slide"),
-        help="of segmenters: the picture at once or by windows (default: as validated)",
-    )
-    add("--scales", type=scales, metavar="X,Y,…", help="of segmenters: averaged over")
-    add(
-        "--flip",
-        action="store_true",
-        default=None,
-        help="of segmenters: averaged with the mirrored picture",
-    )
+    add_views(group)
     parser.set_defaults(job=_run, preparation=add_preparation(parser))
 
 
@@ -104,8 +94,7 @@ def _run(options):
         DETECTION: (DETECTOR, _objects),
         SEGMENTATION: (SEGMENTER, _maps),
     }[task_of(options.weights)]
-    goes_with = {name: (CLASSIFIER,) for name in options.preparation} | GOES_WITH
-    check_options(options, goes_with, kind, options.weights)
+    check_options(options, GOES_WITH, kind)
     images = images_of(options.images)
     unreadable, entries = [], []
     width = max(map(len, images))

@@ -18,8 +18,10 @@ from kmlp.commands.arguments import (
     add_preparation,
     add_reading,
     add_resolution,
+    check_file,
     positive,
     seed,
+    write_json,
 )
 from kmlp.commands.main import Script
 from kmlp.console import import_quietly
@@ -83,7 +85,8 @@ main, parse = SCRIPT.main, SCRIPT.parse
 
 
 def _run(options):
+    check_file(options.json, "--json")
     import_quietly()
     from kmlp.training.probing import run
 
-    run(options)
+    write_json(options.json, run(options))

@@ -21,8 +21,8 @@ from kmlp.data.scoring import Score
 from kmlp.data.sources import open_source
 from kmlp.errors import InputError, RunError
 from kmlp.models.vision_mlp import VisionMLP
-from kmlp.predicting.evaluation import GIVEN, check_writable, write
-from kmlp.preprocessing import Preprocessing
+from kmlp.predicting.classifying import completed
+from kmlp.preprocessing import NEEDED, Preprocessing
 from kmlp.pretrained.creation import create_model
 from kmlp.training import feature_classifiers
 from kmlp.typing import PathLike
@@ -54,15 +54,13 @@ class Features:
 _FIELDS = dataclasses.fields(Features)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Compute features, judge them, print and write the result.
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Compute features, judge them, print the result and return it.
 
     Raises:
         InputError: If weights or data cannot be worked with.
     """
     started = time.monotonic()
-    if options.json is not None:
-        check_writable(options.json)
     model = open_model(options)
     prepared = preparation(options, model)
     source = open_source(
@@ -119,9 +117,8 @@ def run(options: argparse.Namespace) -> None:
             f"{result['images']:,} images, {settings}{doubt}"
         )
     print(f"{time.monotonic() - started:.0f} s")
-    if options.json is not None:
-        judged = {"method": options.method, "results": results}
-        write(options.json, {"weights": str(options.weights), **described, **judged})
+    judged = {"method": options.method, "results": results}
+    return {"weights": str(options.weights), **described, **judged}
 
 
 def open_model(options: argparse.Namespace) -> VisionMLP:
@@ -157,17 +154,8 @@ def preparation(options: argparse.Namespace, model: VisionMLP) -> Preprocessing:
             "Images are prepared as squares: pass --image-size. "
             f"Received: weights for {height}x{width}"
         )
-    size = height or options.image_size or known.image_size
-    given = {name: getattr(options, name) for name in GIVEN}
-    known = dataclasses.replace(known.completed(given), image_size=size)
-    needed = {"--mean": known.mean, "--std": known.std, "--image-size": size}
-    missing = [flag for flag, value in needed.items() if not value]
-    if missing:
-        raise InputError(
-            f"The weights do not say how their images are prepared: pass "
-            f"{' and '.join(missing)}. Received: {str(options.weights)!r}"
-        )
-    return known
+    given = {name: getattr(options, name) for name in NEEDED}
+    return completed(known, given, height, options.weights)
 
 
 def features(

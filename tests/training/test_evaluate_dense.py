@@ -15,8 +15,9 @@ from kmlp.commands.evaluate import DENSE_SCRIPT as evaluate_dense
 from kmlp.data.dense import geometry, open_dense
 from kmlp.data.dense.geometry import alone
 from kmlp.errors import InputError
-from kmlp.predicting import dense_evaluation
+from kmlp.predicting import evaluation
 from kmlp.predicting.dense_network import DenseNetwork
+from kmlp.predicting.dense_predictions import way_of
 from kmlp.pretrained import save_preset
 
 SIDE = 56
@@ -90,7 +91,7 @@ def test_a_detector_that_sees_all(data, canvas, sides, tmp_path, capsys):
     network = DenseNetwork(tmp_path, "seer", spec, (None, *canvas, 3), seer)
     count = min(source.validation.count, 12)
     file = tmp_path / "results.json"
-    figures, _ = dense_evaluation.detection(
+    figures, _ = evaluation.detection(
         network, source, count, options(batch_size=5, results=file)
     )
     assert figures["AP"] == pytest.approx(1, abs=1e-6)
@@ -167,7 +168,7 @@ def test_pictures_at_their_own_size(tmp_path, capsys):
 
     spec = known("segmentation", class_names=source.class_names)
     network = DenseNetwork(tmp_path, "seer", spec, (None, None, None, 3), run)
-    figures, _ = dense_evaluation.segmentation(network, source, 2, options())
+    figures, _ = evaluation.segmentation(network, source, 2, options())
     assert seen == [(48, 64), (41, 57)]
     maps = [source.validation.annotation(index) for index in range(2)]
     right = sum((m == 0).sum() for m in maps) / sum((m != 255).sum() for m in maps)
@@ -177,13 +178,13 @@ def test_pictures_at_their_own_size(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("retinanet --flip", "--flip goes with segmentation"),
-        ("semantic_fpn --results r.json", "--results goes with detection"),
+        ("retinanet --flip", "--flip goes with a segmenter"),
+        ("semantic_fpn --results r.json", "--results goes with a detector"),
         ("semantic_fpn", "trained on other classes than these data have"),
         ("retinanet --data ade20k:x", "--data takes scenes or coco:DIR"),
         ("nowhere", "Neither a detector nor a segmenter"),
         ("scenes --mode whole --window 64", "go with --mode slide"),
-        ("scenes --json nowhere/x.json", "--json: "),
+        ("scenes --json nowhere/x.json", "--json takes"),
     ],
 )
 def test_what_cannot_be(runs, arguments, message, monkeypatch, capsys):
@@ -200,7 +201,7 @@ def test_the_other_command_points_here(runs, capsys):
 def test_the_window_is_the_networks(tmp_path):
     spec = known("segmentation", mode="slide", stride=(32, 32), window=(64, 96))
     network = DenseNetwork(tmp_path, "x", spec, (None, *dense_models.CANVAS, 3), None)
-    way = dense_evaluation.way_of(network)
+    way = way_of(network)
     assert (way.mode, way.window, way.stride) == ("slide", (64, 96), (32, 32))
     with pytest.raises(InputError, match="takes 64x96: leave --window out"):
-        dense_evaluation.way_of(network, window=(32, 32))
+        way_of(network, window=(32, 32))
