@@ -8,8 +8,29 @@ import numpy as np
 from kmlp.data.dense.results import library
 from kmlp.data.dense.source import VOID
 from kmlp.errors import InputError, RunError
+from kmlp.typing import PathLike
 
 TOP = 5
+
+
+def check_finite(values: np.ndarray, what: str, path: PathLike | None = None) -> None:
+    """Refuse what damaged weights give.
+
+    Args:
+        values: Numbers.
+        what: Name of the values.
+        path: Path of the weights; `None`: the message names a value.
+
+    Raises:
+        RunError: If a value is not finite.
+    """
+    wrong = values[~np.isfinite(values)]
+    if wrong.size:
+        raise RunError(
+            f"The weights give {what} that are not finite: they are damaged, or "
+            "trained to divergence. "
+            f"Received: {wrong[0] if path is None else repr(str(path))}"
+        )
 
 
 class Score:
@@ -42,12 +63,7 @@ class Score:
         Raises:
             InputError: an output is not finite.
         """
-        if not np.isfinite(outputs).all():
-            raise RunError(
-                "The weights give outputs that are not finite, such as "
-                f"{outputs[~np.isfinite(outputs)][0]}: they are damaged, or trained to "
-                "divergence.",
-            )
+        check_finite(outputs, "outputs")
         order = np.argsort(-outputs, axis=-1, kind="stable")[:, :TOP]
         for answers, image in zip(order.tolist(), images):
             right = self.truth[image]

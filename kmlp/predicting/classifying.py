@@ -13,7 +13,8 @@ from kmlp.artifacts import origin
 from kmlp.artifacts.locating import CHECKPOINT, KERAS, locate
 from kmlp.artifacts.opening import Weights, as_weights, open_weights
 from kmlp.data.decode import centre_crop, checked, normalise
-from kmlp.errors import InputError, KmlpError, RunError
+from kmlp.data.scoring import check_finite
+from kmlp.errors import InputError, KmlpError
 from kmlp.merging import merge
 from kmlp.preprocessing import NEEDED, Preprocessing, preprocessing_of
 from kmlp.pretrained.creation import create_model
@@ -195,12 +196,7 @@ def predict(
                 if image is None:
                     yield Prediction(path, None)
                     continue
-                if not np.isfinite(row).all():
-                    raise RunError(
-                        "The weights give scores that are not finite: they are "
-                        "damaged, or trained to divergence. "
-                        f"Received: {str(classifier.weights.path)!r}",
-                    )
+                check_finite(row, "scores", classifier.weights.path)
                 order = np.argsort(-row, kind="stable")[:top]
                 best = tuple((names[i], int(i), float(row[i])) for i in order)
                 yield Prediction(path, best)

@@ -12,7 +12,8 @@ from kmlp.data.dense.geometry import alone, prepared
 from kmlp.data.dense.results import coco_entries, paste, to_picture
 from kmlp.data.dense.source import Unreadable, read_image
 from kmlp.data.dense.source import palette as default_palette
-from kmlp.errors import InputError, RunError
+from kmlp.data.scoring import check_finite
+from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import resize_bilinear
 from kmlp.predicting.dense_network import DenseNetwork
 from kmlp.predicting.drawing import draw_classes, draw_detections
@@ -258,11 +259,7 @@ def classes_of(network: DenseNetwork, picture: np.ndarray, way: Way) -> np.ndarr
     """
     image = alone(picture, network.preprocessing)
     scores = segment(network, image, **dataclasses.asdict(way))
-    if not np.isfinite(scores).all():
-        raise RunError(
-            "The weights give scores that are not finite: they are damaged, or trained "
-            f"to divergence. Received: {str(network.path)!r}",
-        )
+    check_finite(scores, "scores", network.path)
     return likeliest_at(scores, picture.shape[:2])
 
 

@@ -17,7 +17,7 @@ from kmlp.atomic import new_file
 from kmlp.console import first_line, progress_bar
 from kmlp.data.images import Split, some_of
 from kmlp.data.reading import evaluation_batches, read
-from kmlp.data.scoring import Score
+from kmlp.data.scoring import Score, check_finite
 from kmlp.data.sources import open_source
 from kmlp.errors import InputError, RunError
 from kmlp.models.vision_mlp import VisionMLP
@@ -246,11 +246,7 @@ def computed(
             found[count:end], labels[count:end] = values, classes[real]
             count = end
             bar.update(len(values))
-    if not np.isfinite(found[:count]).all():
-        raise RunError(
-            "The weights give features that are not finite: they are damaged, or "
-            "trained to divergence."
-        )
+    check_finite(found[:count], "features")
     return found[:count], labels[:count]
 
 
