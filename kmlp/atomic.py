@@ -29,7 +29,7 @@ class Draft:
     """
 
     folder: Path
-    path: Path | None = None
+    path: Path = None  # type: ignore[assignment]
 
 
 @contextlib.contextmanager

@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 
 from kmlp.artifacts import agreement, origin
-from kmlp.artifacts.agreement import audited
+from kmlp.artifacts.agreement import difference
+from kmlp.artifacts.operation_audit import audited
 from kmlp.artifacts.running import (
-    difference,
     input_specs,
     load_saved_model,
     load_tflite,
@@ -18,9 +18,9 @@ from kmlp.artifacts.running import (
 from kmlp.atomic import check_writable, new_version
 from kmlp.averages import Averages, average_pairs
 from kmlp.errors import InputError, RunError
+from kmlp.export.groundwork import in_float32, inference_form, outside_strategy
 from kmlp.export.offer import offer
-from kmlp.export.precision import in_float32, outside_strategy
-from kmlp.export.saved_model import inference_form, write_saved_model
+from kmlp.export.saved_model import write_saved_model
 from kmlp.export.tflite import check_options, write_tflite
 from kmlp.keras_internals import MonitorCallback, choose_comparison
 
@@ -261,8 +261,7 @@ class MergeAndExport(MonitorCallback):
         )
         quantize = {} if name == "saved_model" else {"quantize": self.quantize}
         artifact = {"kind": name, **quantize, "epoch": self.report["epoch"]}
-        entries = agreement.evidence(artifact, equality=equality, audit=audit)
-        origin.write(path, {**known, **entries})
+        origin.write(path, known, artifact=artifact, equality=equality, audit=audit)
 
 
 def _sample_images(sample, spec):

@@ -1,20 +1,23 @@
-"""Whether the forms of a network agree: what a tie is, a disagreement, a tolerance.
+"""Decide whether the forms of a network agree.
 
-Every maker of an artifact asks here, so that all origins say the same of all forms.
+What a tie is, what a disagreement is and what an exact form may differ by stands here,
+once; every maker and every checker of an artifact asks this module.
 """
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kmlp.artifacts.operation_audit import audit
+from kmlp.console import quiet
 from kmlp.data.dense.results import library
 from kmlp.data.scoring import confusion, intersection_over_union
 from kmlp.errors import RunError
 
-# Class scores this near to each other, relative to the largest, are a tie.
+Arrays = dict[str, np.ndarray]
+
+# Class scores this near to each other, relative to the largest, are a tie; detections
+# of scores this near may stand in another order, or on either side of the threshold.
 TIE = 1e-4
 # Largest difference of an exact artifact from the trained model, over the largest
 # output.
@@ -22,6 +25,8 @@ TOLERANCE = 1e-4
 # Detections from this score on must be found by every form: the same class, nearly
 # the same box, nearly the same score.
 SCORE, OVERLAP, NEAR = 0.1, 0.95, 0.01
+# Images that an artifact is compared on where no others are given.
+SAMPLES = 4
 _TINY = 1e-30
 
 
@@ -34,20 +39,21 @@ class _Agreement:
 
     unit = ""
 
-    def __init__(self):
-        self.images = self.compared = self.disagreements = self.ties = 0
+    def __init__(self) -> None:
+        self.images = self.compared = self.disagreements = 0
         self.difference = self.magnitude = 0.0
+        self._margins: list[np.ndarray] = []  # where another class is likeliest
 
     def add(
-        self, found: dict, expected: dict, targets: Any, weights: np.ndarray
+        self, found: Arrays, expected: Arrays, targets: Any, weights: np.ndarray
     ) -> None:
         """Take a batch.
 
         Args:
             found: Outputs of the form by name.
-            expected: Those of the trained model.
+            expected: Outputs of the trained model by name.
             targets: Labels of the batch.
-            weights: `(N,)`; rows of weight 0 are padding.
+            weights: Array `(N,)`; rows of weight 0 are padding.
         """
         raise NotImplementedError
 
@@ -57,32 +63,32 @@ class _Agreement:
 
     def result(self) -> dict[str, Any]:
         """Return the figures and the agreement, with the same keys for every task."""
+        magnitude, differing = max(self.magnitude, _TINY), self.disagreements
+        differing += sum(map(len, self._margins))
+        ties = sum(int(np.sum(m <= TIE * magnitude)) for m in self._margins)
+        if self._margins and not np.isfinite(self.difference):
+            differing, ties = self.compared, 0
         return {
             "images": self.images,
             **self.figures(),
             "unit": self.unit,
             "compared": self.compared,
             "largest_difference": float(self.difference),
-            "relative_difference": float(self.difference / max(self.magnitude, _TINY)),
-            "disagreements": self.disagreements,
-            "ties": self.ties,
+            "relative_difference": float(self.difference / magnitude),
+            "disagreements": differing - ties,
+            "ties": ties,
         }
 
     def _compare_scores(self, found, expected):
-        """Count other likeliest classes than the trained model's, ties apart."""
+        """Compare the likeliest classes, and return the form's."""
         classes = found.argmax(-1)
         error = np.abs(found - expected).max(initial=0)
         self.difference = np.maximum(self.difference, error)  # which lets NaN through
-        self.magnitude = max(self.magnitude, np.abs(expected).max(initial=0))
+        self.magnitude = max(self.magnitude, float(np.abs(expected).max(initial=0)))
         # A difference of d in every output closes a margin of 2 d.
         second, first = np.moveaxis(np.sort(expected, axis=-1)[..., -2:], -1, 0)
-        differs = classes != expected.argmax(-1)
-        tie = first - second <= TIE * max(self.magnitude, _TINY)
-        if not np.isfinite(error):
-            differs, tie = np.ones_like(differs), np.zeros_like(tie)
-        self.disagreements += int(np.sum(differs & ~tie))
-        self.ties += int(np.sum(differs & tie))
-        self.compared += differs.size
+        self._margins.append((first - second)[classes != expected.argmax(-1)])
+        self.compared += classes.size
         return classes
 
 
@@ -91,31 +97,20 @@ class ClassAgreement(_Agreement):
 
     unit = "validation images"
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.right = 0
-        self._found, self._expected = [], []
 
     def add(
-        self, found: dict, expected: dict, targets: Any, weights: np.ndarray
+        self, found: Arrays, expected: Arrays, targets: Any, weights: np.ndarray
     ) -> None:
         real = weights > 0
-        (found,), (expected,) = found.values(), expected.values()
-        self._found.append(np.asarray(found)[real])
-        self._expected.append(np.asarray(expected)[real])
-        self.right += int(np.sum(self._found[-1].argmax(-1) == targets[real]))
+        classes = self._compare_scores(*(_single(x)[real] for x in (found, expected)))
+        self.right += int(np.sum(classes == targets[real]))
         self.images += int(real.sum())
 
     def figures(self) -> dict[str, Any]:
         return {"accuracy": self.right / max(self.images, 1)}
-
-    def result(self) -> dict[str, Any]:
-        # All at once: a tie is told by the largest output of all images.
-        if self._found:
-            found, expected = map(np.concatenate, (self._found, self._expected))
-            self._found, self._expected = [], []
-            self._compare_scores(found, expected)
-        return super().result()
 
 
 class MapAgreement(_Agreement):
@@ -127,22 +122,26 @@ class MapAgreement(_Agreement):
 
     unit = "pixels"
 
-    def __init__(self, classes: int):
+    def __init__(self, classes: int) -> None:
         super().__init__()
         self.matrix = np.zeros((classes, classes), "int64")
 
     def add(
-        self, found: dict, expected: dict, targets: Any, weights: np.ndarray
+        self, found: Arrays, expected: Arrays, targets: Any, weights: np.ndarray
     ) -> None:
         real = weights > 0
-        (found,), (expected,) = found.values(), expected.values()
-        classes = self._compare_scores(found[real], expected[real])
-        if targets.shape[1:3] == found.shape[1:3]:
+        classes = self._compare_scores(*(_single(x)[real] for x in (found, expected)))
+        if targets.shape[1:3] == classes.shape[1:3]:
             self.matrix += confusion(targets[real], classes, len(self.matrix))
         self.images += int(real.sum())
 
     def figures(self) -> dict[str, Any]:
         return intersection_over_union(self.matrix) if self.matrix.sum() else {}
+
+
+def _single(outputs):
+    (output,) = outputs.values()
+    return np.asarray(output)
 
 
 class DetectionAgreement(_Agreement):
@@ -159,14 +158,15 @@ class DetectionAgreement(_Agreement):
 
     unit = "detections"
 
-    def __init__(self, entries_of: Callable, scores: Callable):
+    def __init__(self, entries_of: Callable, scores: Callable) -> None:
         super().__init__()
         self.magnitude = 1.0  # of scores
-        self.entries, self._seen = [], []
+        self.entries: list[dict] = []
+        self._seen: list = []
         self._entries_of, self._scores = entries_of, scores
 
     def add(
-        self, found: dict, expected: dict, targets: Any, weights: np.ndarray
+        self, found: Arrays, expected: Arrays, targets: Any, weights: np.ndarray
     ) -> None:
         for image, entries in self._entries_of(found, targets, weights):
             self.entries += entries
@@ -290,40 +290,101 @@ def accuracies(
     return {"images": result["images"], "top1": result["accuracy"], **of_trained}
 
 
-def evidence(
-    artifact: dict[str, Any],
-    *,
-    equality: dict[str, Any] | None = None,
-    audit: dict[str, Any] | None = None,
-    accuracies: dict[str, Any] | None = None,
-    begun: dict[str, Any] | None = None,
+def compare_artifact(
+    model: Any, runner: Any, *, images: Any = None, exact: bool
 ) -> dict[str, Any]:
-    """Return the entries of an origin that speak of an artifact.
-
-    The keys are the same whatever made it; what is not known is `None`.
+    """Return the origin's entry `equality` of an artifact and the model it is of.
 
     Args:
-        artifact: Kind of the artifact and how it was made.
-        equality: Entry from `equality`.
-        audit: Entry from `audited`.
-        accuracies: Entry from `accuracies`.
-        begun: `initial_weights` and `frozen` of the run.
+        model: Train form, in float32.
+        runner: `kmlp.artifacts.running.Runner` of the artifact.
+        images: Images as the model takes them; `None`: random ones.
+        exact: Whether both must agree within `TOLERANCE`.
+
+    Raises:
+        RunError: If they must and do not.
     """
-    return {
-        "artifact": artifact,
-        "equality": equality,
-        "audit": audit,
-        "accuracies": accuracies,
-        "initial_weights": None,
-        "frozen": [],
-        **(begun or {}),
-    }
+    from kmlp.artifacts.running import input_specs, run_model
+
+    (spec,) = input_specs(model)
+    shape = tuple(s or r for s, r in zip(spec.shape[1:], runner.input_shape[1:]))
+    kind = "random images" if images is None else "representative images"
+    if images is None:
+        random = np.random.default_rng(0).normal(size=(SAMPLES, *shape))
+        images = random if spec.dtype.is_floating else np.zeros_like(random)
+    images = np.asarray(images[:SAMPLES], spec.dtype.as_numpy_dtype)
+    with quiet():  # TensorFlow talks of a detector's integers
+        expected, actual = run_model(model, images), runner(images)
+    if expected.keys() != actual.keys():  # renamed by the artifact, in their order
+        actual = dict(zip(expected, (actual[key] for key in sorted(actual))))
+    error = difference(actual, expected)
+    if exact and not error <= TOLERANCE:
+        raise RunError(
+            "The artifact does not equal the trained model: its outputs differ by "
+            f"{error:.1e} of the largest, {TOLERANCE:.0e} at most being allowed. A "
+            "layer is merged or converted wrongly: merge=False (--train-form) tells "
+            f"which of the two. Received: {model.name!r}"
+        )
+    found = {"images": len(images), "relative_difference": error}
+    return equality(found, kind=kind, allowed=TOLERANCE if exact else None)
 
 
-def audited(path: str | Path) -> dict[str, Any]:
-    """Return the origin's entry `audit` of an artifact."""
-    found = audit(path)
-    return {
-        "fully_connected_only": found.fully_connected_only,
-        "operations": dict(found),
-    }
+def difference(actual: Arrays, expected: Arrays) -> float:
+    """Return the largest difference over the largest magnitude; NaN if any is.
+
+    Each output is told by its own magnitude. Detections are matched one by one: two of
+    nearly the same score may change places, and one of a score at the threshold may
+    come or go.
+
+    Args:
+        actual: Outputs by name.
+        expected: Outputs to compare with, by name.
+    """
+    worst = 0.0
+    if {"boxes", "scores", "classes"} <= expected.keys():
+        scale = {
+            name: max(np.abs(value).max(initial=0), 1.0)
+            for name, value in expected.items()
+            if name != "classes"
+        }
+        for row in range(len(expected["scores"])):
+            own, other = ({n: v[row] for n, v in x.items()} for x in (actual, expected))
+            worst = np.maximum(worst, _picture_difference(own, other, scale))
+        return float(worst)
+    for key, value in expected.items():
+        value = value.astype("float64")
+        error = np.abs(actual[key] - value).max() / max(np.abs(value).max(), _TINY)
+        worst = np.maximum(worst, error)  # which lets NaN through
+    return float(worst)
+
+
+def _picture_difference(actual, expected, scale):
+    """Compare one picture's detections: 1 where one has no counterpart."""
+    left = set(np.flatnonzero(actual["classes"] >= 0).tolist())
+    there = np.flatnonzero(expected["classes"] >= 0)
+    # What may have been cut off: by the threshold, or by the number of places.
+    lowest = expected["scores"][there].min(initial=1.0) + TIE
+    worst = 0.0
+    for k in there:
+        found = [
+            (_distance(actual, j, expected, k, scale), j)
+            for j in left
+            if actual["classes"][j] == expected["classes"][k]
+        ]
+        error, j = min(found, default=(1.0, None))
+        if error <= 0.5:
+            left.remove(j)
+        elif expected["scores"][k] <= lowest:
+            continue
+        worst = np.maximum(worst, error)
+    if any(actual["scores"][j] > lowest for j in left):
+        worst = np.maximum(worst, 1.0)
+    return worst
+
+
+def _distance(actual, j, expected, k, scale):
+    parts = [
+        np.abs(actual[name][j] - expected[name][k]).max() / scale[name]
+        for name in scale
+    ]
+    return float(np.max(parts))  # NaN if any is

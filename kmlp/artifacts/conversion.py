@@ -1,14 +1,16 @@
-"""What a conversion found and did, for a person and as data."""
+"""Convert a published checkpoint to a `.keras` file, and say what was found."""
 
 import dataclasses
 import os
 from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
 
 from kmlp import pytorch
 from kmlp.analysis.complexity import count_parameters
-from kmlp.artifacts import agreement, origin
+from kmlp.artifacts import origin
 from kmlp.artifacts.agreement import TOLERANCE
 from kmlp.artifacts.source_network import IMAGES, Comparison, compare
 from kmlp.atomic import new_file
@@ -17,6 +19,7 @@ from kmlp.errors import InputError, RunError
 from kmlp.models.registry import VARIANTS, check_options, create_model, variant
 from kmlp.pretrained import found as published
 from kmlp.pretrained.found import find
+from kmlp.typing import PathLike
 from kmlp.weights.catalogue import WEIGHTS
 from kmlp.weights.checkpoint_forms import read_checkpoint
 from kmlp.weights.recognition import Recognised, as_options, recognise
@@ -25,30 +28,30 @@ from kmlp.weights.strict_loading import Match, match, misfit
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """A conversion.
+    """What a conversion found and did, for a person by `str` and as data.
 
     Attributes:
-        target: path of the file that was written.
-        size: of the source in bytes.
-        model: with its weights, preprocessing and source.
-        seems: what the state was recognised as.
-        fit: which array went where.
-        unpromised: names of a head that its authors do not offer.
-        own_classes: of the source's classifier, 0 without one.
-        comparison: with the source network, or `None`.
+        target: Path of the file that was written.
+        size: Size of the source in bytes.
+        model: Model with its weights, preprocessing and source.
+        seems: What the state was recognised as.
+        fit: Which array went where.
+        unpromised: Names of a head that its authors do not offer.
+        own_classes: Classes of the source's classifier, 0 without one.
+        comparison: Comparison with the source network, or `None`.
     """
 
     target: Path
     size: int
-    model: object
+    model: keras.Model
     seems: Recognised
     fit: Match
-    unpromised: list
+    unpromised: list[str]
     own_classes: int
     comparison: Comparison | None
 
-    def as_data(self):
-        """What `--json` writes."""
+    def as_data(self) -> dict[str, Any]:
+        """Return what `--json` writes."""
         model, source = self.model, self.model.weights_source
         preprocessing = model.preprocessing
         shape = model.inputs[0].shape[1:]
@@ -72,7 +75,7 @@ class Conversion:
             "target": str(self.target),
         }
 
-    def __str__(self):
+    def __str__(self) -> str:
         rows = [
             ("source", self._source()),
             ("network", self._network()),
@@ -83,7 +86,8 @@ class Conversion:
         ]
         if self.comparison is not None:
             rows.append(("check", self._check()))
-        rows.append(("written", f"{self.target}, {_megabytes(self.target)}"))
+        megabytes = self.target.stat().st_size / 1e6
+        rows.append(("written", f"{self.target}, {megabytes:.1f} MB"))
         width = max(len(title) for title, _ in rows)
         return "\n".join(f"{title:<{width}}  {text}" for title, text in rows)
 
@@ -152,42 +156,38 @@ class Conversion:
         )
 
 
-def _megabytes(path):
-    return f"{path.stat().st_size / 1e6:.1f} MB"
-
-
 SUFFIX = ".keras"
 
 
 def convert(
-    source,
-    target,
+    source: PathLike,
+    target: PathLike,
     *,
-    arch=None,
-    num_classes=None,
-    key=None,
-    settings=None,
-    check=False,
-    overwrite=False,
-):
-    """Writes a published checkpoint as a `.keras` file.
+    arch: str | None = None,
+    num_classes: int | None = None,
+    key: str | None = None,
+    settings: dict[str, Any] | None = None,
+    check: bool = False,
+    overwrite: bool = False,
+) -> Conversion:
+    """Write a published checkpoint as a `.keras` file.
 
     Args:
-        source: path of a file, or a name of `kmlp.list_weights()`.
-        target: path of the `.keras` file.
-        arch: architecture; `None`: what names and shapes tell.
-        num_classes: of the head; `None`: the file's own. Another number makes a new
-            classifier, 0 none.
-        key: which of several states of the file.
-        settings: further arguments of the family's class.
-        check: whether to compare outputs with the source network in PyTorch.
-        overwrite: whether `target` may be there.
-
-    Returns:
-        A `Conversion`.
+        source: Path of a file, or a name of `kmlp.list_weights()`.
+        target: Path of the `.keras` file.
+        arch: Name of the architecture; `None`: what names and shapes tell.
+        num_classes: Classes of the head; `None`: the file's own. Another number makes
+            a new classifier, 0 none.
+        key: Which of several states of the file.
+        settings: Further arguments of the family's class.
+        check: Whether to compare outputs with the source network in PyTorch.
+        overwrite: Whether `target` may be there.
 
     Raises:
-        InputError, OSError, ImportError: nothing is written then.
+        InputError: If something of these cannot be worked with.
+        RunError: If the networks give other outputs.
+        OSError: If a file cannot be read or written.
+        ImportError: If a package is missing. Nothing is written then.
     """
     target = Path(target).expanduser()
     settings = settings or {}
@@ -207,15 +207,12 @@ def convert(
     with quiet():  # the backend looks for devices, and Keras for TensorFlow
         result = _loaded(found, checkpoint, num_classes, settings, target, check)
         with new_file(target) as draft:
-            result.model.save(draft)
-            described = origin.describe(result.model, form=origin.TRAIN_FORM)
-            entries = agreement.evidence({"kind": ".keras checkpoint"})
-            origin.write(draft, {**described, **entries})
+            origin.save_checkpoint(result.model, draft)
     return result
 
 
 def _loaded(found, checkpoint, num_classes, settings, target, check):
-    """The model with the checkpoint's weights, compared where asked."""
+    """Return the conversion, its networks compared where asked."""
     state = published.promised(checkpoint.state, found.entry)
     seems = recognise(state)
     own_classes = seems.arguments["num_classes"]
@@ -253,7 +250,7 @@ def _loaded(found, checkpoint, num_classes, settings, target, check):
 
 
 def _model(name, seems, arguments):
-    """The model with fresh weights; one of another name says so when it is loaded."""
+    """Return the model with fresh weights; a wrong name shows when it is loaded."""
     ours = name in (None, seems.architecture)
     check_options(seems.family if ours else variant(name)[0], arguments)
     try:
@@ -266,7 +263,7 @@ def _model(name, seems, arguments):
 
 
 def _check_source(source, arch):
-    """Raises `InputError` where the source is no file and no name of the catalogue."""
+    """Raise `InputError` where the source is no file and no name of the catalogue."""
     path = Path(source).expanduser()
     if path.is_dir():
         raise InputError(
@@ -281,7 +278,7 @@ def _check_source(source, arch):
 
 
 def _check_target(target, overwrite):
-    """Raises `InputError` where the file could not be written at the end."""
+    """Raise `InputError` where the file could not be written at the end."""
     received = f"Received: {str(target)!r}"
     if target.suffix != SUFFIX:
         raise InputError(f"TARGET is the path of a {SUFFIX} file. {received}")

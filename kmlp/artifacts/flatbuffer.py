@@ -1,4 +1,6 @@
-"""Metadata in TFLite files, which are flatbuffers."""
+"""Read and write TFLite files, which are flatbuffers, and the metadata in them."""
+
+from typing import Any
 
 import numpy as np
 
@@ -7,23 +9,31 @@ _ALIGNMENT = 16
 _IDENTIFIER = b"TFL3"
 
 
-def operator_names():
-    """`{code: name}` of TFLite's operations."""
-    from ai_edge_litert import schema_py_generated as schema
-
-    return {
-        code: name
-        for name, code in vars(schema.BuiltinOperator).items()
-        if not name.startswith("_")
-    }
-
-
-def metadata(content, name):
-    """A metadata entry of a TFLite file, `None` where there is none such.
+def operations(model: Any) -> list[list[str]]:
+    """Return the names of the operations of each subgraph.
 
     Args:
-        content: of the file, bytes.
-        name: of the entry.
+        model: Model from `unpacked`.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items()}
+
+    def name_of(code: Any) -> str:
+        # Codes up to 126 are also stored where old readers look for them.
+        name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        return f"{name} {code.customCode.decode()}" if name == "CUSTOM" else name
+
+    codes = [name_of(code) for code in model.operatorCodes]
+    return [[codes[op.opcodeIndex] for op in g.operators] for g in model.subgraphs]
+
+
+def metadata(content: bytes, name: str) -> bytes | None:
+    """Return a metadata entry of a TFLite file, `None` where there is none such.
+
+    Args:
+        content: Content of the file.
+        name: Name of the entry.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -35,41 +45,41 @@ def metadata(content, name):
     return None
 
 
-def with_metadata(content, name, value):
-    """A TFLite file with a metadata entry, in place of one of the same name.
+def with_metadata(content: bytes, name: str, value: bytes) -> bytes:
+    """Return a TFLite file with a metadata entry, in place of one of the same name.
 
     Args:
-        content: of the file, bytes.
-        name: of the entry.
-        value: bytes.
-
-    Returns:
-        The new file's content.
+        content: Content of the file.
+        name: Name of the entry.
+        value: Content of the entry.
     """
-    model = unpacked(content)
-    buffer = type(model.buffers[0])(np.frombuffer(value, np.uint8))
-    for entry in model.metadata or ():
-        if entry.name == name.encode():
-            model.buffers[entry.buffer] = buffer
-            break
-    else:
-        from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert import schema_py_generated as schema
 
+    model = unpacked(content)
+    known = {entry.name: entry for entry in model.metadata or ()}
+    entry = known.get(name.encode())
+    if entry is None:
         entry = schema.MetadataT(name, len(model.buffers))
-        model.metadata = [*(model.metadata or ()), entry]
-        model.buffers.append(buffer)
+        model.metadata = [*known.values(), entry]
+        model.buffers.append(None)
+    buffer = type(model.buffers[0])
+    model.buffers[entry.buffer] = buffer(np.frombuffer(value, np.uint8))
     return packed(model, len(content) + len(value))
 
 
-def unpacked(content):
-    """A TFLite file as the schema's objects, whose buffers keep their alignment."""
+def unpacked(content: bytes) -> Any:
+    """Return a TFLite file as the schema's objects; its buffers keep their alignment.
+
+    Args:
+        content: Content of the file.
+    """
     from ai_edge_litert import schema_py_generated as schema
 
     class Buffer(schema.BufferT):
-        def Pack(self, builder):
-            data = None
-            if self.data is not None:
-                data = _aligned_vector(builder, self.data)
+        def Pack(self, builder: Any) -> int:
+            data = self.data
+            if data is not None:
+                data = _aligned_vector(builder, data)
             schema.BufferStart(builder)
             if data is not None:
                 schema.BufferAddData(builder, data)
@@ -82,23 +92,23 @@ def unpacked(content):
     return model
 
 
-def packed(model, size):
-    """The file of such objects; equal vectors, as of zero points, are stored once.
+def packed(model: Any, size: int) -> bytes:
+    """Return the file of such objects; equal vectors are stored once.
 
     Args:
-        model: from `unpacked`.
-        size: about how many bytes the file has.
+        model: Model from `unpacked`.
+        size: About how many bytes the file has.
     """
     import flatbuffers
 
     class Builder(flatbuffers.Builder):
-        def CreateNumpyVector(self, x):
+        def CreateNumpyVector(self, x: np.ndarray) -> int:
             key = (x.dtype.str, x.tobytes())
             if key not in stored:
                 stored[key] = super().CreateNumpyVector(x)
             return stored[key]
 
-    stored = {}
+    stored: dict[tuple[str, bytes], int] = {}
     builder = Builder(size + 1024)
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
     return bytes(builder.Output())

@@ -1,46 +1,51 @@
-"""The forms in which a trained network lies on a disk, told by what they hold."""
+"""Find a trained network on a disk, in a form that is told by what it holds."""
 
 from pathlib import Path
 
 from kmlp.errors import InputError
+from kmlp.typing import PathLike
 
 FORMS = (
     "WEIGHTS is a .keras checkpoint, a SavedModel folder, a .tflite file or a run's "
     "version folder"
 )
 KERAS, SAVED_MODEL, TFLITE = ".keras checkpoint", "SavedModel", "TFLite file"
-CHECKPOINT = "trained.keras"
+# What a run's folder holds, and how it is called until the run is done.
+CHECKPOINT, REPORT = "trained.keras", "report.json"
+HISTORY, STEPS = "history.csv", "steps.csv"
+UNFINISHED = "unfinished-"
 # What a file begins with, from which byte, and what it is.
 _MAGIC = ((4, b"TFL3", TFLITE), (0, b"PK\x03\x04", KERAS), (0, b"\x89HDF", "HDF5 file"))
 
 
-def locate(path):
-    """The weights that a path stands for.
+def locate(path: PathLike) -> tuple[Path, str]:
+    """Return the weights that a path stands for.
 
     Args:
-        path: of a file, or of a folder: a SavedModel, a run's version (its SavedModel,
-            or else its `trained.keras`) or the folder of versions (the newest).
+        path: Path of a file, or of a folder: a SavedModel, a run's version (its
+            SavedModel, or else its `trained.keras`) or the folder of versions (the
+            newest).
 
     Returns:
         `(path, form)`: the file or the SavedModel's folder, and one of `KERAS`,
         `SAVED_MODEL`, `TFLITE`.
 
     Raises:
-        InputError: there is nothing such.
+        InputError: If there is nothing such.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        path = _in_folder(path)
-    if not path.exists():
-        raise InputError(f"{FORMS}; this does not exist. Received: {str(path)!r}")
-    return path, SAVED_MODEL if path.is_dir() else _form(path)
+    found = Path(path).expanduser()
+    if found.is_dir():
+        found = _in_folder(found)
+    if not found.exists():
+        raise InputError(f"{FORMS}; this does not exist. Received: {str(found)!r}")
+    return found, SAVED_MODEL if found.is_dir() else _form(found)
 
 
-def locate_checkpoint(path):
-    """The `.keras` file that a path stands for: the file, or a run's.
+def locate_checkpoint(path: PathLike) -> Path:
+    """Return the `.keras` file that a path stands for: the file, or a run's.
 
     Raises:
-        InputError: there is nothing such.
+        InputError: If there is nothing such.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -60,16 +65,16 @@ def locate_checkpoint(path):
     return path
 
 
-def newest(folder):
-    """The newest version in a folder of versions, any other folder as it is."""
+def newest(folder: Path) -> Path:
+    """Return the newest version in a folder of versions, any other folder as it is."""
     if any((folder / name).is_file() for name in ("saved_model.pb", CHECKPOINT)):
         return folder
     versions = [p for p in folder.iterdir() if p.name.isdecimal() and p.is_dir()]
     return max(versions, key=lambda p: int(p.name)) if versions else folder
 
 
-def run_name(path):
-    """What a run's folder is called: of a version, the folder of the versions."""
+def run_name(path: Path) -> str:
+    """Return the name of a run's folder: of a version, of the folder of versions."""
     return path.parent.name if path.name.isdecimal() else path.name
 
 

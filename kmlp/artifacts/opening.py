@@ -1,9 +1,10 @@
-"""Weights as functions of images: a checkpoint, a SavedModel or a TFLite file."""
+"""Open weights, a checkpoint, a SavedModel or a TFLite file, as functions of images."""
 
 import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -11,6 +12,10 @@ import numpy as np
 from kmlp.artifacts.locating import FORMS, KERAS, TFLITE, locate
 from kmlp.console import first_line
 from kmlp.errors import InputError, KmlpError
+from kmlp.typing import PathLike
+
+if TYPE_CHECKING:  # it imports TensorFlow
+    from kmlp.artifacts.running import Runner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +23,12 @@ class Weights:
     """A network that gives `(N, classes)` for `(N, H, W, 3)` float32 arrays.
 
     Attributes:
-        path: where it was found.
-        form: one of this module's.
-        run: the function.
-        image_size: of the input; `None`: any.
-        classes: number of outputs.
-        source: what derivatives can be taken of: the Keras model, or a SavedModel as
+        path: Path where it was found.
+        form: Form as `kmlp.artifacts.locating` names it.
+        run: Function of a batch.
+        image_size: Side of the input; `None`: any.
+        classes: Number of outputs.
+        source: What derivatives can be taken of: the Keras model, or a SavedModel as
             a function of a tensor to a tensor; `None` of a TFLite file.
     """
 
@@ -35,15 +40,15 @@ class Weights:
     source: Callable | None = None
 
 
-def open_weights(path):
-    """Opens weights by what they hold, not by what they are called.
+def open_weights(path: PathLike) -> Weights:
+    """Open weights by what they hold, not by what they are called.
 
     Args:
-        path: of a file, or of a folder: a SavedModel, a run's version (its SavedModel,
-            or else its `trained.keras`) or the folder of versions (the newest).
+        path: Path as in `kmlp.artifacts.locating.locate`.
 
     Raises:
-        InputError: nothing such there, unreadable, or no images in and classes out.
+        InputError: If there is nothing such, it cannot be read, or it does not take
+            images and give classes.
     """
     path, form = locate(path)
     try:
@@ -56,21 +61,23 @@ def open_weights(path):
             f"{FORMS}; this {form} cannot be read. Received: {str(path)!r} "
             f"({first_line(error)})"
         ) from error
-    return Weights(path, form, run, *_checked(path, shape, outputs), source)
+    size, classes = _checked(path, shape, outputs)
+    return Weights(path, form, run, size, classes, source)
 
 
-def as_weights(model, path):
-    """A Keras model as `Weights`.
+def as_weights(model: keras.Model, path: PathLike) -> Weights:
+    """Return a functional Keras model as `Weights`.
 
     Args:
-        model: a functional model, built.
-        path: where it was found.
+        model: Model that is built.
+        path: Path where it was found.
 
     Raises:
-        InputError: no images in and classes out.
+        InputError: If it does not take images and give classes.
     """
     run, shape, outputs = _run_keras(model)
-    return Weights(Path(path), KERAS, run, *_checked(path, shape, outputs), model)
+    size, classes = _checked(path, shape, outputs)
+    return Weights(Path(path), KERAS, run, size, classes, model)
 
 
 def _keras(path, _):
@@ -89,11 +96,11 @@ def _run_keras(model):
     return lambda images: _single(run(images)), tuple(inputs[0].shape), shapes
 
 
-def compiled(model):
-    """A model's inference as a function of an array of images, with no XLA.
+def compiled(model: keras.Model) -> Callable[[Any], Any]:
+    """Return a model's inference as a function of an array of images, with no XLA.
 
     Args:
-        model: a functional model of one input, built.
+        model: Functional model of one input, built.
     """
     if keras.backend.backend() == "jax":
         import jax
@@ -114,11 +121,11 @@ def compiled(model):
     return lambda images: model(images, training=False)
 
 
-def runner(path, form):
-    """A SavedModel or TFLite file as a `kmlp.artifacts.running.Runner`.
+def runner(path: Path, form: str) -> "Runner":
+    """Return a SavedModel or TFLite file as a function of images.
 
     Raises:
-        InputError: Keras does not run on TensorFlow.
+        InputError: If Keras does not run on TensorFlow.
     """
     if keras.backend.backend() != "tensorflow":
         raise InputError(
@@ -141,18 +148,12 @@ def _artifact(path, form):
             f"export one with float input. Received: {str(path)!r}"
         )
     shapes = list(opened.output_shapes.values())
-    source = None
-    if opened.tensors is not None:
-
-        def source(images):
-            (output,) = opened.tensors(images).values()
-            return output
-
+    source = opened.tensors and (lambda images: _only(opened.tensors(images)))
     return source, lambda images: _single(opened(images)), opened.input_shape, shapes
 
 
 def _checked(path, shape, outputs):
-    """`(image size, classes)` of an input's shape and all outputs'."""
+    """Return `(image size, classes)` of an input's shape and all outputs'."""
     one = len(outputs) == 1 and outputs[0] is not None and len(outputs[0]) == 2
     if shape is None or len(shape) != 4 or shape[-1] != 3 or not one:
         raise InputError(
@@ -169,6 +170,10 @@ def _checked(path, shape, outputs):
 
 
 def _single(outputs):
-    """The only output, as an array."""
+    """Return the only output, as an array."""
+    return np.asarray(_only(outputs), "float32")
+
+
+def _only(outputs):
     (output,) = keras.tree.flatten(outputs)
-    return np.asarray(output, "float32")
+    return output

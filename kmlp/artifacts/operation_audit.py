@@ -1,10 +1,11 @@
-"""Which operations an artifact consists of."""
+"""Count the operations of an artifact."""
 
 import collections
 import os
 from pathlib import Path
+from typing import Any
 
-from kmlp.artifacts.flatbuffer import operator_names
+from kmlp.artifacts.flatbuffer import operations, unpacked
 from kmlp.atomic import latest_version
 from kmlp.errors import InputError
 
@@ -60,12 +61,12 @@ class Audit(dict):
 
     Attributes:
         kind: `"SavedModel"` or `"TFLite"`.
-        path: of what was read.
-        other: the operations that are on no list of "fully connected only".
-        fully_connected_only: whether there is none of these, and an FC.
+        path: Path of what was read.
+        other: Operations that are on no list of "fully connected only".
+        fully_connected_only: Whether there is none of these, and an FC.
     """
 
-    def __init__(self, counts, kind, path):
+    def __init__(self, counts: dict[str, int], kind: str, path: Path) -> None:
         super().__init__(sorted(counts.items()))
         self.kind = kind
         self.path = path
@@ -77,10 +78,10 @@ class Audit(dict):
         self.other = {op: count for op, count in self.items() if op not in listed}
 
     @property
-    def fully_connected_only(self):
+    def fully_connected_only(self) -> bool:
         return bool(self.groups["fully connected"]) and not self.other
 
-    def __str__(self):
+    def __str__(self) -> str:
         verdict = "" if self.fully_connected_only else "not "
         lines = [f"{self.kind} {self.path}: {verdict}fully connected only"]
         for group, counts in {**self.groups, "other": self.other}.items():
@@ -91,7 +92,7 @@ class Audit(dict):
 
 
 def audit(path: str | os.PathLike) -> Audit:
-    """Lists the operations of a SavedModel or a TFLite file.
+    """Count the operations of a SavedModel or a TFLite file.
 
     Read from the artifact itself. Of a SavedModel, what `serving_default` runs is
     counted, calls followed into the function library; saving and restoring, which
@@ -99,15 +100,15 @@ def audit(path: str | os.PathLike) -> Audit:
     operations.
 
     Args:
-        path: a `.tflite` file, a SavedModel's folder, or a folder of versions, of
-            which the highest is read.
+        path: Path of a `.tflite` file, a SavedModel's folder, or a folder of versions,
+            of which the highest is read.
 
     Returns:
         An `Audit`: a dictionary `{operation: count}` with `fully_connected_only`
         and `other`, the operations that break it; `str()` gives a table.
 
     Raises:
-        InputError: there is no such artifact.
+        InputError: If there is no such artifact.
 
     Reference: RepMLPNet (Ding et al., 2022), Sect. 3: an inference network of
     fully connected layers.
@@ -121,11 +122,22 @@ def audit(path: str | os.PathLike) -> Audit:
     elif path.is_file():
         content = path.read_bytes()
         if content[4:8] == b"TFL3":
-            return Audit(_tflite_operations(content), "TFLite", path)
+            parts = operations(unpacked(content))
+            counts = collections.Counter(name for names in parts for name in names)
+            return Audit(counts, "TFLite", path)
     raise InputError(
         "There is no artifact to audit: give a SavedModel's folder, the folder of its "
         f"versions, or a .tflite file. Received: {str(path)!r}"
     )
+
+
+def audited(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the origin's entry `audit` of an artifact."""
+    found = audit(path)
+    return {
+        "fully_connected_only": found.fully_connected_only,
+        "operations": dict(found),
+    }
 
 
 def _saved_model_operations(folder):
@@ -148,7 +160,7 @@ def _saved_model_operations(folder):
 
 
 def _count(nodes, outputs, functions):
-    """Operations that the outputs depend on, calls counted as what they call."""
+    """Count what the outputs depend on, calls as what they call."""
     nodes = {node.name: node for node in nodes}
     counts = collections.Counter()
     pending, seen = list(outputs), set()
@@ -169,24 +181,4 @@ def _count(nodes, outputs, functions):
             counts += _count(function.node_def, ends, functions)
         if not called and node.op not in _PLUMBING:
             counts[node.op] += 1
-    return counts
-
-
-def _tflite_operations(content):
-    from ai_edge_litert import schema_py_generated as schema
-
-    names = operator_names()
-    model = schema.Model.GetRootAs(content)
-    codes = [model.OperatorCodes(i) for i in range(model.OperatorCodesLength())]
-    counts = collections.Counter()
-    for i in range(model.SubgraphsLength()):
-        subgraph = model.Subgraphs(i)
-        for j in range(subgraph.OperatorsLength()):
-            code = codes[subgraph.Operators(j).OpcodeIndex()]
-            # Codes up to 126 are also stored where old readers look for them.
-            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            name = names[number]
-            if name == "CUSTOM":
-                name = f"CUSTOM {code.CustomCode().decode()}"
-            counts[name] += 1
     return counts

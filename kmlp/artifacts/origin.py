@@ -1,8 +1,8 @@
-"""Where an artifact comes from: a JSON that travels within it.
+"""Write down within an artifact where it comes from, as JSON, and read it.
 
 A checkpoint carries it as the member `origin.json` of its archive, a SavedModel as
 `assets.extra/origin.json`, which servers copy and do not read, a TFLite file among its
-metadata as `kmlp_origin`.
+metadata as `kmlp_origin`. It has the same keys whatever made the artifact.
 """
 
 import datetime
@@ -13,7 +13,9 @@ import platform
 import shutil
 import struct
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -25,6 +27,7 @@ from kmlp.atomic import new_file
 from kmlp.errors import InputError
 from kmlp.models.dense import DenseModel
 from kmlp.models.vision_mlp import VisionMLP
+from kmlp.typing import PathLike
 from kmlp.version import __version__
 
 FORMAT = 1
@@ -33,29 +36,46 @@ FOLDER = "assets.extra"
 METADATA = "kmlp_origin"
 TRAIN_FORM, MERGED = "train form", "merged"
 _PACKAGES = ("keras", "tensorflow", "numpy", "ai-edge-litert")
+# What the maker of an artifact may add, and what it says until then.
+_EVIDENCE: dict[str, Any] = {
+    "artifact": None,  # its kind and how it was made
+    "equality": None,  # from `kmlp.artifacts.agreement.equality`
+    "audit": None,  # from `kmlp.artifacts.operation_audit.audited`
+    "accuracies": None,  # from `kmlp.artifacts.agreement.accuracies`
+    "initial_weights": None,
+    "frozen": [],
+    "calibration": None,  # the images that showed int8 its ranges
+    "compression": None,
+}
 
 
-def describe(model, *, form, preprocessing=None, class_names=None):
-    """What is known of a model before it becomes an artifact.
+def describe(
+    model: keras.Model,
+    *,
+    form: str,
+    preprocessing: Any = None,
+    class_names: Iterable[str] | None = None,
+) -> dict[str, Any]:
+    """Return what is known of a model before it becomes an artifact.
 
     Args:
-        model: the trained `keras.Model`, built.
-        form: what of it is written, `TRAIN_FORM` or `MERGED`.
+        model: Trained model, built.
+        form: What of it is written, `TRAIN_FORM` or `MERGED`.
         preprocessing: `kmlp.preprocessing.Preprocessing`, or `DensePreprocessing` of
             detectors and segmenters; `None`: the model's own, if it has one.
-        class_names: in the order of the outputs; `None`: those of `preprocessing`.
+        class_names: Names in the order of the outputs; `None`: those of
+            `preprocessing`.
 
     Returns:
         A dictionary that JSON can hold. `configuration` is `None` for models that are
         none of ours, whose class is named; so are multiply-adds that cannot be
-        counted.
+        counted, and all that the maker of the artifact has yet to say.
     """
     ours = isinstance(model, (VisionMLP, DenseModel))
     if preprocessing is None:
         preprocessing = getattr(model, "preprocessing", None)
     if class_names is None and preprocessing is not None:
         class_names = preprocessing.class_names
-    source = getattr(model, "weights_source", None)
     found = {
         "format": FORMAT,
         "architecture": model.name,
@@ -67,26 +87,27 @@ def describe(model, *, form, preprocessing=None, class_names=None):
             "trainable": count_parameters(model.trainable_weights),
             "non_trainable": count_parameters(model.non_trainable_weights),
         },
-        **_costs(model),
-        **({} if source is None else {"source": source}),
+        "multiply_adds": _multiply_adds(model),
+        "source": getattr(model, "weights_source", None),
         "preprocessing": None if preprocessing is None else preprocessing.as_json(),
         "class_names": None if class_names is None else list(class_names),
         "versions": versions(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **_EVIDENCE,
     }
     return _plain(found)
 
 
-def _costs(model):
-    """Nothing where a model's sizes are open, or its layers do not tell theirs."""
+def _multiply_adds(model):
+    """Count them; `None` where sizes are open or the layers do not tell theirs."""
     try:
-        return {"multiply_adds": profile(model).macs}
+        return profile(model).macs
     except (ValueError, NotImplementedError):
-        return {}
+        return None
 
 
-def weights_sha256(model):
-    """SHA-256 over the values of all weights, in Keras' order.
+def weights_sha256(model: keras.Model) -> str:
+    """Return the SHA-256 of the values of all weights, in Keras' order.
 
     Names are left out: Keras numbers those of layers without a name anew in every
     process.
@@ -95,12 +116,12 @@ def weights_sha256(model):
     for weight in model.weights:
         value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
         digest.update(f"{value.dtype.name}{list(value.shape)}".encode())
-        digest.update(value.view(np.uint8) if value.ndim else value.tobytes())
+        digest.update(value.tobytes())
     return digest.hexdigest()
 
 
-def versions():
-    """Of Python, of this library and of what it stands on."""
+def versions() -> dict[str, str]:
+    """Return the versions of Python, of this library and of what it stands on."""
     found = {"python": platform.python_version(), "kmlp": __version__}
     for name in _PACKAGES:
         try:
@@ -110,8 +131,8 @@ def versions():
     return {**found, "backend": keras.backend.backend()}
 
 
-def of_keras(path):
-    """When and by which Keras a checkpoint was written, as Keras noted it."""
+def of_keras(path: PathLike) -> dict[str, Any]:
+    """Return when and by which Keras a checkpoint was written, as Keras noted it."""
     with zipfile.ZipFile(path) as archive:
         noted = json.loads(archive.read("metadata.json"))
     return {
@@ -120,14 +141,14 @@ def of_keras(path):
     }
 
 
-def read(path):
-    """The origin that an artifact carries, `None` where it carries none.
+def read(path: PathLike) -> dict[str, Any] | None:
+    """Return the origin that an artifact carries, `None` where it carries none.
 
     Args:
-        path: as in `kmlp.artifacts.locating.locate`.
+        path: Path as in `kmlp.artifacts.locating.locate`.
 
     Raises:
-        InputError: no artifact, or one whose origin is damaged.
+        InputError: If there is no artifact, or its origin is damaged.
     """
     path, form = locate(path)
     try:
@@ -140,28 +161,52 @@ def read(path):
         ) from error
 
 
-def write(path, origin):
-    """Puts an origin into an artifact, in place of the one it has.
+def write(path: PathLike, origin: dict[str, Any], **entries: Any) -> None:
+    """Put an origin into an artifact, in place of the one it has.
 
     Args:
-        path: of a `.keras` or `.tflite` file or of a SavedModel's folder.
-        origin: a dictionary that JSON can hold.
+        path: Path of a `.keras` or `.tflite` file or of a SavedModel's folder.
+        origin: Dictionary that JSON can hold.
+        **entries: Entries in place of those of `origin`.
 
     Raises:
-        InputError: no artifact.
-        OSError: it cannot be written; the artifact stays as it was.
+        InputError: If there is no artifact.
+        OSError: If it cannot be written; the artifact stays as it was.
     """
     path, form = locate(path)
-    _WRITERS[form](path, json.dumps(_plain(origin), indent=2) + "\n")
+    text = json.dumps(_plain({**origin, **entries}), indent=2)
+    _WRITERS[form](path, f"{text}\n")
 
 
-def add(path, **entries):
-    """Adds entries to an artifact's origin; equal names are replaced."""
-    write(path, {**(read(path) or {"format": FORMAT}), **entries})
+def add(path: PathLike, **entries: Any) -> None:
+    """Add entries to an artifact's origin; equal names are replaced."""
+    write(path, read(path) or {"format": FORMAT}, **entries)
+
+
+def save_checkpoint(
+    model: keras.Model,
+    path: PathLike,
+    *,
+    form: str = TRAIN_FORM,
+    preprocessing: Any = None,
+    **entries: Any,
+) -> None:
+    """Save a model as a `.keras` file that carries its origin.
+
+    Args:
+        model: Model that is built.
+        path: Path of the file.
+        form: `TRAIN_FORM` or `MERGED`.
+        preprocessing: How images are prepared; `None`: what the model knows.
+        **entries: Further entries of the origin.
+    """
+    model.save(path)
+    known = describe(model, form=form, preprocessing=preprocessing)
+    write(path, known, artifact={"kind": KERAS}, **entries)
 
 
 def _plain(value):
-    """A value as JSON has it."""
+    """Return a value as JSON has it."""
     return json.loads(json.dumps(value, default=str))
 
 

@@ -1,26 +1,27 @@
-"""An artifact's origin in words."""
+"""Put an artifact's origin into words."""
 
 from pathlib import Path
+from typing import Any
 
 from kmlp.analysis.efficiency import efficiency
 from kmlp.artifacts.origin import FOLDER
+from kmlp.typing import PathLike
 
 _NAMED = 5  # class names that are shown
 
 
-def describe(path, form, origin):
-    """Lines for a person: what an artifact is and where it comes from.
+def describe(path: PathLike, form: str, origin: dict[str, Any] | None) -> str:
+    """Return lines for a person: what an artifact is and where it comes from.
 
     Args:
-        path: of the artifact.
-        form: as `kmlp.artifacts.locating.locate` tells it.
-        origin: as `kmlp.artifacts.origin.read` gives it; `None`: unknown.
+        path: Path of the artifact.
+        form: Form as `kmlp.artifacts.locating.locate` tells it.
+        origin: Origin as `kmlp.artifacts.origin.read` gives it; `None`: unknown.
     """
     rows = [("", f"{form} {path}, {_size(Path(path)) / 1e6:.1f} MB")]
     if origin is None:
-        rows.append(
-            ("origin", "unknown: of another program, or of an earlier version of kmlp")
-        )
+        said = "unknown: of another program, or of an earlier version of kmlp"
+        rows.append(("origin", said))
     else:
         for title, cell in _ROWS:
             rows += [(title, text) for text in [cell(origin)] if text]
@@ -30,7 +31,7 @@ def describe(path, form, origin):
 
 
 def _size(path):
-    """Bytes of a file, or of what a server loads of a folder."""
+    """Return the bytes of a file, or of what a server loads of a folder."""
     files = [path]
     if path.is_dir():
         loaded = ("variables", "assets", FOLDER)
@@ -40,8 +41,7 @@ def _size(path):
 
 
 def _architecture(origin):
-    parameters = origin.get("parameters", {})
-    macs = origin.get("multiply_adds")
+    parameters, macs = origin.get("parameters", {}), origin.get("multiply_adds")
     return (
         f"{origin.get('architecture')}, {origin.get('form')}; as trained: "
         f"{parameters.get('trainable', 0):,} trainable and "
@@ -51,15 +51,13 @@ def _architecture(origin):
 
 
 def _configuration(origin):
-    entries = origin.get("configuration") or {}
     hidden = ("name", "trainable", "dtype")
-    return ", ".join(
-        f"{k}={_setting(v)}" for k, v in entries.items() if k not in hidden
-    )
+    entries = (origin.get("configuration") or {}).items()
+    return ", ".join(f"{k}={_setting(v)}" for k, v in entries if k not in hidden)
 
 
 def _setting(value):
-    """A backbone by its class and name, anything else as it is."""
+    """Return a backbone's class and name, anything else as it is."""
     if isinstance(value, dict) and "class_name" in value:
         name = (value.get("config") or {}).get("name")
         return f"{value['class_name']}({name})"
@@ -78,68 +76,65 @@ def _source(origin):
 
 
 def _begun(origin):
-    entries = origin.get("initial_weights")
-    if not entries:
-        return None
-    frozen = origin.get("frozen") or ()
+    entries, frozen = origin.get("initial_weights"), origin.get("frozen")
     kept = f"; kept as they were: {', '.join(frozen)}" if frozen else ""
-    return f"{entries['name']}, sha256 {entries['sha256']}{kept}"
+    return entries and f"{entries['name']}, sha256 {entries['sha256']}{kept}"
 
 
 def _images(origin):
-    p = origin.get("preprocessing")
-    if p and p.get("task"):
+    p = origin.get("preprocessing") or {}
+    if p.get("task"):
         return _pictures(p)
-    if not p or not p.get("image_size"):
+    if not p.get("image_size"):
         return None
     share = f", {p['test_crop']:g} of the shorter side" if p.get("test_crop") else ""
-    return (
-        f"{p['image_size']}x{p['image_size']}{share}, {p.get('test_interpolation')}, "
-        f"mean {_numbers(p.get('mean'))}, std {_numbers(p.get('std'))}"
-    )
+    size = f"{p['image_size']}x{p['image_size']}{share}"
+    return f"{size}, {p.get('test_interpolation')}, {_statistics(p)}"
 
 
 def _pictures(p):
-    """Of a detector or segmenter."""
-    canvas = "x".join(map(str, p["canvas"]))
-    parts = [f"{p['task']}, canvas {canvas}"]
+    """Describe those of a detector or segmenter."""
+    parts = [f"{p['task']}, canvas {_sides(p['canvas'])}"]
     if p.get("short_side"):
         longest = f", long side at most {p['long_side']}" if p.get("long_side") else ""
         parts.append(f"short side {p['short_side']}{longest}")
     if p.get("resize_to"):
-        parts.append(f"within {'x'.join(map(str, p['resize_to']))}")
+        parts.append(f"within {_sides(p['resize_to'])}")
     if p["task"] == "segmentation":
-        window = "x".join(map(str, p.get("window") or ()))
-        parts.append(" ".join(filter(None, ["validated", p["mode"], window])))
-    parts.append(f"mean {_numbers(p.get('mean'))}, std {_numbers(p.get('std'))}")
-    return ", ".join(parts)
+        parts.append(f"validated {p['mode']} {_sides(p.get('window') or ())}".rstrip())
+    return ", ".join([*parts, _statistics(p)])
 
 
-def _numbers(values):
-    return "unknown" if values is None else " ".join(f"{v:g}" for v in values)
+def _sides(values):
+    return "x".join(map(str, values))
+
+
+def _statistics(p):
+    mean, std = (
+        "unknown" if values is None else " ".join(f"{v:g}" for v in values)
+        for values in (p.get("mean"), p.get("std"))
+    )
+    return f"mean {mean}, std {std}"
 
 
 def _classes(origin):
-    names = origin.get("class_names")
-    if not names:
-        return None
+    names = origin.get("class_names") or ()
     more = ", …" if len(names) > _NAMED else ""
-    return f"{len(names):,}: {', '.join(names[:_NAMED])}{more}"
+    return names and f"{len(names):,}: {', '.join(names[:_NAMED])}{more}"
 
 
-def _made_as(origin):
-    entries = origin.get("artifact") or {}
-    return ", ".join(f"{n.replace('_', ' ')} {v}" for n, v in entries.items())
+def _entries(name):
+    """Return a function to all that an entry knows."""
 
+    def cell(origin):
+        known = (origin.get(name) or {}).items()
+        return ", ".join(
+            f"{n.replace('_', ' ')} {f'{v:.2g}' if isinstance(v, float) else v}"
+            for n, v in known
+            if v is not None or name == "artifact"
+        )
 
-def _equality(origin):
-    entries = origin.get("equality") or {}
-    known = {name: value for name, value in entries.items() if value is not None}
-    return ", ".join(f"{n.replace('_', ' ')} {_value(v)}" for n, v in known.items())
-
-
-def _value(value):
-    return f"{value:.2g}" if isinstance(value, float) else value
+    return cell
 
 
 def _accuracies(origin):
@@ -156,7 +151,7 @@ def _accuracies(origin):
 
 
 def _efficiency(origin):
-    """As ConvMLP's Table 3 puts it."""
+    """Put the cost as ConvMLP's Table 3 does."""
     top1 = (origin.get("accuracies") or {}).get("top1")
     macs = origin.get("multiply_adds")
     parameters = (origin.get("parameters") or {}).get("trainable")
@@ -170,28 +165,22 @@ def _efficiency(origin):
 
 
 def _figures(origin):
-    """Of a detector or segmenter."""
+    """Describe those of a detector or segmenter."""
     entries = origin.get("accuracies") or {}
     known = [name for name in ("AP", "mask_AP", "mIoU", "accuracy") if name in entries]
     if not known or "top1" in entries:
         return None
     said = ", ".join(f"{name.replace('_', ' ')} {entries[name]:.2%}" for name in known)
-    images = f" of {entries['images']:,} images" if "images" in entries else ""
-    return said + images
+    return said + (f" of {entries['images']:,} images" if "images" in entries else "")
 
 
 def _operations(origin):
-    entries = origin.get("audit") or {}
+    entries = origin.get("audit")
     if not entries:
         return None
     only = "" if entries.get("fully_connected_only") else "not "
     counts = (entries.get("operations") or {}).items()
     return f"{only}fully connected only: " + ", ".join(f"{k} {v}" for k, v in counts)
-
-
-def _versions(origin):
-    entries = origin.get("versions") or {}
-    return ", ".join(f"{name} {value}" for name, value in entries.items())
 
 
 _ROWS = (
@@ -202,12 +191,12 @@ _ROWS = (
     ("started from", _begun),
     ("images", _images),
     ("classes", _classes),
-    ("artifact", _made_as),
-    ("equality", _equality),
+    ("artifact", _entries("artifact")),
+    ("equality", _entries("equality")),
     ("top-1", _accuracies),
     ("for its cost", _efficiency),
     ("figures", _figures),
     ("operations", _operations),
     ("created", lambda origin: origin.get("created")),
-    ("versions", _versions),
+    ("versions", _entries("versions")),
 )

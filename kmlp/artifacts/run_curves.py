@@ -1,20 +1,32 @@
-"""What runs wrote down as they went."""
+"""Read what runs wrote down: their curves as they went, and what they reached."""
 
 import csv
 import dataclasses
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
-from kmlp.artifacts.locating import newest
+from kmlp.analysis.efficiency import Cost
+from kmlp.artifacts.locating import (
+    CHECKPOINT,
+    HISTORY,
+    REPORT,
+    STEPS,
+    UNFINISHED,
+    newest,
+    run_name,
+)
 from kmlp.errors import InputError
+from kmlp.typing import PathLike
 
-HISTORY, STEPS, ROWS = "history.csv", "steps.csv", "rows"
-UNFINISHED = "unfinished-"
+ROWS = "rows"
 WHAT = (
     f"A run's folder holds {HISTORY} after its first epoch, also while it runs "
     f"({UNFINISHED}…); a folder of its versions and a study's folder do too"
 )
+_REPORTED = f"A finished run of a classifier has a {REPORT} with its accuracy"
 
 
 # What a run is judged by: the first that it has.
@@ -23,13 +35,13 @@ SCORES = ("val_top1", "val_mIoU", "val_mask_AP", "val_AP")
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-    """One run.
+    """The curves of one run.
 
     Attributes:
-        label: what it is called beside other runs.
-        path: of the file that holds its epochs.
+        label: Name beside other runs.
+        path: Path of the file that holds its epochs.
         epochs: `{column: values}`, an entry per epoch; `nan` where one says nothing.
-        steps: the same of its steps, every so many; empty where none were kept.
+        steps: The same of its steps, every so many; empty where none were kept.
     """
 
     label: str
@@ -38,34 +50,32 @@ class Curves:
     steps: dict[str, np.ndarray]
 
     @property
-    def minutes(self):
-        """Of training and validation, at the end of each epoch."""
+    def minutes(self) -> np.ndarray | None:
+        """Minutes of training and validation, at the end of each epoch."""
         seconds = self.epochs.get("seconds")
         return None if seconds is None else np.cumsum(np.nan_to_num(seconds)) / 60
 
     @property
-    def score(self):
+    def score(self) -> str | None:
         """The column that the run is judged by, `None` where it has none."""
         return next((name for name in SCORES if name in self.epochs), None)
 
     @property
-    def steps_per_epoch(self):
+    def steps_per_epoch(self) -> float:
+        """Steps of the first epoch."""
         return self.epochs["step"][0] / self.epochs["epoch"][0]
 
 
-def read_runs(folders):
-    """The curves of runs, in order.
+def read_runs(folders: Iterable[PathLike]) -> list[Curves]:
+    """Return the curves of runs, in order, each with a label of its own.
 
     Args:
-        folders: of runs, of versions of which the newest counts, or of studies, each
-            row of which is a run; a `history.csv` itself will do.
-
-    Returns:
-        A list of `Curves`, each with a label of its own.
+        folders: Folders of runs, of versions of which the newest counts, or of
+            studies, each row of which is a run; a `history.csv` itself will do.
 
     Raises:
-        InputError: no curves there, or a file that holds none.
-        OSError: a file cannot be read.
+        InputError: If there are no curves, or a file holds none.
+        OSError: If a file cannot be read.
     """
     paths = [path for folder in map(Path, folders) for path in _histories(folder)]
     return [_read(path, label) for path, label in zip(paths, _labels(paths))]
@@ -122,7 +132,7 @@ def _number(text):
 
 
 def _labels(paths):
-    """The shortest names that tell runs apart: of folders, with versions if needed."""
+    """Return the shortest names of folders, and versions, that tell runs apart."""
     runs = [_parts(path) for path in paths]
     labels = []
     for length in range(1, max((len(parts) for parts, *_ in runs), default=1) + 1):
@@ -136,7 +146,7 @@ def _labels(paths):
 
 
 def _parts(path):
-    """`(names of folders, version, what is said of the run besides)`."""
+    """Return `(names of folders, version, what is said of the run besides)`."""
     parts = path.resolve().parent.parts[1:]
     *above, last = parts or ("run",)
     if above and last.isdecimal():
@@ -146,3 +156,54 @@ def _parts(path):
     if len(above) > 1 and above[-1] == ROWS and path.name != HISTORY:
         return [*above[:-1], last], "", ""  # a study's row
     return parts, "", ""
+
+
+def read_cost(folder: PathLike, activations: bool = False) -> Cost:
+    """Return what a finished run's network costs and reaches.
+
+    Args:
+        folder: Folder of the run, or of its versions, of which the newest counts.
+        activations: Whether they are counted, for which the network is opened.
+
+    Returns:
+        The cost with the folder's name; its top-1 is the trained network's on the
+        run's validation images.
+
+    Raises:
+        InputError: If there is no report, or one without an accuracy.
+        OSError: If the report cannot be read.
+    """
+    folder = Path(folder).expanduser()
+    path = newest(folder) / REPORT if folder.is_dir() else folder / REPORT
+    if not path.is_file():
+        raise InputError(f"{_REPORTED}; there is none here. Received: {str(folder)!r}")
+    try:
+        report = json.loads(path.read_text())
+        trained, data = report["forms"]["trained"], report["data"]
+        top1 = 100 * float(trained["accuracy"])
+        parameters = int(trained["trainable_parameters"])
+        macs = int(trained["multiply_adds"])
+        size = tuple(report["arguments"]["input_shape"][:2])
+        name = str(data["name"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{_REPORTED}; this one has none that can be read ({error!r}). "
+            f"Received: {str(path)!r}"
+        ) from error
+    folder = path.parent
+    return Cost(
+        name=run_name(folder) or report.get("architecture", str(folder)),
+        image_size=size,
+        parameters=parameters,
+        macs=macs,
+        activations=_activations(folder / CHECKPOINT) if activations else None,
+        top1=top1,
+        data=name,
+    )
+
+
+def _activations(checkpoint):
+    from kmlp.analysis.complexity import profile
+    from kmlp.pretrained.creation import create_model
+
+    return profile(create_model(weights=checkpoint)).activations

@@ -1,8 +1,16 @@
-"""What a model takes and gives, by name."""
+"""Run a network in its forms as functions of images, and time them.
+
+The forms are a Keras model, a SavedModel and a TFLite file.
+"""
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,21 +18,36 @@ import tensorflow as tf
 
 from kmlp.console import quiet
 from kmlp.errors import InputError
+from kmlp.typing import PathLike
+
+Answers = dict[str, np.ndarray]
+
+THREADS = (1, 2)
+ROUNDS, LEAST_ROUNDS = 50, 5
+SECONDS = 1.0  # for a file and a number of threads
+LATENCY_BATCHES = (1, 8)
+LATENCY_ROUNDS, LEAST_LATENCY_ROUNDS = 30, 3
+LATENCY_SECONDS = 5.0
 
 
-def input_specs(model, *, batch_size=None, input_shape=None):
-    """The model's inputs as float32 `TensorSpec`s (integers stay integers).
+def input_specs(
+    model: keras.Model,
+    *,
+    batch_size: int | None = None,
+    input_shape: Sequence[int] | None = None,
+) -> list[tf.TensorSpec]:
+    """Return the model's inputs as float32 `TensorSpec`s (integers stay integers).
 
     Args:
-        model: a built `keras.Model`.
-        batch_size: `None` leaves the batch free.
-        input_shape: shape without batch in place of a single input's own.
+        model: Model that is built.
+        batch_size: Size of the batch; `None` leaves it free.
+        input_shape: Shape without batch in place of a single input's own.
 
     Returns:
         A list in the order of `keras.tree.flatten(model.input)`.
 
     Raises:
-        InputError: the shape of a subclassed model's inputs is not known.
+        InputError: If the shape of a subclassed model's inputs is not known.
     """
     specs = []
     inputs = keras.tree.flatten(_inputs(model))
@@ -38,40 +61,46 @@ def input_specs(model, *, batch_size=None, input_shape=None):
     return specs
 
 
-def serving_function(model, specs):
-    """A `tf.function` over the inputs in inference mode.
+def serving_function(model: keras.Model, specs: Sequence[tf.TensorSpec]) -> Callable:
+    """Return a `tf.function` over the inputs in inference mode.
 
     Returns:
         A function that takes one tensor per spec and gives `{name: tensor}`:
         `output_0`, … or the keys of a model that answers with a dictionary.
     """
 
-    def serve(*inputs):
+    def serve(*inputs: tf.Tensor) -> dict[str, tf.Tensor]:
         return named_outputs(call_flat(model, inputs))
 
     return tf.function(serve, input_signature=specs, autograph=False)
 
 
-def call_flat(model, inputs):
-    """Calls a model in inference mode on the list of its inputs."""
+def call_flat(model: keras.Model, inputs: Sequence[Any]) -> Any:
+    """Call a model in inference mode on the list of its inputs."""
     return infer(model, keras.tree.pack_sequence_as(_inputs(model), inputs))
 
 
-def infer(model, inputs):
-    """Calls a model in inference mode."""
+def infer(model: keras.Model, inputs: Any) -> Any:
+    """Call a model in inference mode."""
     if "training" in inspect.signature(model.call).parameters:
         return model(inputs, training=False)
     return model(inputs)
 
 
-def named_outputs(outputs):
-    """A model's outputs as a flat dictionary."""
+def named_outputs(outputs: Any) -> dict[str, Any]:
+    """Return a model's outputs as a flat dictionary."""
     if isinstance(outputs, dict) and not any(
         keras.tree.is_nested(value) for value in outputs.values()
     ):
         return dict(outputs)
     flat = keras.tree.flatten(outputs)
     return {f"output_{index}": value for index, value in enumerate(flat)}
+
+
+def run_model(model: keras.Model, images: np.ndarray) -> Answers:
+    """Return a Keras model's inference outputs as `{name: array}`."""
+    outputs = named_outputs(infer(model, tf.convert_to_tensor(images)))
+    return {key: np.asarray(value) for key, value in outputs.items()}
 
 
 def _inputs(model):
@@ -96,21 +125,21 @@ class Runner:
     where that is fixed, and gives `{name: array}`.
 
     Attributes:
-        run: function of one batch.
-        input_shape: with the batch; `None` where a size is free.
-        input_dtype: NumPy's.
-        output_shapes: `{name: shape}`.
-        tensors: of a SavedModel, `run` with tensors in and out, through which
+        run: Function of one batch.
+        input_shape: Shape with the batch; `None` where a size is free.
+        input_dtype: NumPy's type of the input.
+        output_shapes: Shapes by name.
+        tensors: Of a SavedModel, `run` with tensors in and out, through which
             TensorFlow takes derivatives; `None` of TFLite, which has none.
     """
 
-    run: Callable
+    run: Callable[[np.ndarray], Answers]
     input_shape: tuple
     input_dtype: np.dtype
-    output_shapes: dict
+    output_shapes: dict[str, tuple]
     tensors: Callable | None = None
 
-    def __call__(self, images):
+    def __call__(self, images: Any) -> Answers:
         images = np.asarray(images, self.input_dtype)
         if self.input_shape[0] is None:
             return self.run(images)
@@ -121,12 +150,8 @@ class Runner:
         }
 
 
-def load_saved_model(folder):
-    """A SavedModel as a `Runner`.
-
-    Args:
-        folder: of one version.
-    """
+def load_saved_model(folder: PathLike) -> Runner:
+    """Load the SavedModel in a version's folder."""
     with quiet():
         loaded = tf.saved_model.load(str(folder))
     function = loaded.signatures["serving_default"]
@@ -134,10 +159,10 @@ def load_saved_model(folder):
     # A signature does not keep alive the variables of its model.
     function.artifact = loaded
 
-    def tensors(images):
+    def tensors(images: tf.Tensor) -> dict[str, tf.Tensor]:
         return function(**{name: images})
 
-    def run(images):
+    def run(images: np.ndarray) -> Answers:
         outputs = tensors(tf.convert_to_tensor(images))
         return {key: value.numpy() for key, value in outputs.items()}
 
@@ -150,21 +175,19 @@ def load_saved_model(folder):
     )
 
 
-def load_tflite(file, num_threads=None):
-    """A TFLite file as a `Runner`, run by `ai_edge_litert`.
+def load_tflite(file: PathLike, num_threads: int | None = None) -> Runner:
+    """Load a TFLite file, run by `ai_edge_litert`.
 
     Args:
-        file: path of the file.
-        num_threads: of the interpreter.
+        file: Path of the file.
+        num_threads: Threads of the interpreter; `None`: its own choice.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
     with quiet():
-        interpreter = Interpreter(str(file), num_threads=num_threads)
+        interpreter = _interpreter(file, num_threads)
         runner = interpreter.get_signature_runner("serving_default")
     ((name, details),) = runner.get_input_details().items()
 
-    def run(images):
+    def run(images: np.ndarray) -> Answers:
         with quiet():  # delegates announce themselves with the first run
             return runner(**{name: images})
 
@@ -179,22 +202,18 @@ def load_tflite(file, num_threads=None):
     )
 
 
-def repeatable(model, num_threads):
-    """A call that runs a TFLite file on random numbers, after its first run.
+def repeatable(model: PathLike | bytes, num_threads: int) -> Callable[[], None]:
+    """Return a call that runs a TFLite file on random numbers, after its first run.
 
     Args:
-        model: path of the file, or its content as bytes.
-        num_threads: of the interpreter.
+        model: Path of the file, or its content as bytes.
+        num_threads: Threads of the interpreter.
     """
-    from ai_edge_litert.interpreter import Interpreter
-
-    content = isinstance(model, bytes)
-    source = {"model_content": model} if content else {"model_path": str(model)}
-    interpreter = Interpreter(**source, num_threads=num_threads)
+    interpreter = _interpreter(model, num_threads)
     interpreter.allocate_tensors()
-    random = np.random.default_rng(0)
+    normal = np.random.default_rng(0).normal
     for entry in interpreter.get_input_details():
-        values = random.normal(size=entry["shape"])
+        values = normal(size=entry["shape"])
         if entry["dtype"] != np.float32:
             values = np.clip(values * 40, -128, 127)
         interpreter.set_tensor(entry["index"], values.astype(entry["dtype"]))
@@ -202,34 +221,84 @@ def repeatable(model, num_threads):
     return interpreter.invoke
 
 
+def _interpreter(model, num_threads):
+    from ai_edge_litert.interpreter import Interpreter
+
+    content = isinstance(model, bytes)
+    source = {"model_content": model} if content else {"model_path": str(model)}
+    return Interpreter(**source, num_threads=num_threads)
+
+
 def _shape(shape):
-    """A TensorFlow shape as a tuple; `None` as a whole where the rank is free."""
+    """Return a TensorFlow shape as a tuple; `None` as a whole if the rank is free."""
     return None if shape.rank is None else tuple(shape.as_list())
 
 
-def in_batches(images, batch_size):
-    """Batches of one size; the last is filled up with the first images."""
+def in_batches(images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Return batches of one size; the last is filled up with the first images."""
     count = -(-len(images) // batch_size)
     shape = images.shape[1:]
     filled = np.resize(images, (count * batch_size, *shape))
     return filled.reshape(count, batch_size, *shape)
 
 
-def run_model(model, images):
-    """A Keras model's inference outputs as `{name: array}`."""
-    outputs = named_outputs(infer(model, tf.convert_to_tensor(images)))
-    return {key: np.asarray(value) for key, value in outputs.items()}
-
-
-def difference(actual, expected):
-    """Largest difference over largest magnitude, over all outputs; NaN if any is.
+def latencies(files: dict[str, Path]) -> dict[str, dict[int, float]]:
+    """Time TFLite files on their own batch, all of them taking turns.
 
     Args:
-        actual, expected: `{name: array}` each.
+        files: Paths by name.
+
+    Returns:
+        `{name: {threads: median milliseconds}}`.
     """
-    worst = 0.0
-    for key, value in expected.items():
-        value = value.astype("float64")
-        error = np.abs(actual[key] - value).max() / max(np.abs(value).max(), 1e-30)
-        worst = np.maximum(worst, error)  # which lets NaN through
-    return float(worst)
+    with quiet():  # delegates announce themselves
+        calls = {
+            (name, threads): repeatable(path, threads)
+            for name, path in files.items()
+            for threads in THREADS
+        }
+        found = _medians(calls, ROUNDS, LEAST_ROUNDS, SECONDS * len(calls))
+    return {name: {n: found[name, n] for n in THREADS} for name in files}
+
+
+def model_latencies(models: dict[str, keras.Model]) -> dict[str, dict[int, float]]:
+    """Time models of the same fixed input, all of them taking turns.
+
+    Args:
+        models: Models by name.
+
+    Returns:
+        `{name: {batch size: median milliseconds}}`.
+    """
+    functions = {
+        name: tf.function(lambda x, model=model: model(x, training=False))
+        for name, model in models.items()
+    }
+    shape = next(iter(models.values())).inputs[0].shape[1:]
+    result: dict[str, dict[int, float]] = {name: {} for name in models}
+    for batch in LATENCY_BATCHES:
+        images = keras.random.normal((batch, *shape), seed=0)
+        calls = {
+            name: lambda function=function, images=images: function(images).numpy()
+            for name, function in functions.items()
+        }
+        for call in calls.values():
+            call()  # traces
+        limits = LATENCY_ROUNDS, LEAST_LATENCY_ROUNDS, LATENCY_SECONDS
+        for name, milliseconds in _medians(calls, *limits).items():
+            result[name][batch] = milliseconds
+    return result
+
+
+def _medians(calls, rounds, least, seconds):
+    """Return `{name: median milliseconds}` of calls that take turns in any order."""
+    times = {name: [] for name in calls}
+    end = time.perf_counter() + seconds
+    for turn in range(rounds):
+        for name in random.sample(list(calls), len(calls)):
+            start = time.perf_counter()
+            calls[name]()
+            times[name].append(time.perf_counter() - start)
+        if turn + 1 >= least and time.perf_counter() > end:
+            break
+    return {name: 1000 * statistics.median(found) for name, found in times.items()}

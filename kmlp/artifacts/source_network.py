@@ -1,6 +1,6 @@
-"""A converted network against the network that its file was saved from."""
+"""Compare a converted network with the network that its file was saved from."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,41 +19,39 @@ class Comparison(NamedTuple):
     """How far a model is from its source network.
 
     Attributes:
-        difference: the largest of the outputs, over the largest output.
-        network: whose code the source network is.
+        difference: Largest difference of the outputs, over the largest output.
+        network: Whose code the source network is.
     """
 
     difference: float
     network: str
 
 
-def compare(model, state, scheme, seed=0):
-    """Compares a model with the network that its file was saved from.
+def compare(
+    model: keras.Model, state: dict[str, np.ndarray], scheme: Any
+) -> Comparison:
+    """Compare a model with the network that its file was saved from.
 
     The source network is PyTorch's under the file's names (timm's own for timm's), and
     takes the file's state strictly. Where the model has another classifier than the
     file, or none, what a classifier would see is compared.
 
-    Returns:
-        A `Comparison`.
-
     Args:
-        model: with the state's weights.
-        state: `{published name: array}`.
-        scheme: the `kmlp.weights.scheme.Scheme` of its names.
-        seed: of the random images.
+        model: Model with the state's weights.
+        state: Arrays by their published names.
+        scheme: `kmlp.weights.scheme.Scheme` of the names.
 
     Raises:
-        InputError: nothing to compare.
-        InputError: an option that the published code lacks.
-        ImportError: PyTorch is not installed.
+        InputError: If there is nothing to compare, or an option that the published
+            code lacks.
+        ImportError: If PyTorch is not installed.
     """
     classes = _classes(model, state, scheme)
     ours = _comparable(model, state, classes)
     network, whose = _source_network(ours, state, scheme, classes)
     height, width, channels = ours.inputs[0].shape[1:]
     shape = (IMAGES, height or 224, width or 224, channels)
-    images = np.random.default_rng(seed).normal(size=shape).astype("float32")
+    images = np.random.default_rng(0).normal(size=shape).astype("float32")
     expected = _outputs(network, images)
     if not np.ptp(expected, axis=0).any():
         raise InputError(
@@ -67,14 +65,14 @@ def compare(model, state, scheme, seed=0):
 
 
 def _classes(model, state, scheme):
-    """Of the state's classifier, 0 where it has none."""
+    """Return the classes of the state's classifier, 0 where it has none."""
     paths = scheme.ours(state, getattr(model, "depths", None))
     kernels = [n for n, path in paths.items() if path == f"{CLASSIFIER}kernel"]
     return len(state[kernels[0]]) if kernels else 0
 
 
 def _comparable(model, state, classes):
-    """The model with logits, or with features where the classifier is not the file's.
+    """Return the model with logits, or features where the classifier is another.
 
     What the model has is compared; what it lacks of the head comes from the state.
     """
@@ -101,9 +99,10 @@ def _comparable(model, state, classes):
 
 
 def _source_network(model, state, scheme, classes):
-    """The network with the file's state, a classifier where ours has one; whose it is.
+    """Return the network with the file's state, and whose it is.
 
-    Names of another than the authors become theirs, but for timm's where timm is.
+    It has a classifier where ours has one. Names of another than the authors become
+    theirs, but for timm's where timm is.
     """
     from torch import nn
 
@@ -122,7 +121,7 @@ def _source_network(model, state, scheme, classes):
 
 
 def _timm(model, classes):
-    """timm's network, `None` where it is the authors' or timm is not installed."""
+    """Return timm's network, `None` where it is the authors' or timm is missing."""
     if type(model).__name__ != "ResMLP":
         return None
     config = model.get_config()
@@ -145,7 +144,7 @@ def _timm(model, classes):
 
 
 def _as_authors(model, state, scheme, network):
-    """The state under the names, and in the shapes, that the authors' network has."""
+    """Return the state in the names and shapes that the authors' network has."""
     authors = SCHEMES[type(model)][0]
     names = {name for name in state if not derived(name)}
     if scheme is authors or names == network.state_dict().keys():

@@ -103,7 +103,7 @@ class Network:
     @functools.cached_property
     def merged(self) -> keras.Model:
         """The inference form, float32."""
-        from kmlp.export.saved_model import inference_form
+        from kmlp.export.groundwork import inference_form
 
         return inference_form(self.model)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kmlp.artifacts.flatbuffer import operator_names, packed, unpacked
+from kmlp.artifacts import flatbuffer
+from kmlp.artifacts.flatbuffer import packed, unpacked
 from kmlp.artifacts.running import repeatable
 from kmlp.benchmarking.measuring import Clock, in_turns, seconds
 from kmlp.typing import PathLike
@@ -82,13 +83,8 @@ def operations(
 
 def _kinds(model):
     """Return the kind of each operation."""
-    names = operator_names()
-    kinds = []
-    for operation in model.subgraphs[0].operators:
-        code = model.operatorCodes[operation.opcodeIndex]
-        name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        kinds.append(_FAMILIES.get(name, name))
-    return kinds
+    names = flatbuffer.operations(model)[0]
+    return [_FAMILIES.get(name, name) for name in names]
 
 
 def _part(model, chosen):

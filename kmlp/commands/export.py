@@ -93,11 +93,11 @@ def _run(options):
     from kmlp.predicting.dense_network import task_of
 
     if (task := task_of(options.model)) is not None:
-        from kmlp.export.dense_files import export_dense
+        from kmlp.export.device_files import export_dense
 
         export_dense(task, form == TFLITE, options)
         return
-    from kmlp.export.source_checkpoint import open_checkpoint
+    from kmlp.export.starting_point import open_checkpoint
 
     checkpoint = open_checkpoint(
         options.model,

@@ -1,4 +1,7 @@
-"""Weights of few distinct values."""
+"""Train weights of few distinct values."""
+
+from collections.abc import Collection
+from typing import Any
 
 import keras
 
@@ -23,17 +26,17 @@ class Clustering:
 
     Args:
         model: `kmlp.merge(model)` of a RepMLPNet or a ResMLP, in float32.
-        number_of_clusters: distinct values per kernel, at least 2. Kernels of no
+        number_of_clusters: Distinct values per kernel, at least 2. Kernels of no
             more weights than that are left alone.
-        kinds: of layers that are clustered, of `kmlp.analysis.linear.KINDS`.
+        kinds: Kinds of layers that are clustered, of `kmlp.analysis.linear.KINDS`.
 
     Attributes:
-        model: the `tf_keras.Model` to compile and fit.
+        model: `tf_keras.Model` to compile and fit.
 
     Raises:
-        InputError: the model has no twin (`kmlp.compression.twin`), or nothing in it
-            is clustered.
-        ImportError: tensorflow-model-optimization is missing.
+        InputError: If the model has no twin (`kmlp.compression.twin`), or nothing in
+            it is clustered.
+        ImportError: If tensorflow-model-optimization is missing.
     """
 
     def __init__(
@@ -41,8 +44,8 @@ class Clustering:
         model: keras.Model,
         number_of_clusters: int = 16,
         *,
-        kinds=(MIXING, CHANNEL),
-    ):
+        kinds: Collection[str] = (MIXING, CHANNEL),
+    ) -> None:
         if type(number_of_clusters) is not int or number_of_clusters < 2:
             raise InputError(
                 "`number_of_clusters` is an integer of at least 2. "
@@ -66,7 +69,7 @@ class Clustering:
             )
         import tf_keras
 
-        def wrapped(layer):
+        def wrapped(layer: Any) -> Any:
             if layer.name not in kernels:
                 return layer
             return clustering.cluster_weights(
@@ -80,7 +83,7 @@ class Clustering:
         )
 
     def merged(self) -> keras.Model:
-        """The Keras 3 model with the clustered weights as they are now."""
+        """Return the Keras 3 model with the clustered weights as they are now."""
         stripped = import_tfmot().clustering.keras.strip_clustering(self.model)
         return self._twin.back(
             lambda link: getattr(stripped.get_layer(link.layer), link.attribute)

@@ -1,20 +1,25 @@
-"""Which weights of a kernel stay, as tensorflow-model-optimization chooses them."""
+"""Prune kernels during training, as tensorflow-model-optimization chooses weights."""
 
 import functools
 import math
 import types
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from kmlp.analysis.linear import CHANNEL, KINDS, MIXING, linear_layers
+from kmlp.analysis.linear import CHANNEL, KINDS, MIXING, LinearLayer, linear_layers
 from kmlp.averages import average_pairs
 from kmlp.compression.tfmot import import_tfmot
 from kmlp.errors import InputError
+from kmlp.typing import Tensor
 
 SCHEDULES = ("polynomial", "constant")
+# Of zeros, in all layers or in each.
+Share = float | Callable[[LinearLayer], float | None]
 
 
 class Schedule:
@@ -26,12 +31,22 @@ class Schedule:
 
     Args:
         kind: `"polynomial"` or `"constant"`.
-        final: sparsity at the end, in (0, 1).
-        initial: sparsity at the beginning of a polynomial.
-        begin_step, end_step, frequency, power: as in `Pruning`.
+        final: Sparsity at the end, in (0, 1).
+        initial: Sparsity at the beginning of a polynomial.
+        begin_step: First step of any zeros, as in `Pruning`; so are the others.
     """
 
-    def __init__(self, kind, final, *, initial, begin_step, end_step, frequency, power):
+    def __init__(
+        self,
+        kind: str,
+        final: float,
+        *,
+        initial: float,
+        begin_step: int,
+        end_step: int,
+        frequency: int,
+        power: int,
+    ) -> None:
         schedules = import_tfmot().sparsity.keras
         self.begin_step, self.end_step = begin_step, end_step
         self.frequency = frequency
@@ -44,41 +59,41 @@ class Schedule:
                 initial, final, begin_step, end_step, power, frequency
             )
 
-    def position(self, step):
-        """The step in which the masks were last due, or `None` before the first."""
+    def position(self, step: int) -> int | None:
+        """Return the step in which the masks were last due; `None` before any."""
         if step < self.begin_step:
             return None
         if step >= self.end_step:
             return self.end_step
         return step - (step - self.begin_step) % self.frequency
 
-    def __call__(self, step):
-        """The sparsity in a step."""
+    def __call__(self, step: int) -> float:
+        """Return the sparsity in a step."""
         return float(self._values(step)[1]) if step >= self.begin_step else 0.0
 
 
-def unstructured_mask(weights, sparsity):
-    """1 where a weight is among the largest `1 - sparsity`, else 0.
+def unstructured_mask(weights: Tensor, sparsity: float) -> Tensor:
+    """Return 1 where a weight is among the largest `1 - sparsity`, else 0.
 
     Args:
-        weights: tensor.
-        sparsity: share of zeros, in [0, 1); at least one weight stays.
+        weights: Weights of any shape.
+        sparsity: Share of zeros, in [0, 1); at least one weight stays.
     """
     pruning = _pruning(lambda step: (True, sparsity), None)
     return pruning._maybe_update_block_mask(weights)[1]
 
 
-def block_mask(weights, m_by_n, input_axis):
-    """1 where a weight is among the largest `n - m` of `n` along an axis, else 0.
+def block_mask(weights: Tensor, m_by_n: tuple[int, int], input_axis: int) -> Tensor:
+    """Return 1 for the largest `n - m` weights of every `n` along an axis, else 0.
 
     The blocks lie along the axis that a product is summed over, as the matrix units
     and kernels that skip zeros want it: every output then reads `n - m` of any `n`
     inputs. A last block of fewer than `n` keeps up to `n - m`.
 
     Args:
-        weights: tensor.
+        weights: Weights of any shape.
         m_by_n: `(m, n)`, m zeros of every n.
-        input_axis: that axis.
+        input_axis: That axis.
     """
     # tfmot takes matrices as Dense has them, with the inputs first.
     order = [input_axis, *(i for i in range(weights.ndim) if i != input_axis)]
@@ -104,7 +119,7 @@ def _pruning(schedule, m_by_n):
 
 
 class Pruning(keras.callbacks.Callback):
-    """Sets a growing share of a model's smallest weights to zero during `fit`.
+    """Set a growing share of a model's smallest weights to zero during `fit`.
 
     After every training step, masks that tfmot's pruning computes are multiplied
     into the kernels, and into their averages where the optimizer keeps some
@@ -122,17 +137,17 @@ class Pruning(keras.callbacks.Callback):
     `fit` again, goes on where it was.
 
     Args:
-        sparsity: share of zeros at the end, in [0, 1), 0 for a layer that is left
+        sparsity: Share of zeros at the end, in [0, 1), 0 for a layer that is left
             alone: one for all layers; one per kind of layer, such as `{"patch
             mixing": 0.9, "channel": 0.5}` (see `kmlp.analysis.linear.KINDS`), others
             being left alone; or a function of a `kmlp.analysis.linear.LinearLayer`.
             `None` with `sparsity_m_by_n`: patch mixing and channel layers.
-        end_step: optimizer step that reaches it.
-        begin_step: optimizer step of the first zeros.
+        end_step: Optimizer step that reaches it.
+        begin_step: Optimizer step of the first zeros.
         schedule: `"polynomial"` or `"constant"` (all at `begin_step`).
-        initial_sparsity: where the polynomial begins.
-        power: of the polynomial.
-        frequency: steps between two changes of the masks.
+        initial_sparsity: Share of zeros where the polynomial begins.
+        power: Power of the polynomial.
+        frequency: Steps between two changes of the masks.
         sparsity_m_by_n: `(2, 4)` for two zeros in every four consecutive inputs, or
             any `(m, n)`; the shares are m / n then, and all zeros come at
             `begin_step`. The blocks lie along the input of a kernel, its last axis
@@ -141,8 +156,8 @@ class Pruning(keras.callbacks.Callback):
             of four products fall away for all outputs alike.
 
     Raises:
-        InputError: a share, step, kind or pattern that cannot be.
-        ImportError: tensorflow-model-optimization is missing.
+        InputError: If a share, step, kind or pattern cannot be.
+        ImportError: If tensorflow-model-optimization is missing.
 
     References: Zhu and Gupta, 2017, To prune, or not to prune (the polynomial);
     ResMLP (Touvron et al., 2021), Sect. 3.3 (the patch mixing is sparse).
@@ -150,16 +165,16 @@ class Pruning(keras.callbacks.Callback):
 
     def __init__(
         self,
-        sparsity=None,
+        sparsity: Share | dict[str, float] | None = None,
         *,
-        end_step,
-        begin_step=0,
-        schedule="polynomial",
-        initial_sparsity=0.0,
-        power=3,
-        frequency=100,
-        sparsity_m_by_n=None,
-    ):
+        end_step: int,
+        begin_step: int = 0,
+        schedule: str = "polynomial",
+        initial_sparsity: float = 0.0,
+        power: int = 3,
+        frequency: int = 100,
+        sparsity_m_by_n: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         import_tfmot()
         _check_steps(begin_step, end_step, frequency)
@@ -180,7 +195,7 @@ class Pruning(keras.callbacks.Callback):
             )
         self.sparsity = _target(sparsity)
         self.sparsity_m_by_n = sparsity_m_by_n
-        self._schedule = {
+        self._schedule: dict[str, Any] = {
             "kind": "constant" if sparsity_m_by_n else schedule,
             "initial": initial_sparsity,
             "begin_step": begin_step,
@@ -188,9 +203,9 @@ class Pruning(keras.callbacks.Callback):
             "frequency": frequency,
             "power": power,
         }
-        self._pruned = []
+        self._pruned: list[_Pruned] = []
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         self._pruned = []
         with self.model.distribute_strategy.scope():
             for linear in linear_layers(self.model):
@@ -204,12 +219,12 @@ class Pruning(keras.callbacks.Callback):
             )
         self._position = self._apply = None
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         # Not before: what restores a fit does so when training begins.
         if self._position is None:
             self._update(self._masked)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         if self._apply is None:
             # The averages are made in the first step.
             averages = {id(weight): mean for weight, mean in average_pairs(self.model)}
@@ -217,7 +232,7 @@ class Pruning(keras.callbacks.Callback):
             self._apply = tf.function(apply, autograph=False)
         self._update(self._apply)
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Any = None) -> None:
         # The averages, where these became the weights, are masked already.
         reached = min(pruned.reached() for pruned in self._pruned)
         if reached < 1:
@@ -231,7 +246,7 @@ class Pruning(keras.callbacks.Callback):
         return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def _update(self, apply):
-        """Brings the masks to the current step and applies them."""
+        """Bring the masks to the current step and apply them."""
         position = self._pruned[0].schedule.position(self._step())
         if position is None:
             return
@@ -275,8 +290,8 @@ class _Pruned:
         self.mask = tf.Variable(tf.ones(shape, tf.int8), trainable=False)
         self._reached = 0.0
 
-    def update(self, step, m_by_n):
-        """A mask for the schedule's sparsity in a step.
+    def update(self, step: int, m_by_n: tuple[int, int] | None) -> None:
+        """Choose the mask for the schedule's sparsity in a step.
 
         What is zero already is smallest: it stays so, and a mask comes back from the
         weights of a fit that is resumed.
@@ -289,13 +304,13 @@ class _Pruned:
             mask = block_mask(weights, m_by_n, self.linear.input_axis)
         self.mask.assign(tf.cast(mask, tf.int8))
 
-    def reached(self):
-        """Share of the final sparsity that is reached."""
+    def reached(self) -> float:
+        """Return the share of the final sparsity that is reached."""
         return self._reached / self.schedule(self.schedule.end_step)
 
 
 def _target(sparsity):
-    """A function of a `LinearLayer` to its final sparsity."""
+    """Return a function of a `LinearLayer` to its final sparsity."""
     if callable(sparsity):
         return sparsity
     if isinstance(sparsity, dict):

@@ -1,8 +1,9 @@
-"""Quantisation-aware training of merged models, and the int8 files it gives."""
+"""Train merged models to be quantised, and write their int8 files."""
 
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,13 +11,14 @@ import tensorflow as tf
 
 from kmlp.analysis.linear import MIXING
 from kmlp.artifacts import agreement, origin
+from kmlp.artifacts.operation_audit import audited
 from kmlp.artifacts.running import load_tflite
 from kmlp.atomic import new_file
 from kmlp.compression.tfmot import import_tfmot
 from kmlp.compression.twin import twin
 from kmlp.console import quiet
 from kmlp.errors import InputError
-from kmlp.export import evidence
+from kmlp.export.groundwork import named_failures, refuse_existing
 from kmlp.export.tflite import compact
 
 _PREFIX = "quant_"  # tfmot's, of the names of its layers
@@ -40,20 +42,20 @@ class QuantizationAware:
 
     Args:
         model: `kmlp.merge(model)` of a RepMLPNet or a ResMLP, in float32.
-        images: as the model takes them, a hundred or so: the ranges begin with
-            theirs.
+        images: Images as the model takes them, a hundred or so: the ranges begin
+            with theirs.
 
     Attributes:
-        model: the `tf_keras.Model` to compile and fit, in float32 with fake
+        model: `tf_keras.Model` to compile and fit, in float32 with fake
             quantisation.
 
     Raises:
-        InputError: the model has no twin (`kmlp.compression.twin`), or images of
-            another shape.
-        ImportError: tensorflow-model-optimization is missing.
+        InputError: If the model has no twin (`kmlp.compression.twin`), or images are
+            of another shape.
+        ImportError: If tensorflow-model-optimization is missing.
     """
 
-    def __init__(self, model: keras.Model, images):
+    def __init__(self, model: keras.Model, images: Any) -> None:
         import_tfmot()
         self._twin = twin(model)
         self.model = self._aware(self._twin.model, round_kernels=True)
@@ -70,7 +72,7 @@ class QuantizationAware:
         return images
 
     def _begin(self, images):
-        """The ranges of all activations, and of the images, over some images."""
+        """Set the ranges of all activations, and of the images, over some images."""
         from kmlp.compression.quantize_configs import taken_ranges
 
         with taken_ranges():
@@ -81,16 +83,16 @@ class QuantizationAware:
             variable.assign(value)
 
     def _aware(self, model, *, round_kernels):
-        """The twin with fake quantisation."""
+        """Return the twin with fake quantisation."""
         import tf_keras
 
-        from kmlp.compression.legacy_layers import LAYERS
         from kmlp.compression.quantize_configs import Config, config_of
+        from kmlp.compression.twin_builder import LAYERS
 
         joined = self._twin.kernels({MIXING})
         keep = {"round_kernels": round_kernels}
 
-        def annotate(layer):
+        def annotate(layer: Any) -> Any:
             config = config_of(layer, joined=layer.name in joined, **keep)
             return quantization.quantize_annotate_layer(layer, config)
 
@@ -101,54 +103,49 @@ class QuantizationAware:
             return quantization.quantize_apply(annotated)
 
     def merged(self) -> keras.Model:
-        """The Keras 3 model with the trained weights, not rounded."""
-        return self._twin.back(self._weight)
-
-    def _weight(self, link):
-        return _variables(self._wrapper(link))[link.attribute]
-
-    def _wrapper(self, link):
-        return self.model.get_layer(_PREFIX + link.layer)
+        """Return the Keras 3 model with the trained weights, not rounded."""
+        return self._twin.back(lambda link: _weight(self.model, link))
 
     def tflite(
         self,
         path: str | os.PathLike,
         batch_size: int = 1,
         *,
-        preprocessing=None,
+        preprocessing: Any = None,
         overwrite: bool = False,
     ) -> Path:
-        """Writes the int8 TFLite file; float32 images in, float32 outputs.
+        """Write the int8 TFLite file; float32 images in, float32 outputs.
 
         Args:
-            path: of the file.
-            batch_size: of the file.
+            path: Path of the file.
+            batch_size: Images that the file takes at once.
             preprocessing: `kmlp.preprocessing.Preprocessing` of the images, for the
                 origin.
-            overwrite: whether an existing file is replaced, in one step at the end.
+            overwrite: Whether an existing file is replaced, in one step at the end.
 
         Returns:
             The `pathlib.Path` of the file.
 
         Raises:
-            FileExistsError: there is a file, and `overwrite` is false.
-            OSError: `path` cannot be written.
+            FileExistsError: If there is a file, and `overwrite` is false.
+            OSError: If `path` cannot be written.
         """
         path = Path(path).expanduser()
-        evidence.refuse_existing(path, overwrite)
-        with evidence.named_failures(path), new_file(path) as file:
+        refuse_existing(path, overwrite)
+        merged = self.merged()
+        with named_failures(path), new_file(path) as file:
             self._convert(file, batch_size)
-            merged = self.merged()
-            compared = evidence.compare(merged, load_tflite(file), exact=False)
-            known = origin.describe(
-                merged, form=origin.MERGED, preprocessing=preprocessing
-            )
-            said = agreement.evidence(
-                {"kind": "TFLite", "quantize": "int8, aware"},
+            runner = load_tflite(file)
+            compared = agreement.compare_artifact(merged, runner, exact=False)
+            origin.write(
+                file,
+                origin.describe(
+                    merged, form=origin.MERGED, preprocessing=preprocessing
+                ),
+                artifact={"kind": "TFLite", "quantize": "int8, aware"},
                 equality={**compared, "with": "fine-tuned"},
-                audit=agreement.audited(file),
+                audit=audited(file),
             )
-            origin.write(file, {**known, **said})
         return path
 
     def _convert(self, file, batch_size):
@@ -157,7 +154,7 @@ class QuantizationAware:
         spec = tf.TensorSpec(shape, tf.float32, name="images")
 
         @tf.function(input_signature=[spec], autograph=False)
-        def serve(images):
+        def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
             return {"output_0": model(images, training=False)}
 
         module = tf.Module()
@@ -171,7 +168,7 @@ class QuantizationAware:
         compact(file)
 
     def _rounded(self):
-        """The model with its kernels on the grid of int8, and no longer rounding them.
+        """Return the model with its kernels on int8's grid, and rounded no longer.
 
         The converter takes no fake quantisation per output of a matrix, but quantises
         a constant one so by itself: on the same grid, as the largest weight of every
@@ -187,28 +184,32 @@ class QuantizationAware:
                 variable.assign(values[name])
             _open_empty_range(_variables(layer))
         for link in self._twin.links:
-            variable = _variables(rounded.get_layer(_PREFIX + link.layer))
-            value = variable[link.attribute].numpy()
+            variable = _weight(rounded, link)
+            value = variable.numpy()
             if link.kind is not None:
                 step = np.abs(value).max(axis=0) / 127
                 step[step == 0] = 1.0
-                variable[link.attribute].assign(np.round(value / step) * step)
+                variable.assign(np.round(value / step) * step)
             elif link.attribute == "bias" and (value == value[0]).all():
                 # Of equal values, as a norm over share-sets leaves them, the converter
                 # rounds the first and repeats it, though the others have other scales.
                 value[0] = np.nextafter(value[0], np.inf)
-                variable[link.attribute].assign(value)
+                variable.assign(value)
         return rounded
 
 
 def _open_empty_range(variables):
-    """Where an activation is always zero, a dead ReLU say, any range will do."""
+    """Open the range of an activation that is always zero, of a dead ReLU say."""
     for name, high in variables.items():
         if name.endswith("max") and high.shape == ():
             low = variables[f"{name[:-3]}min"]
             high.assign(tf.where(high - low < 1e-12, 1.0, high))
 
 
+def _weight(model, link):
+    return _variables(model.get_layer(_PREFIX + link.layer))[link.attribute]
+
+
 def _variables(layer):
-    """`{name: variable}` of a layer or of a tfmot wrapper and the layer in it."""
+    """Return `{name: variable}` of a layer, or of a wrapper and the layer in it."""
     return {v.name.split("/")[-1].split(":")[0]: v for v in layer.weights}

@@ -1,4 +1,4 @@
-"""What of each of a twin's layers is quantised, for tfmot.
+"""Tell tfmot what of each of a twin's layers is quantised.
 
 TFLite keeps the scale of what only moves: data is quantised where it is computed. The
 parts of a set-sharing FC are quantised behind the stack that joins them, with one
@@ -6,6 +6,9 @@ scale, as its operation demands.
 """
 
 import contextlib
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras.quant_ops import (
@@ -13,7 +16,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quant_ops impo
 )
 from tensorflow_model_optimization.quantization.keras import QuantizeConfig, quantizers
 
-from kmlp.compression.legacy_layers import (
+from kmlp.compression.twin_builder import (
     Reshape,
     Scale,
     Shift,
@@ -21,6 +24,7 @@ from kmlp.compression.legacy_layers import (
     Transpose,
     Unstack,
 )
+from kmlp.typing import Config as Settings
 
 _BOUNDED = ("sigmoid", "softmax", "tanh")
 
@@ -31,12 +35,12 @@ class Range(quantizers.MovingAverageQuantizer):
     tfmot's own forgets the range it begins with, -6 to 6, over thousands of steps.
 
     Attributes:
-        decay: share of the range that a step leaves; 0 takes what it sees.
+        decay: Share of the range that a step leaves; 0 takes what it sees.
     """
 
     decay = 0.99
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(
             num_bits=8, per_axis=False, symmetric=False, narrow_range=False
         )
@@ -50,13 +54,13 @@ class Range(quantizers.MovingAverageQuantizer):
             is_training=training,
         )
 
-    def get_config(self):
+    def get_config(self) -> Settings:
         return {}
 
 
 @contextlib.contextmanager
-def taken_ranges():
-    """While the block runs, ranges become those of what is seen."""
+def taken_ranges() -> Iterator[None]:
+    """Let ranges become those of what is seen while the block runs."""
     decay, Range.decay = Range.decay, 0.0
     try:
         yield
@@ -64,22 +68,24 @@ def taken_ranges():
         Range.decay = decay
 
 
+@dataclasses.dataclass(eq=False)
 class Config(QuantizeConfig):
-    """Quantises the named weights, the activation and the output of a layer.
+    """How the named weights, the activation and the output of a layer are quantised.
 
-    Args:
-        weights: names of weights.
-        per_output: whether a weight has a scale for each of its outputs, its last
+    Attributes:
+        weights: Names of weights.
+        per_output: Whether a weight has a scale for each of its outputs, its last
             axis, and no zero point.
-        activation: whether the layer's `activation` quantises its output.
-        output: whether the output is quantised.
+        activation: Whether the layer's `activation` quantises its output.
+        output: Whether the output is quantised.
     """
 
-    def __init__(self, weights=(), per_output=False, activation=False, output=False):
-        self.weights = tuple(weights)
-        self.per_output, self.activation, self.output = per_output, activation, output
+    weights: tuple[str, ...] = ()
+    per_output: bool = False
+    activation: bool = False
+    output: bool = False
 
-    def get_weights_and_quantizers(self, layer):
+    def get_weights_and_quantizers(self, layer: Any) -> list[tuple]:
         quantizer = quantizers.LastValueQuantizer(
             num_bits=8,
             per_axis=self.per_output,
@@ -88,53 +94,53 @@ class Config(QuantizeConfig):
         )
         return [(getattr(layer, name), quantizer) for name in self.weights]
 
-    def get_activations_and_quantizers(self, layer):
+    def get_activations_and_quantizers(self, layer: Any) -> list[tuple]:
         return [(layer.activation, Range())] if self.activation else []
 
-    def set_quantize_weights(self, layer, quantize_weights):
+    def set_quantize_weights(self, layer: Any, quantize_weights: list) -> None:
         for name, weight in zip(self.weights, quantize_weights, strict=True):
             setattr(layer, name, weight)
 
-    def set_quantize_activations(self, layer, quantize_activations):
+    def set_quantize_activations(self, layer: Any, quantize_activations: list) -> None:
         if self.activation:
             (layer.activation,) = quantize_activations
 
-    def get_output_quantizers(self, layer):
+    def get_output_quantizers(self, layer: Any) -> list[Range]:
         return [Range()] if self.output else []
 
-    def get_config(self):
-        return {
-            "weights": list(self.weights),
-            "per_output": self.per_output,
-            "activation": self.activation,
-            "output": self.output,
-        }
+    def get_config(self) -> Settings:
+        return dataclasses.asdict(self)
 
 
-def config_of(layer, *, joined, round_kernels):
-    """The `Config` of a twin's layer.
+def config_of(layer: Any, *, joined: bool, round_kernels: bool) -> Config:
+    """Return the `Config` of a twin's layer.
 
     Args:
-        layer: of a twin.
-        joined: whether it is one of a set-sharing FC's parts.
-        round_kernels: whether kernels are quantised, or as they are.
+        layer: Layer of a twin.
+        joined: Whether it is one of a set-sharing FC's parts.
+        round_kernels: Whether kernels are quantised, or left as they are.
     """
     if isinstance(layer, tf_keras.layers.Activation):
         # TFLite fixes the range of those that have one.
         return Config(output=layer.activation.__name__ not in _BOUNDED)
     if isinstance(layer, tf_keras.layers.Dense):
-        kernels = ["kernel"] if round_kernels else []
+        kernels = ("kernel",) if round_kernels else ()
         return Config(kernels, per_output=True, activation=not joined)
-    return {
-        Reshape: Config(),
-        Transpose: Config(),
-        Unstack: Config(),
-        Stack: Config(output=True),
-        tf_keras.layers.ZeroPadding2D: Config(),
-        tf_keras.layers.Cropping2D: Config(),
-        Scale: Config(["scale"], output=True),
-        Shift: Config(["shift"], output=True),
-        tf_keras.layers.Add: Config(output=True),
-        tf_keras.layers.Multiply: Config(output=True),
-        tf_keras.layers.GlobalAveragePooling2D: Config(output=True),
-    }[type(layer)]
+    weights, output = _QUANTIZED[type(layer)]
+    return Config(weights, output=output)
+
+
+# Type of layer -> the weights that are quantised, and whether its output is.
+_QUANTIZED: dict[type, tuple[tuple[str, ...], bool]] = {
+    Reshape: ((), False),
+    Transpose: ((), False),
+    Unstack: ((), False),
+    Stack: ((), True),
+    Scale: (("scale",), True),
+    Shift: (("shift",), True),
+    tf_keras.layers.ZeroPadding2D: ((), False),
+    tf_keras.layers.Cropping2D: ((), False),
+    tf_keras.layers.Add: ((), True),
+    tf_keras.layers.Multiply: ((), True),
+    tf_keras.layers.GlobalAveragePooling2D: ((), True),
+}

@@ -1,6 +1,7 @@
-"""tensorflow-model-optimization, kept from changing what Keras is."""
+"""Import tensorflow-model-optimization, and keep it from changing what Keras is."""
 
 import os
+from typing import Any
 
 import tensorflow as tf
 
@@ -9,15 +10,15 @@ from kmlp.console import quiet
 _SWITCH = "TF_USE_LEGACY_KERAS"
 
 
-def import_tfmot():
-    """The package `tensorflow_model_optimization`.
+def import_tfmot() -> Any:
+    """Return the package `tensorflow_model_optimization`.
 
     Importing it sets TF_USE_LEGACY_KERAS, which turns `tf.keras` into Keras 2 where
     nobody has used it yet, here and in every process started later. Here `tf.keras`
     is settled before, and the environment restored behind it.
 
     Raises:
-        ImportError: the package, or `tf_keras` that it works on, is missing.
+        ImportError: If the package, or `tf_keras` that it works on, is missing.
     """
     set_before = os.environ.get(_SWITCH)
     _ = tf.keras.layers  # settled by being looked into

@@ -1,4 +1,4 @@
-"""Merged fully connected models as models of `tf_keras`.
+"""Rebuild merged fully connected models as models of `tf_keras`.
 
 tensorflow-model-optimization clusters and quantises `tf_keras` models only. A merged
 RepMLPNet or ResMLP is Dense layers, scales, sums and moves of data, and so can be
@@ -6,14 +6,18 @@ rebuilt layer by layer.
 """
 
 import dataclasses
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 
-from kmlp.compression.links import Link
 from kmlp.compression.tfmot import import_tfmot
 from kmlp.errors import InputError
 from kmlp.merging import merge
+
+if TYPE_CHECKING:  # it imports tf_keras
+    from kmlp.compression.twin_builder import Link
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,27 +25,29 @@ class Twin:
     """A merged model and its equal in `tf_keras`.
 
     Attributes:
-        merged: the Keras 3 model.
-        model: the `tf_keras.Model`.
-        links: a `Link` per weight.
+        merged: Keras 3 model.
+        model: `tf_keras.Model`.
+        links: A `Link` per weight.
     """
 
     merged: keras.Model
-    model: object
-    links: tuple[Link, ...]
+    model: Any
+    links: "tuple[Link, ...]"
 
-    def kernels(self, kinds):
-        """`{layer of the twin: Link}` of the kernels of some kinds."""
+    def kernels(self, kinds: Collection[str]) -> "dict[str, Link]":
+        """Return `{layer of the twin: Link}` of the kernels of some kinds."""
         return {link.layer: link for link in self.links if link.kind in kinds}
 
-    def back(self, read=None):
-        """A copy of the merged model with the twin's weights.
+    def back(self, read: "Callable[[Link], Any] | None" = None) -> keras.Model:
+        """Return a copy of the merged model with the twin's weights.
 
         Args:
-            read: function of a `Link` to the weight's value now; `None`: as the
+            read: Function of a `Link` to the weight's value now; `None`: as the
                 twin's own layers hold it.
         """
-        read = read or (lambda link: getattr(self.layer(link), link.attribute))
+        read = read or (
+            lambda link: getattr(self.model.get_layer(link.layer), link.attribute)
+        )
         values = [np.array(keras.ops.convert_to_numpy(v)) for v in self.merged.weights]
         place = {id(v): value for v, value in zip(self.merged.weights, values)}
         for link in self.links:
@@ -50,13 +56,9 @@ class Twin:
         copy.set_weights(values)
         return copy
 
-    def layer(self, link):
-        """The twin's layer of a link."""
-        return self.model.get_layer(link.layer)
-
 
 def twin(model: keras.Model) -> Twin:
-    """The `tf_keras` twin of a merged, fully connected model.
+    """Return the `tf_keras` twin of a merged, fully connected model.
 
     Args:
         model: `kmlp.merge(model)` of a RepMLPNet or a ResMLP, in float32.
@@ -65,8 +67,8 @@ def twin(model: keras.Model) -> Twin:
         A `Twin`; its model gives the outputs of `model` in inference.
 
     Raises:
-        InputError: the model is not merged, or has a layer without a twin.
-        ImportError: tensorflow-model-optimization is missing.
+        InputError: If the model is not merged, or has a layer without a twin.
+        ImportError: If tensorflow-model-optimization is missing.
     """
     import_tfmot()
     from kmlp.compression.twin_builder import Builder

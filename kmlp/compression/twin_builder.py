@@ -1,21 +1,19 @@
-"""From the graph of a merged model to that of its twin."""
+"""Build the twin of a merged model from its graph."""
+
+import dataclasses
+import math
+from typing import Any
 
 import keras
+import numpy as np
+import tensorflow as tf
 import tf_keras
 
 from kmlp import layers as ours
 from kmlp.analysis.linear import CHANNEL, EMBEDDING, GATE, HEAD, MIXING
-from kmlp.compression.legacy_layers import (
-    Reshape,
-    Scale,
-    Shift,
-    Stack,
-    Transpose,
-    Unstack,
-)
-from kmlp.compression.links import Link
 from kmlp.errors import InputError
 from kmlp.keras_internals import nodes_by_depth
+from kmlp.typing import Config, Tensor
 
 _ADVICE = (
     "A twin is made of merged RepMLPNets and ResMLPs in float32: merge the model first "
@@ -25,23 +23,144 @@ _ADVICE = (
 _TRAIN_FORM = ("normalize", "norm1", "norm2", "branches", "gamma")
 
 
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """Where a variable, or a share-set's part of it, is in the twin.
+
+    Attributes:
+        variable: Variable of the merged model.
+        layer: Name of the twin's layer.
+        attribute: Name of the weight there.
+        shape: Shape of that weight.
+        index: Number of the share-set, where the variable holds all of them.
+        transposed: Whether the weight is the transpose.
+        kind: Kind of the linear layer, of `kmlp.analysis.linear.KINDS`, where the
+            weight is a kernel, else `None`.
+    """
+
+    variable: keras.Variable
+    layer: str
+    attribute: str
+    shape: tuple[int, ...]
+    index: int | None = None
+    transposed: bool = False
+    kind: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return math.prod(self.shape)
+
+    def value(self) -> np.ndarray:
+        """Return the variable's value, as the twin holds it."""
+        value = keras.ops.convert_to_numpy(self.variable)
+        value = value if self.index is None else value[self.index]
+        value = value.T if self.transposed else value
+        return value.reshape(self.shape)
+
+    def fill(self, array: np.ndarray, value: Any) -> None:
+        """Write the twin's value into an array like the variable."""
+        part = array if self.index is None else array[self.index]
+        value = np.asarray(value)
+        part[...] = (value.T if self.transposed else value).reshape(part.shape)
+
+
+class Layer(tf_keras.layers.Layer):
+    """A `tf_keras` layer whose only argument is named once, as `argument`."""
+
+    argument = ""
+
+    def __init__(self, *value: Any, **kwargs: Any) -> None:
+        if self.argument and not value:
+            value = (kwargs.pop(self.argument),)  # from a configuration
+        super().__init__(**kwargs)
+        for own in value:
+            own = tuple(own) if isinstance(own, list) else own
+            setattr(self, self.argument, own)
+
+    def get_config(self) -> Config:
+        own = {self.argument: getattr(self, self.argument)} if self.argument else {}
+        return {**super().get_config(), **own}
+
+
+class Reshape(Layer):
+    """Reshape to `shape`, in which the batch takes part; one size may be -1."""
+
+    argument = "shape"
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return tf.reshape(inputs, self.shape)
+
+
+class Transpose(Layer):
+    """Permute all axes, the batch included."""
+
+    argument = "axes"
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return tf.transpose(inputs, self.axes)
+
+
+class Unstack(Layer):
+    """Take the parts along the first axis, of which there are `count`."""
+
+    argument = "count"
+
+    def call(self, inputs: Tensor) -> list[Tensor]:
+        return tf.unstack(inputs, self.count, axis=0)
+
+
+class Stack(Layer):
+    """Stack parts along a new first axis."""
+
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        return tf.stack(inputs, axis=0)
+
+
+class Scale(Layer):
+    """Multiply by a factor per channel."""
+
+    def build(self, input_shape: Any) -> None:
+        self.scale = self.add_weight("scale", input_shape[-1:], initializer="ones")
+        super().build(input_shape)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs * self.scale
+
+
+class Shift(Layer):
+    """Add a summand of some trailing axes, whose sizes are `shift_shape`."""
+
+    argument = "shift_shape"
+
+    def build(self, input_shape: Any) -> None:
+        self.shift = self.add_weight("shift", self.shift_shape, initializer="zeros")
+        super().build(input_shape)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return inputs + self.shift
+
+
+LAYERS = {c.__name__: c for c in (Reshape, Transpose, Unstack, Stack, Scale, Shift)}
+
+
 class Builder:
-    """Walks a merged model and builds its twin.
+    """The walk through a merged model that builds its twin.
 
     Every method that takes a layer of ours gives back the twin's tensor of its
     output; the layers that it makes are named after the layer and their part in it.
 
     Args:
-        merged: functional model with one input and one output.
+        merged: Functional model with one input and one output.
 
     Attributes:
-        model: the twin.
-        links: a `Link` for every weight of it.
+        model: Twin.
+        links: A `Link` for every weight of it.
     """
 
-    def __init__(self, merged):
-        self.links = []
-        self._name = None
+    def __init__(self, merged: keras.Model) -> None:
+        self.links: list[Link] = []
+        self._name = ""
         images = tf_keras.Input(merged.inputs[0].shape[1:], name="images")
         tensors = {id(merged.inputs[0]): images}
         nodes = nodes_by_depth(merged)
@@ -54,7 +173,7 @@ class Builder:
         self.model = tf_keras.Model(images, output, name=merged.name)
 
     def _method(self, layer):
-        """How a layer is rebuilt, once it is sure that it can be."""
+        """Return the method that rebuilds a layer, once it is sure that it can be."""
         self._name = layer.name
         received = f"Received: {layer.name!r}, a {type(layer).__name__}"
         rebuild = _METHODS.get(type(layer))
@@ -70,7 +189,7 @@ class Builder:
             )
         return rebuild
 
-    def patch_embed(self, layer, x):
+    def _patch_embed(self, layer, x):
         _, height, width, channels = x.shape
         ph, pw = layer.patch_size
         if height % ph or width % pw:
@@ -83,13 +202,13 @@ class Builder:
         x = self._dense("dense", x, layer.dense, EMBEDDING, layer.activation)
         return self._reshape("map", x, -1, rows, columns, layer.filters)
 
-    def affine(self, layer, x):
+    def _affine(self, layer, x):
         return self._scale_shift(x, layer.alpha, layer.beta, x.shape[-1:])
 
-    def set_sharing(self, layer, x):
+    def _set_sharing(self, layer, x):
         return self._joined(layer.partition, self._mixed(layer, x))
 
-    def cross_patch(self, layer, x):
+    def _cross_patch(self, layer, x):
         x, partition = self._mixed(layer.mix, x), layer.mix.partition
         if partition.padded:  # the shift is the map's, and no block's
             x = self._joined(partition, x)
@@ -98,7 +217,7 @@ class Builder:
         return self._joined(partition, x)
 
     def _mixed(self, layer, x):
-        """`SetSharingLinear`, from maps to blocks `(B, hw, C)`.
+        """Rebuild `SetSharingLinear`, from maps to blocks `(B, hw, C)`.
 
         One Dense per share-set: each is quantised, and clustered, by itself.
         """
@@ -137,7 +256,7 @@ class Builder:
         return x
 
     def _joined(self, partition, x):
-        """Blocks to maps."""
+        """Bring blocks to maps."""
         height, width, channels = partition.map_shape
         (h, w), (rows, columns) = partition.block_size, partition.tiles
         if rows * columns > 1:
@@ -149,31 +268,31 @@ class Builder:
         margins = ((0, rows * h - height), (0, columns * w - width))
         return tf_keras.layers.Cropping2D(margins, name=f"{self._name}_crop")(x)
 
-    def channel_mlp(self, layer, x):
+    def _channel_mlp(self, layer, x):
         shape = x.shape[1:]
         x = self._reshape("rows", x, -1, shape[-1])
         x = self._dense("fc1", x, layer.fc1, CHANNEL, layer.activation)
         x = self._dense("fc2", x, layer.fc2, CHANNEL)
         return self._reshape("map", x, -1, *shape)
 
-    def global_perceptron(self, layer, x):
+    def _global_perceptron(self, layer, x):
         channels = x.shape[-1]
         x = self._mean(x)
         x = self._dense("fc1", x, layer.fc1, GATE, "relu")
         x = self._dense("fc2", x, layer.fc2, GATE, "sigmoid")
         return self._reshape("gate", x, -1, 1, 1, channels)
 
-    def head(self, layer, x):
+    def _head(self, layer, x):
         x = self._mean(x)
         return self._dense("dense", x, layer.dense, HEAD, layer.activation)
 
-    def dropout(self, layer, x):
+    def _dropout(self, layer, x):
         return x  # a twin is fine-tuned without
 
-    def add(self, layer, *x):
+    def _add(self, layer, *x):
         return tf_keras.layers.Add(name=layer.name)(x)
 
-    def multiply(self, layer, *x):
+    def _multiply(self, layer, *x):
         return tf_keras.layers.Multiply(name=layer.name)(x)
 
     def _pad(self, x, bottom, right):
@@ -200,7 +319,7 @@ class Builder:
         return x
 
     def _dense(self, part, x, dense, kind, activation=None):
-        """A Dense layer over rows. ReLU is part of it, as in TFLite."""
+        """Apply a Dense layer to rows. ReLU is part of it, as in TFLite."""
         name = f"{self._name}_{part}"
         fused = activation if activation == "relu" else None
         layer = tf_keras.layers.Dense(
@@ -222,14 +341,14 @@ class Builder:
 
 
 _METHODS = {
-    keras.layers.Add: Builder.add,
-    keras.layers.Dropout: Builder.dropout,
-    keras.layers.Multiply: Builder.multiply,
-    ours.Affine: Builder.affine,
-    ours.ChannelMLP: Builder.channel_mlp,
-    ours.ClassifierHead: Builder.head,
-    ours.CrossPatch: Builder.cross_patch,
-    ours.GlobalPerceptron: Builder.global_perceptron,
-    ours.PatchEmbed: Builder.patch_embed,
-    ours.SetSharingLinear: Builder.set_sharing,
+    keras.layers.Add: Builder._add,
+    keras.layers.Dropout: Builder._dropout,
+    keras.layers.Multiply: Builder._multiply,
+    ours.Affine: Builder._affine,
+    ours.ChannelMLP: Builder._channel_mlp,
+    ours.ClassifierHead: Builder._head,
+    ours.CrossPatch: Builder._cross_patch,
+    ours.GlobalPerceptron: Builder._global_perceptron,
+    ours.PatchEmbed: Builder._patch_embed,
+    ours.SetSharingLinear: Builder._set_sharing,
 }

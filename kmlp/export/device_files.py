@@ -1,99 +1,75 @@
-"""What a person sees of an export."""
+"""Export TFLite files that are run over images before they are published."""
 
 import json
+import math
+import os
 import shutil
 import tempfile
+from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from kmlp.artifacts import origin
-from kmlp.artifacts.form_figures import FLOAT32, TRAINED, compare
-from kmlp.artifacts.running import input_specs
-from kmlp.artifacts.speed import THREADS, latencies
+import keras
+import numpy as np
+
+from kmlp.artifacts import agreement, origin
+from kmlp.artifacts.opening import compiled
+from kmlp.artifacts.operation_audit import audited
+from kmlp.artifacts.report import BYTES, FC_ONLY, MILLISECONDS, TOP1, cell, files_table
+from kmlp.artifacts.running import input_specs, latencies, load_tflite
 from kmlp.atomic import check_writable, new_file
-from kmlp.console import aligned, progress_bar
+from kmlp.console import progress_bar
 from kmlp.errors import InputError, RunError
 from kmlp.export.device_spelling import equalised
-from kmlp.export.evidence import named_failures, refuse_existing
+from kmlp.export.groundwork import inference_form, named_failures, refuse_existing
 from kmlp.export.layer_losses import layer_losses
-from kmlp.export.offer import names_of
-from kmlp.export.saved_model import inference_form
+from kmlp.export.offer import DETECTION, names_of
+from kmlp.export.saved_model import saved_model as write_saved_model
+from kmlp.export.starting_point import (
+    Checkpoint,
+    Images,
+    calibration_images,
+    locate,
+    open_images,
+)
 from kmlp.export.tflite import check_options
 from kmlp.export.tflite import tflite as write_tflite
-from kmlp.export.trial_images import calibration_images, open_images
+from kmlp.pretrained.restoring import load_checkpoint
 
-_WITH_IMAGES = ("top-1", "drop", "disagree", "largest logit error")
-
-
-def table(forms, evaluated):
-    """Aligned text with a row per form.
-
-    Args:
-        forms: `{name: entry}` as in the job's JSON.
-        evaluated: whether images were shown to them.
-    """
-    header = ("", *_WITH_IMAGES) if evaluated else ("",)
-    header += ("bytes", "share", *(f"ms, {n} thr." for n in THREADS), "FC only")
-    rows = [header]
-    for name, form in forms.items():
-        row = (_TITLES.get(name, f"TFLite {name}"),)
-        if evaluated:
-            row += (
-                f"{form['top1']:.2%}",
-                f"{form['drop_points']:+.2f}" if name != FLOAT32 else "",
-                f"{form['disagreements']:,}" if name != FLOAT32 else "",
-                _error(form) if name != FLOAT32 else "",
-            )
-        if name == TRAINED:
-            row += (f"{form['bytes']:,}", "", *("" for _ in THREADS), "")
-        else:
-            row += (
-                f"{form['bytes']:,}",
-                f"{form['share_of_float32']:.1%}",
-                *(f"{form['latency_ms'][n]:.2f}" for n in THREADS),
-                "yes" if form["fully_connected_only"] else "no",
-            )
-        rows.append(row)
-    return aligned(rows)
-
-
-def losses_table(name, losses):
-    """The layers that lose most, as aligned text."""
-    width = max(len(loss.layer) for loss in losses)
-    lines = [f"{loss.layer:<{width}}  {loss.change:8.2%}" for loss in losses]
-    head = f"{name}: change of the outputs by one layer alone (RMS), the worst first"
-    return "\n".join([head, *(f"  {line}" for line in lines)])
-
-
-def _error(form):
-    absolute, relative = form["largest_logit_error"], form["relative_logit_error"]
-    return "not finite" if absolute is None else f"{absolute:.3g} ({relative:.2%})"
-
-
-_TITLES = {TRAINED: "Keras, trained"}
-
-
+TRAINED, FLOAT32 = "trained", "float32"
 # Points of top-1 that a quantisation may lose, where nothing else is asked.
 MAX_DROP = {"none": 0.0, "float16": 0.1, "dynamic": 0.3, "int8": 1.0}
 SUFFIX = ".tflite"
 WORST = 5  # layers that are named
 FEW = 16  # images that layers are tried on where none are given
+DENSE_QUANTIZE = ("none", "float16", "dynamic")
+# Options of `kmlp export` that go with classifiers alone, beside the preparation.
+_CLASSIFIERS_ONLY = ("data", "representative", "images", "max_drop", "json")
+
+Forms = dict[str, dict[str, Any]]
 
 
-def export_tflite(checkpoint, output, quantize, options):
-    """Writes, runs and publishes the files; prints the table.
+def export_tflite(
+    checkpoint: Checkpoint,
+    output: Path | None,
+    quantize: Sequence[str],
+    options: Namespace,
+) -> None:
+    """Write, run and publish the files, and print the table.
 
     Args:
-        checkpoint: `kmlp.export.source_checkpoint.Checkpoint`.
-        output: of the command line: a `.tflite` file, a folder, or `None`.
-        quantize: keys of `MAX_DROP`.
-        options: of `kmlp export`.
+        checkpoint: Checkpoint that is exported.
+        output: A `.tflite` file, a folder, or `None`.
+        quantize: Keys of `MAX_DROP`.
+        options: Options of `kmlp export`.
 
     Raises:
-        InputError: input that cannot be worked with, or, with exit code 1, a file that
-            loses more than it may.
+        InputError: If there is input that cannot be worked with.
+        RunError: If a file loses more than it may.
     """
     model = checkpoint.model
-    targets = targets_of(checkpoint.path, output, quantize)
+    targets = _targets(checkpoint.path, output, quantize)
     _check(checkpoint, targets, options)
     images = open_images(checkpoint, options.data, count=options.images)
     if images is None and options.max_drop is not None:
@@ -109,19 +85,36 @@ def export_tflite(checkpoint, output, quantize, options):
         print(f"Ranges of int8 from {source}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         files = _written(checkpoint, Path(folder), targets, shown, options)
-        forms = _measured(checkpoint, files, images)
-        print(table(forms, images is not None), flush=True)
+        forms = measure(model, files, images)
+        forms[TRAINED]["bytes"] = checkpoint.path.stat().st_size
+        print(_table(forms), flush=True)
         refused = _refused(forms, options.max_drop) if images is not None else {}
         for name in refused:
             forms[name]["layers"] = _worst(model, name, shown, images, options)
         published = {}
-        for name in (name for name in targets if name not in refused):
-            _complete(files[name], name, forms, images, source)
-            with named_failures(targets[name]), new_file(targets[name]) as file:
-                shutil.copyfile(files[name], file)
-            published[name] = str(targets[name])
-            print(targets[name])
-    _report(checkpoint, forms, published, images, source, options.json)
+        for name, target in targets.items():
+            if name in refused:
+                continue
+            file = files[_form(name)]
+            if name == "int8":
+                origin.add(file, calibration=source)
+            if images is not None:
+                origin.add(file, accuracies=accuracies(forms, _form(name), images))
+            with named_failures(target), new_file(target) as draft:
+                shutil.copyfile(file, draft)
+            published[name] = str(target)
+            print(target)
+    if options.json is not None:
+        report = {
+            "model": str(checkpoint.path),
+            "data": None if images is None else images.name,
+            "images": None if images is None else images.count,
+            "calibration": source,
+            "forms": forms,
+            "published": published,
+        }
+        with named_failures(options.json), new_file(options.json) as draft:
+            draft.write_text(json.dumps(report, indent=2) + "\n")
     if refused:
         said = ", ".join(
             f"{name} loses {drop:.2f} points (allowed: {limit:g})"
@@ -134,18 +127,126 @@ def export_tflite(checkpoint, output, quantize, options):
         )
 
 
-def targets_of(path, output, quantize):
-    """`{quantisation: path to write}`.
+def measure(model: keras.Model, files: dict[str, Path], images: Images | None) -> Forms:
+    """Return the figures of a trained model and of its TFLite files.
 
     Args:
-        path: of the checkpoint.
-        output: of the command line: a `.tflite` file, a folder, or `None`.
-        quantize: keys of `MAX_DROP`.
+        model: Train form, a functional model.
+        files: Paths by the name of the form, `FLOAT32` among them: what the others
+            are compared with.
+        images: Images that all are run on, if there are any.
 
-    Raises:
-        InputError: several files for one name, or a file where a folder should be.
+    Returns:
+        `{form: figures}` as JSON has them, `TRAINED` first.
     """
-    stem = "model" if path.stem == "trained" else path.stem
+    forms: Forms = {TRAINED: {}}
+    if images is not None:
+        forms = _compared(model, files, images)
+    milliseconds = latencies(files)
+    yardstick = files[FLOAT32].stat().st_size
+    for name, path in files.items():
+        size = path.stat().st_size
+        forms.setdefault(name, {}).update(
+            bytes=size,
+            share_of_float32=size / yardstick,
+            latency_ms=milliseconds[name],
+            **audited(path),
+        )
+    return forms
+
+
+def accuracies(forms: Forms, name: str, images: Images) -> dict[str, Any]:
+    """Return the origin's entry `accuracies` of a form, from `measure`."""
+    return {
+        "data": images.name,
+        "images": images.count,
+        "trained_top1": forms[TRAINED]["top1"],
+        "float32_top1": forms[FLOAT32]["top1"],
+        **{key: forms[name][key] for key in _COMPARED},
+    }
+
+
+_COMPARED = (
+    "top1",
+    "drop_points",
+    "disagreements",
+    "ties",
+    "largest_logit_error",
+    "relative_logit_error",
+)
+
+
+def _compared(model, files, images):
+    """Run all forms over the images and hold them against float32."""
+    trained = compiled(model)
+    runs = {FLOAT32: None, TRAINED: lambda images: {"": trained(images)}}
+    for name, path in files.items():
+        runs[name] = load_tflite(path, num_threads=os.cpu_count())
+
+    def batches():
+        with progress_bar(images.count, "img", desc="evaluating") as bar:
+            for batch, right in images.batches():
+                yield batch, right, np.ones(len(batch))
+                bar.update(len(batch))
+
+    measures = agreement.compare(runs, batches(), agreement.ClassAgreement)
+    results = {name: measures[name].result() for name in (TRAINED, *files)}
+    best = results[FLOAT32]["accuracy"]
+    return {
+        name: {
+            "top1": result["accuracy"],
+            "drop_points": 100 * (best - result["accuracy"]),
+            "disagreements": result["disagreements"],
+            "ties": result["ties"],
+            "largest_logit_error": _finite(result["largest_difference"]),
+            "relative_logit_error": _finite(result["relative_difference"]),
+        }
+        for name, result in results.items()
+    }
+
+
+def _finite(value):
+    return value if math.isfinite(value) else None
+
+
+def _error(form):
+    absolute, relative = form["largest_logit_error"], form["relative_logit_error"]
+    return "not finite" if absolute is None else f"{absolute:.3g} ({relative:.2%})"
+
+
+_COLUMNS = (
+    TOP1,
+    ("drop", cell("drop_points", "{:+.2f}".format)),
+    ("disagree", cell("disagreements", "{:,}".format)),
+    (
+        "largest logit error",
+        lambda form: _error(form) if "largest_logit_error" in form else None,
+    ),
+    BYTES,
+    ("share", cell("share_of_float32", "{:.1%}".format)),
+    *MILLISECONDS,
+    FC_ONLY,
+)
+
+
+def _table(forms):
+    """Return a row per form; float32 is not compared with itself."""
+    shown = {}
+    for name, form in forms.items():
+        own = {k: v for k, v in form.items() if k == "top1" or k not in _COMPARED}
+        title = "Keras, trained" if name == TRAINED else f"TFLite {name}"
+        shown[title] = own if name == FLOAT32 else form
+    return files_table(shown, _COLUMNS, "")
+
+
+def _form(name):
+    """Return what the file of a quantisation is called."""
+    return FLOAT32 if name == "none" else name
+
+
+def _targets(path, output, quantize):
+    """Return `{quantisation: path to write}` of the command line's OUTPUT."""
+    stem = "model" if path.stem == TRAINED else path.stem
     if output is not None and output.suffix == SUFFIX:
         if len(quantize) > 1:
             raise InputError(
@@ -159,12 +260,11 @@ def targets_of(path, output, quantize):
             f"OUTPUT is a {SUFFIX} file or a folder; this is another file. "
             f"Received: {str(folder)!r}"
         )
-    names = {name: FLOAT32 if name == "none" else name for name in quantize}
-    return {name: folder / f"{stem}.{names[name]}{SUFFIX}" for name in quantize}
+    return {name: folder / f"{stem}.{_form(name)}{SUFFIX}" for name in quantize}
 
 
 def _check(checkpoint, targets, options):
-    """Everything that can be refused before the work."""
+    """Refuse what can be refused before the work."""
     for path in targets.values():
         refuse_existing(path, options.overwrite)
     folder = next(iter(targets.values())).parent
@@ -179,7 +279,7 @@ def _check(checkpoint, targets, options):
 
 
 def _input_shape(checkpoint):
-    """The shape to export at where the model leaves its sizes open."""
+    """Return the shape to export at where the model leaves its sizes open."""
     shape = tuple(checkpoint.model.inputs[0].shape[1:])
     size = checkpoint.prepared.image_size
     if None not in shape or size is None or len(shape) != 3:
@@ -188,12 +288,12 @@ def _input_shape(checkpoint):
 
 
 def _written(checkpoint, folder, targets, shown, options):
-    """`{quantisation: path}` of unpublished files, float32's always among them."""
+    """Return `{form: path}` of unpublished files, float32's always among them."""
     names = tuple(dict.fromkeys(("none", *targets)))
     files = {}
     with progress_bar(len(names), "file", desc="converting") as bar:
         for name in names:
-            files[name] = write_tflite(
+            files[_form(name)] = write_tflite(
                 checkpoint.model,
                 folder / f"{name}{SUFFIX}",
                 merge=not options.train_form,
@@ -207,29 +307,8 @@ def _written(checkpoint, folder, targets, shown, options):
     return files
 
 
-def _measured(checkpoint, files, images):
-    """The figures of every form, by its name in tables."""
-    named = {FLOAT32 if n == "none" else n: path for n, path in files.items()}
-    forms = {}
-    if images is not None:
-        figures = compare(checkpoint.model, named, images)
-        forms = {n: f.as_json(figures[FLOAT32]) for n, f in figures.items()}
-    forms.setdefault(TRAINED, {})["bytes"] = checkpoint.path.stat().st_size
-    milliseconds = latencies(named)
-    yardstick = named[FLOAT32].stat().st_size
-    for name, path in named.items():
-        size = path.stat().st_size
-        forms.setdefault(name, {}).update(
-            bytes=size,
-            share_of_float32=size / yardstick,
-            latency_ms=milliseconds[name],
-            **origin.read(path)["audit"],
-        )
-    return forms
-
-
 def _refused(forms, max_drop):
-    """`{quantisation: (drop, allowed)}` of those that lose too much."""
+    """Return `{quantisation: (drop, allowed)}` of those that lose too much."""
     refused = {}
     for name, form in forms.items():
         if name in (TRAINED, FLOAT32):
@@ -242,52 +321,74 @@ def _refused(forms, max_drop):
 
 
 def _worst(model, name, shown, images, options):
-    """Prints and returns the layers that lose most."""
+    """Print and return the layers that lose most."""
     if shown is None:
         shown = next(images.batches())[0][:FEW]
     form = inference_form(model, not options.train_form)
     if name == "int8":
         form = equalised(form, shown)
     losses = layer_losses(form, shown, name)[:WORST]
-    print(losses_table(name, losses), flush=True)
+    print(f"{name}: change of the outputs by one layer alone (RMS), the worst first")
+    width = max(len(loss.layer) for loss in losses)
+    for loss in losses:
+        print(f"  {loss.layer:<{width}}  {loss.change:8.2%}", flush=True)
     return {loss.layer: loss.change for loss in losses}
 
 
-def _complete(file, name, forms, images, source):
-    """Puts what was measured into a file's origin."""
-    entries = {"calibration": source} if name == "int8" else {}
-    if images is not None:
-        form = forms[FLOAT32 if name == "none" else name]
-        entries["accuracies"] = {
-            "data": images.name,
-            "images": images.count,
-            "trained_top1": forms[TRAINED]["top1"],
-            "float32_top1": forms[FLOAT32]["top1"],
-            **{key: form[key] for key in _ACCURACIES},
-        }
-    origin.add(file, **entries)
+def export_dense(task: str, form_is_tflite: bool, options: Namespace) -> None:
+    """Write the artifacts of a detector or segmenter and print where to.
 
+    Args:
+        task: `"detection"` or `"segmentation"`.
+        form_is_tflite: Whether TFLite files are asked for.
+        options: Options of `kmlp export`.
 
-_ACCURACIES = (
-    "top1",
-    "drop_points",
-    "disagreements",
-    "largest_logit_error",
-    "relative_logit_error",
-)
-
-
-def _report(checkpoint, forms, published, images, source, path):
-    """Writes the job's JSON where it was asked for."""
-    if path is None:
+    Raises:
+        InputError: If there are options that do not go with such a model.
+    """
+    _check_dense(task, form_is_tflite, options)
+    path = locate(options.model, options.weights)
+    model = load_checkpoint(path)
+    if not form_is_tflite:
+        print(write_saved_model(model, options.output, not options.train_form))
         return
-    report = {
-        "model": str(checkpoint.path),
-        "data": None if images is None else images.name,
-        "images": None if images is None else images.count,
-        "calibration": source,
-        "forms": forms,
-        "published": published,
-    }
-    with named_failures(path), new_file(path) as file:
-        file.write_text(json.dumps(report, indent=2) + "\n")
+    shape = tuple(model.inputs[0].shape[1:])
+    if None in shape:
+        shape = (*model.preprocessing.canvas, shape[-1])
+    quantize = tuple(dict.fromkeys(options.quantize or ("none",)))
+    targets = _targets(path, options.output, quantize)
+    for target in targets.values():
+        refuse_existing(target, options.overwrite)
+    for name, target in targets.items():
+        written = write_tflite(
+            model,
+            target,
+            merge=not options.train_form,
+            quantize=None if name == "none" else name,
+            input_shape=shape,
+            overwrite=options.overwrite,
+        )
+        print(written, flush=True)
+
+
+def _check_dense(task, form_is_tflite, options):
+    received = f"Received: {str(options.model)!r}"
+    if form_is_tflite and task == DETECTION:
+        raise InputError(
+            "A detector is served as a SavedModel: TFLite has no operations for its "
+            f"decoding and suppression. {received}"
+        )
+    for name in (*_CLASSIFIERS_ONLY, *options.preparation, "class_names"):
+        if getattr(options, name) is not None:
+            flag = {"test_interpolation": "interpolation"}.get(name, name)
+            raise InputError(
+                f"--{flag.replace('_', '-')} goes with a classifier; of a detector or "
+                "segmenter the checkpoint says how pictures are prepared. Figures come "
+                f"from training/evaluate_dense.py. {received}"
+            )
+    for name in options.quantize or ():
+        if name not in DENSE_QUANTIZE:
+            raise InputError(
+                f"--quantize of segmenters is one of {', '.join(DENSE_QUANTIZE)}. "
+                f"Received: {name}"
+            )

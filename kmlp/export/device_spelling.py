@@ -1,7 +1,8 @@
-"""The same mathematics in the operations that TFLite wants to see."""
+"""Spell the same mathematics in the operations that TFLite wants to see."""
 
 import contextlib
 import functools
+from collections.abc import Iterator
 
 import keras
 import numpy as np
@@ -18,12 +19,12 @@ from kmlp.merging import rewrite
 
 
 @contextlib.contextmanager
-def spelled_for_tflite(model, *, integers):
-    """While the block traces a model, its layers use TFLite's spelling.
+def spelled_for_tflite(model: keras.Model, *, integers: bool) -> Iterator[None]:
+    """Let a model's layers use TFLite's spelling while the block traces it.
 
     Args:
-        model: its layers are changed for the time of the block.
-        integers: whether the file's weights are integers, which want one fully
+        model: Model whose layers are changed for the time of the block.
+        integers: Whether the file's weights are integers, which want one fully
             connected operation per share-set and layer norms without squares.
     """
     with contextlib.ExitStack() as stack:
@@ -50,7 +51,7 @@ def _replace(stack, layer, name, value):
 
 
 def _unrolled(layer, blocks):
-    """`SetSharingLinear` as one fully connected operation per share-set.
+    """Call `SetSharingLinear` as one fully connected operation per share-set.
 
     A batched matrix product has one quantisation scale for the kernels of all
     share-sets, and XNNPACK mishandles the zero points that the quantizer gives it;
@@ -71,13 +72,13 @@ def _unrolled(layer, blocks):
 
 
 def _is_layer_norm(layer):
-    """Whether a layer is a layer norm over its last axis."""
+    """Return whether a layer is a layer norm over its last axis."""
     norm = isinstance(layer, keras.layers.LayerNormalization)
     return norm and layer.axis == [-1] and not layer.rms_scaling
 
 
 def _layer_norm(layer, inputs):
-    """A layer norm whose integer form is all XNNPACK's.
+    """Call a layer norm so that its integer form is all XNNPACK's.
 
     Keras' own spelling becomes a SQUARED_DIFFERENCE, whose int8 form is a plain loop
     that takes as long as all the matrix products, and a NEG, which stays float.
@@ -95,12 +96,12 @@ LARGEST_FACTOR = 1e3
 _PASSING = (keras.layers.InputLayer, keras.layers.Dropout, keras.layers.Add)
 
 
-def equalised(model, images):
-    """A model with a residual stream of equal channels.
+def equalised(model: keras.Model, images: np.ndarray) -> keras.Model:
+    """Return a model with a residual stream of equal channels.
 
     Args:
-        model: the float32 model that is converted; it is left untouched.
-        images: `(N, H, W, C)` as it takes them, which show the ranges.
+        model: Float32 model that is converted; it is left untouched.
+        images: Images `(N, H, W, C)` as it takes them, which show the ranges.
 
     Returns:
         An equal model where this one's stream is read and written by linear maps
@@ -125,7 +126,7 @@ def equalised(model, images):
 
 
 def _linear_stream(model):
-    """Whether one embedding starts a stream that only merged layers read and write."""
+    """Return whether only merged layers read and write one embedding's stream."""
     layers = getattr(model, "layers", [])
     embeddings = [layer for layer in layers if isinstance(layer, PatchEmbed)]
     return (
@@ -150,7 +151,7 @@ def _is_linear(layer):
 
 
 def _factors(model, images):
-    """What brings the largest magnitude of every channel to that of the largest."""
+    """Return what brings every channel's largest magnitude to the largest of all."""
     stream = [
         layer.output
         for layer in model.layers

@@ -1,4 +1,4 @@
-"""Which layers lose most when a model is quantised.
+"""Find the layers that lose most when a model is quantised.
 
 One layer at a time is rounded as the quantisation rounds it, everything else staying
 in float32, and the change of the outputs is measured.
@@ -37,8 +37,8 @@ class Loss:
     """What one layer costs.
 
     Attributes:
-        layer: its path in the model.
-        change: root mean square of the outputs' change over that of the outputs;
+        layer: Path in the model.
+        change: Root mean square of the outputs' change over that of the outputs;
             infinite where they are no longer finite.
     """
 
@@ -46,20 +46,17 @@ class Loss:
     change: float
 
 
-def layer_losses(model, images, quantize):
-    """The layers of a model with what each loses, the worst first.
+def layer_losses(model: keras.Model, images: np.ndarray, quantize: str) -> list[Loss]:
+    """Return the layers of a model with what each loses, the worst first.
 
     Kernels are rounded per output channel, to integers of 8 bits or to float16; with
     `"int8"` also other constants and what the layer gives, over the range that it has
     for the images, and with `"dynamic"` what it takes.
 
     Args:
-        model: the float32 model that is converted.
-        images: `(N, H, W, C)` as it takes them; some are used.
+        model: Float32 model that is converted.
+        images: Images `(N, H, W, C)` as it takes them; some are used.
         quantize: `"float16"`, `"dynamic"` or `"int8"`.
-
-    Returns:
-        A list of `Loss`.
     """
     layers = list(_leaves(model, sums=quantize == "int8"))
     which = tf.Variable(_NOBODY, trainable=False)
@@ -83,20 +80,20 @@ def layer_losses(model, images, quantize):
 
 
 def _leaves(model, sums):
-    """Layers that hold weights of their own, as composites do not, and sums."""
+    """Yield layers that hold weights of their own, as composites do not, and sums."""
     for layer in flat_layers(model, include_self=False):
         if _own(layer) or (sums and isinstance(layer, _SUMS)):
             yield layer
 
 
 def _own(layer):
-    """Float weights that are not a part's."""
+    """Return the float weights that are not a part's."""
     own = own_variables(layer)
     return [variable for variable in own if "float" in variable.dtype]
 
 
 def _affordable(run, images, layers):
-    """As many images as can be shown to the model once for every layer."""
+    """Return as many images as the model can be shown once for every layer."""
     images = np.asarray(images[:IMAGES], "float32")
     run(tf.constant(images[:1]))  # traces
     start = time.perf_counter()
@@ -106,7 +103,7 @@ def _affordable(run, images, layers):
 
 
 def _called(call, number, which, quantize, inputs, *args, **kwargs):
-    """A layer's call; while it is the layer in question its activations are rounded."""
+    """Call a layer, its activations rounded while it is the layer in question."""
     if quantize == "dynamic" and not isinstance(inputs, (list, tuple)):
         inputs = _where(which == number, _rounded_input, inputs)
     outputs = call(inputs, *args, **kwargs)
@@ -122,21 +119,21 @@ def _where(condition, function, values):
 
 
 def _rounded_output(x):
-    """To 8 bits over the range of all values, as an int8 file stores them."""
+    """Round to 8 bits over the range of all values, as an int8 file stores them."""
     low = tf.minimum(tf.reduce_min(x), 0.0)
     high = tf.maximum(tf.reduce_max(x), 0.0)
     return tf.quantization.fake_quant_with_min_max_vars(x, low, high)
 
 
 def _rounded_input(x):
-    """To 8 bits over the range of each row, as a dynamic file computes them."""
+    """Round to 8 bits over the range of each row, as a dynamic file computes them."""
     step = tf.reduce_max(tf.abs(x), axis=-1, keepdims=True) / 127
     return tf.round(tf.math.divide_no_nan(x, step)) * step
 
 
 @contextlib.contextmanager
 def _rounded_kernels(layer, quantize):
-    """The layer's own constants, rounded for the time of the block."""
+    """Round the layer's own constants for the time of the block."""
     linear = isinstance(layer, _LINEAR)
     # Biases of products have 32 bits, and in dynamic files all but kernels are float.
     every = quantize == "float16" or (quantize == "int8" and not linear)
@@ -161,7 +158,7 @@ def _rounded(kernel, axes, quantize):
 
 
 def _summed_axes(layer, rank):
-    """The axes of a kernel that share a scale: those that an output sums over."""
+    """Return the axes of a kernel that share a scale: what an output sums over."""
     if isinstance(layer, SetSharingLinear):
         return (-1,)  # (S, output position, position)
     if isinstance(layer, keras.layers.DepthwiseConv2D):

@@ -1,25 +1,31 @@
-"""SavedModels as TensorFlow Serving loads them."""
+"""Write SavedModels as TensorFlow Serving loads them."""
 
 import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from kmlp.artifacts import agreement, origin
+from kmlp.artifacts.operation_audit import audited
 from kmlp.artifacts.running import input_specs, load_saved_model, serving_function
 from kmlp.atomic import new_version
 from kmlp.console import quiet
-from kmlp.errors import InputError
-from kmlp.export import evidence
 from kmlp.export import warmup as warming
-from kmlp.export.offer import DenseOffer, offer
-from kmlp.export.precision import in_float32, outside_strategy
-from kmlp.export.serving_signatures import dense_signatures, signatures
-from kmlp.merging import merge as merge_model
+from kmlp.export.groundwork import (
+    check_model,
+    in_float32,
+    inference_form,
+    named_failures,
+    outside_strategy,
+)
+from kmlp.export.offer import offer
+from kmlp.export.serving_signatures import signatures
 from kmlp.preprocessing import DensePreprocessing, Preprocessing
+from kmlp.typing import PathLike
 
 # What a server copies beside the model: names, warm-up requests, the origin.
 EXTRA = origin.FOLDER
@@ -37,7 +43,7 @@ def saved_model(
     top_k: int = 5,
     warmup: bool = True,
 ) -> Path:
-    """Writes a model as the next version of a SavedModel.
+    """Write a model as the next version of a SavedModel.
 
     The signatures share one network and its variables. `serving_default` takes
     float32 images, exactly what the Keras model takes, with the batch free; sizes that
@@ -67,32 +73,32 @@ def saved_model(
     whole version ever appears: a killed export leaves none.
 
     Args:
-        model: a built `keras.Model`; it is left untouched.
-        path: folder of the versions; the new one is `path/VERSION`, an integer one
+        model: Built `keras.Model`; it is left untouched.
+        path: Folder of the versions; the new one is `path/VERSION`, an integer one
             above the highest there.
-        merge: whether the model's inference form (`kmlp.merge`) is written.
-        preprocessing: how images become the model's input, from
+        merge: Whether the model's inference form (`kmlp.merge`) is written.
+        preprocessing: How images become the model's input, from
             `kmlp.preprocessing.preprocessing_of`, or `DensePreprocessing` of detectors
             and segmenters; `None`: what the model itself knows.
-        class_names: one per class, in the order of the outputs; `None`: those of
+        class_names: Names, one per class, in the order of the outputs; `None`: those of
             `preprocessing`, or else the numbers of the classes.
-        top_k: how many classes `classify` answers with, at most.
-        warmup: whether requests are written that a server replays when it loads the
+        top_k: How many classes `classify` answers with, at most.
+        warmup: Whether requests are written that a server replays when it loads the
             version; needs `tensorflow-serving-api`.
 
     Returns:
         The `pathlib.Path` of the version.
 
     Raises:
-        OSError: `path` is no folder and cannot become one, or is not writable, or
+        OSError: If `path` is no folder and cannot become one, or is not writable, or
             there is no room.
-        RuntimeError: the artifact does not equal the model.
-        InputError: the model is not built, or preprocessing or class names do not
+        RunError: If the artifact does not equal the model.
+        InputError: If the model is not built, or preprocessing or class names do not
             fit it.
-        ImportError: `warmup` without `tensorflow-serving-api`.
+        ImportError: If `warmup` is asked for without `tensorflow-serving-api`.
     """
     check_model(model)
-    options = {
+    options: dict[str, Any] = {
         "preprocessing": preprocessing,
         "class_names": class_names,
         "top_k": top_k,
@@ -100,7 +106,7 @@ def saved_model(
     offered = offer(model, input_specs(model), **options)
     if warmup:
         warming.check_available()
-    with evidence.named_failures(path), new_version(path) as draft:
+    with named_failures(path), new_version(path) as draft:
         known = origin.describe(
             model,
             form=origin.MERGED if merge else origin.TRAIN_FORM,
@@ -111,81 +117,59 @@ def saved_model(
         write_saved_model(
             inference_form(model, merge), draft.folder, warmup=warmup, **options
         )
-        origin.write(draft.folder, {**known, **_evidence(model, draft.folder)})
+        origin.write(
+            draft.folder,
+            known,
+            artifact={"kind": "SavedModel"},
+            equality=_equality(model, draft.folder),
+            audit=audited(draft.folder),
+        )
     return draft.path
 
 
-def _evidence(model, folder):
-    """The entries of the origin that speak of the artifact."""
-    equality = None
+def _equality(model, folder):
+    """Compare the artifact of a model of one input with it."""
     specs = input_specs(model)
-    if len(specs) == 1:
-        _, *sizes = specs[0].shape
-        shape = (None, *(size or warming.OPEN_SIZE for size in sizes))
-        runner = dataclasses.replace(load_saved_model(folder), input_shape=shape)
-        equality = evidence.compare(model, runner, exact=True)
-    return agreement.evidence(
-        {"kind": "SavedModel"}, equality=equality, audit=agreement.audited(folder)
-    )
-
-
-def check_model(model):
-    """Raises `ValueError` where there is no built model to export."""
-    if not getattr(model, "built", False):
-        raise InputError(
-            "Export takes a built keras.Model: call it on data or build() it first. "
-            f"Received: {model!r}"
-        )
-
-
-def inference_form(model, merge=True):
-    """The model in float32 and, with `merge`, in its inference form."""
-    # In this order: merged in low precision, the kernels would be rounded to it.
-    model = in_float32(model)
-    return merge_model(model) if merge else model
+    if len(specs) != 1:
+        return None
+    shape = (None, *(size or warming.OPEN_SIZE for size in specs[0].shape[1:]))
+    runner = dataclasses.replace(load_saved_model(folder), input_shape=shape)
+    return agreement.compare_artifact(model, runner, exact=True)
 
 
 def write_saved_model(
-    model,
-    folder,
+    model: keras.Model,
+    folder: PathLike,
     *,
-    batch_size=None,
-    input_shape=None,
-    preprocessing=None,
-    class_names=None,
-    top_k=5,
-    warmup=True,
-):
-    """Writes a float32 model into an existing or new folder, as it is.
+    batch_size: int | None = None,
+    input_shape: Sequence[int] | None = None,
+    warmup: bool = True,
+    **options: Any,
+) -> None:
+    """Write a float32 model into an existing or new folder, as it is.
 
     Args:
-        model: from `inference_form`.
-        folder: of the SavedModel itself.
-        batch_size, input_shape: as in `kmlp.artifacts.running.input_specs`; with
-            either, the artifact is for a converter: `serving_default` and no more.
-        preprocessing, class_names, top_k, warmup: as in `saved_model`.
+        model: Model from `inference_form`.
+        folder: Folder of the SavedModel itself.
+        batch_size: Size of the batch; `None` leaves it free.
+        input_shape: Shape without batch in place of the model's own; with either, the
+            artifact is for a converter: `serving_default` and no more.
+        warmup: Whether requests are written that a server replays.
+        **options: `preprocessing`, `class_names` and `top_k`, as in `saved_model`.
     """
     folder = Path(folder)
     specs = input_specs(model, batch_size=batch_size, input_shape=input_shape)
     if batch_size is not None or input_shape is not None:
         _save({"serving_default": serving_function(model, specs)}, folder)
         return
-    offered = offer(
-        model,
-        specs,
-        preprocessing=preprocessing,
-        class_names=class_names,
-        top_k=top_k,
-    )
-    served = dense_signatures if isinstance(offered, DenseOffer) else signatures
-    functions = served(model, specs, offered)
+    offered = offer(model, specs, **options)
+    functions = signatures(model, specs, offered)
     _save(functions, folder)
+    (folder / EXTRA).mkdir(exist_ok=True)
     if offered.class_names is not None:
-        (folder / EXTRA).mkdir(exist_ok=True)
         names = "".join(f"{name}\n" for name in offered.class_names)
         (folder / EXTRA / CLASS_NAMES).write_text(names, encoding="utf-8")
     if warmup:
-        (folder / EXTRA).mkdir(exist_ok=True)
         # The folder of the versions bears the model's name.
         name = folder.resolve().parent.name
         warming.write_warmup(folder / EXTRA / warming.FILE, functions, name)
@@ -195,12 +179,8 @@ def _save(functions, folder):
     # keras.export.ExportArchive would store every variable twice.
     module = tf.Module()
     module.serve = functions["serving_default"]
-    module.weights = list(
-        {
-            id(variable): variable
-            for function in functions.values()
-            for variable in function.get_concrete_function().variables
-        }.values()
-    )
+    concrete = [function.get_concrete_function() for function in functions.values()]
+    variables = {id(v): v for function in concrete for v in function.variables}
+    module.weights = list(variables.values())
     with quiet():
         tf.saved_model.save(module, str(folder), signatures=functions)

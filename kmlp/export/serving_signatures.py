@@ -1,13 +1,17 @@
-"""What a server offers besides the network itself: bytes in, names and maps out."""
+"""Build the signatures that a server offers: bytes in, names and maps out."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from kmlp.artifacts.running import call_flat, named_outputs, serving_function
+from kmlp.artifacts.running import call_flat, named_outputs
 from kmlp.data.decode import centre_crop, checked, decode, normalise
 from kmlp.data.dense.source import VOID
-from kmlp.export.offer import DETECTION
+from kmlp.export.offer import DETECTION, Offer
 from kmlp.keras_internals import operation_of
+from kmlp.preprocessing import DensePreprocessing, Preprocessing
 
 DEFAULT, BYTES, CLASSIFY, FEATURES = (
     "serving_default",
@@ -20,122 +24,70 @@ IMAGE_BYTES = "image_bytes"
 # `kmlp.data.decode.LARGEST_IMAGE` allows.
 DECODED_AT_ONCE = 8
 
+Tensors = dict[str, tf.Tensor]
 
-def signatures(model, specs, offered):
-    """The signatures as `tf.function`s over one graph of the network.
+
+def signatures(
+    model: keras.Model, specs: Sequence[tf.TensorSpec], offered: Offer
+) -> dict[str, Callable]:
+    """Return the signatures as `tf.function`s over one graph of the network.
 
     `serving_default` takes what the model takes. `serving_bytes` gives the same for
-    encoded images, `classify` the names and scores of the likeliest classes,
-    `features` the pyramid, where the model has one.
+    encoded images; of a detector `boxes`, `scores` and `classes` in the pixels of each
+    picture, of a segmenter the `classes` of every pixel on its canvas. `classify` gives
+    the names and scores of the likeliest classes, `features` the pyramid, where the
+    model has one; neither is a detector's or segmenter's.
 
     Args:
-        model: a float32 model, as it is served.
-        specs: of its inputs.
-        offered: `Offer`.
+        model: Float32 model, as it is served.
+        specs: Specs of its inputs.
+        offered: What is served beside the network.
 
     Returns:
         `{name: function}`, each with an input signature.
     """
-    network = _network(model, specs)
+    network, known = _network(model, specs, offered.dense), offered.preprocessing
 
     def default(*inputs):
         return network(*inputs)["outputs"]
 
+    def from_bytes(image_bytes):
+        if offered.dense:
+            images, *sizes = prepared_pictures(image_bytes, known)
+        else:
+            images, sizes = prepared(image_bytes, known), []
+        count = tf.shape(images)[0]
+        found = default(_at_least_one(images))
+        found = {name: value[:count] for name, value in found.items()}
+        if not offered.dense:
+            return found
+        answer = detections if known.task == DETECTION else class_maps
+        return answer(found, *sizes)
+
+    def classify(*inputs):
+        (outputs,) = outputs_of(*inputs).values()
+        return _likeliest(outputs, offered, has_activation(model))
+
     def features(*inputs):
         return network(*inputs)["pyramid"]
 
-    found = {DEFAULT: _function(default, specs)}
-
-    def from_bytes(image_bytes):
-        images = prepared(image_bytes, offered.preprocessing)
-        count = tf.shape(images)[0]
-        found = default(at_least_one(images))
-        return {name: value[:count] for name, value in found.items()}
-
-    takes, outputs_of = specs, default
-    if offered.preprocessing is not None:
+    found, takes, outputs_of = {DEFAULT: _function(default, specs)}, specs, default
+    if known is not None:
         takes = [tf.TensorSpec([None], tf.string, name=IMAGE_BYTES)]
         outputs_of = from_bytes
         found[BYTES] = _function(from_bytes, takes)
+    if offered.dense:
+        return found
     if offered.class_names is not None:
-        gives_scores = has_activation(model)
-
-        def classify(*inputs):
-            (outputs,) = outputs_of(*inputs).values()
-            return likeliest(outputs, offered, gives_scores)
-
         found[CLASSIFY] = _function(classify, takes)
     if getattr(model, "pyramid_outputs", None):
         found[FEATURES] = _function(features, specs)
     return found
 
 
-def at_least_one(images):
-    """The images, or one of zeros: not every convolution takes none."""
-    missing = tf.cast(tf.shape(images)[0] == 0, tf.int32)
-    return tf.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
-
-
-def prepared(image_bytes, preprocessing):
-    """Encoded images as the model is evaluated on them.
-
-    Args:
-        image_bytes: `(N,)` strings of JPEG or PNG; N may be 0.
-        preprocessing: complete.
-
-    Returns:
-        `(N, S, S, 3)` float32.
-    """
-    size = preprocessing.image_size
-    crop, method = preprocessing.test_crop, preprocessing.test_interpolation
-
-    def prepare(image):
-        pixels = centre_crop(image, size, crop, method)
-        return normalise(pixels, preprocessing.mean, preprocessing.std)
-
-    with tf.device("CPU"):  # there are no kernels for anything else
-        return tf.map_fn(
-            prepare,
-            checked(image_bytes, IMAGE_BYTES),
-            fn_output_signature=tf.TensorSpec((size, size, 3), tf.float32),
-            parallel_iterations=DECODED_AT_ONCE,
-        )
-
-
-def likeliest(outputs, offered, gives_scores):
-    """Names, scores and numbers of the likeliest classes, the best first.
-
-    Args:
-        outputs: `(N, classes)`.
-        offered: `Offer`.
-        gives_scores: whether the outputs are scores already, and no logits.
-    """
-    scores = outputs if gives_scores else tf.nn.softmax(outputs)
-    scores, indices = tf.math.top_k(scores, offered.top_k)
-    names = tf.constant([name.encode() for name in offered.class_names])
-    return {"classes": tf.gather(names, indices), "scores": scores, "indices": indices}
-
-
-def has_activation(model):
-    """Whether the layer that ends the graph has an activation, or is one.
-
-    Models without a graph are taken to end in logits.
-    """
-    outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
-    if len(outputs) != 1:
-        return False
-    last = operation_of(outputs[0])
-    if isinstance(last, keras.Model):
-        return has_activation(last)
-    if type(last).__name__ in ("Softmax", "Sigmoid"):
-        return True
-    activation = getattr(last, "activation", None)
-    return keras.activations.get(activation) is not keras.activations.linear
-
-
-def _network(model, specs):
-    """Outputs and pyramid at once, so that the network is traced and stored once."""
-    pyramid = getattr(model, "pyramid_outputs", None)
+def _network(model, specs, dense):
+    """Trace outputs and pyramid at once: the network is stored once."""
+    pyramid = None if dense else getattr(model, "pyramid_outputs", None)
     if pyramid:
         both = {"outputs": model.output, "pyramid": dict(pyramid)}
         both = keras.Model(model.input, both)
@@ -153,45 +105,76 @@ def _function(function, specs):
     return tf.function(function, input_signature=specs, autograph=False)
 
 
-def dense_signatures(model, specs, offered):
-    """The signatures as `tf.function`s over one graph of the network.
+def _at_least_one(images):
+    """Return the images, or one of zeros: not every convolution takes none."""
+    missing = tf.cast(tf.shape(images)[0] == 0, tf.int32)
+    return tf.pad(images, [(0, missing), (0, 0), (0, 0), (0, 0)])
 
-    `serving_default` takes what the model takes. `serving_bytes` takes encoded
-    pictures and gives a detector's `boxes`, `scores` and `classes` in the pixels of
-    each picture, or a segmenter's `classes` of every pixel on its canvas.
+
+def prepared(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
+    """Prepare encoded images as the model is evaluated on them.
 
     Args:
-        model: a float32 model, as it is served.
-        specs: of its inputs.
-        offered: `DenseOffer`.
+        image_bytes: Strings `(N,)` of JPEG or PNG; N may be 0.
+        preprocessing: Preprocessing with nothing missing.
 
     Returns:
-        `{name: function}`, each with an input signature.
+        `(N, S, S, 3)` float32.
     """
-    network = serving_function(model, specs)
-    known = offered.preprocessing
-    if known is None:
-        return {DEFAULT: network}
-    answer = detections if known.task == DETECTION else class_maps
+    size: Any = preprocessing.image_size
+    crop, method = preprocessing.test_crop, preprocessing.test_interpolation
 
-    def from_bytes(image_bytes):
-        images, shapes, sizes = prepared_pictures(image_bytes, known)
-        count = tf.shape(images)[0]
-        found = network(at_least_one(images))
-        found = {name: value[:count] for name, value in found.items()}
-        return answer(found, shapes, sizes)
+    def prepare(image):
+        pixels = centre_crop(image, size, crop, method)
+        return (normalise(pixels, preprocessing.mean, preprocessing.std),)
 
-    takes = [tf.TensorSpec([None], tf.string, name=IMAGE_BYTES)]
-    from_bytes = tf.function(from_bytes, input_signature=takes, autograph=False)
-    return {DEFAULT: network, BYTES: from_bytes}
+    spec = tf.TensorSpec((size, size, 3), tf.float32)
+    return _mapped(prepare, image_bytes, spec)[0]
 
 
-def prepared_pictures(image_bytes, known):
-    """Encoded pictures as the model is evaluated on them.
+def _mapped(prepare, image_bytes, *specs):
+    with tf.device("CPU"):  # there are no kernels for anything else
+        return tf.map_fn(
+            prepare,
+            checked(image_bytes, IMAGE_BYTES),
+            fn_output_signature=specs,
+            parallel_iterations=DECODED_AT_ONCE,
+        )
+
+
+def _likeliest(outputs, offered, are_scores):
+    """Return names, scores and numbers of the likeliest classes, the best first."""
+    scores = outputs if are_scores else tf.nn.softmax(outputs)
+    scores, indices = tf.math.top_k(scores, offered.top_k)
+    names = tf.constant([name.encode() for name in offered.class_names])
+    return {"classes": tf.gather(names, indices), "scores": scores, "indices": indices}
+
+
+def has_activation(model: keras.Model) -> bool:
+    """Return whether the layer that ends the graph has an activation, or is one.
+
+    Models without a graph are taken to end in logits.
+    """
+    outputs = keras.tree.flatten(getattr(model, "outputs", None) or [])
+    if len(outputs) != 1:
+        return False
+    last = operation_of(outputs[0])
+    if isinstance(last, keras.Model):
+        return has_activation(last)
+    if type(last).__name__ in ("Softmax", "Sigmoid"):
+        return True
+    activation = getattr(last, "activation", None)
+    return keras.activations.get(activation) is not keras.activations.linear
+
+
+def prepared_pictures(
+    image_bytes: tf.Tensor, known: DensePreprocessing
+) -> tuple[tf.Tensor, ...]:
+    """Prepare encoded pictures as the model is evaluated on them.
 
     Args:
-        image_bytes: `(N,)` strings of JPEG or PNG; N may be 0.
-        known: `DensePreprocessing`.
+        image_bytes: Strings `(N,)` of JPEG or PNG; N may be 0.
+        known: How pictures are prepared.
 
     Returns:
         `(N, H, W, 3)` float32 on the canvas, `(N, 2)` int32 heights and widths that
@@ -209,17 +192,11 @@ def prepared_pictures(image_bytes, known):
         return tf.ensure_shape(whole, canvas), shape, size
 
     pair = tf.TensorSpec((2,), tf.int32)
-    with tf.device("CPU"):  # there are no kernels for anything else
-        return tf.map_fn(
-            prepare,
-            checked(image_bytes, IMAGE_BYTES),
-            fn_output_signature=(tf.TensorSpec(canvas, tf.float32), pair, pair),
-            parallel_iterations=DECODED_AT_ONCE,
-        )
+    return _mapped(prepare, image_bytes, tf.TensorSpec(canvas, tf.float32), pair, pair)
 
 
-def fitted(size, known):
-    """`kmlp.data.dense.geometry.fitted` in a graph: height and width on the canvas."""
+def fitted(size: tf.Tensor, known: DensePreprocessing) -> tf.Tensor:
+    """Return height and width on the canvas: `kmlp.data.dense.geometry.fitted`."""
     size = tf.cast(size, tf.float64)
     short, long = known.sides
     scale = tf.constant(1.0, tf.float64)
@@ -232,13 +209,13 @@ def fitted(size, known):
     return tf.maximum(1, tf.cast(size * scale + 0.5, tf.int32))
 
 
-def detections(found, shapes, sizes):
-    """Detections in the pictures' own pixels.
+def detections(found: Tensors, shapes: tf.Tensor, sizes: tf.Tensor) -> Tensors:
+    """Bring detections into the pictures' own pixels.
 
     Args:
-        found: `{name: tensor}` of a detector.
-        shapes: `(N, 2)` heights and widths of the pictures on the canvas.
-        sizes: those that they came with.
+        found: Outputs of a detector by name.
+        shapes: Heights and widths of the pictures on the canvas, `(N, 2)`.
+        sizes: Heights and widths that they came with, `(N, 2)`.
 
     Returns:
         `boxes` cut at the picture's edges, `scores` and `classes`, best first; a box
@@ -267,12 +244,13 @@ def detections(found, shapes, sizes):
     return answers
 
 
-def class_maps(found, shapes, sizes):
-    """The likeliest class of every pixel on the canvas.
+def class_maps(found: Tensors, shapes: tf.Tensor, sizes: tf.Tensor) -> Tensors:
+    """Return the likeliest class of every pixel on the canvas.
 
     Args:
-        found: `{name: logits}` of a segmenter.
-        shapes, sizes: as in `detections`.
+        found: Logits of a segmenter, by name.
+        shapes: Heights and widths of the pictures on the canvas, `(N, 2)`.
+        sizes: Heights and widths that they came with, `(N, 2)`.
 
     Returns:
         `classes` `(N, H, W)` uint8, 255 beyond the picture; `shapes` `(N, 2)`, height
@@ -289,7 +267,7 @@ def class_maps(found, shapes, sizes):
 
 
 def _resized(pixels, shape):
-    """Pixels as floats at another size, antialiased and rounded as Pillow does."""
+    """Resize pixels to floats, antialiased and rounded as Pillow does."""
     scale = tf.cast(shape, tf.float32) / tf.cast(tf.shape(pixels)[:2], tf.float32)
     scaled = tf.raw_ops.ScaleAndTranslate(
         images=pixels[None],

@@ -1,10 +1,11 @@
-"""TFLite files without what no interpreter reads."""
+"""Write TFLite files without what no interpreter reads."""
 
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,27 +13,35 @@ import tensorflow as tf
 
 from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.flatbuffer import packed, unpacked
+from kmlp.artifacts.operation_audit import audited
 from kmlp.artifacts.running import in_batches, input_specs, load_tflite
 from kmlp.atomic import new_file
 from kmlp.console import quiet
 from kmlp.errors import InputError, RunError
-from kmlp.export import evidence
 from kmlp.export.device_spelling import equalised, spelled_for_tflite
+from kmlp.export.groundwork import (
+    check_model,
+    in_float32,
+    inference_form,
+    named_failures,
+    outside_strategy,
+    refuse_existing,
+)
 from kmlp.export.offer import names_of
-from kmlp.export.precision import in_float32, outside_strategy
-from kmlp.export.saved_model import check_model, inference_form, write_saved_model
+from kmlp.export.saved_model import write_saved_model
 from kmlp.preprocessing import Preprocessing
+from kmlp.typing import PathLike
 
 
-def compact(file):
-    """Shortens a TFLite file's names and stores what is equal once.
+def compact(file: PathLike) -> None:
+    """Shorten a TFLite file's names and store what is equal once.
 
     The converter names a tensor after all the operations that it fused or unrolled,
     which in a small int8 file takes as much room as a tenth of the weights; the first
     of them says where the tensor belongs. Inputs and outputs keep their names.
 
     Args:
-        file: path of the file, which is written anew.
+        file: Path of the file, which is written anew.
     """
     content = Path(file).read_bytes()
     model = unpacked(content)
@@ -47,7 +56,7 @@ def compact(file):
 
 
 def _unused(name, names):
-    """The name, with a number where another tensor has it."""
+    """Return the name, with a number where another tensor has it."""
     number, candidate = 1, name
     while candidate in names:
         number += 1
@@ -72,40 +81,40 @@ def tflite(
     class_names: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Writes a model as a TFLite file with a static batch.
+    """Write a model as a TFLite file with a static batch.
 
     Inputs and outputs are float32 in every quantisation, so that the artifact takes
     what the Keras model takes. The file carries its origin, with its difference from
     the trained model and its operations: `kmlp.artifacts.origin.read(path)`.
 
     Args:
-        model: a built `keras.Model` with one input; it is left untouched.
-        path: of the file; it appears as a whole at the end.
-        merge: whether the model's inference form (`kmlp.merge`) is written.
+        model: Built `keras.Model` with one input; it is left untouched.
+        path: Path of the file; it appears as a whole at the end.
+        merge: Whether the model's inference form (`kmlp.merge`) is written.
         quantize: `None` (float32), `"float16"` (weights), `"dynamic"` (int8
             weights, activations quantised as they come) or `"int8"` (both, with
             ranges from `representative_data`).
-        representative_data: for `"int8"`, images as the model takes them: an array,
+        representative_data: For `"int8"`, images as the model takes them: an array,
             or an iterable of batches or of tuples that begin with one, such as a
             `tf.data.Dataset`; about a hundred images do.
-        batch_size: of the file.
+        batch_size: Images that the file takes at once.
         input_shape: `(H, W, C)` of the file, for models of unknown height and
             width.
-        preprocessing: how images are prepared, for the origin.
-        class_names: in the order of the outputs, for the origin; `None`: those of
-            `preprocessing`.
-        overwrite: whether an existing file is replaced, in one step at the end.
+        preprocessing: How images are prepared, for the origin.
+        class_names: Names in the order of the outputs, for the origin; `None`: those
+            of `preprocessing`.
+        overwrite: Whether an existing file is replaced, in one step at the end.
 
     Returns:
         The `pathlib.Path` of the file.
 
     Raises:
-        InputError: an unknown `quantize`, missing or misshapen data, a size that is
-            unknown or contradicts the model's, another number of names than of
-            outputs, or a model that is not built.
-        FileExistsError: there is a file, and `overwrite` is false.
-        OSError: `path` cannot be written.
-        RunError: TFLite lacks an operation, the int8 file does not run, or the
+        InputError: If `quantize` is unknown, data are missing or misshapen, a size is
+            unknown or contradicts the model's, there are other names than outputs, or
+            the model is not built.
+        FileExistsError: If there is a file, and `overwrite` is false.
+        OSError: If `path` cannot be written.
+        RunError: If TFLite lacks an operation, the int8 file does not run, or the
             float32 file does not equal the model.
     """
     check_model(model)
@@ -114,7 +123,7 @@ def tflite(
     )
     names = names_of(model, input_specs(model), class_names, preprocessing)
     path = Path(path).expanduser()
-    evidence.refuse_existing(path, overwrite)
+    refuse_existing(path, overwrite)
     known = origin.describe(
         model,
         form=origin.MERGED if merge else origin.TRAIN_FORM,
@@ -122,42 +131,37 @@ def tflite(
         class_names=names,
     )
     model = in_float32(model)
-    with evidence.named_failures(path), new_file(path) as file:
+    images = options["representative_data"]
+    with named_failures(path), new_file(path) as file:
         write_tflite(inference_form(model, merge), file, **options)
-        origin.write(file, {**known, **_evidence(model, file, options)})
+        origin.write(
+            file,
+            known,
+            artifact={
+                "kind": "TFLite",
+                "quantize": quantize,
+                "input_shape": [batch_size, *options["input_shape"]],
+                "calibration_images": None if images is None else len(images),
+            },
+            equality=agreement.compare_artifact(
+                model, load_tflite(file), images=images, exact=quantize is None
+            ),
+            audit=audited(file),
+        )
     return path
 
 
-def _evidence(model, file, options):
-    """The entries of the origin that speak of the file."""
-    quantize = options["quantize"]
-    images = options["representative_data"]
-    shown = None if images is None else len(images)
-    return agreement.evidence(
-        {
-            "kind": "TFLite",
-            "quantize": quantize,
-            "input_shape": [options["batch_size"], *options["input_shape"]],
-            "calibration_images": shown,
-        },
-        equality=evidence.compare(
-            model, load_tflite(file), images=images, exact=quantize is None
-        ),
-        audit=agreement.audited(file),
-    )
-
-
 def check_options(
-    model,
-    quantize=None,
-    representative_data=None,
-    batch_size=1,
-    input_shape=None,
-):
-    """The options of `write_tflite`, checked before any expensive work.
+    model: keras.Model,
+    quantize: str | None = None,
+    representative_data: Iterable | None = None,
+    batch_size: int = 1,
+    input_shape: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Return the options of `write_tflite`, checked before any expensive work.
 
     Raises:
-        InputError: as `tflite`.
+        InputError: As `tflite` does.
     """
     if quantize not in QUANTIZATIONS:
         raise InputError(
@@ -197,25 +201,31 @@ def check_options(
             f"`input_shape` must agree with the model's, {own}. "
             f"Received: input_shape={input_shape}"
         )
+    data = _images(representative_data, shape) if quantize == "int8" else None
     return {
         "quantize": quantize,
-        "representative_data": (
-            _images(representative_data, shape) if quantize == "int8" else None
-        ),
+        "representative_data": data,
         "batch_size": batch_size,
         "input_shape": shape,
     }
 
 
 def write_tflite(
-    model, file, *, quantize, representative_data, batch_size, input_shape
-):
-    """Converts a float32 model, as it is, and writes the file.
+    model: keras.Model,
+    file: Path,
+    *,
+    quantize: str | None,
+    representative_data: Any,
+    batch_size: int,
+    input_shape: Sequence[int],
+) -> None:
+    """Convert a float32 model, as it is, and write the file.
 
     Args:
-        model: from `inference_form`.
-        file: path of the file.
-        **options: from `check_options`.
+        model: Model from `inference_form`.
+        file: Path of the file.
+
+    The others come from `check_options`.
     """
     if quantize == "int8":
         model = equalised(model, representative_data)
@@ -244,7 +254,7 @@ def write_tflite(
 
 
 def _convert(converter):
-    """The file's content; a failure names the operations instead of the graph."""
+    """Return the file's content; a failure names operations instead of the graph."""
     try:
         return converter.convert()
     except Exception as error:
@@ -259,7 +269,7 @@ def _convert(converter):
 
 
 def _check_runs(file, images):
-    """Raises `RuntimeError` where the delegate of the CPU refuses the file."""
+    """Raise `RunError` where the delegate of the CPU refuses the file."""
     try:
         load_tflite(file)(images)
     except RuntimeError as error:
@@ -271,11 +281,7 @@ def _check_runs(file, images):
 
 
 def _images(data, shape):
-    """All images of an array or an iterable of batches as one float32 array.
-
-    Raises:
-        InputError: images of another shape, or none.
-    """
+    """Return all images of an array or an iterable of batches as one float32 array."""
     batches = []
     for batch in [data] if hasattr(data, "shape") else data:
         batch = batch[0] if isinstance(batch, (tuple, list)) else batch

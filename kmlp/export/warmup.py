@@ -1,8 +1,11 @@
-"""Requests that a server replays before a version takes its first real one."""
+"""Write requests that a server replays before a version takes its first real one."""
+
+from typing import Any
 
 import tensorflow as tf
 
 from kmlp.console import quiet
+from kmlp.typing import PathLike
 
 FILE = "tf_serving_warmup_requests"
 # One image at a time, and a few: other shapes run other kernels.
@@ -13,23 +16,23 @@ OPEN_SIZE = 224
 LARGEST_FILE = 2**22
 
 
-def check_available():
-    """Raises `ImportError` where TensorFlow Serving's messages are missing."""
+def check_available() -> None:
+    """Raise `ImportError` where TensorFlow Serving's messages are missing."""
     _messages()
 
 
-def write_warmup(file, functions, name):
-    """Writes a record for each signature and batch of `BATCHES`.
+def write_warmup(file: PathLike, functions: dict[str, Any], name: str) -> None:
+    """Write a record for each signature and batch of `BATCHES`.
 
     Numbers are zeros, which a record holds as one number whatever the shape; encoded
     images are small JPEGs and PNGs of one gradient. The same signatures give the same
     file.
 
     Args:
-        file: path to write.
+        file: Path to write.
         functions: `{signature: tf.function}` with input signatures; one that leaves
             open more than the batch and an image's sizes gets no record.
-        name: of the model, as it will be served.
+        name: Name of the model, as it will be served.
     """
     predict_pb2, prediction_log_pb2 = _messages()
     left = LARGEST_FILE
@@ -53,8 +56,8 @@ def write_warmup(file, functions, name):
                     writer.write(record)
 
 
-def read_warmup(file):
-    """The requests of a file, as `PredictRequest`s."""
+def read_warmup(file: PathLike) -> list[Any]:
+    """Return the requests of a file, as `PredictRequest`s."""
     _, prediction_log_pb2 = _messages()
     with quiet():  # the reader talks of its buffer
         records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
@@ -62,15 +65,15 @@ def read_warmup(file):
     return [log.predict_log.request for log in logs]
 
 
-def gradient(size):
-    """A picture of `size`, half as wide again as high, uint8, the same everywhere."""
+def gradient(size: int) -> tf.Tensor:
+    """Return a picture of `size`, half as wide again as high, in uint8."""
     rows, columns = tf.meshgrid(tf.range(size), tf.range(size * 3 // 2), indexing="ij")
     colours = tf.stack([rows, columns, rows + columns], axis=2) * 255
     return tf.cast(colours // tf.reduce_max(colours // 255), tf.uint8)
 
 
 def _tensors(specs, batch):
-    """`{name: TensorProto}` of a request, `None` where its shape is not known."""
+    """Return `{name: TensorProto}` of a request, `None` if its shape is not known."""
     tensors = {}
     for spec in specs:
         if spec.dtype == tf.string:

@@ -234,13 +234,9 @@ def save_preset(
         )
     if preprocessing is not None:
         _check(model, preprocessing)
-    described = origin.describe(
-        model, form=origin.TRAIN_FORM, preprocessing=preprocessing
-    )
     path = Path(folder).expanduser() / CHECKPOINT
     with new_file(path) as draft:
-        model.save(draft)
-        origin.write(draft, described)
+        origin.save_checkpoint(model, draft, preprocessing=preprocessing)
     return path.parent
 
 

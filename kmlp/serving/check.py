@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kmlp.artifacts import origin
-from kmlp.artifacts.detection_difference import apart
+from kmlp.artifacts.agreement import difference
 from kmlp.artifacts.locating import SAVED_MODEL, locate
 from kmlp.console import quiet
 from kmlp.errors import InputError
@@ -180,7 +180,7 @@ def _batches(artifact):
             part = {key: value[row : row + 1] for key, value in tensors.items()}
             rows = {key: whole[key][row : row + 1] for key in numbers}
             # NaN must come through, which `max` would drop.
-            worst = np.maximum(worst, apart(artifact.ask(name, part), rows))
+            worst = np.maximum(worst, difference(artifact.ask(name, part), rows))
     _require(worst <= TOLERANCE, f"answers differ by {worst:.1e}")
     return f"largest difference {worst:.1e}"
 
@@ -212,7 +212,7 @@ def _evaluation(artifact):
         found = {key: tf.constant(value) for key, value in expected.items()}
         found = answer(found, shapes, sizes)
         expected = {key: value.numpy() for key, value in found.items()}
-    worst = apart(artifact.ask(BYTES), expected)
+    worst = difference(artifact.ask(BYTES), expected)
     allowed = 0 if known is None else TOLERANCE
     _require(worst <= allowed, f"{BYTES} and {DEFAULT} differ by {worst:.1e}")
     if known is None:
@@ -233,7 +233,7 @@ def _scores(artifact):
         best = -np.sort(-scores, axis=1)[:, : found["scores"].shape[1]]
         chosen = np.take_along_axis(scores, found["indices"], axis=1)
         expected = {"best": best, "chosen": chosen}
-        worst[kind] = apart(dict.fromkeys(expected, found["scores"]), expected)
+        worst[kind] = difference(dict.fromkeys(expected, found["scores"]), expected)
     kind = min(worst, key=worst.get)
     _require(
         worst[kind] <= TOLERANCE, f"scores are not those of {BYTES}: {worst[kind]:.1e}"

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from kmlp.artifacts.run_curves import UNFINISHED as PREFIX
+from kmlp.artifacts.locating import UNFINISHED as PREFIX
 from kmlp.atomic import check_writable, new_file
 from kmlp.errors import InputError, RunError
 from kmlp.locks import hold

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kmlp.artifacts.run_curves import HISTORY, STEPS
+from kmlp.artifacts.locating import HISTORY, STEPS
 from kmlp.atomic import new_file
 from kmlp.console import progress_bar
 

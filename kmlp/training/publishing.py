@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,19 @@ import numpy as np
 
 from kmlp.analysis.complexity import profile
 from kmlp.artifacts import agreement, origin
-from kmlp.artifacts.locating import CHECKPOINT
+from kmlp.artifacts.locating import CHECKPOINT, REPORT
 from kmlp.artifacts.opening import compiled
+from kmlp.artifacts.operation_audit import audited
 from kmlp.artifacts.report import forms_table
-from kmlp.atomic import new_version
+from kmlp.atomic import Draft, new_version
 from kmlp.errors import RunError
 from kmlp.training.loop import BEST
 from kmlp.training.monitor import BOARD, HISTORY, STEPS
 
 TRAINED, MERGED, SAVED_MODEL, TFLITE = "trained", "merged", "SavedModel", "TFLite"
+RECIPE = "recipe.json"
 # What a run wrote that its version keeps.
-KEPT = ("recipe.json", HISTORY, STEPS, BOARD)
+KEPT = (RECIPE, HISTORY, STEPS, BOARD)
 
 
 def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
@@ -52,7 +54,8 @@ def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
     doing = "Merging, exporting and comparing" if exports else "Scoring"
     print(f"{doing} on the validation images", flush=True)
     known = task.preprocessing(job)
-    with failures(exports), new_version(parent) as draft:
+    lost = "Nothing was published, and the trained state is kept"
+    with new_reported(parent, folder, KEPT, lost) as (draft, report):
         models, files = {TRAINED: trained}, {}
         if exports:
             models[MERGED], files = _artifacts(trained, draft.folder, known)
@@ -66,19 +69,21 @@ def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
         _add_costs(forms, models, task.timed and exports)
         _add_origins(forms, files, trained, known, job.begun())
         said = task.extras(job, trained, measures[TRAINED], draft.folder)
-        for name in KEPT:
-            if (folder / name).exists():
-                copy = shutil.copytree if (folder / name).is_dir() else shutil.copy2
-                copy(folder / name, draft.folder / name)
         # The comparison was with the trained weights, not with the best.
         for model, name, form in (
             (trained, CHECKPOINT, forms[TRAINED]),
             (best, "best.keras", None),
         ):
-            _save(model, draft.folder / name, known, job.begun(), form)
+            model.preprocessing = known
+            origin.save_checkpoint(
+                model,
+                draft.folder / name,
+                accuracies=form and agreement.accuracies(form),
+                **job.begun(),
+            )
         forms[TRAINED]["bytes"] = size_of(draft.folder / CHECKPOINT)
         score = f"val_{task.score}"
-        report = {
+        report |= {
             **job.written(),
             "arguments": trained.get_config(),
             "published": job.options.publish,
@@ -86,35 +91,49 @@ def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
             "best": max(history, key=lambda row: row[score]),
             "forms": forms,
         }
-        text = json.dumps(report, indent=2, default=str) + "\n"
-        (draft.folder / "report.json").write_text(text)
-    version: Any = draft.path
     print(forms_table(forms))
     if not exports:
-        print(f"To export it, under TensorFlow: kmlp export {version / CHECKPOINT}")
+        print(f"To export it, under TensorFlow: kmlp export {draft.path / CHECKPOINT}")
     for line in said:
-        print(line.format(version=version))
-    return version
+        print(line.format(version=draft.path))
+    return draft.path
 
 
 @contextlib.contextmanager
-def failures(exports: bool) -> Iterator[None]:
-    """Turn what cannot be written into one line.
+def new_reported(
+    parent: Path, folder: Path, kept: Iterable[str], lost: str
+) -> Iterator[tuple[Draft, dict[str, Any]]]:
+    """Write the next version with its report and with what a run wrote.
 
     Args:
-        exports: Whether TensorFlow's errors may come too.
+        parent: Folder of the versions.
+        folder: Folder of the run.
+        kept: Names of what is copied from there, if it is there.
+        lost: Beginning of the message where the version cannot be written.
+
+    Yields:
+        The draft of the version, and the report, to be filled within the block.
+
+    Raises:
+        RunError: If a file cannot be written; no version appears then.
     """
     errors: tuple[type[Exception], ...] = (OSError,)
-    if exports:
+    if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         errors += (tf.errors.OpError,)
+    report: dict[str, Any] = {}
     try:
-        yield
+        with new_version(parent) as draft:
+            yield draft, report
+            for name in kept:
+                if (folder / name).exists():
+                    copy = shutil.copytree if (folder / name).is_dir() else shutil.copy2
+                    copy(folder / name, draft.folder / name)
+            text = json.dumps(report, indent=2, default=str) + "\n"
+            (draft.folder / REPORT).write_text(text)
     except errors as error:
-        raise RunError(
-            f"Nothing was published, and the trained state is kept: {error}"
-        ) from error
+        raise RunError(f"{lost}: {error}") from error
 
 
 def size_of(path: Path) -> int:
@@ -162,7 +181,8 @@ def answers(model: keras.Model) -> Callable[[np.ndarray], dict[str, np.ndarray]]
 def _artifacts(model, folder, preprocessing):
     """Write the artifacts; return the merged model and `{name: (path, runner)}`."""
     from kmlp.artifacts.running import load_saved_model, load_tflite
-    from kmlp.export.saved_model import inference_form, write_saved_model
+    from kmlp.export.groundwork import inference_form
+    from kmlp.export.saved_model import write_saved_model
     from kmlp.export.tflite import check_options, write_tflite
 
     merged = inference_form(model)
@@ -179,7 +199,7 @@ def _add_costs(forms, models, timed):
     """Add parameters, multiply-adds and, where asked for, latencies."""
     milliseconds = {}
     if timed:
-        from kmlp.artifacts.speed import model_latencies
+        from kmlp.artifacts.running import model_latencies
 
         milliseconds = model_latencies(models)
     for name, model in models.items():
@@ -202,24 +222,14 @@ def _add_origins(forms, files: dict[str, Any], model, preprocessing, begun):
     # The SavedModel's folder holds the TFLite file too.
     sizes[SAVED_MODEL] -= sizes.get(TFLITE, 0)
     for name, (path, _) in files.items():
-        audit = agreement.audited(path)
+        audit = audited(path)
         forms[name] |= {"bytes": sizes[name], **audit}
-        entries = agreement.evidence(
-            {"kind": name},
+        origin.write(
+            path,
+            described,
+            artifact={"kind": name},
             equality=agreement.equality(forms[name], kind="validation images"),
             audit=audit,
             accuracies=agreement.accuracies(forms[name], forms[TRAINED]),
-            begun=begun,
+            **begun,
         )
-        origin.write(path, {**described, **entries})
-
-
-def _save(model, path, preprocessing, begun, form):
-    """Save a checkpoint that carries its origin."""
-    model.preprocessing = preprocessing
-    model.save(path)
-    accuracies = None if form is None else agreement.accuracies(form)
-    kind = {"kind": ".keras checkpoint"}
-    entries = agreement.evidence(kind, accuracies=accuracies, begun=begun)
-    known = origin.describe(model, form=origin.TRAIN_FORM, preprocessing=preprocessing)
-    origin.write(path, {**known, **entries})

@@ -16,13 +16,12 @@ from PIL import Image
 from serving import pictures
 
 import kmlp
-from kmlp.artifacts import origin
-from kmlp.artifacts.detection_difference import apart
+from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.running import input_specs, load_saved_model, load_tflite, run_model
 from kmlp.data.dense.geometry import fitted as fitted_by_pillow
 from kmlp.data.dense.geometry import prepared
 from kmlp.data.dense.results import to_picture
-from kmlp.export.offer import dense_offer
+from kmlp.export.offer import offer
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA, write_saved_model
 from kmlp.export.serving_signatures import fitted, prepared_pictures
 from kmlp.preprocessing import DensePreprocessing, Preprocessing
@@ -65,7 +64,7 @@ def test_a_served_detector_is_the_model(head):
     assert (expected["classes"] >= 0).sum() > 10  # there is something to compare
     found = session(head).predict({"images": np.stack(canvases)})
     assert found.keys() == expected.keys()
-    assert apart(found, expected) < 1e-5
+    assert agreement.difference(found, expected) < 1e-5
     found = served(head, PICTURES)
     assert found.keys() - expected.keys() <= {"whole_boxes"}
     for row, (picture, shape) in enumerate(zip(PICTURES, shapes)):
@@ -155,7 +154,7 @@ def test_any_size_is_served(head, tmp_path):
     run = load_saved_model(tmp_path)
     for size in ((64, 96, 3), (70, 101, 3)):
         x = images(size=size)
-        assert apart(run(x), run_model(model, x)) < 1e-5
+        assert agreement.difference(run(x), run_model(model, x)) < 1e-5
 
 
 @pytest.mark.parametrize("head", [long("mask_rcnn"), "upernet"])
@@ -213,7 +212,7 @@ def test_without_preprocessing_there_is_only_the_model(tmp_path):
 def test_what_does_not_fit(head, arguments, message):
     model = dense_model(head)
     with pytest.raises(ValueError, match=message):
-        dense_offer(model, input_specs(model), **arguments)
+        offer(model, input_specs(model), **arguments)
 
 
 def detected(boxes, scores, classes):
@@ -245,7 +244,8 @@ EXPECTED = detected([ONE, OTHER, EMPTY], [0.9, 0.5, 0], [0, 1, -1])
     ],
 )
 def test_detections_are_matched(found, difference):
-    assert apart(found, EXPECTED) == pytest.approx(difference, abs=1e-6, nan_ok=True)
+    apart = agreement.difference(found, EXPECTED)
+    assert apart == pytest.approx(difference, abs=1e-6, nan_ok=True)
 
 
 @pytest.mark.parametrize("head", SEGMENTERS)

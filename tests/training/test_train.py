@@ -218,7 +218,7 @@ FAILURES = {
         "interrupted",
     ),
     "interrupted export": (
-        "kmlp.artifacts.speed.model_latencies",
+        "kmlp.artifacts.running.model_latencies",
         KeyboardInterrupt,
         130,
         "interrupted",

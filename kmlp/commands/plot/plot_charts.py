@@ -48,7 +48,7 @@ def _costs(options):
     They are counted here; there is a series for each family.
     """
     from kmlp import plots
-    from kmlp.artifacts.reached import read_cost
+    from kmlp.artifacts.run_curves import read_cost
 
     names = _networks(options)
     runs = [read_cost(folder, options.x == "activations") for folder in options.run]

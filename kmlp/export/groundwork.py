@@ -1,0 +1,149 @@
+"""Prepare a model, and the place that it goes to, for any export.
+
+Artifacts are float32: bfloat16 and float16 are slow or missing where they run, and the
+converter to TFLite does not take mixed precision.
+"""
+
+import concurrent.futures
+import contextlib
+import errno
+import functools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import keras
+import tensorflow as tf
+
+from kmlp.errors import InputError
+from kmlp.keras_internals import flat_layers
+from kmlp.layers.layer import remade
+from kmlp.merging import merge as merge_model
+from kmlp.merging import rewrite
+from kmlp.typing import PathLike
+
+Export = TypeVar("Export", bound=Callable[..., Any])
+
+
+def outside_strategy(function: Export) -> Export:
+    """Run a function outside the caller's `tf.distribute` scope, if there is one.
+
+    Variables made within a scope are mirrored, and a graph over mirrored variables
+    runs nowhere else. A scope belongs to its thread, so another thread is outside.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not tf.distribute.has_strategy():
+            return function(*args, **kwargs)
+        with concurrent.futures.ThreadPoolExecutor(1) as executor:
+            return executor.submit(function, *args, **kwargs).result()
+
+    return call  # type: ignore[return-value]
+
+
+def check_model(model: keras.Model) -> None:
+    """Raise `InputError` where there is no built model to export."""
+    if not getattr(model, "built", False):
+        raise InputError(
+            "Export takes a built keras.Model: call it on data or build() it first. "
+            f"Received: {model!r}"
+        )
+
+
+def inference_form(model: keras.Model, merge: bool = True) -> keras.Model:
+    """Return the model in float32 and, with `merge`, in its inference form."""
+    # In this order: merged in low precision, the kernels would be rounded to it.
+    model = in_float32(model)
+    return merge_model(model) if merge else model
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """Return the model with every layer in float32, itself if it is so already.
+
+    Args:
+        model: Model that is built, nested models and merged ones included; it is left
+            untouched.
+
+    Raises:
+        InputError: If a layer computes in another precision whatever its config says.
+    """
+    if not _others(model):
+        return model
+    twin = rewrite(model, _rebuilt)
+    for layer in flat_layers(twin):
+        if isinstance(layer, keras.Model):
+            layer.dtype_policy = "float32"
+    if others := _others(twin):
+        raise InputError(
+            "These layers keep their own precision; build them with the `dtype` that "
+            "their config names, so that they can be rebuilt in float32. "
+            f"Received: {', '.join(others)}"
+        )
+    return twin
+
+
+def _others(model):
+    """Return the paths of layers that compute or keep weights in other float types."""
+    return [
+        layer.path or layer.name
+        for layer in flat_layers(model)
+        if not isinstance(layer, keras.layers.InputLayer)
+        and not _is_float32(layer.dtype_policy)
+    ]
+
+
+def _is_float32(policy):
+    types = (policy.compute_dtype, policy.variable_dtype)
+    return all(t == "float32" or "float" not in str(t) for t in types)
+
+
+def _rebuilt(layer):
+    config = layer.get_config()
+    retyped = _retyped(config)
+    if retyped == config:
+        return None
+    twin = remade(layer, retyped)
+    if layer.weights:
+        twin.set_weights(layer.get_weights())
+    return twin
+
+
+def _retyped(value, key=None):
+    """Return a config in float32; wrappers hold the configs of what they wrap."""
+    if key == "dtype" and value is not None:
+        policy = keras.dtype_policies.get(value)
+        return value if _is_float32(policy) else "float32"
+    if isinstance(value, dict):
+        return {k: _retyped(v, k) for k, v in value.items()}
+    return [_retyped(v) for v in value] if isinstance(value, list) else value
+
+
+def refuse_existing(path: PathLike, overwrite: bool) -> None:
+    """Raise `FileExistsError` where a file would be replaced that may not be."""
+    path = Path(path).expanduser()
+    if not overwrite and os.path.lexists(path) and not path.is_dir():
+        raise FileExistsError(
+            "An export never replaces a file unasked: choose another path, or pass "
+            f"overwrite=True (--overwrite). Received: {str(path)!r}"
+        )
+
+
+@contextlib.contextmanager
+def named_failures(path: PathLike) -> Iterator[None]:
+    """Name the artifact in one line where the disk fails while it is written."""
+    try:
+        yield
+    except (OSError, tf.errors.ResourceExhaustedError) as error:
+        failure = error
+        if not isinstance(error, OSError):
+            failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        # Without a number it is one of ours, which says all.
+        if failure.errno is None:
+            raise
+        raise type(failure)(
+            f"The artifact could not be written ({failure.strerror}); what was there "
+            "is untouched: make room, or choose another place. "
+            f"Received: {str(path)!r}"
+        ) from error
