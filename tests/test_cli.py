@@ -11,7 +11,7 @@ import sys
 import pytest
 
 import kmlp
-from kmlp.commands import benchmark_input, compress, main, probe, train, train_dense
+from kmlp.commands import benchmark_input, compress, main, probe, train
 from kmlp.console import SAVED_MODELS, _results_folder, exit_code
 from kmlp.errors import InputError, Interrupted, RunError, TimeUp
 
@@ -238,8 +238,8 @@ def the_same(installed, script):
     [
         (["train"], train.SCRIPT, ["--arch", "convmlp_s", "--set", "mixup=0"]),
         (["train", "--task", "classify"], train.SCRIPT, ["--weights", "RUN"]),
-        (["train", "--task", "detect"], train_dense.DETECTOR, ["--image-size", "64"]),
-        (["train", "--task=segment"], train_dense.SEGMENTER, ["--head", "upernet"]),
+        (["train", "--task", "detect"], train.DETECTOR, ["--image-size", "64"]),
+        (["train", "--task=segment"], train.SEGMENTER, ["--head", "upernet"]),
         (["study", "repmlpnet/table4"], train.SCRIPT, ["--minutes", "9"]),
         (["probe", "RUN"], probe.SCRIPT, ["--data", "digits", "--method", "knn"]),
         (["compress", "RUN"], compress.SCRIPT, ["--data", "x", "--method", "prune"]),

@@ -21,7 +21,6 @@ from kmlp.commands import (
     main,
     probe,
     train,
-    train_dense,
 )
 
 TEXT = README.read_text()
@@ -30,8 +29,8 @@ SCRIPTS = {
     script.program: script
     for script in (
         train.SCRIPT,
-        train_dense.DETECTOR,
-        train_dense.SEGMENTER,
+        train.DETECTOR,
+        train.SEGMENTER,
         evaluate.SCRIPT,
         evaluate.DENSE_SCRIPT,
         probe.SCRIPT,

@@ -13,8 +13,8 @@ from PIL import Image
 import kmlp
 from kmlp.artifacts import origin
 from kmlp.artifacts.running import load_saved_model
-from kmlp.commands.train_dense import DETECTOR as train_detector
-from kmlp.commands.train_dense import SEGMENTER as train_segmenter
+from kmlp.commands.train import DETECTOR as train_detector
+from kmlp.commands.train import SEGMENTER as train_segmenter
 from kmlp.data.dense import open_dense
 from kmlp.data.scoring import average_precision, truth
 from kmlp.preprocessing import DensePreprocessing

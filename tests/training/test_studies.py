@@ -26,7 +26,7 @@ from kmlp.training.input import arrays as packing
 from kmlp.training.input.array_batches import ahead
 from kmlp.training.input.pipeline import square
 from kmlp.training.input.pipeline import training_batches as expected_batches
-from kmlp.training.studies import study, study_table
+from kmlp.training.studies import study
 
 JOBS = Path(study_jobs.__file__)
 CLASSES = ("cat", "dog", "owl")
@@ -253,7 +253,7 @@ def test_the_papers_figures_stand_beside_ours(tmp_path):
         }
         for name, top1 in values.items()
     }
-    lines = study_table.text(found, results).splitlines()
+    lines = found.text(results).splitlines()
     shown = {line.split()[0]: line.split()[1:] for line in lines[1:]}
     speed = ["1,234", "12.5%"]
     counts = ["7,144,292", "7.1", "M", "1,812.8", "1,812"]
@@ -262,11 +262,11 @@ def test_the_papers_figures_stand_beside_ours(tmp_path):
     assert shown["resmlp_both"][:5] == ["65.09", "58.00", "+9.51", "+8.00", "58.00"]
     assert shown["repmlpnet_1x1"][:4] == ["60.73", "61.00", "+1.66", "+1.00"]
     assert shown["repmlpnet_both"] == ["67.43", "+8.36"]
-    assert study_table.orderings(found, results) == [
+    assert found.orderings(results) == [
         "resmlp_12_cifar: resmlp_none < resmlp_3x3 < resmlp_1x1 < resmlp_both; paper: "
         "resmlp_none < resmlp_1x1 < resmlp_3x3 < resmlp_both"
     ]
-    study_table.write(found, results, tmp_path, {"data": "none"})
+    found.write(results, tmp_path, {"data": "none"})
     assert (tmp_path / "table.md").read_text().splitlines()[4].startswith("| resmlp_no")
     written = json.loads((tmp_path / "table.json").read_text())
     assert written["rows"][3]["gain"] == 8

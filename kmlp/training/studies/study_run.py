@@ -20,9 +20,9 @@ from kmlp.training.input.arrays import Packed, open_packed
 from kmlp.training.job import check_results
 from kmlp.training.loop import train
 from kmlp.training.monitor import HISTORY
-from kmlp.training.studies import study_table, throughput
+from kmlp.training.studies import throughput
 from kmlp.training.studies.row_job import resolve_row, results, row_recipe
-from kmlp.training.studies.study import find, listed, made_for
+from kmlp.training.studies.study import REHEARSAL, SPEED, find, listed, made_for
 
 LIST = "list"
 
@@ -67,12 +67,12 @@ def run(options: argparse.Namespace) -> None:
         except TimeUp as end:
             _pause(study, found, folder, about, job, str(end))
             return
-        study_table.write(study, found, folder, about)
-    print(study_table.text(study, found))
-    for said in study_table.orderings(study, found):
+        study.write(found, folder, about)
+    print(study.text(found))
+    for said in study.orderings(found):
         print(said)
     if study.scale.name == "smoke":
-        print(study_table.REHEARSAL)
+        print(REHEARSAL)
     print(f"Written to {folder}")
 
 
@@ -142,8 +142,8 @@ def _finished(path, identity):
 def _pause(study, found, folder, about, job, said):
     """Say how far a study has come whose time is up."""
     if found:
-        study_table.write(study, found, folder, about)
-        print(study_table.text(study, found))
+        study.write(found, folder, about)
+        print(study.text(found))
     print(f"{job.task.short}: {said}")
     print(
         f"{len(found)} of {len(study.rows)} rows are finished; the same command goes on"
@@ -176,8 +176,8 @@ def _throughput(study, jobs, folder):
     found = {job.task.row.name: speed for job, speed in zip(jobs, speeds)}
     about["matmul peak"] = f"{peak.value / 1e12:,.2f} T operations/s in {precision}"
     print(f"matmul peak {about['matmul peak']}")
-    print(study_table.text(study, found, study_table.SPEED))
-    study_table.write(study, found, folder, about, study_table.SPEED, "throughput")
+    print(study.text(found, SPEED))
+    study.write(found, folder, about, SPEED, "throughput")
     print(f"Written to {folder}")
 
 
