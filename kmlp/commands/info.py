@@ -156,16 +156,7 @@ def _size(row):
     return "x".join(map(str, row.output_shape[1:]))
 
 
-_OF_ARCHITECTURES = (
-    "num_classes",
-    "image_size",
-    "set",
-    "merged",
-    "layers",
-    "batch",
-    "precision",
-    "format",
-)
+_OF_ARCHITECTURES = "num_classes image_size set merged layers batch precision format"
 
 
 def add_arguments(parser: Parser) -> None:
@@ -260,7 +251,7 @@ def _artifact(options):
     from kmlp.artifacts.locating import KERAS, locate
     from kmlp.artifacts.origin_text import describe
 
-    given = [name for name in _OF_ARCHITECTURES if getattr(options, name)]
+    given = [name for name in _OF_ARCHITECTURES.split() if getattr(options, name)]
     if given:
         raise InputError(
             f"--{given[0].replace('_', '-')} goes with the name of an architecture. "

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from kmlp.commands.arguments import Parser
 from kmlp.console import FORMS, progress_bar, table
 from kmlp.errors import InputError
+from kmlp.models.papers import ABLATIONS, list_ablations
+from kmlp.models.registry import list_models
 
 if TYPE_CHECKING:
     from kmlp.analysis.efficiency import Cost
@@ -16,24 +18,24 @@ def add_arguments(command: Parser) -> None:
     """Add the arguments of `kmlp list` and the job."""
     command.add_argument("pattern", nargs="?", default="*", help="such as 'convmlp_*'")
     shown = command.add_mutually_exclusive_group()
-    shown.add_argument(
-        "--costs",
-        action="store_true",
-        help="beside the names what they cost and reach, and the papers' figures",
-    )
-    shown.add_argument(
-        "--weights",
-        action="store_true",
-        help="published weights instead, as Markdown: what they reach, how images are "
-        "prepared, licence, where they are from",
-    )
-    shown.add_argument(
-        "--ablations",
-        action="store_true",
-        help="the papers' tables of ablations instead, as Markdown: arguments, what "
-        "was reported, what is counted here; the pattern may be a table, such as "
-        "convmlp/table2",
-    )
+    for flag, text in (
+        (
+            "--costs",
+            "beside the names their costs and accuracy, and the papers' figures",
+        ),
+        (
+            "--weights",
+            "published weights instead, as Markdown: what they reach, how images are "
+            "prepared, licence, where they are from",
+        ),
+        (
+            "--ablations",
+            "the papers' tables of ablations instead, as Markdown: arguments, what was "
+            "reported, what is counted here; the pattern may be a table, such as "
+            "convmlp/table2",
+        ),
+    ):
+        shown.add_argument(flag, action="store_true", help=text)
     command.add_argument(
         "--format",
         choices=FORMS,
@@ -51,35 +53,28 @@ def run(options: argparse.Namespace) -> None:
         )
     if options.weights:
         _print_weights(options.pattern)
-        return
-    if options.ablations:
+    elif options.ablations:
         _print_ablations(options.pattern)
-        return
-    import kmlp
-
-    names = kmlp.list_models(options.pattern)
-    if not names:
-        raise InputError(
-            "No architecture has such a name; `kmlp list` shows all. "
-            f"Received: {options.pattern!r}"
-        )
-    if options.costs:
-        _print_costs(names, options.format or "markdown")
     else:
-        print("\n".join(names))
+        names = list_models(options.pattern)
+        known = "`kmlp list` shows all"
+        _check_found(names, "No architecture has", known, options.pattern)
+        if options.costs:
+            _print_costs(names, options.format or "markdown")
+        else:
+            print("\n".join(names))
+
+
+def _check_found(names, none_has, known, pattern):
+    if not names:
+        raise InputError(f"{none_has} such a name; {known}. Received: {pattern!r}")
 
 
 def _print_ablations(pattern):
     """Print the rows whose names match, as Markdown, and their notes."""
-    from kmlp.models.papers import ABLATIONS, list_ablations
-
     names = list_ablations(pattern) or list_ablations(f"{pattern.rstrip('/')}/*")
-    if not names:
-        known = sorted({name.rpartition("/")[0] for name in ABLATIONS})
-        raise InputError(
-            "No ablation has such a name; the papers' tables are "
-            f"{', '.join(known)}. Received: {pattern!r}"
-        )
+    tables = ", ".join(sorted({name.rpartition("/")[0] for name in ABLATIONS}))
+    _check_found(names, "No ablation has", f"the papers' tables are {tables}", pattern)
     rows = [ABLATIONS[name] for name in names]
     notes = _distinct_notes(rows)
     cells = (
@@ -150,7 +145,8 @@ def _print_costs(names, form):
         print(table(list(_RAW), rows, form))
         return
     notes = _distinct_notes(cost.reported for cost in costs)
-    print(table(_HEADER, [_row(cost, notes, form) for cost in costs], form))
+    rows = [_row(cost, notes, form) for cost in costs]
+    print(table(list(rows[0]), [list(row.values()) for row in rows], form))
     print(
         "\nParameters and multiply-adds are counted here, in the train form; what the "
         "paper has is in brackets. Top-1 is the paper's, on ImageNet-1k where nothing "
@@ -159,34 +155,21 @@ def _print_costs(names, form):
     _print_notes(notes)
 
 
-_HEADER = (
-    "architecture",
-    "image size",
-    "parameters (M)",
-    "multiply-adds (G)",
-    "activations (M)",
-    "top-1 (%)",
-    "per GMAC",
-    "per M parameters",
-    "reported in",
-    "note",
-)
-
-
 def _row(cost, notes, form):
+    """Return `{title: cell}` of a `Cost`, with the paper's figures in brackets."""
     row, ours, theirs = cost.reported, cost.efficiency, cost.reported_efficiency
-    return (
-        f"`{cost.name}`" if form == "markdown" else cost.name,
-        "x".join(map(str, cost.image_size)),
-        f"{cost.parameters / 1e6:.2f} ({row.parameters})",
-        f"{cost.macs / 1e9:.2f} ({row.macs})",
-        f"{cost.activations / 1e6:.1f}",
-        row.top1,
-        f"{ours.per_gmac:.1f} ({theirs.per_gmac:.1f})",
-        f"{ours.per_mparam:.1f} ({theirs.per_mparam:.1f})",
-        row.source if row.data == "ImageNet-1k" else f"{row.source} ({row.data})",
-        _numbers(row, notes),
-    )
+    return {
+        "architecture": f"`{cost.name}`" if form == "markdown" else cost.name,
+        "image size": "x".join(map(str, cost.image_size)),
+        "parameters (M)": f"{cost.parameters / 1e6:.2f} ({row.parameters})",
+        "multiply-adds (G)": f"{cost.macs / 1e9:.2f} ({row.macs})",
+        "activations (M)": f"{cost.activations / 1e6:.1f}",
+        "top-1 (%)": row.top1,
+        "per GMAC": f"{ours.per_gmac:.1f} ({theirs.per_gmac:.1f})",
+        "per M parameters": f"{ours.per_mparam:.1f} ({theirs.per_mparam:.1f})",
+        "reported in": row.source + f" ({row.data})" * (row.data != "ImageNet-1k"),
+        "note": _numbers(row, notes),
+    }
 
 
 # Column of the CSV -> value of a `Cost`.
@@ -204,8 +187,8 @@ _RAW: dict[str, Any] = {
     "top1_per_gmac": lambda cost: f"{cost.efficiency.per_gmac:.4f}",
     "reported_top1_per_gmac": lambda cost: f"{cost.reported_efficiency.per_gmac:.4f}",
     "top1_per_million_parameters": lambda cost: f"{cost.efficiency.per_mparam:.4f}",
-    "reported_top1_per_million_parameters": (
-        lambda cost: f"{cost.reported_efficiency.per_mparam:.4f}"
+    "reported_top1_per_million_parameters": lambda cost: (
+        f"{cost.reported_efficiency.per_mparam:.4f}"
     ),
     "reported_in": lambda cost: cost.reported.source,
     "training": lambda cost: cost.reported.training,
@@ -221,32 +204,29 @@ def _print_weights(pattern):
     without = catalogue.list_unpublished(pattern)
     if not names and without:
         catalogue.published_weights(without[0])  # says what to do instead
-    if not names:
-        raise InputError(
-            "No published weights have such a name; `kmlp list --weights` shows all. "
-            f"Received: {pattern!r}"
-        )
-    rows = []
-    for entry in map(catalogue.WEIGHTS.__getitem__, names):
-        mean, std = (
-            "/".join(f"{value:g}" for value in values)
-            for values in (entry.mean, entry.std)
-        )
-        rows.append(
+    known = "`kmlp list --weights` shows all"
+    _check_found(names, "No published weights have", known, pattern)
+    _print_table(
+        ("weights", "reported (%)", "image size", "preprocessing", "licence", "from"),
+        (
             (
                 f"`{entry.name}`",
                 f"{entry.top1} {entry.metric}",
                 entry.image_size,
-                f"mean {mean}, deviation {std}, crop {entry.test_crop:.3g} "
-                f"{entry.test_interpolation}",
+                f"mean {_slashed(entry.mean)}, deviation {_slashed(entry.std)}, "
+                f"crop {entry.test_crop:.3g} {entry.test_interpolation}",
                 entry.licence,
                 entry.page or entry.address,
             )
-        )
-    header = ("weights", "reported (%)", "image size", "preprocessing", "licence")
-    _print_table((*header, "from"), rows)
+            for entry in map(catalogue.WEIGHTS.__getitem__, names)
+        ),
+    )
     if without:
         print(
             f"\nNone are listed of {', '.join(without)}: `python training/train.py "
             "--arch NAME` trains by the papers' recipes."
         )
+
+
+def _slashed(values):
+    return "/".join(f"{value:g}" for value in values)

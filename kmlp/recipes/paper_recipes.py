@@ -252,8 +252,8 @@ ENTRIES = (
             reproduces="RepMLPNet, Table 4: CIFAR-100 with and without local branches",
             top1=top1_of("repmlpnet/table4/*_cifar", "repmlpnet/table4/resmlp_none"),
             notes="Accuracies are of the architectures as they are named: RepMLPNet "
-            "with 1x1 and 3x3 branches, ResMLP without. By branches none/1x1/3x3/"
-            "both: RepMLPNet 59.07/60.73/65.36/67.43, ResMLP 55.58/57.96/63.76/65.09. "
+            "with 1x1 and 3x3 branches, ResMLP without; by branches: `kmlp list "
+            "--ablations repmlpnet/table4`. "
             "The paper leaves mixup, RandAugment, smoothing, clipping and mirroring "
             "open: these are the published trainer's defaults.",
             epochs=100,
