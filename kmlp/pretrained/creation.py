@@ -23,7 +23,7 @@ def create_model(
     resolution: str = "interpolate",
     **overrides: Any,
 ) -> Any:
-    """Builds an architecture by name, or a preset, with the weights asked for.
+    """Build an architecture by name, or a preset, with the weights asked for.
 
     ```python
     kmlp.create_model("resmlp_s12")  # fresh
@@ -33,9 +33,9 @@ def create_model(
     ```
 
     Args:
-        name: one of `list_models()`, also with a tag, `"resmlp_s12.fb_in1k"`; `None`:
+        name: One of `list_models()`, also with a tag, `"resmlp_s12.fb_in1k"`; `None`:
             the one that `weights` hold.
-        num_classes: classes of the head; `None`: those of the weights, or else the
+        num_classes: Classes of the head; `None`: those of the weights, or else the
             variant's own, mostly 1000. Another number than the weights' makes a new
             head, and a line says so; 0: features without a classifier.
         input_shape: `(H, W, C)`; `None`: the weights' own, or the variant's.
@@ -43,10 +43,10 @@ def create_model(
             fetched once into Keras' cache; the path of a published file (`.pth`,
             `.safetensors`, `.npz`, `.h5`); of a `.keras` or `.weights.h5` file; or of
             a folder of a run or of `save_preset`.
-        resolution: where `input_shape` is not the weights' own, `"interpolate"` or
+        resolution: Treatment of weights of another size: `"interpolate"` or
             `"interpolate_cubic"` for spatial kernels of the new grid, or `"partition"`
             for the trained grid on blocks of the new one, as in `kmlp.resize`.
-        **overrides: further arguments of the family's class. With RepMLPNet's weights
+        **overrides: Further arguments of the family's class. With RepMLPNet's weights
             `downsample="conv3"` or `"conv5"` approximates their embeddings, and a line
             says how closely.
 
@@ -56,10 +56,10 @@ def create_model(
         `class_names` and `weights_source`, as far as known.
 
     Raises:
-        InputError: an unknown name or tag, a file that is damaged or of another
+        InputError: If a name or tag is unknown, a file is damaged or of another
             architecture (the message names the one that it seems to be), or arguments
-            that do not fit the weights.
-        OSError: the weights cannot be fetched or read.
+            do not fit the weights.
+        OSError: If the weights cannot be fetched or read.
     """
     if isinstance(name, str) and "." in name:
         name, tag = name.split(".", 1)
@@ -108,7 +108,7 @@ def _other_size(model, input_shape):
 
 
 def _say_of_head(model, own_classes):
-    """One line where the head was not among the weights."""
+    """Print one line where the head was not among the weights."""
     if not (model.include_top and model.num_classes):
         return
     if own_classes != model.num_classes:

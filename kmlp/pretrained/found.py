@@ -1,16 +1,20 @@
-"""What `weights=` stands for: a checkpoint of the catalogue, a file or a folder."""
+"""Weights that `weights=` names: a checkpoint of the catalogue, a file, a folder."""
 
 import dataclasses
-import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
+
+import keras
 
 from kmlp import models
 from kmlp.artifacts.locating import locate_checkpoint
 from kmlp.errors import InputError
 from kmlp.models.registry import variant
 from kmlp.preprocessing import Preprocessing
+from kmlp.typing import Config, Shape
 from kmlp.weights.catalogue import (
     DEFAULT,
     WEIGHTS,
@@ -19,7 +23,7 @@ from kmlp.weights.catalogue import (
     published_weights,
 )
 from kmlp.weights.checkpoint_forms import read_state
-from kmlp.weights.downloads.cache import cache_path, download
+from kmlp.weights.downloads import cache_path, download, sha256_of
 from kmlp.weights.recognition import recognise
 from kmlp.weights.strict_loading import load_published
 
@@ -32,9 +36,9 @@ class Found:
     """Weights on the disk.
 
     Attributes:
-        architecture: as it was asked for, or `None`.
-        path: of the file.
-        entry: of the catalogue, or `None`.
+        architecture: Name that was asked for, or `None`.
+        path: Path of the file.
+        entry: Entry of the catalogue, or `None`.
     """
 
     architecture: str | None
@@ -42,25 +46,22 @@ class Found:
     entry: PublishedWeights | None = None
 
     @property
-    def is_published(self):
+    def is_published(self) -> bool:
         """Whether the file has published names, not Keras' own."""
         return not self.path.name.endswith((KERAS, KERAS_WEIGHTS))
 
 
-def find(architecture, weights):
-    """The weights that a tag or a path stands for, fetched where they must be.
+def find(architecture: str | None, weights: Any) -> Found:
+    """Find the weights that a tag or a path stands for; fetch them where they must be.
 
     Args:
-        architecture: of `kmlp.list_models()`, or `None`.
-        weights: a tag of the architecture, `"default"`, or a path.
-
-    Returns:
-        A `Found`.
+        architecture: Name of `kmlp.list_models()`, or `None`.
+        weights: Tag of the architecture, `"default"`, or a path.
 
     Raises:
-        InputError: neither a tag nor a path of anything.
-        InputError: a folder without a checkpoint.
-        OSError: not to be fetched.
+        InputError: If `weights` is neither a tag nor a path of anything, or a folder
+            without a checkpoint.
+        OSError: If they cannot be fetched.
     """
     if not isinstance(weights, (str, os.PathLike)):
         raise InputError(
@@ -91,7 +92,7 @@ def _is_path(architecture, weights, path):
 
 
 def _entry(architecture, tag):
-    """The catalogue's entry of `tag`, or of `architecture.tag`."""
+    """Return the catalogue's entry of `tag`, or of `architecture.tag`."""
     if architecture is None:
         architecture, _, tag = tag.partition(".")
         if not tag:
@@ -103,7 +104,7 @@ def _entry(architecture, tag):
 
 
 def _entry_of_file(architecture, path):
-    """The entry of a file that has its published name or the cache's, or `None`."""
+    """Return the entry of a file with its published name or the cache's, or `None`."""
     if path.suffix == KERAS:
         return None
     entries = [
@@ -119,30 +120,30 @@ def _entry_of_file(architecture, path):
     return entries[0] if known is None or sha256_of(path).startswith(known) else None
 
 
-def sha256_of(path):
-    """The hash of a file, in hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _file_name(entry):
     return PurePosixPath(urlsplit(entry.address).path).name
 
 
-def load(found, num_classes, input_shape, overrides):
-    """A model with published weights, at the size that they were trained at.
+def load(
+    found: Found,
+    num_classes: int | None,
+    input_shape: Shape | None,
+    overrides: Config,
+) -> tuple[keras.Model, int | None]:
+    """Build a model with published weights, at the size that they were trained at.
 
     Args:
-        found: `kmlp.pretrained.found.Found`.
-        num_classes: of the model; `None`: the weights' own.
-        input_shape: counts where the weights fit any size, or `block_size` is given.
-        overrides: further arguments of the family's class.
+        found: Weights on the disk.
+        num_classes: Classes of the model; `None`: those of the weights.
+        input_shape: Shape of images, which counts where the weights fit any size or
+            `block_size` is given.
+        overrides: Further arguments of the family's class.
 
     Returns:
         `(model, classes of the weights' own head)`, 0 where they have none.
 
     Raises:
-        InputError: a file that cannot be read or does not fit.
+        InputError: If the file cannot be read or does not fit.
     """
     entry = found.entry
     state = promised(read_state(found.path), entry)
@@ -161,8 +162,10 @@ def load(found, num_classes, input_shape, overrides):
     return model, own_classes
 
 
-def promised(state, entry):
-    """A state without the head where its authors offer none.
+def promised(
+    state: Mapping[str, Any], entry: PublishedWeights | None
+) -> Mapping[str, Any]:
+    """Return a state without the head where its authors offer none.
 
     What is in its place then, as in DINO's checkpoints, is of the training alone.
     """
@@ -172,7 +175,7 @@ def promised(state, entry):
 
 
 def _check_name(seems, found):
-    """Weights of another architecture are told before a model is built."""
+    """Refuse weights of another architecture before a model is built."""
     name = found.architecture
     if name is None:
         return
@@ -185,22 +188,24 @@ def _check_name(seems, found):
 
 
 def _own_shape(found):
-    """The size that weights without spatial kernels were trained at, if known."""
+    """Return the trained size of weights without spatial kernels, if known."""
     if found.entry is not None:
         return (found.entry.image_size, found.entry.image_size, 3)
     return None
 
 
 def _built(seems, name, changes):
-    """The model with fresh weights; a structure without a name under one of its own."""
+    """Return the model with fresh weights; a structure without a name gets its own."""
     changes = {k: v for k, v in changes.items() if v is not None}
     if seems.architecture is None and name is not None:
         return models.create_model(name, **{**seems.arguments, **changes})
     return seems.build(**changes)
 
 
-def preprocessing(entry, model, own_classes):
-    """What the catalogue says of the images, with names where the head is theirs."""
+def preprocessing(
+    entry: PublishedWeights | None, model: Any, own_classes: int
+) -> Preprocessing | None:
+    """Return what the catalogue says of images, with names where the head is theirs."""
     if entry is None:
         return None
     kept = model.include_top and model.num_classes == own_classes == entry.num_classes
@@ -216,8 +221,8 @@ def preprocessing(entry, model, own_classes):
     return known.for_size(*model.inputs[0].shape[1:3])
 
 
-def source(found):
-    """Where the weights come from, as an origin keeps it."""
+def source(found: Found) -> dict[str, Any]:
+    """Describe where the weights come from, as an origin keeps it."""
     known = {"file": found.path.name, "sha256": sha256_of(found.path)}
     if found.entry is not None:
         names = ("name", "address", "licence", "top1", "metric")

@@ -1,7 +1,6 @@
 """`.keras` checkpoints as models, and presets of one's own."""
 
 import dataclasses
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,24 +17,22 @@ from kmlp.models.dense import DenseModel
 from kmlp.models.registry import variant
 from kmlp.models.vision_mlp import VisionMLP
 from kmlp.preprocessing import DensePreprocessing, Preprocessing, preprocessing_of
-from kmlp.pretrained.found import KERAS_WEIGHTS
+from kmlp.pretrained.found import KERAS_WEIGHTS, Found
+from kmlp.typing import Config, PathLike, Shape
 from kmlp.weights.strict_loading import CLASSIFIER, HEAD
 
 
-def load_checkpoint(path):
-    """Loads a checkpoint.
+def load_checkpoint(path: PathLike) -> keras.Model:
+    """Load a checkpoint, not compiled.
 
     A model of ours gets the `preprocessing` (with class names) and the
     `weights_source` that are known of the file.
 
     Args:
-        path: of a `.keras` file.
-
-    Returns:
-        The `keras.Model`, not compiled.
+        path: Path of a `.keras` file.
 
     Raises:
-        InputError: it cannot be read; the message names the remedy.
+        InputError: If it cannot be read; the message names the remedy.
     """
     path = Path(path)
     try:
@@ -65,22 +62,27 @@ def load_checkpoint(path):
     return model
 
 
-def load(found, num_classes, input_shape, overrides):
-    """A model as it was saved, with another head or further arguments where asked.
+def load(
+    found: Found,
+    num_classes: int | None,
+    input_shape: Shape | None,
+    overrides: Config,
+) -> tuple[keras.Model, int | None]:
+    """Restore a model as saved, with another head or further arguments where asked.
 
     Args:
-        found: `kmlp.pretrained.found.Found`.
-        num_classes: of the model; `None`: the weights' own.
-        input_shape: of weights that do not tell theirs.
-        overrides: further arguments of the family's class.
+        found: Weights on the disk.
+        num_classes: Classes of the model; `None`: those of the weights.
+        input_shape: Shape of images, for weights that do not tell theirs.
+        overrides: Further arguments of the family's class.
 
     Returns:
         `(model, classes of the weights' own head)`, the model at the size that it was
         saved with.
 
     Raises:
-        InputError: another architecture, or arguments that do not fit the weights.
-        InputError: a file that cannot be read.
+        InputError: If the file cannot be read, is of another architecture, or the
+            arguments do not fit the weights.
     """
     if found.path.name.endswith(KERAS_WEIGHTS):
         model = _from_weights(found, input_shape, overrides)
@@ -113,14 +115,13 @@ def _from_weights(found, input_shape, overrides):
     except (OSError, KeyError, ValueError) as error:
         raise InputError(
             f"These weights are damaged, or not of {found.architecture} with these "
-            f"arguments. Received: {str(found.path)!r} "
-            f"({str(error).strip().splitlines()[0][:200]})"
+            f"arguments. Received: {str(found.path)!r} ({first_line(error)[:200]})"
         ) from error
     return model
 
 
 def _unchanged(model, found, num_classes, input_shape, overrides):
-    """A model of other classes, such as a merged one, of which nothing can change.
+    """Return a model of other classes, such as a merged one, which cannot change.
 
     Detectors and segmenters are brought to another size later.
     """
@@ -155,7 +156,7 @@ def _check_name(model, found):
 
 
 def _changed(model, changes, found):
-    """The model with other arguments, its weights kept where they have a place."""
+    """Return the model with other arguments, and its weights where they have places."""
     config = model.get_config()
     changes = {k: v for k, v in changes.items() if k != "dtype" or v is not None}
     if all(k in config and config[k] == v for k, v in changes.items()):
@@ -189,26 +190,27 @@ def _changed(model, changes, found):
 
 def save_preset(
     model: keras.Model,
-    folder: str | os.PathLike,
+    folder: PathLike,
     *,
     preprocessing: Preprocessing | DensePreprocessing | None = None,
     class_names: Iterable[str] | None = None,
 ) -> Path:
-    """Saves a model of ours as `folder/trained.keras`, which carries its origin.
+    """Save a model of ours as `folder/trained.keras`, which carries its origin.
 
     Args:
-        model: of one of the families, a detector or a segmenter, in its train form.
-        folder: made where it is missing; a preset in it is replaced in one step.
+        model: Network of one of the families, detector or segmenter in its train form.
+        folder: Path that is made if missing; a preset in it is replaced in one step.
         preprocessing: `kmlp.preprocessing.Preprocessing`, of detectors and segmenters
             `kmlp.preprocessing.DensePreprocessing`; `None`: the model's.
-        class_names: in the order of the outputs; `None`: those of `preprocessing`.
+        class_names: Names in the order of the outputs; `None`: those of
+            `preprocessing`.
 
     Returns:
-        The `pathlib.Path` of the folder.
+        The path of the folder.
 
     Raises:
-        InputError: no model of ours, or names or preprocessing that do not fit it.
-        OSError: the folder cannot be written; what was there is kept.
+        InputError: If this is no model of ours, or names or preprocessing do not fit.
+        OSError: If the folder cannot be written; what was there is kept.
     """
     if not isinstance(model, (VisionMLP, DenseModel)):
         raise InputError(

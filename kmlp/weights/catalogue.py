@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import fnmatch
 import functools
+from collections.abc import Iterable
 from importlib import resources
 
 from kmlp.errors import InputError
@@ -22,23 +23,22 @@ class PublishedWeights:
     """A published checkpoint and what its authors say of it.
 
     Attributes:
-        architecture: of `kmlp.list_models()`.
-        tag: tells the architecture's checkpoints apart.
-        address: of the file.
-        page: where a person finds it with a browser; `None`: the address does it.
-        sha256: the hash, or as many leading digits as are published, or `None`.
-        publisher: their repository.
-        reference: the paper.
-        licence: of the repository, as an SPDX identifier.
-        top1: percent, as the publishers report it.
-        metric: what `top1` is of.
-        num_classes: of the head; 0 where none is promised.
-        labels: as `kmlp.weights.catalogue` names them, or `None` where the
-            classes' order is unknown.
-        image_size: height and width.
-        mean, std: per channel, of images in 0…1.
-        test_crop: side of the centre crop for the resized image's shorter side.
-        test_interpolation: of that resizing, `"bilinear"` or `"bicubic"`.
+        architecture: Name of `kmlp.list_models()`.
+        tag: Name that tells the architecture's checkpoints apart.
+        address: URL of the file.
+        page: Page where a person finds it; `None`: the address does it.
+        sha256: Hash, or as many leading digits as are published, or `None`.
+        publisher: Repository of the publishers.
+        reference: Paper.
+        licence: SPDX identifier of the repository's licence.
+        top1: Percentage that the publishers report.
+        metric: Name of what `top1` measures.
+        num_classes: Classes of the head; 0 where none is promised.
+        labels: One of `LABELS`, or `None` where the classes' order is unknown.
+        image_size: Height and width in pixels.
+        mean, std: Statistics per channel, of images in 0…1.
+        test_crop: Side of the centre crop as a share of the resized shorter side.
+        test_interpolation: `"bilinear"` or `"bicubic"`, for that resizing.
     """
 
     architecture: str
@@ -60,8 +60,8 @@ class PublishedWeights:
     test_interpolation: str = "bicubic"
 
     @property
-    def name(self):
-        """`"resmlp_s12.fb_in1k"`."""
+    def name(self) -> str:
+        """Architecture and tag, such as `"resmlp_s12.fb_in1k"`."""
         return f"{self.architecture}.{self.tag}"
 
 
@@ -235,41 +235,38 @@ _OTHERS = {"mlp": "repmlpnet", "swin": "msmlp", "focal": "msmlp"}
 
 
 def list_weights(pattern: str = "*") -> list[str]:
-    """Names of the published weights that match a shell pattern, sorted.
+    """Return the names of the published weights that match a shell pattern, sorted.
 
     Args:
-        pattern: of names, such as `"resmlp_*"` or `"*.fb_dino"`, or of architectures
-            alone.
+        pattern: Pattern of names, such as `"resmlp_*"` or `"*.fb_dino"`, or of
+            architectures alone.
     """
     patterns = (pattern, f"{pattern}.*")
     return sorted({n for p in patterns for n in fnmatch.filter(WEIGHTS, p)})
 
 
 def list_unpublished(pattern: str = "*") -> list[str]:
-    """Names of the architectures that match and have no weights listed, sorted.
+    """Return the architectures that match and have no weights listed, sorted.
 
     Args:
-        pattern: as of `list_weights`.
+        pattern: Shell pattern, as in `list_weights`.
     """
     published = {entry.architecture for entry in WEIGHTS.values()}
     return [n for n in list_models(pattern.partition(".")[0]) if n not in published]
 
 
 def published_weights(architecture: str, tag: str = DEFAULT) -> PublishedWeights:
-    """What is known of a published checkpoint.
+    """Look up a published checkpoint.
 
     Args:
-        architecture: of `kmlp.list_models()`.
-        tag: such as `"fb_in1k"`, also behind the architecture's name and a dot;
+        architecture: Name of `kmlp.list_models()`.
+        tag: Tag such as `"fb_in1k"`, also behind the architecture's name and a dot;
             `"default"`: the best reported top-1 on ImageNet-1k, the authors' file
             where a conversion has the same.
 
-    Returns:
-        `PublishedWeights`.
-
     Raises:
-        InputError: an unknown architecture or tag, or one that nothing was published
-            for; the message has the nearest tags, or the recipe.
+        InputError: If the architecture or tag is unknown or nothing was published for
+            it; the message has the nearest tags, or the recipe.
     """
     described(architecture)
     received = f"Received: {architecture!r}, weights={tag!r}"
@@ -295,7 +292,7 @@ def published_weights(architecture: str, tag: str = DEFAULT) -> PublishedWeights
 
 
 def _unpublished(architecture):
-    """What to do where there are no weights."""
+    """Say what to do where there are no weights."""
     of_cifar = architecture.endswith("_cifar")
     family = architecture.partition("_")[0]
     paper = _OTHERS.get(family, family)
@@ -316,31 +313,28 @@ def _unpublished(architecture):
 LABELS = ("imagenet1k", "cifar10", "cifar100")
 
 
-def class_names(labels):
-    """Names of classes in the order of the outputs.
+def class_names(labels: str | None) -> tuple[str, ...] | None:
+    """Return the names of classes in the order of the outputs.
 
     ImageNet's are the first lemmas of their WordNet synsets, told apart where two
     synsets share one; CIFAR's are spelled as TensorFlow Datasets does.
 
     Args:
-        labels: one of `LABELS`, or `None`.
-
-    Returns:
-        A tuple of strings, `None` for `None`.
+        labels: One of `LABELS`, or `None`, which has no names.
 
     Raises:
-        InputError: other labels.
+        InputError: If `labels` is another name.
     """
     return None if labels is None else _read(labels)[1]
 
 
-def spellings(names):
-    """All ways in which data may name the classes that `names` names.
+def spellings(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Return all ways in which data may name the classes that `names` names.
 
     Folders of ImageNet, and TensorFlow Datasets, go by WordNet's synsets.
 
     Args:
-        names: in the order of the outputs.
+        names: Names in the order of the outputs.
 
     Returns:
         A list of tuples in that order, that of `names` first.
@@ -352,7 +346,7 @@ def spellings(names):
 
 @functools.cache
 def _read(labels):
-    """Identifiers of the classes, `()` where they have none, and names."""
+    """Return the classes' identifiers, `()` where they have none, and names."""
     if labels not in LABELS:
         raise InputError(
             f"Class names are known of {', '.join(LABELS)}. Received: {labels!r}"

@@ -1,5 +1,7 @@
 """Trained models for images of other sizes."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -30,7 +32,7 @@ def resize(
     input_shape: tuple[int | None, ...],
     resolution: str = "interpolate",
 ) -> keras.Model:
-    """The same trained network for images of another size.
+    """Return the same trained network for images of another size.
 
     ConvMLP, MS-MLP, Swin transformers and their hybrids take any size with the weights
     they have, Focal transformers the sizes that their windows tile. The others have
@@ -38,8 +40,8 @@ def resize(
     new images or stay, the maps being cut into blocks of the trained grid.
 
     Args:
-        model: of one of the families, or a detector or segmenter over one, in train
-            form; it is left untouched.
+        model: Network of one of the families, or a detector or segmenter over one, in
+            train form; it is left untouched.
         input_shape: `(H, W, C)`, at least a patch; `(None, None, C)` for the families
             that take any size.
         resolution: `"interpolate"`: kernels over positions become `W' = Up W Down`
@@ -56,8 +58,8 @@ def resize(
         names. Its own size gives a copy, equal bit for bit.
 
     Raises:
-        InputError: no model of the library in train form, an unknown `resolution`, or
-            a size that does not fit.
+        InputError: If this is no model of the library in train form, `resolution` is
+            unknown, or the size does not fit.
 
     Reference: RepMLPNet Sect. 5.3, for blocks.
     """
@@ -91,7 +93,7 @@ def resize(
 
 
 def _resized_dense(model, input_shape, resolution):
-    """A detector or segmenter over its backbone at another size."""
+    """Return a detector or segmenter over its backbone at another size."""
     config = model.get_config()
     backbone = keras.saving.deserialize_keras_object(config["backbone"])
     if not isinstance(backbone, VisionMLP):
@@ -108,7 +110,7 @@ def _resized_dense(model, input_shape, resolution):
 
 
 def _way(source, target, resolution):
-    """How kernels over positions come from one network to the other."""
+    """Return how kernels over positions come from one network to the other."""
     if not hasattr(source, "block_size"):
         return {}
 
@@ -123,7 +125,7 @@ def _way(source, target, resolution):
 
 
 def _block(model, input_shape, resolution):
-    """The new model's `block_size`."""
+    """Return the new model's `block_size`."""
     patch = model.patch_size
     if input_shape == model.input_shape[1:]:
         return model.block_size
@@ -147,7 +149,7 @@ def _block(model, input_shape, resolution):
 
 
 def _extent(model):
-    """Pixels that the kernels cover: of the image, or of a block of whole patches."""
+    """Return the pixels that kernels cover: the image, or a block of whole patches."""
     size, patch = model.input_shape[1:3], model.patch_size
     grid = token_grid(size, patch)
     block = model.block_size or grid
@@ -155,7 +157,7 @@ def _extent(model):
 
 
 def _transfer(source, target, **way):
-    """Weights and frozen state, layer by layer.
+    """Copy weights and frozen state, layer by layer.
 
     A layer whose weights know positions has a method `resize_from(layer, method,
     steps)`, which takes those of a layer alike for another grid; its parts are walked
@@ -177,7 +179,7 @@ def _transfer(source, target, **way):
 
 
 def _describe(source, target):
-    """What a model knows of its images and its origin, beside its configuration."""
+    """Copy what a model knows of its images and its origin."""
     height, width = target.input_shape[1:3]
     known = source.preprocessing
     if known is not None:
@@ -185,8 +187,8 @@ def _describe(source, target):
     target.preprocessing, target.weights_source = known, source.weights_source
 
 
-def communicating(model, downsample):
-    """A RepMLPNet whose 2×2 embeddings became convolutions, as near as they come.
+def communicating(model: Any, downsample: str) -> tuple[keras.Model, float]:
+    """Return a RepMLPNet whose 2×2 embeddings are the nearest convolutions.
 
     Of each output the C×4 kernel of the embedding becomes its nearest product of one
     weight per channel, of the 1×1 convolution, and one per position, of the depthwise
@@ -201,7 +203,8 @@ def communicating(model, downsample):
         in 0…1.
 
     Raises:
-        InputError: another family, or embeddings that are convolutions already.
+        InputError: If the model is of another family, or its embeddings are
+            convolutions already.
 
     Reference: RepMLPNet, Appendix B, has the structure; the published embeddings
     cannot be mapped onto it exactly.
@@ -238,7 +241,7 @@ def communicating(model, downsample):
 
 
 def _factors(kernel):
-    """`(4C, O)` as `(C, O)` weights of channels and `(2, 2, O)` of positions."""
+    """Factor `(4C, O)` into weights of channels `(C, O)` and positions `(2, 2, O)`."""
     outputs = kernel.shape[-1]
     # (2·2·C, O) -> (O, 4, C)
     matrices = kernel.reshape(4, -1, outputs).transpose(2, 0, 1)

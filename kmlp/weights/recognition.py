@@ -1,9 +1,15 @@
-"""What a published state seems to be, by its names and shapes alone."""
+"""What a published state seems to be, by its names and shapes alone.
+
+The readers of structures take `{path of our variable: shape}`, paths as `Scheme.ours`
+gives them and shapes in PyTorch's layouts, output channels first.
+"""
 
 import dataclasses
 import inspect
 import itertools
 import math
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,233 +23,16 @@ from kmlp.models.repmlpnet import RepMLPNet
 from kmlp.models.resmlp import ResMLP
 from kmlp.models.smlpnet import SMLPNet
 from kmlp.models.swin import SwinTransformer
+from kmlp.typing import Config
 from kmlp.weights.renamings import SCHEMES
 from kmlp.weights.scheme import derived
 
-# Of relative positions; other tables' names begin with it.
-_TABLE = "relative_position_bias_table"
-
-
-def structure(family, shapes):
-    """The arguments of a family that shapes tell.
-
-    Args:
-        family: the class.
-        shapes: `{path: shape}`.
-
-    Returns:
-        `{argument: value}`, or `None` where the shapes make no such network.
-    """
-    try:
-        found = _READERS[family](shapes)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError):
-        return None
-    values = keras.tree.flatten(found)
-    if not all(v for v in values if v is not None and not isinstance(v, bool)):
-        return None
-    head = shapes.get("head/dense/kernel")
-    found["num_classes"] = head[0] if head else 0
-    if not any(path.startswith("head/") for path in shapes):
-        found["include_top"] = False
-    return found
-
-
-def _count(shapes, template):
-    """How many of a numbered kind there are, `{}` being the number."""
-    numbers = itertools.takewhile(
-        lambda n: template.format(n) in shapes, itertools.count()
-    )
-    return sum(1 for _ in numbers)
-
-
-def _ratio(shape):
-    """Hidden channels per channel of a Dense (hidden, channels)."""
-    ratio = shape[0] / shape[1]
-    return int(ratio) if ratio.is_integer() else ratio
-
-
-def _square(length, patch_size, channels):
-    """`input_shape` of a grid of so many tokens, nothing where it is no square."""
-    side = math.isqrt(length)
-    if side * side != length:
-        return {}
-    return {"input_shape": (side * patch_size, side * patch_size, channels)}
-
-
-def _repmlpnet(shapes):
-    stem = shapes["stem/dense/kernel"]
-    stages = 1 + _count(shapes, "embed{}/dense/kernel")
-    embeds = [shapes[f"embed{e}/dense/kernel"] for e in range(stages - 1)]
-    units = [f"stage{s}_block0" for s in range(stages)]
-    # (S·hw, hw, 1, 1) per stage
-    kernels = [shapes[f"{unit}_channel_perceptron/kernel"] for unit in units]
-    injected = "stage0_block0_channel_perceptron/bias" in shapes
-    gate = shapes.get("stage0_block0_global_perceptron/fc1/kernel")
-    sizes = {
-        path.rpartition("local_")[2].partition("x")[0]
-        for path in shapes
-        if "/local_" in path
-    }
-    width = stem[0]
-    return {
-        "depths": tuple(
-            _count(shapes, f"stage{s}_block{{}}_ffn/fc1/kernel") for s in range(stages)
-        ),
-        "widths": (width, *(embed[0] for embed in embeds)),
-        "share_sets": tuple(kernel[0] // kernel[1] for kernel in kernels),
-        # Injected kernels do not tell what lies in them.
-        **({} if injected else {"local_kernels": tuple(sorted(map(int, sizes)))}),
-        "patch_size": stem[2],
-        **({"gate_reduction": width // gate[0]} if gate else {}),
-        "global_perceptron": gate is not None,
-        "mlp_ratio": _ratio(shapes["stage0_block0_ffn/fc1/kernel"]),
-        "locality_injected": injected,
-        **_square(kernels[0][1], stem[2], stem[1]),
-    }
-
-
-def _resmlp(shapes):
-    stem = shapes["patch_embed/dense/kernel"]
-    is_mixer = "block0_cross_patch/fc2/kernel" in shapes
-    mix = "block{}_cross_patch/" + ("fc2/kernel" if is_mixer else "mix/kernel")
-    positions = shapes[mix.format(0)]
-    mixer = {
-        "norm": "layer",
-        "layer_scale": None,
-        "mixing_width": positions[-1],
-        "epsilon": 1e-6,
-    }
-    return {
-        "patch_size": stem[2],
-        "width": stem[0],
-        "depth": _count(shapes, mix),
-        "mlp_ratio": _ratio(shapes["block0_cross_channel/fc1/kernel"]),
-        "mixing": "mlp" if is_mixer else "linear",
-        **(mixer if is_mixer else {}),
-        **_square(positions[0], stem[2], stem[1]),
-    }
-
-
-def _convmlp(shapes):
-    stages = _count(shapes, "stage{}_block0_mlp1/fc1/kernel")
-    first = [shapes[f"stage{s}_block0_mlp1/fc1/kernel"] for s in range(stages)]
-    return {
-        "stem_width": shapes["tokenizer_conv2/conv/kernel"][0],
-        "conv_blocks": _count(shapes, "conv_block{}_conv0/conv/kernel"),
-        "widths": tuple(shape[1] for shape in first),
-        "depths": tuple(
-            _count(shapes, f"stage{s}_block{{}}_mlp1/fc1/kernel") for s in range(stages)
-        ),
-        "mlp_ratios": tuple(map(_ratio, first)),
-    }
-
-
-def _focal(shapes):
-    stem = shapes["patch_embed/dense/kernel"]
-    stages = _count(shapes, "stage{}_block0_attention/qkv/kernel")
-    units = [f"stage{s}_block0_attention" for s in range(stages)]
-    tables = [shapes[f"{unit}/{_TABLE}"] for unit in units]
-    sides = [(math.isqrt(table[0]) + 1) // 2 for table in tables]
-    pooled = [shapes.get(f"{unit}/{_TABLE}_to_windows") for unit in units]
-    seen = [shapes.get(f"{unit}/{_TABLE}_to_neighbors") for unit in units]
-    found = {
-        "width": stem[0],
-        "depths": tuple(
-            _count(shapes, f"stage{s}_block{{}}_attention/qkv/kernel")
-            for s in range(stages)
-        ),
-        "heads": tuple(table[1] for table in tables),
-        "window_size": sides[0],
-        "focal_windows": tuple(
-            math.isqrt(table[1]) - side + 1 if table else 1
-            for table, side in zip(pooled, sides)
-        ),
-        "focal_levels": tuple(2 if table else 1 for table in pooled),
-        "mlp_ratio": _ratio(shapes["stage0_block0_mlp/fc1/kernel"]),
-        "patch_size": stem[2],
-    }
-    if seen[0]:
-        # So many neighbours, 4 (w^2 - (w - e)^2), has an expansion e.
-        found["expansion"] = sides[0] - math.isqrt(sides[0] ** 2 - seen[0][-1] // 4)
-        # A map without neighbours is a window; else there are two windows at least.
-        covered = [s for s in range(stages) if not seen[s]]
-        last = covered[0] if covered else stages - 1
-        side = sides[last] * (1 if covered else 2) * stem[2] * 2**last
-        found["input_shape"] = (side, side, stem[1])
-    return found
-
-
-def _msmlp(shapes):
-    stem = shapes["patch_embed/dense/kernel"]
-    stages = _count(shapes, "stage{}_block0_mlp/fc1/kernel")
-
-    def regions(stage):
-        path = f"stage{stage}_block0_mix_shift/horizontal_{{}}/kernel"
-        groups = range(_count(shapes, path))
-        return tuple(shapes[path.format(group)][2] for group in groups)
-
-    return {
-        "width": stem[0],
-        "depths": tuple(
-            _count(shapes, f"stage{s}_block{{}}_mlp/fc1/kernel") for s in range(stages)
-        ),
-        "regions": tuple(map(regions, range(stages))),
-        "mlp_ratio": _ratio(shapes["stage0_block0_mlp/fc1/kernel"]),
-        "patch_size": stem[2],
-    }
-
-
-def _smlpnet(shapes):
-    embeds = [
-        shapes[f"embed{e}/dense/kernel"]
-        for e in range(_count(shapes, "embed{}/dense/kernel"))
-    ]
-    units = range(_count(shapes, "unit{}_sparse_mlp/fuse/kernel"))
-    widths = [shapes[f"unit{u}_sparse_mlp/fuse/kernel"][0] for u in units]
-    _, channels, patch_size, _ = embeds[0]
-    sides = [
-        shapes[f"unit0_sparse_mlp/mix_{axis}/kernel"][0] * patch_size
-        for axis in ("height", "width")
-    ]
-    return {
-        "width": embeds[0][0],
-        "depths": tuple(widths.count(embed[0]) for embed in embeds),
-        "mlp_ratio": _ratio(shapes["unit0_ffn/fc1/kernel"]),
-        "patch_size": patch_size,
-        "input_shape": (*sides, channels),
-    }
-
-
-def _swin(shapes):
-    stem = shapes["patch_embed/dense/kernel"]
-    stages = range(_count(shapes, "stage{}_block0_mlp/fc1/kernel"))
-    table = "stage{}_block0_attention/relative_position_bias_table"
-    distances = shapes[table.format(0)][0]
-    return {
-        "patch_size": stem[2],
-        "width": stem[0],
-        "depths": tuple(
-            _count(shapes, f"stage{s}_block{{}}_mlp/fc1/kernel") for s in stages
-        ),
-        "heads": tuple(shapes[table.format(s)][1] for s in stages),
-        "window_size": (math.isqrt(distances) + 1) // 2,
-        "mlp_ratio": _ratio(shapes["stage0_block0_mlp/fc1/kernel"]),
-    }
-
-
-_READERS = {
-    RepMLPNet: _repmlpnet,
-    ResMLP: _resmlp,
-    ConvMLP: _convmlp,
-    FocalTransformer: _focal,
-    MSMLP: _msmlp,
-    SMLPNet: _smlpnet,
-    SwinTransformer: _swin,
-}
-
+Shapes = Mapping[str, tuple[int, ...]]
 
 # What does not make a variant: head, size, and whether locality is injected yet.
 _FREE = ("num_classes", "include_top", "input_shape", "locality_injected")
+# Of relative positions; other tables' names begin with it.
+_TABLE = "stage{}_block0_attention/relative_position_bias_table"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,24 +40,24 @@ class Recognised:
     """What a state seems to be.
 
     Attributes:
-        architecture: a name of `kmlp.list_models()`, or `None` where no variant fits.
-        family: the class.
-        scheme: whose names the state has: `"published"` (the authors'), `"timm"`,
+        architecture: Name of `kmlp.list_models()`, or `None` where no variant fits.
+        family: Class of the network.
+        scheme: Owner of the state's names: `"published"` (the authors), `"timm"`,
             `"mmpretrain"` or `"mmcls"`.
-        arguments: of `kmlp.create_model(architecture, …)` or, where no variant fits,
-            of `family(…)`. `num_classes` is 0 where there is no classifier;
-            `input_shape` is left out where no array depends on it.
-        structure: all arguments of `family` that the shapes tell.
+        arguments: Arguments of `kmlp.create_model(architecture, …)` or, where no
+            variant fits, of `family(…)`. `num_classes` is 0 where there is no
+            classifier; `input_shape` is left out where no array depends on it.
+        structure: All arguments of `family` that the shapes tell.
     """
 
     architecture: str | None
     family: type
     scheme: str
-    arguments: dict
-    structure: dict
+    arguments: Config
+    structure: Config
 
-    def build(self, **changes):
-        """The model with fresh weights, with `changes` to its arguments."""
+    def build(self, **changes: Any) -> keras.Model:
+        """Return the model with fresh weights, with `changes` to its arguments."""
         arguments = {**self.arguments, **changes}
         if self.architecture is None:
             return self.family(**arguments)
@@ -287,13 +76,13 @@ class Recognised:
         return f"{what} ({self.scheme} names)"
 
 
-def as_options(arguments):
-    """Arguments as a person writes them."""
+def as_options(arguments: Config) -> str:
+    """Write arguments as a person does."""
     return ", ".join(f"{name}={value!r}" for name, value in arguments.items())
 
 
-def recognise(state):
-    """What a published state seems to be: family, naming, variant and arguments.
+def recognise(state: Mapping[str, Any]) -> Recognised:
+    """Find out what a published state is: family, naming, variant and arguments.
 
     Only names and shapes are read, and no model is built. What shapes do not tell
     (the initial layer scale, shift distances, …) keeps its default.
@@ -301,11 +90,8 @@ def recognise(state):
     Args:
         state: `{published name: array}`.
 
-    Returns:
-        A `Recognised`.
-
     Raises:
-        InputError: its names are of no family known.
+        InputError: If its names are of no known family.
     """
     shapes = {name: np.shape(a) for name, a in state.items() if not derived(name)}
     tables = [
@@ -330,7 +116,7 @@ def recognise(state):
 
 
 def _variant(family, told):
-    """The name of the variant with such a structure, `None` where there is none."""
+    """Return the name of the variant with such a structure, `None` for none."""
     parameters = inspect.signature(family).parameters
 
     def own(name, argument):
@@ -345,3 +131,218 @@ def _variant(family, told):
     # Some differ in their size alone; any size is of the first otherwise.
     shape = told.get("input_shape")
     return min(names, key=lambda name: own(name, "input_shape") != shape, default=None)
+
+
+def structure(family: type, shapes: Shapes) -> Config | None:
+    """Read the arguments of a family from the shapes of its arrays.
+
+    Args:
+        family: Class of the network.
+        shapes: `{path: shape}`.
+
+    Returns:
+        `{argument: value}`, or `None` where the shapes make no such network.
+    """
+    try:
+        found = _READERS[family](shapes)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):
+        return None
+    values = keras.tree.flatten(found)
+    if not all(v for v in values if v is not None and not isinstance(v, bool)):
+        return None
+    head = shapes.get("head/dense/kernel")
+    found["num_classes"] = head[0] if head else 0
+    if not any(path.startswith("head/") for path in shapes):
+        found["include_top"] = False
+    return found
+
+
+def _count(shapes, template):
+    """Return how many of a numbered kind there are, `{}` being the number."""
+    numbers = itertools.takewhile(
+        lambda n: template.format(n) in shapes, itertools.count()
+    )
+    return sum(1 for _ in numbers)
+
+
+def _blocks(shapes, mlp="mlp/fc1"):
+    """Return the blocks per stage, and the MLP ratio of each stage.
+
+    Args:
+        shapes: `{path: shape}`.
+        mlp: Path of a block's first layer of channels, (hidden, channels).
+    """
+    stages = range(_count(shapes, f"stage{{}}_block0_{mlp}/kernel"))
+    depths = [_count(shapes, f"stage{s}_block{{}}_{mlp}/kernel") for s in stages]
+    ratios = [_ratio(shapes[f"stage{s}_block0_{mlp}/kernel"]) for s in stages]
+    return tuple(depths), tuple(ratios)
+
+
+def _ratio(shape):
+    """Return the hidden channels per channel of a Dense (hidden, channels)."""
+    ratio = shape[0] / shape[1]
+    return int(ratio) if ratio.is_integer() else ratio
+
+
+def _patches(stem):
+    """Return what a patch embedding (width, channels, size, size) tells."""
+    return {"width": stem[0], "patch_size": stem[2]}
+
+
+def _square(length, stem):
+    """Return `input_shape` for a grid of so many tokens, nothing if it is no square."""
+    side = math.isqrt(length)
+    if side * side != length:
+        return {}
+    return {"input_shape": (side * stem[2], side * stem[2], stem[1])}
+
+
+def _repmlpnet(shapes):
+    stem = shapes["stem/dense/kernel"]
+    depths, ratios = _blocks(shapes, "ffn/fc1")
+    embeds = [shapes[f"embed{e}/dense/kernel"] for e in range(len(depths) - 1)]
+    # (S·hw, hw, 1, 1) per stage
+    kernels = [
+        shapes[f"stage{s}_block0_channel_perceptron/kernel"] for s in range(len(depths))
+    ]
+    injected = "stage0_block0_channel_perceptron/bias" in shapes
+    gate = shapes.get("stage0_block0_global_perceptron/fc1/kernel")
+    sizes = {
+        path.rpartition("local_")[2].partition("x")[0]
+        for path in shapes
+        if "/local_" in path
+    }
+    width = stem[0]
+    return {
+        "depths": depths,
+        "widths": (width, *(embed[0] for embed in embeds)),
+        "share_sets": tuple(kernel[0] // kernel[1] for kernel in kernels),
+        # Injected kernels do not tell what lies in them.
+        **({} if injected else {"local_kernels": tuple(sorted(map(int, sizes)))}),
+        "patch_size": stem[2],
+        **({"gate_reduction": width // gate[0]} if gate else {}),
+        "global_perceptron": gate is not None,
+        "mlp_ratio": ratios[0],
+        "locality_injected": injected,
+        **_square(kernels[0][1], stem),
+    }
+
+
+def _resmlp(shapes):
+    stem = shapes["patch_embed/dense/kernel"]
+    is_mixer = "block0_cross_patch/fc2/kernel" in shapes
+    mix = "block{}_cross_patch/" + ("fc2/kernel" if is_mixer else "mix/kernel")
+    positions = shapes[mix.format(0)]
+    mixer = {
+        "norm": "layer",
+        "layer_scale": None,
+        "mixing_width": positions[-1],
+        "epsilon": 1e-6,
+    }
+    return {
+        **_patches(stem),
+        "depth": _count(shapes, mix),
+        "mlp_ratio": _ratio(shapes["block0_cross_channel/fc1/kernel"]),
+        "mixing": "mlp" if is_mixer else "linear",
+        **(mixer if is_mixer else {}),
+        **_square(positions[0], stem),
+    }
+
+
+def _convmlp(shapes):
+    depths, ratios = _blocks(shapes, "mlp1/fc1")
+    stages = range(len(depths))
+    return {
+        "stem_width": shapes["tokenizer_conv2/conv/kernel"][0],
+        "conv_blocks": _count(shapes, "conv_block{}_conv0/conv/kernel"),
+        "widths": tuple(shapes[f"stage{s}_block0_mlp1/fc1/kernel"][1] for s in stages),
+        "depths": depths,
+        "mlp_ratios": ratios,
+    }
+
+
+def _attention(shapes):
+    """Return what Swin and Focal transformers share, and sides of their windows."""
+    depths, ratios = _blocks(shapes)
+    tables = [shapes[_TABLE.format(s)] for s in range(len(depths))]
+    found = {
+        **_patches(shapes["patch_embed/dense/kernel"]),
+        "depths": depths,
+        "heads": tuple(table[1] for table in tables),
+        "mlp_ratio": ratios[0],
+    }
+    sides = [(math.isqrt(table[0]) + 1) // 2 for table in tables]
+    return {**found, "window_size": sides[0]}, sides
+
+
+def _focal(shapes):
+    found, sides = _attention(shapes)
+    pooled, seen = (
+        [shapes.get(f"{_TABLE.format(s)}_to_{kind}") for s in range(len(sides))]
+        for kind in ("windows", "neighbors")
+    )
+    found["focal_windows"] = tuple(
+        math.isqrt(table[1]) - side + 1 if table else 1
+        for table, side in zip(pooled, sides)
+    )
+    found["focal_levels"] = tuple(2 if table else 1 for table in pooled)
+    if seen[0]:
+        # So many neighbours, 4 (w^2 - (w - e)^2), has an expansion e.
+        found["expansion"] = sides[0] - math.isqrt(sides[0] ** 2 - seen[0][-1] // 4)
+        # A map without neighbours is a window; else there are two windows at least.
+        covered = [s for s in range(len(sides)) if not seen[s]]
+        last = covered[0] if covered else len(sides) - 1
+        side = sides[last] * (1 if covered else 2) * found["patch_size"] * 2**last
+        found["input_shape"] = (side, side, shapes["patch_embed/dense/kernel"][1])
+    return found
+
+
+def _msmlp(shapes):
+    depths, ratios = _blocks(shapes)
+
+    def regions(stage):
+        path = f"stage{stage}_block0_mix_shift/horizontal_{{}}/kernel"
+        groups = range(_count(shapes, path))
+        return tuple(shapes[path.format(group)][2] for group in groups)
+
+    return {
+        **_patches(shapes["patch_embed/dense/kernel"]),
+        "depths": depths,
+        "regions": tuple(map(regions, range(len(depths)))),
+        "mlp_ratio": ratios[0],
+    }
+
+
+def _smlpnet(shapes):
+    embeds = [
+        shapes[f"embed{e}/dense/kernel"]
+        for e in range(_count(shapes, "embed{}/dense/kernel"))
+    ]
+    units = range(_count(shapes, "unit{}_sparse_mlp/fuse/kernel"))
+    widths = [shapes[f"unit{u}_sparse_mlp/fuse/kernel"][0] for u in units]
+    _, channels, patch_size, _ = embeds[0]
+    sides = [
+        shapes[f"unit0_sparse_mlp/mix_{axis}/kernel"][0] * patch_size
+        for axis in ("height", "width")
+    ]
+    return {
+        **_patches(embeds[0]),
+        "depths": tuple(widths.count(embed[0]) for embed in embeds),
+        "mlp_ratio": _ratio(shapes["unit0_ffn/fc1/kernel"]),
+        "input_shape": (*sides, channels),
+    }
+
+
+def _swin(shapes):
+    return _attention(shapes)[0]
+
+
+_READERS: dict[type, Callable[[Shapes], Config]] = {
+    RepMLPNet: _repmlpnet,
+    ResMLP: _resmlp,
+    ConvMLP: _convmlp,
+    FocalTransformer: _focal,
+    MSMLP: _msmlp,
+    SMLPNet: _smlpnet,
+    SwinTransformer: _swin,
+}

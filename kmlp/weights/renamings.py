@@ -1,9 +1,14 @@
 """Names of published parameters beside ours, as tables.
 
 A table's row `(our layer, published module, kind)` holds for all numbers in place of
-its fields `{…}`; kinds are those of `kmlp.weights.scheme`. A family can have
-several naming schemes.
+its fields `{…}`; kinds are those of `kmlp.weights.scheme`. A family can have several
+naming schemes. mmdetection's and mmsegmentation's names stand around the authors' of
+the backbones.
 """
+
+from typing import Any
+
+import keras
 
 from kmlp.models.convmlp import ConvMLP
 from kmlp.models.focal import FocalTransformer
@@ -15,39 +20,9 @@ from kmlp.models.swin import SwinTransformer
 from kmlp.weights.scheme import Scheme
 
 _UNIT = "stage{s}_block{b}"
-
-
-def repmlpnet(depths=None):
-    """RepMLPNet's authors' names, before and after Locality Injection."""
-    return _repmlpnet(
-        stem=("conv_embedding.conv", "conv_embedding.bn"),
-        embed="embeds.{e}",
-        block="stages.{s}.{b}",
-        gate="gp.fc{n}",
-        norm="prebn",
-        head=("head_norm", "head"),
-    )
-
-
-def repmlpnet_mmpretrain(depths=None):
-    """mmpretrain's names of RepMLPNet; its predecessor mmcls has them since 0.22."""
-    return _repmlpnet_mm("patch_embed.projection", "patch_embed.norm")
-
-
-def repmlpnet_mmcls(depths=None):
-    """What mmcls' own converter of the authors' files writes."""
-    return _repmlpnet_mm("path_embed.conv", "path_embed.bn")
-
-
-def _repmlpnet_mm(*stem):
-    return _repmlpnet(
-        stem=[f"backbone.{module}" for module in stem],
-        embed="backbone.downsample_layers.{e}",
-        block="backbone.stages.{s}.{b}",
-        gate="gp.conv{n}.conv",
-        norm="norm",
-        head=("backbone.final_norm", "head.fc"),
-    )
+_BLOCK = "layers.{s}.blocks.{b}"  # of Swin and those who began with its code
+_CLASSIFIER = ("head/dense/",)
+_BINS = (1, 2, 3, 6)  # of UperNet's pooling
 
 
 def _repmlpnet(*, stem, embed, block, gate, norm, head):
@@ -67,23 +42,26 @@ def _repmlpnet(*, stem, embed, block, gate, norm, head):
         (f"{_UNIT}_ffn/norm", f"{block}.{norm}2", "norm"),
         (f"{_UNIT}_ffn/fc{{n}}", f"{block}.ffn_block.ffn_fc{{n}}.conv", "dense"),
         (f"{_UNIT}_ffn/norm{{n}}", f"{block}.ffn_block.ffn_fc{{n}}.bn", "norm"),
-        ("head/norm", head[0], "norm"),
-        ("head/dense", head[1], "dense"),
+        *_head(*head),
     ]
 
 
-def resmlp(depths=None):
-    """ResMLP's authors' names."""
-    return _resmlp("patch_embed", "attn", "gamma_", "mlp")
+def _repmlpnet_mm(*stem):
+    return _repmlpnet(
+        stem=[f"backbone.{module}" for module in stem],
+        embed="backbone.downsample_layers.{e}",
+        block="backbone.stages.{s}.{b}",
+        gate="gp.conv{n}.conv",
+        norm="norm",
+        head=("backbone.final_norm", "head.fc"),
+    )
 
 
-def resmlp_timm(depths=None):
-    """timm's names of ResMLP."""
-    return _resmlp("stem", "linear_tokens", "ls", "mlp_channels")
+def _head(norm="norm", classifier="head", kind="norm"):
+    return [("head/norm", norm, kind), ("head/dense", classifier, "dense")]
 
 
-def mlp_mixer_timm(depths=None):
-    """timm's names of MLP-Mixer."""
+def _mlp_mixer_timm():
     block = "blocks.{b}"
     patches, channels = "block{b}_cross_patch", "block{b}_cross_channel"
     return [
@@ -92,8 +70,7 @@ def mlp_mixer_timm(depths=None):
         (f"{patches}/fc{{n}}", f"{block}.mlp_tokens.fc{{n}}", "positions"),
         (f"{channels}/norm", f"{block}.norm2", "norm"),
         (f"{channels}/fc{{n}}", f"{block}.mlp_channels.fc{{n}}", "dense"),
-        ("head/norm", "norm", "norm"),
-        ("head/dense", "head", "dense"),
+        *_head(),
     ]
 
 
@@ -108,24 +85,23 @@ def _resmlp(stem, mixing, scale, mlp):
         (f"{channels}/norm", f"{block}.norm2", "affine"),
         (f"{channels}/fc{{n}}", f"{block}.{mlp}.fc{{n}}", "dense"),
         (channels, f"{block}.{scale}2", "parameter"),
-        ("head/norm", "norm", "affine"),
-        ("head/dense", "head", "dense"),
+        *_head(kind="affine"),
     ]
 
 
-def convmlp(depths=None):
-    """ConvMLP's authors' names."""
+def _convmlp():
     block = "stages.{s}.blocks.{b}"
     # Their sequences count convolution, norm and ReLU.
     sequences = [
-        (f"{ours}{index}/{part}", f"{theirs}.{3 * index + offset}", kind)
+        (f"{ours}{index}/{part}", f"{theirs}.{3 * index + offset}", part)
         for ours, theirs in (
             ("tokenizer_conv", "tokenizer.block"),
             ("conv_block{b}_conv", "conv_stages.conv_blocks.{b}"),
         )
         for index in range(3)
-        for offset, (part, kind) in enumerate((("conv", "conv"), ("norm", "norm")))
+        for offset, part in enumerate(("conv", "norm"))
     ]
+    downsample = "stages.{s}.downsample_mlp.downsample"
     return [
         *sequences,
         ("conv_downsample/conv", "conv_stages.downsample", "conv"),
@@ -133,36 +109,41 @@ def convmlp(depths=None):
         (f"{_UNIT}_mlp{{m}}/fc{{n}}", f"{block}.channel_mlp{{m}}.fc{{n}}", "dense"),
         (f"{_UNIT}_connect/norm", f"{block}.connect_norm", "norm"),
         (f"{_UNIT}_connect/conv", f"{block}.connect", "depthwise"),
-        (
-            "stage{s}_downsample/conv",
-            "stages.{s}.downsample_mlp.downsample",
-            "conv",
-        ),
-        ("head/norm", "norm", "norm"),
-        ("head/dense", "head", "dense"),
+        ("stage{s}_downsample/conv", downsample, "conv"),
+        *_head(),
     ]
 
 
-def msmlp(depths=None):
-    """MS-MLP's authors' names."""
-    block, mix = "layers.{s}.blocks.{b}", f"{_UNIT}_mix_shift"
+def _msmlp():
+    mix = f"{_UNIT}_mix_shift"
+    return [
+        *_patch_embed(),
+        *_projected_merging(),
+        (f"{mix}/horizontal_{{g}}", f"{_BLOCK}.dwconv_lr.{{g}}", "depthwise"),
+        (f"{mix}/vertical_{{g}}", f"{_BLOCK}.dwconv_td.{{g}}", "depthwise"),
+        (f"{_UNIT}_mlp/norm", f"{_BLOCK}.norm", "norm"),
+        (f"{_UNIT}_mlp/fc{{n}}", f"{_BLOCK}.pwconv{{n}}", "dense"),
+        (f"{_UNIT}_mlp", f"{_BLOCK}.gamma", "parameter"),
+        *_head(),
+    ]
+
+
+def _patch_embed():
     return [
         ("patch_embed/dense", "patch_embed.proj", "patch"),
         ("patch_embed/norm", "patch_embed.norm", "norm"),
-        ("downsample{s}/dense", "layers.{s}.downsample.proj", "patch"),
-        ("downsample{s}/norm", "layers.{s}.downsample.norm", "norm"),
-        (f"{mix}/horizontal_{{g}}", f"{block}.dwconv_lr.{{g}}", "depthwise"),
-        (f"{mix}/vertical_{{g}}", f"{block}.dwconv_td.{{g}}", "depthwise"),
-        (f"{_UNIT}_mlp/norm", f"{block}.norm", "norm"),
-        (f"{_UNIT}_mlp/fc{{n}}", f"{block}.pwconv{{n}}", "dense"),
-        (f"{_UNIT}_mlp", f"{block}.gamma", "parameter"),
-        ("head/norm", "norm", "norm"),
-        ("head/dense", "head", "dense"),
     ]
 
 
-def smlpnet(depths=None):
-    """sMLPNet's authors' names.
+def _projected_merging():
+    return [
+        ("downsample{s}/dense", "layers.{s}.downsample.proj", "patch"),
+        ("downsample{s}/norm", "layers.{s}.downsample.norm", "norm"),
+    ]
+
+
+def _smlpnet(depths):
+    """Return the authors' names of sMLPNet.
 
     They count embeddings and blocks through all stages; without `depths` so do the
     rows, which then know `embed{e}` and `unit{u}` in place of our layers.
@@ -189,91 +170,86 @@ def smlpnet(depths=None):
             (f"{unit}_ffn/fc1", f"{channel}.2.net.0", "dense"),
             (f"{unit}_ffn/fc2", f"{channel}.2.net.3", "dense"),
         ]
-    return [
-        *rows,
-        ("head/norm", "batch_norm", "norm"),
-        ("head/dense", "mlp_head.0", "dense"),
-    ]
+    return [*rows, *_head("batch_norm", "mlp_head.0")]
 
 
-def swin(depths=None):
-    """Swin's authors' names."""
-    return _swin([("downsample{s}", "layers.{s}.downsample")], "head")
-
-
-def swin_timm(depths=None):
-    """timm's names of Swin: what leads into a stage is part of it."""
+def _swin_timm(depths):
+    """Return timm's names of Swin: what leads into a stage is part of it."""
     stages = range(1, 4 if depths is None else len(depths))
     merging = [(f"downsample{s - 1}", f"layers.{s}.downsample") for s in stages]
     return _swin(merging, "head.fc")
 
 
-def _swin(merging, classifier):
-    block = "layers.{s}.blocks.{b}"
+def _swin(merging, classifier="head"):
     return [
-        ("patch_embed/dense", "patch_embed.proj", "patch"),
-        ("patch_embed/norm", "patch_embed.norm", "norm"),
         *((f"{o}/norm", f"{theirs}.norm", "merging_norm") for o, theirs in merging),
         *((f"{o}/dense", f"{theirs}.reduction", "merging") for o, theirs in merging),
-        (f"{_UNIT}_attention/norm", f"{block}.norm1", "norm"),
-        (f"{_UNIT}_attention/qkv", f"{block}.attn.qkv", "dense"),
-        (f"{_UNIT}_attention/proj", f"{block}.attn.proj", "dense"),
-        (f"{_UNIT}_attention", f"{block}.attn", "attention"),
-        (f"{_UNIT}_mlp/norm", f"{block}.norm2", "norm"),
-        (f"{_UNIT}_mlp/fc{{n}}", f"{block}.mlp.fc{{n}}", "dense"),
-        ("head/norm", "norm", "norm"),
-        ("head/dense", classifier, "dense"),
+        (f"{_UNIT}_attention", f"{_BLOCK}.attn", "attention"),
+        *_transformer(classifier),
     ]
 
 
-def focal(depths=None):
-    """Focal Transformer's authors' names."""
-    block, attention = "layers.{s}.blocks.{b}", f"{_UNIT}_attention"
-    windows = f"{block}.attn.relative_position_bias_table_to_windows"
+def _focal():
+    attention = f"{_UNIT}_attention"
+    windows = f"{_BLOCK}.attn.relative_position_bias_table_to_windows"
     return [
-        ("patch_embed/dense", "patch_embed.proj", "patch"),
-        ("patch_embed/norm", "patch_embed.norm", "norm"),
-        ("downsample{s}/dense", "layers.{s}.downsample.proj", "patch"),
-        ("downsample{s}/norm", "layers.{s}.downsample.norm", "norm"),
-        (f"{attention}/norm", f"{block}.norm1", "norm"),
-        (f"{attention}/qkv", f"{block}.attn.qkv", "dense"),
-        (f"{attention}/proj", f"{block}.attn.proj", "dense"),
-        (f"{attention}/pool", f"{block}.pool_layers.0", "positions"),
-        (attention, f"{block}.attn", "focal"),
+        *_projected_merging(),
+        (f"{attention}/pool", f"{_BLOCK}.pool_layers.0", "positions"),
+        (attention, f"{_BLOCK}.attn", "focal"),
         (attention, windows, "focal_windows"),
-        (f"{_UNIT}_mlp/norm", f"{block}.norm2", "norm"),
-        (f"{_UNIT}_mlp/fc{{n}}", f"{block}.mlp.fc{{n}}", "dense"),
-        ("head/norm", "norm", "norm"),
-        ("head/dense", "head", "dense"),
+        *_transformer(),
     ]
 
 
+def _transformer(classifier="head"):
+    return [
+        *_patch_embed(),
+        (f"{_UNIT}_attention/norm", f"{_BLOCK}.norm1", "norm"),
+        (f"{_UNIT}_attention/qkv", f"{_BLOCK}.attn.qkv", "dense"),
+        (f"{_UNIT}_attention/proj", f"{_BLOCK}.attn.proj", "dense"),
+        (f"{_UNIT}_mlp/norm", f"{_BLOCK}.norm2", "norm"),
+        (f"{_UNIT}_mlp/fc{{n}}", f"{_BLOCK}.mlp.fc{{n}}", "dense"),
+        *_head(classifier=classifier),
+    ]
+
+
+# mmcls, whose own converter wrote other names of the stem, is mmpretrain's predecessor.
 SCHEMES = {
     RepMLPNet: (
-        Scheme("published", repmlpnet),
-        Scheme("mmpretrain", repmlpnet_mmpretrain),
-        Scheme("mmcls", repmlpnet_mmcls),
+        Scheme(
+            "published",  # before and after Locality Injection
+            _repmlpnet(
+                stem=("conv_embedding.conv", "conv_embedding.bn"),
+                embed="embeds.{e}",
+                block="stages.{s}.{b}",
+                gate="gp.fc{n}",
+                norm="prebn",
+                head=("head_norm", "head"),
+            ),
+        ),
+        Scheme(
+            "mmpretrain", _repmlpnet_mm("patch_embed.projection", "patch_embed.norm")
+        ),
+        Scheme("mmcls", _repmlpnet_mm("path_embed.conv", "path_embed.bn")),
     ),
     ResMLP: (
-        Scheme("published", resmlp),
-        Scheme("timm", resmlp_timm),
-        Scheme("timm", mlp_mixer_timm),
+        Scheme("published", _resmlp("patch_embed", "attn", "gamma_", "mlp")),
+        Scheme("timm", _resmlp("stem", "linear_tokens", "ls", "mlp_channels")),
+        Scheme("timm", _mlp_mixer_timm()),
     ),
-    ConvMLP: (Scheme("published", convmlp),),
-    FocalTransformer: (Scheme("published", focal),),
-    MSMLP: (Scheme("published", msmlp),),
-    SMLPNet: (Scheme("published", smlpnet),),
-    SwinTransformer: (Scheme("published", swin), Scheme("timm", swin_timm)),
+    ConvMLP: (Scheme("published", _convmlp()),),
+    FocalTransformer: (Scheme("published", _focal()),),
+    MSMLP: (Scheme("published", _msmlp()),),
+    SMLPNet: (Scheme("published", _smlpnet),),
+    SwinTransformer: (
+        Scheme("published", _swin([("downsample{s}", "layers.{s}.downsample")])),
+        Scheme("timm", _swin_timm),
+    ),
 }
-
-
 _FAMILIES = {family.__name__: family for family in SCHEMES}
-_CLASSIFIER = ("head/dense/",)
-_BINS = (1, 2, 3, 6)  # of UperNet's pooling
 
 
-def retinanet():
-    """RetinaNet's neck and head."""
+def _retinanet():
     head = "bbox_head"
     return [
         *_neck(),
@@ -287,8 +263,8 @@ def retinanet():
     ]
 
 
-def mask_rcnn():
-    """Mask R-CNN's neck, proposal network and heads; Faster R-CNN's are among them."""
+def _mask_rcnn():
+    """Return Mask R-CNN's rows; Faster R-CNN's are among them."""
     boxes, masks = "roi_head.bbox_head", "roi_head.mask_head"
     return [
         *_neck(),
@@ -305,22 +281,18 @@ def mask_rcnn():
     ]
 
 
-def semantic_fpn():
-    """Semantic FPN's neck and head."""
-    head = "decode_head"
-    rows = [*_neck(), ("classifier/conv", f"{head}.conv_seg", "conv")]
-    for level in range(4):
-        for step in range(max(level, 1)):
-            # The steps' doublings are numbered among them.
-            ours = f"p{level + 2}_step{step}_conv"
-            theirs = f"{head}.scale_heads.{level}.{2 * step}"
-            rows.append((f"{ours}/conv", f"{theirs}.conv", "conv"))
-            rows.append((f"{ours}/norm", f"{theirs}.bn", "norm"))
-    return rows
+def _semantic_fpn():
+    # The steps' doublings are numbered among them.
+    steps = {
+        f"p{level + 2}_step{step}_conv": f"decode_head.scale_heads.{level}.{2 * step}"
+        for level in range(4)
+        for step in range(max(level, 1))
+    }
+    classifier = ("classifier/conv", "decode_head.conv_seg", "conv")
+    return [*_neck(), classifier, *_conv_norms(steps)]
 
 
-def upernet():
-    """UperNet's head and its auxiliary one."""
+def _upernet():
     head, second = "decode_head", "auxiliary_head"
     convs = {f"pool{b}_conv": f"{head}.psp_modules.{i}.1" for i, b in enumerate(_BINS)}
     convs |= {f"p{i + 2}_lateral": f"{head}.lateral_convs.{i}" for i in range(3)}
@@ -328,14 +300,19 @@ def upernet():
     convs["pool_conv"] = f"{head}.bottleneck"
     convs["fuse"] = f"{head}.fpn_bottleneck"
     convs["auxiliary_conv"] = f"{second}.convs.0"
-    rows = [
+    return [
         ("classifier/conv", f"{head}.conv_seg", "conv"),
         ("auxiliary_classifier/conv", f"{second}.conv_seg", "conv"),
+        *_conv_norms(convs),
     ]
-    for ours, theirs in convs.items():
-        rows.append((f"{ours}/conv", f"{theirs}.conv", "conv"))
-        rows.append((f"{ours}/norm", f"{theirs}.bn", "norm"))
-    return rows
+
+
+def _conv_norms(modules):
+    return [
+        (f"{ours}/{part}", f"{theirs}.{name}", part)
+        for ours, theirs in modules.items()
+        for part, name in (("conv", "conv"), ("norm", "bn"))
+    ]
 
 
 def _neck():
@@ -347,50 +324,48 @@ def _neck():
 
 # Class of the dense model, whose module stands above this one -> its rows, and where
 # it says something of each class.
-DENSE = {
-    "RetinaNet": (retinanet, ("class_head/predict/",)),
+DENSE: dict[str, tuple[list, tuple[str, ...]]] = {
+    "RetinaNet": (_retinanet(), ("class_head/predict/",)),
     "MaskRCNN": (
-        mask_rcnn,
+        _mask_rcnn(),
         ("box_head/classes/", "box_head/boxes/", "mask_head/masks/"),
     ),
-    "SemanticFPN": (semantic_fpn, ("classifier/",)),
-    "UperNet": (upernet, ("classifier/", "auxiliary_classifier/")),
+    "SemanticFPN": (_semantic_fpn(), ("classifier/",)),
+    "UperNet": (_upernet(), ("classifier/", "auxiliary_classifier/")),
 }
 
 
-def schemes_of(model):
-    """How others name a model's parameters: schemes, none where nobody does."""
+def schemes_of(model: keras.Model) -> tuple[Scheme, ...]:
+    """Return the schemes that name a model's parameters, none where nobody does."""
     if type(model) in SCHEMES:
         return SCHEMES[type(model)]
     if type(model).__name__ not in DENSE:
         return ()
     heads, _ = DENSE[type(model).__name__]
-    family = _FAMILIES.get(model.get_config()["backbone"]["class_name"])
-    return tuple(
-        Scheme("OpenMMLab", _around(scheme, heads))
-        for scheme in SCHEMES.get(family, ())
-    )
+    family: Any = _FAMILIES.get(model.get_config()["backbone"]["class_name"])
+    return tuple(_around(scheme, heads) for scheme in SCHEMES.get(family, ()))
 
 
-def depths_of(model):
-    """Blocks per stage of a model, or of a dense model's backbone; `None`: none."""
+def depths_of(model: keras.Model) -> tuple[int, ...] | None:
+    """Return the blocks per stage of a model or of a dense model's backbone."""
     if type(model).__name__ in DENSE:
         return model.get_config()["backbone"]["config"].get("depths")
     return getattr(model, "depths", None)
 
 
-def classifier_of(model):
-    """How the paths begin that depend on the classes."""
-    return DENSE.get(type(model).__name__, (None, _CLASSIFIER))[1]
+def classifier_of(model: keras.Model) -> tuple[str, ...]:
+    """Return the beginnings of the paths that depend on the classes."""
+    _, paths = DENSE.get(type(model).__name__, ([], _CLASSIFIER))
+    return paths
 
 
 def _around(scheme, heads):
     def rows(depths):
         backbone = [
             (ours, f"backbone.{theirs}", kind)
-            for ours, theirs, kind in scheme.rows(depths)
+            for ours, theirs, kind in scheme.table(depths)
             if not ours.startswith("head/")
         ]
-        return [*backbone, *heads()]
+        return [*backbone, *heads]
 
-    return rows
+    return Scheme("OpenMMLab", rows)

@@ -1,11 +1,16 @@
-"""How published arrays become ours: PyTorch's layouts, parameter by parameter."""
+"""How published arrays become ours: PyTorch's names and layouts, one by one."""
 
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
+
+# Our layer, the published module, and the kind of both.
+Row = tuple[str, str, str]
+Layout = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 
 # Side of the regions that detectors classify.
 _REGION = 7
@@ -56,9 +61,10 @@ def _same(array, shape):
 
 
 _VECTOR = ("bias", _same)
+_TABLE = "relative_position_bias_table"
 
 # Kind of module -> {our variable: (published parameter, function (array, shape))}.
-KINDS = {
+KINDS: dict[str, dict[str, tuple[str, Layout]]] = {
     "dense": {"kernel": ("weight", _dense), "bias": _VECTOR},
     "conv": {"kernel": ("weight", _conv), "bias": _VECTOR},
     "region": {"kernel": ("weight", _region), "bias": _VECTOR},
@@ -75,31 +81,13 @@ KINDS = {
         "moving_variance": ("running_var", _same),
     },
     "affine": {"alpha": ("alpha", _same), "beta": ("beta", _same)},
-    "attention": {
-        "relative_position_bias_table": ("relative_position_bias_table", _same)
-    },
+    "attention": {_TABLE: (_TABLE, _same)},
     # Focal attention's biases; those of pooled windows are a list, of one level.
-    "focal": {
-        name: (name, _same)
-        for name in (
-            "relative_position_bias_table",
-            "relative_position_bias_table_to_neighbors",
-        )
-    },
-    "focal_windows": {"relative_position_bias_table_to_windows": ("0", _same)},
+    "focal": {name: (name, _same) for name in (_TABLE, f"{_TABLE}_to_neighbors")},
+    "focal_windows": {f"{_TABLE}_to_windows": ("0", _same)},
     # A parameter of the published block itself.
     "parameter": {"gamma": ("", _same)},
 }
-
-
-def converted(array, variable, convert):
-    """An array in our layout, or `None` where it does not have the shape."""
-    array = np.asarray(array)
-    try:
-        array = convert(array, tuple(variable.shape))
-    except (ValueError, IndexError):
-        return None
-    return array if array.shape == tuple(variable.shape) else None
 
 
 # What PyTorch counts, and what Swin and Focal transformers compute when they are made:
@@ -109,12 +97,19 @@ _DERIVED = re.compile(
 )
 
 
-def derived(name):
+def converted(array: Any, variable: Any, convert: Layout) -> np.ndarray | None:
+    """Return an array in our layout, or `None` where it does not have the shape."""
+    array = np.asarray(array)
+    try:
+        array = convert(array, tuple(variable.shape))
+    except (ValueError, IndexError):
+        return None
+    return array if array.shape == tuple(variable.shape) else None
+
+
+def derived(name: str) -> bool:
     """Whether a name is that of a buffer that was computed, not learned."""
     return bool(_DERIVED.fullmatch(name.rsplit(".", 1)[-1]))
-
-
-_FIELD = re.compile(r"\{(\w)\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,26 +117,32 @@ class Scheme:
     """How somebody names the parameters of a family.
 
     Attributes:
-        name: whose names they are, as messages say it.
-        rows: function that gives the table; its argument is the model's blocks per
-            stage, or `None` where they are not known.
+        name: Owner of the names, as messages call them.
+        rows: Table of names, or a function of the model's blocks per stage to one; it
+            takes `None` where they are not known.
     """
 
     name: str
-    rows: Callable
+    rows: Sequence[Row] | Callable[[Any], Sequence[Row]]
 
-    def theirs(self, paths, depths=None):
-        """Published names of our variables.
+    def table(self, depths: Sequence[int] | None = None) -> Sequence[Row]:
+        """Return the rows for a model with `depths` blocks per stage."""
+        return self.rows(depths) if callable(self.rows) else self.rows
+
+    def theirs(
+        self, paths: Iterable[str], depths: Sequence[int] | None = None
+    ) -> dict[str, tuple[str, Layout]]:
+        """Return the published names of our variables.
 
         Args:
-            paths: of variables, such as `"stem/dense/kernel"`.
-            depths: blocks per stage; `None`: our paths count as `rows(None)` does.
+            paths: Paths of variables, such as `"stem/dense/kernel"`.
+            depths: Blocks per stage; `None`: our paths count as `table(None)` does.
 
         Returns:
             `{path: (published name, function (array, shape) -> array)}`; paths that
             the scheme does not name are left out.
         """
-        rows = [(_pattern(o), t, KINDS[kind]) for o, t, kind in self.rows(depths)]
+        rows = [(_pattern(o), t, KINDS[kind]) for o, t, kind in self.table(depths)]
         found = {}
         for path in paths:
             layer, _, leaf = path.rpartition("/")
@@ -154,37 +155,38 @@ class Scheme:
                     break
         return found
 
-    def ours(self, names, depths=None):
-        """Our variables' paths of published names; the inverse of `theirs`.
+    def ours(
+        self, names: Iterable[str], depths: Sequence[int] | None = None
+    ) -> dict[str, str]:
+        """Return our variables' paths of published names; the inverse of `theirs`.
+
+        Args:
+            names: Published names.
+            depths: Blocks per stage, as in `theirs`.
 
         Returns:
             `{published name: path}`; names that the scheme does not have are left out.
         """
         rows = [
-            (_pattern(module), ours, {theirs: leaf for leaf, (theirs, _) in kind})
-            for ours, module, kind in (
-                (o, t, KINDS[kind].items()) for o, t, kind in self.rows(depths)
-            )
+            (_pattern(module), f"{ours}/{leaf}", parameter)
+            for ours, module, kind in self.table(depths)
+            for leaf, (parameter, _) in KINDS[kind].items()
         ]
         found = {}
         for name in names:
-            ends = [(name, "")]
-            if "." in name:
-                ends.append(tuple(name.rsplit(".", 1)))
-            for pattern, ours, leaves in rows:
-                for module, parameter in ends:
-                    if parameter not in leaves:
-                        continue
-                    if match := pattern.fullmatch(module):
-                        layer = ours.format(**match.groupdict())
-                        found[name] = f"{layer}/{leaves[parameter]}"
+            module, _, last = name.rpartition(".")
+            for pattern, path, parameter in rows:
+                # A parameter of the block itself has no name of its own.
+                inner = name if not parameter else module
+                if parameter in ("", last) and (match := pattern.fullmatch(inner)):
+                    found[name] = path.format(**match.groupdict())
         return found
 
 
 @functools.cache
 def _pattern(template):
-    """A regular expression for a template; a field that returns is one number."""
-    seen = set()
+    """Compile a template; a field that returns is the same number."""
+    seen: set[str] = set()
 
     def group(match):
         name = match[1]
@@ -193,5 +195,4 @@ def _pattern(template):
         seen.add(name)
         return rf"(?P<{name}>\d+)"
 
-    escaped = re.sub(r"[.]", r"\\.", template)
-    return re.compile(_FIELD.sub(group, escaped))
+    return re.compile(re.sub(r"\{(\w)\}", group, template.replace(".", r"\.")))

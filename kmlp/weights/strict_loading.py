@@ -2,12 +2,14 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from kmlp.errors import InputError
+from kmlp.typing import PathLike
 from kmlp.weights.checkpoint_forms import read_state
 from kmlp.weights.recognition import as_options, recognise
 from kmlp.weights.renamings import SCHEMES, classifier_of, depths_of, schemes_of
@@ -23,49 +25,50 @@ class Match:
     """A model's variables beside a state's arrays, by published names.
 
     Attributes:
-        scheme: the `kmlp.weights.scheme.Scheme`.
+        scheme: Naming scheme of the state.
         fitting: `{name: (variable, array in our layout)}`.
         missing: `{name: variable}` without an array.
-        surplus: names of arrays without a variable.
+        surplus: Names of arrays without a variable.
         misshapen: `{name: (variable, the array's shape)}`.
-        ignored: names of derived buffers.
-        left_out: names of the state's head that the model has no use for.
+        ignored: Names of derived buffers.
+        left_out: Names of the state's head that the model has no use for.
         fresh: `{name: variable}` of a new classifier, which keep their values.
     """
 
     scheme: Scheme
-    fitting: dict
-    missing: dict
-    surplus: list
-    misshapen: dict
-    ignored: list
-    left_out: list
-    fresh: dict
+    fitting: dict[str, tuple[Any, np.ndarray]]
+    missing: dict[str, Any]
+    surplus: list[str]
+    misshapen: dict[str, tuple[Any, tuple[int, ...]]]
+    ignored: list[str]
+    left_out: list[str]
+    fresh: dict[str, Any]
 
     @property
-    def is_complete(self):
+    def is_complete(self) -> bool:
         """Whether every array and every variable is used once."""
         return not (self.missing or self.surplus or self.misshapen)
 
-    def assign(self):
-        """Gives the fitting arrays to their variables."""
+    def assign(self) -> None:
+        """Give the fitting arrays to their variables."""
         for variable, array in self.fitting.values():
             variable.assign(array)
 
 
-def match(model, state, *, new_head=False):
-    """Compares a model with a state, by the naming scheme that knows most of it.
+def match(
+    model: keras.Model, state: Mapping[str, Any], *, new_head: bool = False
+) -> Match:
+    """Compare a model with a state, by the naming scheme that knows most of it.
+
+    Nothing is assigned.
 
     Args:
-        model: of one of the families.
+        model: Network of one of the families.
         state: `{published name: array}`.
-        new_head: whether the classifier keeps its values, whatever the state has.
-
-    Returns:
-        A `Match`; nothing is assigned.
+        new_head: Whether the classifier keeps its values, whatever the state has.
 
     Raises:
-        InputError: a model of no family, or with parts that were never published.
+        InputError: If the model is of no family or has parts that were never published.
     """
     schemes = schemes_of(model)
     if not schemes and type(model).__name__ in _NEVER_PUBLISHED:
@@ -129,24 +132,23 @@ def match(model, state, *, new_head=False):
 _NAMED, _FEW = 5, 2
 
 
-def misfit(model, state, found, received):
-    """The message for a state that does not fit.
+def misfit(
+    model: keras.Model, state: Mapping[str, Any], found: Match, received: object
+) -> str:
+    """Return the message for a state that does not fit; it ends in "Received: …".
 
     Args:
-        model: of one of the families.
+        model: Network of one of the families.
         state: `{published name: array}`.
-        found: the `kmlp.weights.strict_loading.Match` of both.
-        received: what the user passed.
-
-    Returns:
-        A text that ends in "Received: …".
+        found: Comparison of both.
+        received: Argument of the user.
     """
     reason = _classifier_alone(model, found) or _whole(model, state, found)
     return f"{reason}. Received: {received}"
 
 
 def _classifier_alone(model, found):
-    """The reason where only the classifier is amiss, else `None`."""
+    """Return the reason where only the classifier is amiss, else `None`."""
     missing = {v.path for v in found.missing.values()}
     misshapen = {v.path: shape for v, shape in found.misshapen.values()}
     paths = missing | misshapen.keys()
@@ -209,7 +211,7 @@ def _some(rows, count):
 
 
 def _seeming(model, state, found):
-    """What the state seems to be and how to build that, where it is another thing."""
+    """Say what the state seems to be and how to build it, if that is another thing."""
     try:
         seems = recognise(state)
     except ValueError:
@@ -237,7 +239,7 @@ def _seeming(model, state, found):
 
 
 def _trained_size(model):
-    """The images whose token grid the spatial kernels cover."""
+    """Return the shape of images whose token grid the spatial kernels cover."""
     config = model.get_config()
     if config.get("block_size") is None:
         return config["input_shape"]
@@ -251,12 +253,12 @@ def _plain(value):
 
 def load_published(
     model: keras.Model,
-    source: str | os.PathLike | dict[str, Any],
+    source: PathLike | Mapping[str, Any],
     *,
     new_head: bool = False,
     key: str | None = None,
 ) -> keras.Model:
-    """Fills a model with a published state; every array and variable exactly once.
+    """Fill a model with a published state; every array and variable exactly once.
 
     Without a head (`include_top=False`) or classifier (`num_classes=0`) in the model,
     the state's is left out. Buffers that nothing learned are passed over: PyTorch's
@@ -267,24 +269,24 @@ def load_published(
             circulates), `ResMLP`, `ConvMLP`, `MSMLP`, `SMLPNet`, `SwinTransformer` or
             `FocalTransformer`, with the published structure; or over one of them a
             `RetinaNet`, `MaskRCNN`, `SemanticFPN` or `UperNet`.
-        source: path of a PyTorch, `.safetensors`, `.npz` or HDF5 file, or a mapping of
+        source: Path of a PyTorch, `.safetensors`, `.npz` or HDF5 file, or a mapping of
             published names to arrays. PyTorch files are read without executing what
             they pickle. timm's names of ResMLP and Swin and mmpretrain's of RepMLPNet
             are known too; of detectors mmdetection's, of segmenters mmsegmentation's.
-        new_head: whether the classifier stays as it is in the model, for classes of
+        new_head: Whether the classifier stays as it is in the model, for classes of
             one's own or a state without one; everything else is loaded strictly, the
             head's norm too. A detector keeps all that it predicts for each class.
-        key: which of several states of a file, as `kmlp.weights.read_state` has it,
-            such as `"model_ema"`.
+        key: Name of one of several states of a file, as `kmlp.weights.read_state`
+            takes it, such as `"model_ema"`.
 
     Returns:
         The model.
 
     Raises:
-        InputError: a missing, surplus or misshapen array; the message names what the
-            state seems to be, and some of the names on both sides. No variable has been
-            changed then. Or a model that is none of the families.
-        OSError: a file that is not there.
+        InputError: If an array is missing, surplus or misshapen; the message names what
+            the state seems to be, and some of the names on both sides. No variable has
+            been changed then. Also if the model is of none of the families.
+        OSError: If there is no such file.
     """
     is_file = isinstance(source, (str, os.PathLike))
     if key is not None and not is_file:

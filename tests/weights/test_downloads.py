@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kmlp.weights import downloads as partial
+from kmlp.weights import http_transfer
 from kmlp.weights.catalogue import WEIGHTS
-from kmlp.weights.downloads import cache as partial
-from kmlp.weights.downloads import cache_path, download, http_transfer
+from kmlp.weights.downloads import cache_path, download
 
 BODY = np.random.default_rng(0).bytes(400_000)
 OTHER = np.random.default_rng(1).bytes(400_000)

@@ -4,6 +4,7 @@ NumPy and Pillow only; masks of COCO need `pycocotools` (the extra `detection`).
 """
 
 from pathlib import Path
+from typing import Any
 
 from kmlp.data.dense.source import VOID, DenseSource, DenseSplit, Objects, Unreadable
 from kmlp.data.images import disk_errors_reported
@@ -24,22 +25,21 @@ TASKS = ("detection", "segmentation")
 KINDS = {"detection": ("coco",), "segmentation": ("ade20k", "cityscapes")}
 
 
-def open_dense(spec, task, *, on_corrupt="stop", **scene_arguments):
-    """A data set to train on: listed, not read.
+def open_dense(
+    spec: str | None, task: str, *, on_corrupt: str = "stop", **scene_arguments: Any
+) -> DenseSource:
+    """Open a data set to train on: list it, without reading its pictures.
 
     Args:
         spec: `"scenes"` or `None`: the embedded scenes; `coco:DIR` of detection;
             `ade20k:DIR` or `cityscapes:DIR` of segmentation.
         task: `"detection"` or `"segmentation"`.
         on_corrupt: `"stop"` or `"skip"` where pictures cannot be read.
-        **scene_arguments: of `scenes`.
-
-    Returns:
-        A `DenseSource`.
+        **scene_arguments: Arguments of `scenes`.
 
     Raises:
-        InputError: no such data, or not in the layout that it should have.
-        InputError: no such task.
+        InputError: If there is no such task or data, or not in the layout that it
+            should have.
     """
     if task not in TASKS:
         raise InputError(f"task must be one of {TASKS}. Received: {task!r}")
@@ -58,11 +58,11 @@ def open_dense(spec, task, *, on_corrupt="stop", **scene_arguments):
         return getattr(class_maps, kind)(folder, on_corrupt)
 
 
-def kind_and_folder(spec, task):
-    """What `--data` names besides the scenes: the kind of data and where they lie.
+def kind_and_folder(spec: object, task: str) -> tuple[str, Path]:
+    """Return the kind of data that `--data` names besides the scenes, and its folder.
 
     Raises:
-        InputError: nothing such for the task.
+        InputError: If the task takes no such data.
     """
     kind, colon, folder = str(spec).partition(":")
     if not colon or kind not in KINDS[task] or not folder:

@@ -1,5 +1,8 @@
 """Pictures and class maps in files of their own: ADE20K and Cityscapes."""
 
+import contextlib
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +25,8 @@ from kmlp.errors import InputError
 UNKNOWN = 254
 
 
-def numbering(classes):
-    """A table from the numbers in files to the numbers of classes.
+def numbering(classes: Mapping[int, int]) -> np.ndarray:
+    """Return a table from the numbers in files to the numbers of classes.
 
     Args:
         classes: `{number in files: number of the class, or VOID}`.
@@ -37,118 +40,6 @@ def numbering(classes):
     return table
 
 
-class MapSplit(DenseSplit):
-    """Pictures and their class maps.
-
-    Args:
-        name: for people.
-        images, maps: paths, of the same length.
-        table: of `numbering`; one, or a function of a map's path to one.
-        on_corrupt: `"stop"` or `"skip"`.
-    """
-
-    def __init__(self, name, images, maps, table, on_corrupt="stop"):
-        self.name, self.images, self.maps = name, images, maps
-        self.on_corrupt = on_corrupt
-        self.count = len(images)
-        self._table = table if callable(table) else lambda path: table
-        self._size = ()
-
-    @property
-    def size(self):
-        """Height and width that all pictures have by their headers, or `None`."""
-        if self._size == ():
-            self._size = self._common()
-        return self._size
-
-    def image(self, index):
-        return read_image(self.images[index])
-
-    def annotation(self, index):
-        path = self.maps[index]
-        numbers = read_map(path)
-        shown = image_size(self.images[index])
-        if numbers.shape != shown:
-            raise Unreadable(
-                path,
-                f"a map of {numbers.shape[0]} x {numbers.shape[1]} for an image of "
-                f"{shown[0]} x {shown[1]}",
-            )
-        if numbers.dtype != np.uint8:
-            if numbers.min() < 0 or numbers.max() > VOID:
-                raise Unreadable(path, f"number {numbers.max()} of no class")
-            numbers = numbers.astype("uint8")
-        found = self._table(path)[numbers]
-        if (found == UNKNOWN).any():
-            wrong = numbers[found == UNKNOWN][0]
-            raise Unreadable(path, f"number {wrong} of no class")
-        return found
-
-    def image_size(self, index):
-        return image_size(self.images[index])
-
-    def place(self, index):
-        return str(self.images[index])
-
-    def image_id(self, index):
-        return self.images[index].stem
-
-    def _common(self):
-        sizes = set()
-        for path in self.images:
-            try:
-                sizes.add(image_size(path))
-            except Unreadable:
-                continue  # said, or skipped, when it is read
-            if len(sizes) > 1:
-                return None
-        return sizes.pop() if sizes else None
-
-
-def check_layout(folder, parts, layout):
-    """Refuses a folder without folders that it must have.
-
-    Args:
-        folder: `pathlib.Path`.
-        parts: of folders within it.
-        layout: what is expected, for people.
-
-    Raises:
-        InputError: one is missing.
-    """
-    check_folder(folder, layout)
-    for part in parts:
-        if not (folder / part).is_dir():
-            raise InputError(f"{layout}; there is no {part}. Received: {str(folder)!r}")
-
-
-def paired(images, maps, layout, folder):
-    """Paths of maps in the order of the images.
-
-    Args:
-        images: `{name: path}`.
-        maps: the same.
-        layout: what is expected, for people.
-        folder: that was asked for.
-
-    Returns:
-        `(images, maps)`: lists of paths, sorted by name.
-
-    Raises:
-        InputError: no image, or one without a map.
-    """
-    if not images:
-        raise InputError(f"{layout}; there are no images. Received: {str(folder)!r}")
-    missing = images.keys() - maps.keys()
-    if missing:
-        raise InputError(
-            f"{layout}; {len(missing):,} of {len(images):,} images have no map: "
-            f"{some(missing)}. Received: {str(folder)!r}"
-        )
-    names = sorted(images)
-    return [images[name] for name in names], [maps[name] for name in names]
-
-
 ADE20K_LAYOUT = (
     "--data ade20k:DIR takes a folder with images/training/*.jpg, images/validation/"
     "*.jpg and maps of the same names, annotations/training/*.png and "
@@ -158,40 +49,7 @@ ADE20K_LAYOUT = (
 INNER = "ADEChallengeData2016"
 NAMES = Path(__file__).parent / "classes" / "ade20k.txt"
 # 0 in the files is what belongs to none of the classes.
-NUMBERS = {0: VOID} | {number: number - 1 for number in range(1, 151)}
-
-
-def ade20k(folder, on_corrupt="stop"):
-    """A folder of ADE20K, listed but not read, as a `DenseSource`.
-
-    Args:
-        folder: `pathlib.Path`.
-        on_corrupt: `"stop"` or `"skip"` where pictures cannot be read.
-
-    Raises:
-        InputError: no such folder, or not in this layout.
-    """
-    if (folder / INNER).is_dir():
-        folder = folder / INNER
-    table = numbering(NUMBERS)
-    splits = []
-    for name in ("training", "validation"):
-        parts = [f"images/{name}", f"annotations/{name}"]
-        check_layout(folder, parts, ADE20K_LAYOUT)
-        images = {path.stem: path for path in (folder / parts[0]).glob("*.jpg")}
-        maps = {path.stem: path for path in (folder / parts[1]).glob("*.png")}
-        pairs = paired(images, maps, ADE20K_LAYOUT, folder)
-        splits.append(MapSplit(str(folder / parts[0]), *pairs, table, on_corrupt))
-    names = tuple(NAMES.read_text(encoding="utf-8").splitlines())
-    return DenseSource(
-        name=f"ade20k:{folder}",
-        task="segmentation",
-        class_names=names,
-        train=splits[0],
-        validation=splits[1],
-        palette=palette(len(names)),
-    )
-
+NUMBERS = numbering({0: VOID} | {number: number - 1 for number in range(1, 151)})
 
 CITYSCAPES_LAYOUT = (
     "--data cityscapes:DIR takes a folder with leftImg8bit/{train,val}/CITY/"
@@ -199,7 +57,7 @@ CITYSCAPES_LAYOUT = (
     "*_gtFine_labelIds.png"
 )
 # Name, number in labelIds, official colour; the order is that of trainIds.
-CLASSES = (
+CITYSCAPES = (
     ("road", 7, (128, 64, 128)),
     ("sidewalk", 8, (244, 35, 232)),
     ("building", 11, (70, 70, 70)),
@@ -223,50 +81,180 @@ CLASSES = (
 _IMAGE = "_leftImg8bit.png"
 _TRAIN_IDS, _LABEL_IDS = "_gtFine_labelTrainIds.png", "_gtFine_labelIds.png"
 _LAST_ID = 33
-TRAIN_IDS = numbering({VOID: VOID} | {n: n for n in range(len(CLASSES))})
+TRAIN_IDS = numbering({VOID: VOID} | {n: n for n in range(len(CITYSCAPES))})
 LABEL_IDS = numbering(
     {number: VOID for number in range(_LAST_ID + 1)}
     | {VOID: VOID}  # the licence plate, -1
-    | {number: index for index, (_, number, _) in enumerate(CLASSES)}
+    | {number: index for index, (_, number, _) in enumerate(CITYSCAPES)}
 )
 
 
-def cityscapes(folder, on_corrupt="stop"):
-    """A folder of Cityscapes, listed but not read, as a `DenseSource`.
+class MapSplit(DenseSplit):
+    """Pictures and their class maps.
 
     Args:
-        folder: `pathlib.Path`.
+        name: Name for people.
+        images, maps: Paths, of the same length.
+        table: Function of a map's path to its `numbering`.
+        on_corrupt: `"stop"` or `"skip"`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        images: Sequence[Path],
+        maps: Sequence[Path],
+        table: Callable[[Path], np.ndarray],
+        on_corrupt: str = "stop",
+    ):
+        self.name, self.images, self.maps = name, images, maps
+        self.on_corrupt = on_corrupt
+        self.count = len(images)
+        self._table = table
+
+    @functools.cached_property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width that all pictures have by their headers, or `None`."""
+        sizes: set[tuple[int, int]] = set()
+        for path in self.images:
+            # A damaged picture is met when it is read.
+            with contextlib.suppress(Unreadable):
+                sizes.add(image_size(path))
+            if len(sizes) > 1:
+                return None
+        return sizes.pop() if sizes else None
+
+    def image(self, index: int) -> np.ndarray:
+        return read_image(self.images[index])
+
+    def annotation(self, index: int) -> np.ndarray:
+        path = self.maps[index]
+        numbers = read_map(path)
+        shown = self.image_size(index)
+        if numbers.shape != shown:
+            raise Unreadable(
+                path,
+                f"a map of {numbers.shape[0]} x {numbers.shape[1]} for an image of "
+                f"{shown[0]} x {shown[1]}",
+            )
+        if numbers.dtype != np.uint8:
+            if numbers.min() < 0 or numbers.max() > VOID:
+                raise Unreadable(path, f"number {numbers.max()} of no class")
+            numbers = numbers.astype("uint8")
+        found = self._table(path)[numbers]
+        if (found == UNKNOWN).any():
+            wrong = numbers[found == UNKNOWN][0]
+            raise Unreadable(path, f"number {wrong} of no class")
+        return found
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        return image_size(self.images[index])
+
+    def place(self, index: int) -> str:
+        return str(self.images[index])
+
+    def image_id(self, index: int) -> str:
+        return self.images[index].stem
+
+
+def ade20k(folder: Path, on_corrupt: str = "stop") -> DenseSource:
+    """List ADE20K of the scene parsing challenge of 2016, without reading it.
+
+    Args:
+        folder: Folder of the data set, or the one that holds it.
         on_corrupt: `"stop"` or `"skip"` where pictures cannot be read.
 
     Raises:
-        InputError: no such folder, or not in this layout.
+        InputError: If there is no such folder, or none in this layout.
     """
-    splits = []
-    for name in ("train", "val"):
-        parts = [f"leftImg8bit/{name}", f"gtFine/{name}"]
-        check_layout(folder, parts, CITYSCAPES_LAYOUT)
-        home, truth = (folder / part for part in parts)
-        images = _named(home, _IMAGE)
-        maps = _named(truth, _LABEL_IDS) | _named(truth, _TRAIN_IDS)
-        pairs = paired(images, maps, CITYSCAPES_LAYOUT, folder)
-        splits.append(MapSplit(str(home), *pairs, _table, on_corrupt))
+    if (folder / INNER).is_dir():
+        folder = folder / INNER
+
+    def split(name):
+        parts = [f"images/{name}", f"annotations/{name}"]
+        homes = _homes(folder, parts, ADE20K_LAYOUT)
+        images, maps = (
+            {path.stem: path for path in home.glob(ending)}
+            for home, ending in zip(homes, ("*.jpg", "*.png"))
+        )
+        pairs = _paired(images, maps, ADE20K_LAYOUT, folder)
+        return MapSplit(str(homes[0]), *pairs, lambda path: NUMBERS, on_corrupt)
+
+    names = tuple(NAMES.read_text(encoding="utf-8").splitlines())
     return DenseSource(
-        name=f"cityscapes:{folder}",
+        name=f"ade20k:{folder}",
         task="segmentation",
-        class_names=tuple(name for name, _, _ in CLASSES),
-        train=splits[0],
-        validation=splits[1],
-        palette=np.array([colour for _, _, colour in CLASSES], "uint8"),
+        class_names=names,
+        train=split("training"),
+        validation=split("validation"),
+        palette=palette(len(names)),
     )
 
 
-def _table(path):
+def cityscapes(folder: Path, on_corrupt: str = "stop") -> DenseSource:
+    """List Cityscapes with the 19 classes that are scored, without reading it.
+
+    Args:
+        folder: Folder of the data set.
+        on_corrupt: `"stop"` or `"skip"` where pictures cannot be read.
+
+    Raises:
+        InputError: If there is no such folder, or none in this layout.
+    """
+
+    def split(name):
+        parts = [f"leftImg8bit/{name}", f"gtFine/{name}"]
+        home, truth = _homes(folder, parts, CITYSCAPES_LAYOUT)
+        maps = _in_cities(truth, _LABEL_IDS) | _in_cities(truth, _TRAIN_IDS)
+        pairs = _paired(_in_cities(home, _IMAGE), maps, CITYSCAPES_LAYOUT, folder)
+        return MapSplit(str(home), *pairs, _cityscapes_numbers, on_corrupt)
+
+    return DenseSource(
+        name=f"cityscapes:{folder}",
+        task="segmentation",
+        class_names=tuple(name for name, _, _ in CITYSCAPES),
+        train=split("train"),
+        validation=split("val"),
+        palette=np.array([colour for _, _, colour in CITYSCAPES], "uint8"),
+    )
+
+
+def _cityscapes_numbers(path):
     return TRAIN_IDS if path.name.endswith(_TRAIN_IDS) else LABEL_IDS
 
 
-def _named(home, ending):
-    """`{city/name: path}` of the files of an ending."""
+def _in_cities(home, ending):
+    """Return `{city/name: path}` of the files of an ending."""
     return {
         f"{path.parent.name}/{path.name.removesuffix(ending)}": path
         for path in home.glob(f"*/*{ending}")
     }
+
+
+def _homes(folder, parts, layout):
+    """Return the folders within a folder that must be there."""
+    check_folder(folder, layout)
+    for part in parts:
+        if not (folder / part).is_dir():
+            raise InputError(f"{layout}; there is no {part}. Received: {str(folder)!r}")
+    return [folder / part for part in parts]
+
+
+def _paired(images, maps, layout, folder):
+    """Return the paths of images and of their maps, both sorted by name.
+
+    Args:
+        images, maps: `{name: path}`.
+        layout: Beginning of a message.
+        folder: Folder that was asked for.
+    """
+    if not images:
+        raise InputError(f"{layout}; there are no images. Received: {str(folder)!r}")
+    missing = images.keys() - maps.keys()
+    if missing:
+        raise InputError(
+            f"{layout}; {len(missing):,} of {len(images):,} images have no map: "
+            f"{some(missing)}. Received: {str(folder)!r}"
+        )
+    names = sorted(images)
+    return [images[name] for name in names], [maps[name] for name in names]

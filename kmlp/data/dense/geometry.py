@@ -2,13 +2,19 @@
 
 import functools
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+Size = Sequence[int]
 
-def fitted(size, canvas, short=None, long=None):
-    """The size that a picture gets, its proportions kept.
+
+def fitted(
+    size: Size, canvas: Size | None, short: int | None = None, long: int | None = None
+) -> tuple[int, int]:
+    """Return the size that a picture gets, its proportions kept.
 
     Its shorter side becomes `short` unless the longer would then pass `long`. The
     reference frameworks pad a batch to its largest picture; here the canvas is always
@@ -16,9 +22,9 @@ def fitted(size, canvas, short=None, long=None):
     smaller until it does.
 
     Args:
-        size: height and width of the picture.
-        canvas: height and width; `None`: none.
-        short, long: pixels; `None`: the picture keeps its size where it fits.
+        size: Height and width of the picture.
+        canvas: Height and width; `None`: none.
+        short, long: Sides in pixels; `None`: the picture keeps its size where it fits.
 
     Returns:
         Height and width, rounded as the reference frameworks round.
@@ -34,13 +40,15 @@ def fitted(size, canvas, short=None, long=None):
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def resized(image, size, box=None):
-    """A picture, or a part of it, bilinear and antialiased.
+def resized(
+    image: np.ndarray, size: Size, box: Sequence[float] | None = None
+) -> np.ndarray:
+    """Resize a picture, or a part of it, bilinear and antialiased.
 
     Args:
         image: `(H, W, 3)` uint8.
-        size: height and width.
-        box: left, top, right, bottom of the part, in pixels; `None`: the whole.
+        size: Height and width.
+        box: Left, top, right, bottom of the part, in pixels; `None`: the whole.
     """
     if box is None and image.shape[:2] == tuple(size):
         return image
@@ -49,14 +57,20 @@ def resized(image, size, box=None):
     return np.asarray(scaled)
 
 
-def on_canvas(image, canvas, mean, std, flip=False):
-    """A normalised picture at the top left of a canvas of zeros.
+def on_canvas(
+    image: np.ndarray,
+    canvas: Size,
+    mean: Sequence[float],
+    std: Sequence[float],
+    flip: bool = False,
+) -> np.ndarray:
+    """Lay a normalised picture at the top left of a canvas of zeros.
 
     Args:
         image: `(h, w, 3)` uint8, no larger than the canvas.
-        canvas: height and width.
-        mean, std: per channel, of images in 0…1.
-        flip: whether it is mirrored.
+        canvas: Height and width.
+        mean, std: Statistics per channel, of images in 0…1.
+        flip: Whether it is mirrored.
 
     Returns:
         `(H, W, 3)` float32.
@@ -74,13 +88,13 @@ def on_canvas(image, canvas, mean, std, flip=False):
     return whole
 
 
-def boxes_of(objects, size, flip=False):
-    """The boxes of objects in their picture at another size, and perhaps mirrored.
+def boxes_of(objects: Any, size: Size, flip: bool = False) -> np.ndarray:
+    """Return the boxes of objects in their picture at another size, perhaps mirrored.
 
     Args:
         objects: `Objects`.
-        size: height and width that the picture gets.
-        flip: whether it is mirrored.
+        size: Height and width that the picture gets.
+        flip: Whether it is mirrored.
 
     Returns:
         `(K, 4)` float32.
@@ -92,13 +106,13 @@ def boxes_of(objects, size, flip=False):
     return boxes
 
 
-def mask_in_box(mask, box, size):
-    """The part of a mask within a box, as a small square.
+def mask_in_box(mask: np.ndarray, box: Sequence[float], size: int) -> np.ndarray:
+    """Return the part of a mask within a box, as a small square.
 
     Args:
         mask: `(H, W)`, true or 1 inside.
-        box: x1, y1, x2, y2 in its pixels.
-        size: height and width of the result.
+        box: Corners x1, y1, x2, y2 in its pixels.
+        size: Height and width of the result.
 
     Returns:
         `(size, size)` uint8, 1 where at least half is inside.
@@ -122,8 +136,8 @@ def _rows(mean, std, width):
     return np.tile(shift, width), np.tile(factor, width)
 
 
-def prepared(image, known):
-    """A picture on a network's canvas.
+def prepared(image: np.ndarray, known: Any) -> tuple[np.ndarray, tuple[int, int]]:
+    """Lay a picture on a network's canvas.
 
     Args:
         image: `(H, W, 3)` uint8.
@@ -137,8 +151,8 @@ def prepared(image, known):
     return on_canvas(image, known.canvas, known.mean, known.std), shape
 
 
-def alone(image, known):
-    """A picture without a canvas, at the size at which it is segmented.
+def alone(image: np.ndarray, known: Any) -> np.ndarray:
+    """Prepare a picture without a canvas, at the size at which it is segmented.
 
     Args:
         image, known: as in `prepared`.

@@ -1,6 +1,6 @@
 """Masks of objects as COCO writes them: polygons and run lengths."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +8,11 @@ import numpy as np
 from kmlp.errors import InputError, RunError
 
 
-def library():
-    """`pycocotools.mask`.
+def library() -> Any:
+    """Import `pycocotools.mask`.
 
     Raises:
-        InputError: it is not installed.
+        InputError: If it is not installed.
     """
     try:
         from pycocotools import mask
@@ -42,13 +42,13 @@ def encoded(mask: np.ndarray) -> dict[str, Any]:
         return {"size": list(mask.shape), "counts": counts}
 
 
-def drawn(segmentation, size):
-    """The mask of one object.
+def drawn(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """Draw the mask of one object.
 
     Args:
-        segmentation: polygons, a list of x, y, x, y, …; or run lengths, `{"size": (H,
+        segmentation: Polygons, a list of x, y, x, y, …; or run lengths, `{"size": (H,
             W), "counts": …}`, the counts compressed or plain.
-        size: height and width of the image.
+        size: Height and width of the image.
 
     Returns:
         `(H, W)` uint8 of 0 and 1.
@@ -66,15 +66,17 @@ THRESHOLD = 0.5
 _PARTS = {"scores", "classes", "masks"}
 
 
-def to_picture(detections, shape, size):
-    """The detections of one picture in its own pixels, without the empty places.
+def to_picture(
+    detections: Mapping[str, Any], shape: Sequence[int], size: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Return the detections of a picture in its own pixels, without empty places.
 
     Args:
         detections: `{"boxes": (D, 4), "scores": (D,), "classes": (D,)}` and perhaps
             `"masks": (D, S, S)`, in the pixels of the network's input; class -1 is an
             empty place. Whatever else it holds is not looked at.
-        shape: height and width that the picture had there, without padding.
-        size: its own height and width.
+        shape: Height and width that the picture had there, without padding.
+        size: Height and width of the picture itself.
 
     Returns:
         The same of K detections, boxes cut at the picture's edges, and as they were in
@@ -82,7 +84,7 @@ def to_picture(detections, shape, size):
         left out.
 
     Raises:
-        InputError: a box or score is not finite.
+        RunError: If a box or score is not finite.
     """
     scale = np.tile(np.array(size[::-1], float) / shape[::-1], 2)
     boxes = np.asarray(detections["boxes"], float) * scale
@@ -104,16 +106,16 @@ def to_picture(detections, shape, size):
     return {**kept, "boxes": boxes[there], "whole_boxes": whole}
 
 
-def paste(mask, box, size):
-    """A mask over its box, in the picture.
+def paste(mask: np.ndarray, box: Sequence[float], size: Sequence[int]) -> np.ndarray:
+    """Lay a mask over its box, in the picture.
 
     Bilinear at the pixels' centres, zero beyond the mask, cut at a half, as the
     reference framework pastes.
 
     Args:
         mask: `(S, S)` probabilities.
-        box: x1, y1, x2, y2 in pixels of the picture.
-        size: its height and width.
+        box: Corners x1, y1, x2, y2 in pixels of the picture.
+        size: Height and width of the picture.
 
     Returns:
         `(H, W)` uint8, 1 inside.
@@ -135,15 +137,22 @@ def paste(mask, box, size):
     return whole
 
 
-def coco_results(detections, *, image_id, size, category_ids, shape=None):
-    """The detections of one picture as entries of a file of results.
+def coco_results(
+    detections: Mapping[str, Any],
+    *,
+    image_id: Any,
+    size: Sequence[int],
+    category_ids: Sequence[int],
+    shape: Sequence[int] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the detections of one picture as entries of a file of results.
 
     Args:
-        detections: as in `to_picture`.
-        image_id: of the picture.
-        size: its height and width.
-        category_ids: what the file calls the classes.
-        shape: height and width that it had as the network's input, without padding;
+        detections: Detections, as `to_picture` takes them.
+        image_id: Name or number of the picture.
+        size: Height and width of the picture.
+        category_ids: Numbers by which the file calls the classes.
+        shape: Height and width that it had as the network's input, without padding;
             `None`: its own.
 
     Returns:

@@ -1,6 +1,7 @@
 """Scenes of a few shapes on textured noise, each drawn from random numbers."""
 
 import math
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,12 +24,14 @@ LEAN = math.pi / 8
 _ATTEMPTS = 6
 
 
-def draw(generator, size=96):
-    """A scene.
+def draw(
+    generator: np.random.Generator, size: int = 96
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw a scene.
 
     Args:
-        generator: `numpy.random.Generator`, of which alone the scene depends.
-        size: height and width.
+        generator: Source of random numbers, on which alone the scene depends.
+        size: Height and width.
 
     Returns:
         `(image, owners, classes)`: `(size, size, 3)` uint8; `(size, size)` uint8, 0 for
@@ -61,7 +64,7 @@ def draw(generator, size=96):
 
 
 def _background(generator, size, colour):
-    """Coarse noise, made smooth, around a colour."""
+    """Return coarse noise, made smooth, around a colour."""
     cells = int(generator.integers(3, 14))
     noise = generator.integers(0, 256, (cells, cells, 3), np.uint8)
     smooth = Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC)
@@ -70,7 +73,7 @@ def _background(generator, size, colour):
 
 
 def _depth(generator, size, shape, radius):
-    """How far inside a shape the pixels' centres are, in pixels; negative outside."""
+    """Return how far inside a shape the pixels' centres are; negative outside."""
     x, y = generator.uniform(0.6 * radius, size - 0.6 * radius, 2)
     # A side lies below.
     turn = math.pi / 2 + generator.uniform(-LEAN, LEAN)
@@ -87,7 +90,7 @@ def _depth(generator, size, shape, radius):
 
 
 def _colour(generator, others):
-    """A colour unlike the others, or the last that was tried."""
+    """Return a colour unlike the others, or the last that was tried."""
     for _ in range(_ATTEMPTS):
         colour = generator.uniform(0, 255, 3)
         if min(np.sqrt(np.sum((colour - other) ** 2)) for other in others) > CONTRAST:
@@ -96,7 +99,7 @@ def _colour(generator, others):
 
 
 def _paint(canvas, depth, colour, generator):
-    """Lays a shape over the canvas, shaded across, with soft edges."""
+    """Lay a shape over the canvas, shaded across, with soft edges."""
     size = len(canvas)
     steps = np.linspace(-1, 1, size, dtype=np.float32)
     slopes = generator.uniform(-25, 25, 2).astype("f4")
@@ -110,23 +113,27 @@ SIZE = 96
 TRAIN, VALIDATION = 2048, 256
 
 
-def scenes(task, *, train=TRAIN, validation=VALIDATION, size=SIZE, seed=0):
-    """Circles, squares and triangles on textured noise, one to four to a scene.
+def scenes(
+    task: str,
+    *,
+    train: int = TRAIN,
+    validation: int = VALIDATION,
+    size: int = SIZE,
+    seed: int = 0,
+) -> DenseSource:
+    """Return circles, squares and triangles on textured noise, one to four to a scene.
 
     Later objects hide earlier ones. Boxes and masks are of what is seen.
 
     Args:
         task: `"detection"`, of three classes, or `"segmentation"`, where class 0 is
             the background.
-        train, validation: number of scenes.
-        size: height and width.
-        seed: integer; each scene is a function of it and of its own number.
-
-    Returns:
-        A `DenseSource`.
+        train, validation: Numbers of scenes.
+        size: Height and width.
+        seed: Integer; each scene is a function of it and of its own number.
 
     Raises:
-        InputError: no scenes.
+        InputError: If there would be no scenes.
     """
     if min(train, validation) < 1:
         raise InputError(
@@ -150,25 +157,27 @@ class SceneSplit(DenseSplit):
     """Scenes, drawn when first asked for, then kept.
 
     Args:
-        name: for people.
+        name: Name for people.
         task: `"detection"` or `"segmentation"`.
-        count: number of scenes.
-        size: height and width.
-        seed: integers that no other split has.
+        count: Number of scenes.
+        size: Height and width.
+        seed: Integers that no other split has.
     """
 
     in_memory = True
 
-    def __init__(self, name, task, count, size, seed):
+    def __init__(
+        self, name: str, task: str, count: int, size: int, seed: tuple[int, ...]
+    ):
         self.name, self.task, self.count = name, task, count
         self.size = (size, size)
         self._seed = seed
-        self._drawn = [None] * count
+        self._drawn: list[Any] = [None] * count
 
-    def image(self, index):
+    def image(self, index: int) -> np.ndarray:
         return self._scene(index)[0]
 
-    def annotation(self, index):
+    def annotation(self, index: int) -> Any:
         _, owners, classes = self._scene(index)
         if self.task == "segmentation":
             return np.concatenate([[0], classes + 1]).astype("uint8")[owners]
@@ -180,11 +189,10 @@ class SceneSplit(DenseSplit):
             draw=lambda k: owners == k + 1,
         )
 
-    def place(self, index):
+    def place(self, index: int) -> str:
         return f"image {index} of {self.name}"
 
-    def truth(self, index):
-        """The objects of a scene as COCO's annotations have them, without their ids."""
+    def truth(self, index: int) -> list[dict[str, Any]]:
         objects = self.annotation(index)
         return [
             {

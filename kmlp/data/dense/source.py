@@ -3,9 +3,13 @@
 import colorsys
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from kmlp.typing import PathLike
 
 # The number in a class map of what belongs to no class.
 VOID = 255
@@ -15,37 +19,37 @@ class Unreadable(Exception):
     """An image or its annotation that cannot be used, though others may be.
 
     Args:
-        place: the file.
-        why: a few words.
+        place: Path of the file.
+        why: Reason in a few words.
     """
 
-    def __init__(self, place, why):
+    def __init__(self, place: str | Path, why: str):
         super().__init__(f"{place} ({why})")
         self.place, self.why = place, why
 
 
 @dataclasses.dataclass(frozen=True)
 class Objects:
-    """What there is to find in an image.
+    """The objects to find in an image.
 
     Attributes:
         boxes: `(K, 4)` float32, x1, y1, x2, y2 in pixels of the image.
         classes: `(K,)` int32.
-        size: height and width of the image.
-        draw: function of k to the visible part of object k, `(H, W)`, true or 1
+        size: Height and width of the image.
+        draw: Function of k to the visible part of object k, `(H, W)`, true or 1
             inside.
     """
 
     boxes: np.ndarray
     classes: np.ndarray
     size: tuple[int, int]
-    draw: Callable
+    draw: Callable[[int], np.ndarray]
 
     def __len__(self):
         return len(self.classes)
 
-    def masks(self):
-        """`(K, H, W)` bool."""
+    def masks(self) -> np.ndarray:
+        """Return the visible parts of all objects, `(K, H, W)` bool."""
         drawn = [self.draw(index) for index in range(len(self))]
         return np.array(drawn, bool).reshape(len(self), *self.size)
 
@@ -56,48 +60,52 @@ class DenseSplit:
     Everything is a function of the index alone and may be asked by many threads.
 
     Attributes:
-        name: of the data set and the split.
-        count: number of pictures.
-        size: height and width where all pictures are known to share them, or `None`.
-        in_memory: whether pictures are at hand without a file.
+        name: Name of the data set and the split.
+        count: Number of pictures.
+        size: Height and width if all pictures are known to share them, or `None`.
+        in_memory: Whether pictures are at hand without a file.
         on_corrupt: `"stop"` or `"skip"` where a picture cannot be read.
     """
 
     name = ""
-    count = 0
-    size = None
+    count: Any = 0
+    size: Any = None
     in_memory = False
     on_corrupt = "stop"
 
-    def image(self, index):
-        """`(H, W, 3)` uint8.
+    def image(self, index: int) -> np.ndarray:
+        """Return a picture, `(H, W, 3)` uint8.
 
         Raises:
-            Unreadable: the file is damaged.
-            OSError: it is gone.
+            Unreadable: If the file is damaged.
+            OSError: If it is gone.
         """
         raise NotImplementedError
 
-    def annotation(self, index):
-        """Of a detection data set `Objects`, of a segmentation data set `(H, W)` uint8.
+    def annotation(self, index: int) -> Any:
+        """Return `Objects` of a detection data set, a map `(H, W)` uint8 of the other.
 
         Raises:
-            Unreadable: the annotation is damaged or not of the image's size.
-            OSError: it is gone.
+            Unreadable: If the annotation is damaged or not of the image's size.
+            OSError: If it is gone.
         """
         raise NotImplementedError
 
-    def image_size(self, index):
-        """Height and width, without decoding the picture."""
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Return height and width, without decoding the picture."""
         return self.size
 
-    def place(self, index):
-        """Where a picture lies, for people."""
+    def place(self, index: int) -> str:
+        """Return where a picture lies, for people."""
         raise NotImplementedError
 
-    def image_id(self, index):
-        """What COCO's files of results call the picture."""
+    def image_id(self, index: int) -> Any:
+        """Return the picture's name or number in COCO's files of results."""
         return index + 1
+
+    def truth(self, index: int) -> list[dict[str, Any]]:
+        """Return a picture's objects as COCO's annotations, without their ids."""
+        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,15 +113,15 @@ class DenseSource:
     """A data set of two splits.
 
     Attributes:
-        name: for the person and the report.
+        name: Name for the person and the report.
         task: `"detection"` or `"segmentation"`.
-        class_names: in the order of the class numbers.
-        train: `DenseSplit`.
-        validation: `DenseSplit`.
+        class_names: Names in the order of the class numbers.
+        train: Pictures of training.
+        validation: Pictures of validation.
         palette: `(classes, 3)` uint8, a colour for each class.
-        category_ids: of a detection data set, what COCO's files of results call the
-            classes.
-        notes: what was left out, a line each.
+        category_ids: Numbers by which COCO's files of results call the classes of
+            detection.
+        notes: Lines on what was left out.
     """
 
     name: str
@@ -126,22 +134,22 @@ class DenseSource:
     notes: tuple[str, ...] = ()
 
 
-def read_image(path):
-    """`(H, W, 3)` uint8 of a picture.
+def read_image(path: PathLike) -> np.ndarray:
+    """Read a picture, `(H, W, 3)` uint8.
 
     Raises:
-        Unreadable: it is damaged.
-        OSError: it is gone.
+        Unreadable: If it is damaged.
+        OSError: If it is gone.
     """
     return _opened(path, lambda image: np.asarray(image.convert("RGB")))
 
 
-def read_map(path):
-    """`(H, W)` integers of a class map.
+def read_map(path: PathLike) -> np.ndarray:
+    """Read a class map, `(H, W)` integers.
 
     Raises:
-        Unreadable: it is damaged, or in colour.
-        OSError: it is gone.
+        Unreadable: If it is damaged or in colour.
+        OSError: If it is gone.
     """
     # The indices of a map with a palette, not its colours.
     found = _opened(path, np.asarray)
@@ -150,14 +158,18 @@ def read_map(path):
     return found
 
 
-def image_size(path):
-    """Height and width by the header.
+def image_size(path: PathLike) -> tuple[int, int]:
+    """Read height and width from the header.
 
     Raises:
-        Unreadable: it is damaged.
-        OSError: it is gone.
+        Unreadable: If it is damaged.
+        OSError: If it is gone.
     """
     return _opened(path, lambda image: (image.height, image.width))
+
+
+# Pillow's many ways of saying that a file is cut short or wrong.
+_DAMAGES = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def _opened(path, function):
@@ -169,13 +181,7 @@ def _opened(path, function):
             empty = file.seek(0, 2) == 0
             why = "empty" if empty else "no picture that Pillow knows"
             raise Unreadable(path, why) from error
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-            Image.DecompressionBombError,
-        ) as error:
-            # Pillow's many ways of saying that a file is cut short or wrong.
+        except _DAMAGES as error:
             raise Unreadable(path, str(error)) from error
 
 
@@ -195,12 +201,12 @@ _TURN = 0.61803398875
 _LEVELS = ((0.55, 1.0), (0.85, 0.95), (0.7, 0.75))
 
 
-def palette(count, background=False):
-    """`(count, 3)` uint8: Okabe and Ito's colours, then as many more as it takes.
+def palette(count: int, background: bool = False) -> np.ndarray:
+    """Return colours `(count, 3)` uint8: Okabe and Ito's, then as many as it takes.
 
     Args:
-        count: number of classes.
-        background: whether class 0 is what surrounds the others.
+        count: Number of classes.
+        background: Whether class 0 is what surrounds the others.
     """
     colours = [BACKGROUND] * background + list(DISTINCT)
     for number in range(max(0, count - len(colours))):

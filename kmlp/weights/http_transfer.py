@@ -1,15 +1,17 @@
-"""A file over HTTP into its part, on from what has come before."""
+"""Fetch a file over HTTP into its part, on from what has come before."""
 
 import errno
 import re
 import sys
 import time
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 
 from kmlp.console import progress_bar
 from kmlp.version import __version__
+from kmlp.weights.catalogue import PublishedWeights
 
 PAUSES = (1, 3, 10)  # seconds, before going on where a connection broke off
 TIMEOUT = (15, 60)  # seconds, to connect and between bytes
@@ -28,21 +30,23 @@ _BREAKS = (
 )
 
 
-def fetch(entry, part, missing, by_hand, *, progress):
-    """Completes a part.
+def fetch(
+    entry: PublishedWeights, part: Any, missing: str, by_hand: str, *, progress: bool
+) -> str | None:
+    """Complete a part.
 
     Args:
-        entry: `PublishedWeights`.
-        part: `kmlp.weights.downloads.cache.Part`.
-        missing: what is missing, as the beginning of a sentence.
-        by_hand: how a person gets the file, as its end.
-        progress: whether to show it.
+        entry: Entry of the catalogue.
+        part: `kmlp.weights.downloads.Part`.
+        missing: Beginning of a message, which says what is missing.
+        by_hand: End of a message, which says how a person gets the file.
+        progress: Whether to show it.
 
     Returns:
-        The sha256 that the file must have, or how it begins, or `None`.
+        The sha256 that the file must have, or its first digits, or `None`.
 
     Raises:
-        ConnectionError: no network, or the server does not give it.
+        ConnectionError: If there is no network or the server does not give the file.
     """
     if part.origin.get("address") != entry.address:
         part.clear()
@@ -85,7 +89,7 @@ def _is_whole(part):
 
 
 def _request(entry, part):
-    """The answer, and whether it goes on from the part or is the whole file."""
+    """Return the answer, and whether it goes on from the part or is the whole file."""
     headers = {"Accept-Encoding": "identity", "User-Agent": f"kmlp/{__version__}"}
     if part.size and _can_go_on(entry, part):
         headers["Range"] = f"bytes={part.size}-"
@@ -109,7 +113,7 @@ def _can_go_on(entry, part):
 
 
 def _kept(entry, part):
-    """What stays for the next call."""
+    """Say what stays for the next call."""
     if part.resumable and _can_go_on(entry, part):
         return f"{_size(part.size)} are kept, and the same call goes on from there"
     part.clear()
@@ -129,7 +133,7 @@ def _continues(response, part):
 
 
 def _check(response, continues, missing, by_hand):
-    """Refuses answers that are not the file."""
+    """Refuse answers that are not the file."""
     received = f"Received: {response.url}"
     if response.status_code != (206 if continues else 200):
         raise ConnectionError(
@@ -145,7 +149,7 @@ def _check(response, continues, missing, by_hand):
 
 
 def _origin(response, entry):
-    """Which file this is."""
+    """Describe which file this is."""
     return {
         "address": entry.address,
         "validator": _validator(response),
@@ -155,16 +159,21 @@ def _origin(response, entry):
 
 
 def _append(response, part, entry, progress):
-    """Adds what comes to the part."""
+    """Add what comes to the part."""
     origin = part.origin
     length = origin["length"]
     if length is not None and part.room < length - part.size:
         needed, room = _size(length - part.size), _size(part.room)
         raise OSError(errno.ENOSPC, f"{needed} are needed and {room} free")
-    with (
-        _bar(entry, part.size, length, progress) as bar,
-        open(part.path, "ab") as file,
-    ):
+    bar = progress_bar(
+        length,
+        "B",
+        shown=progress,
+        initial=part.size,
+        desc=entry.name,
+        unit_scale=True,
+    )
+    with bar, open(part.path, "ab") as file:
         for piece in response.iter_content(PIECE):
             file.write(piece)
             bar.update(len(piece))
@@ -187,7 +196,7 @@ def _length(response):
 
 
 def _validator(response):
-    """What tells this version of the file from others, or `None`."""
+    """Return what tells this version of the file from others, or `None`."""
     etag = response.headers.get("ETag", "")
     if etag and not etag.startswith("W/"):
         return etag
@@ -195,7 +204,7 @@ def _validator(response):
 
 
 def _announced_hash(response):
-    """The sha256 that Hugging Face sends along, before it redirects, or `None`."""
+    """Return the sha256 that Hugging Face sends before it redirects, or `None`."""
     for answer in (*response.history, response):
         tag = answer.headers.get("X-Linked-ETag", "").strip('"').lower()
         if re.fullmatch(r"[0-9a-f]{64}", tag):
@@ -204,18 +213,11 @@ def _announced_hash(response):
 
 
 def _say(entry, part):
-    """One line of what is to come."""
+    """Print one line of what is to come."""
     length = part.origin["length"]
     size = "" if length is None else f", {_size(length - part.size)},"
     host = urlsplit(entry.address).hostname
     print(f"Fetching {entry.name}{size} from {host}", file=sys.stderr, flush=True)
-
-
-def _bar(entry, come, length, progress):
-    """A bar on a terminal, nothing elsewhere."""
-    return progress_bar(
-        length, "B", shown=progress, initial=come, desc=entry.name, unit_scale=True
-    )
 
 
 def _size(count):
@@ -223,7 +225,7 @@ def _size(count):
 
 
 def _reason(error):
-    """The innermost cause in a few words."""
+    """Describe the innermost cause in a few words."""
     inner = error
     while True:
         causes = (getattr(inner, "reason", None), *inner.args)

@@ -1,4 +1,4 @@
-"""The beginning of a file that is being fetched, kept until the rest has come."""
+"""Published checkpoints brought to this machine, and kept in Keras' cache."""
 
 import contextlib
 import hashlib
@@ -7,23 +7,26 @@ import os
 import shutil
 import sys
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 from kmlp.errors import InputError
 from kmlp.locks import hold_in_turn
+from kmlp.weights.catalogue import PublishedWeights
 
 
 class Part:
     """What has come of a file, and which file that is.
 
     Attributes:
-        path: of the bytes, in the order of the file.
-        resumable: whether they outlast this process.
-        whole: whether the file has become what it is a part of.
+        path: Path of the bytes, in the order of the file.
+        resumable: Whether they outlast this process.
+        whole: Whether the file has become what it is a part of.
     """
 
-    def __init__(self, path, resumable=True):
+    def __init__(self, path: Path, resumable: bool = True) -> None:
         self.path = path
         self.resumable = resumable
         self.whole = False
@@ -32,13 +35,13 @@ class Part:
         self._origin_path = path.with_name(name)
 
     @property
-    def size(self):
-        """How many bytes have come."""
+    def size(self) -> int:
+        """Number of bytes that have come."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     @property
-    def origin(self):
-        """What `begin` was told, `{}` where nothing is known."""
+    def origin(self) -> dict[str, Any]:
+        """Entries that `begin` was told, `{}` where nothing is known."""
         try:
             origin = json.loads(self._origin_path.read_text("utf-8"))
         except (OSError, ValueError):
@@ -46,45 +49,47 @@ class Part:
         return origin if isinstance(origin, dict) else {}
 
     @property
-    def room(self):
+    def room(self) -> int:
         """Bytes that the disk still has room for."""
         return shutil.disk_usage(self.path.parent).free
 
-    def begin(self, origin):
-        """Drops what has come; from now on it is bytes of `origin`, a dict."""
+    def begin(self, origin: dict[str, Any]) -> None:
+        """Drop what has come; from now on it is bytes of `origin`, a dict."""
         self.clear()
         self.note(origin)
 
-    def note(self, origin):
-        """Replaces what `origin` says."""
+    def note(self, origin: dict[str, Any]) -> None:
+        """Replace what `origin` says."""
         self._origin_path.write_text(json.dumps(origin), "utf-8")
 
-    def clear(self):
-        """Drops what has come."""
+    def clear(self) -> None:
+        """Drop what has come."""
         self._origin_path.unlink(missing_ok=True)
         os.truncate(self.path, 0)
 
-    def become(self, target):
-        """Puts the whole file in its place, in one step."""
+    def become(self, target: Path) -> None:
+        """Put the whole file in its place, in one step."""
         with open(self.path, "rb") as file:
             os.fsync(file.fileno())
         self._origin_path.unlink(missing_ok=True)
         os.replace(self.path, target)
         self.whole = True
 
-    def remove(self):
-        """Leaves nothing behind."""
+    def remove(self) -> None:
+        """Leave nothing behind."""
         self._origin_path.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def part_of(target, waiting=lambda: None):
-    """The part of a file, for this process and thread alone.
+def part_of(
+    target: Path, waiting: Callable[[], object] = lambda: None
+) -> Iterator[Part]:
+    """Hold the part of a file, for this process and thread alone.
 
     Args:
-        target: path that the whole file will have; its folder is made.
-        waiting: called where another process is at it, before waiting for its end.
+        target: Path that the whole file will have; its folder is made.
+        waiting: Function that is called before waiting for another process to end.
 
     Yields:
         A `Part`, which stays where the block is left with some bytes in it.
@@ -103,24 +108,21 @@ def part_of(target, waiting=lambda: None):
         held.release()
 
 
-def download(entry, *, progress=True) -> Path:
-    """A published checkpoint as a file, fetched where it is not there yet.
+def download(entry: PublishedWeights, *, progress: bool = True) -> Path:
+    """Return the path of a published checkpoint in Keras' cache, fetched if missing.
 
     What an interruption leaves is kept beside it, and the next call goes on from
     there. Proxies are taken from the environment.
 
     Args:
-        entry: `PublishedWeights`.
-        progress: whether a bar shows on a terminal, one line elsewhere.
-
-    Returns:
-        Its path in Keras' cache, `cache_path(entry)`.
+        entry: Entry of the catalogue.
+        progress: Whether a bar shows on a terminal, one line elsewhere.
 
     Raises:
-        ConnectionError: no network, or the server does not give it; the message says
-            what to fetch by hand and where to put it.
-        InputError: what came is not what was published.
-        OSError: the cache cannot be written to, or is full.
+        ConnectionError: If there is no network or the server does not give it; the
+            message says what to fetch by hand and where to put it.
+        InputError: If what came is not what was published.
+        OSError: If the cache cannot be written to or is full.
     """
     path = cache_path(entry)
     try:
@@ -137,18 +139,24 @@ def download(entry, *, progress=True) -> Path:
     return path
 
 
-def cache_path(entry) -> Path:
-    """Where a checkpoint lies once it is fetched, or put there by hand."""
+def cache_path(entry: PublishedWeights) -> Path:
+    """Return where a checkpoint lies once it is fetched, or put there by hand."""
     # Keras has no public name for its folder.
     home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
     suffix = PurePosixPath(urlsplit(entry.address).path).suffix or ".pth"
     return Path(home).expanduser() / "models" / "kmlp" / f"{entry.name}{suffix}"
 
 
+def sha256_of(path: Path) -> str:
+    """Return the hash of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _bring(entry, path, progress):
-    """Puts the checkpoint in its place; alone, where several want to."""
+    """Put the checkpoint in its place; alone, where several want to."""
     # Imported here: most calls find the file in its place.
-    from kmlp.weights.downloads.http_transfer import fetch
+    from kmlp.weights.http_transfer import fetch
 
     def waiting():
         if progress:
@@ -175,11 +183,11 @@ def _bring(entry, path, progress):
 
 
 def _fault(path, sha256):
-    """What is wrong with a file, as a predicate; `None` where nothing is.
+    """Say what is wrong with a file, as a predicate; `None` if nothing is.
 
     Args:
-        path: of the file.
-        sha256: its hash, or how it begins, or `None`.
+        path: Path of the file.
+        sha256: Hash of the file, or its first digits, or `None`.
     """
     if not path.exists():
         return "is not there"
@@ -189,10 +197,6 @@ def _fault(path, sha256):
             return "is empty"
         if beginning.startswith((b"<!doctype", b"<html")):
             return "is a web page, not a checkpoint"
-        if sha256 is None:
-            return None
-        file.seek(0)
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found.startswith(sha256.lower()):
+    if sha256 is None or (found := sha256_of(path)).startswith(sha256.lower()):
         return None
     return f"has sha256 {found}, not {sha256}{'…' * (len(sha256) < 64)}"
