@@ -54,9 +54,9 @@ class Preprocessing:
         Args:
             given: `{name: value}`, `None` for what is not given.
         """
-        values = {name: value for name, value in given.items() if value is not None}
+        values: Any = {n: value for n, value in given.items() if value is not None}
         known = dataclasses.replace(self, **values)
-        defaults = {n: getattr(known, n) or value for n, value in DEFAULTS.items()}
+        defaults: Any = {n: getattr(known, n) or value for n, value in DEFAULTS.items()}
         return dataclasses.replace(known, **defaults)
 
     def for_size(self, height: int | None, width: int | None) -> Self:
@@ -135,7 +135,7 @@ class DensePreprocessing:
             return None, None
         return min(self.resize_to), max(self.resize_to)
 
-    def for_size(self, height: int | None, width: int | None) -> Self:
+    def for_size(self, height: Any, width: Any) -> Self:
         """Return the same for a model of another size; `None`: the canvas stays."""
         if height is None:
             return self
@@ -154,7 +154,8 @@ class DensePreprocessing:
         Args:
             carried: Entries that `kmlp.artifacts.origin.read` found, or `None`.
         """
-        found = (carried or {}).get("preprocessing") or {}
+        carried = carried or {}
+        found = carried.get("preprocessing") or {}
         if "task" not in found:
             return None
         return cls(**_known(cls, {**found, "class_names": carried.get("class_names")}))
@@ -174,7 +175,8 @@ def preprocessing_of(path: PathLike) -> Preprocessing:
     """
     path = Path(path)
     folder = path if path.is_dir() else path.parent
-    values, found = {}, []
+    values: Config = {}
+    found = []
     for name in FILES:
         if (folder / name).is_file():
             found.append(str(folder / name))

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from kmlp.data import reason
+from kmlp.data.reading import reason
 
 
 def stopped(dataset):

@@ -170,7 +170,6 @@ def test_imports_by_string_stand_in_the_face_and_the_registry():
     foreign = {
         "kmlp.analysis.gradients",
         "kmlp.benchmarking.devices",
-        "kmlp.data",
         "kmlp.pytorch",
         "kmlp.pytorch.timm_resmlp",
     }

@@ -7,32 +7,35 @@ published trainers.
 """
 
 import math
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
+
+from kmlp.typing import Tensor
 
 _KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 # The slower of TensorFlow's two; the other errs by 1 in 255.
 JPEG = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
 
 
-def decode(image):
-    """The whole image, `(H, W, 3)` uint8; of an animation the first frame."""
+def decode(image: Tensor) -> Tensor:
+    """Decode the whole image, `(H, W, 3)` uint8; of an animation the first frame."""
     if image.dtype != tf.string:
         return image
     return by_kind(
-        image,
-        lambda: tf.io.decode_jpeg(image, **JPEG),
-        lambda pixels: pixels,
+        image, lambda: tf.io.decode_jpeg(image, **JPEG), lambda pixels: pixels
     )
 
 
-def centre_crop(image, size, test_crop, interpolation):
-    """Resizes the shorter side to `size / test_crop` and takes the centre.
+def centre_crop(
+    image: Tensor, size: int, test_crop: float, interpolation: str
+) -> Tensor:
+    """Resize the shorter side to `size / test_crop` and take the centre.
 
     Args:
-        image: encoded or decoded.
-        size: of the result.
-        test_crop: in (0, 1].
+        image: Encoded or decoded image.
+        size: Height and width of the result.
+        test_crop: Share in (0, 1].
         interpolation: `"bilinear"` or `"bicubic"`.
 
     Returns:
@@ -53,8 +56,8 @@ def centre_crop(image, size, test_crop, interpolation):
     return window(image, size, scale, -margin, interpolation)
 
 
-def normalise(image, mean, std):
-    """`(S, S, 3)` uint8 as the model takes it, float32."""
+def normalise(image: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Return `(S, S, 3)` uint8 as the model takes it, float32."""
     # Rows of colours: broadcasting over the last axis of three is slow.
     size = image.shape[1]
     mean = tf.tile(255 * tf.constant(mean, tf.float32), [size])
@@ -63,8 +66,10 @@ def normalise(image, mean, std):
     return tf.reshape((rows - mean) * factor, image.shape)
 
 
-def by_kind(image, jpeg, pixels):
-    """`jpeg()` of a JPEG, `pixels` of the pixels of anything else."""
+def by_kind(
+    image: Tensor, jpeg: Callable[[], Tensor], pixels: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Return `jpeg()` of a JPEG, `pixels` of the pixels of anything else."""
 
     def other():
         whole = tf.raw_ops.DecodeImage(
@@ -75,8 +80,10 @@ def by_kind(image, jpeg, pixels):
     return tf.cond(tf.io.is_jpeg(image), jpeg, other)
 
 
-def window(image, size, scale, translation, interpolation):
-    """A window of the resized image, antialiased as Pillow does."""
+def window(
+    image: Tensor, size: int, scale: Tensor, translation: Tensor, interpolation: str
+) -> Tensor:
+    """Return a window of the resized image, antialiased as Pillow does."""
     pixels = tf.raw_ops.ScaleAndTranslate(
         images=image[None],
         size=(size, size),
@@ -90,7 +97,8 @@ def window(image, size, scale, translation, interpolation):
     return tf.ensure_shape(tf.cast(pixels + 0.5, tf.uint8), (size, size, 3))
 
 
-def height_and_width(image):
+def height_and_width(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the sides of an image, known only when the graph runs."""
     shape = tf.shape(image)
     return shape[0], shape[1]
 
@@ -108,8 +116,8 @@ _PNG = list(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
 _HEADER = 24  # bytes of a PNG up to and with its height
 
 
-def checked(images, name):
-    """Encoded images, once their headers have been found good.
+def checked(images: Tensor, name: str) -> Tensor:
+    """Return encoded images, once their headers have been found good.
 
     Every image must be a JPEG or a PNG of at least one pixel, at most
     `LARGEST_IMAGE` in all and `LONGEST_SIDE` along a side; GIF, BMP and WebP are
@@ -117,13 +125,13 @@ def checked(images, name):
 
     Args:
         images: `(N,)` strings.
-        name: of the argument, for messages.
+        name: Name of the argument, for messages.
 
     Returns:
         `(N,)` strings.
 
     Raises:
-        InvalidArgumentError: when run, for the whole batch; the message names the
+        InvalidArgumentError: When run, for the whole batch; the message names the
             bad images by their indices.
     """
     # Shorter strings are filled up with zeros.
@@ -158,7 +166,7 @@ def checked(images, name):
 
 
 def _jpeg_sides(images, jpeg):
-    """`(N, 2)` width and height of the JPEGs, zeros of the others."""
+    """Return width and height of the JPEGs, zeros for the others, `(N, 2)`."""
 
     def sides(element):
         image, is_jpeg = element

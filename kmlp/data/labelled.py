@@ -2,34 +2,35 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from kmlp.console import some
 from kmlp.data.images import differences
 from kmlp.errors import InputError
+from kmlp.typing import PathLike
 from kmlp.weights.catalogue import spellings
 
 # ImageNet-ReaL numbers the validation images as their files do, from 1.
 NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})\.", re.IGNORECASE)
 
 
-def class_numbers(data_names, output_names, outputs):
-    """The output that each class of the data belongs to.
+def class_numbers(
+    data_names: Sequence[str], output_names: Sequence[str] | None, outputs: int
+) -> list[int]:
+    """Return the output that each class of the data belongs to.
 
     Classes go by name where the names of the outputs are known. Folders that are all
     numbers, such as ImageNet-V2's, are the numbers of the outputs, unless the outputs
     are named by the same numbers.
 
     Args:
-        data_names: names of the data's classes, in the order of their labels.
-        output_names: of the network's classes, or `None`.
-        outputs: how many the network has.
-
-    Returns:
-        A list, one output per class of the data.
+        data_names: Names of the data's classes, in the order of their labels.
+        output_names: Names of the network's classes, or `None`.
+        outputs: Number of the network's outputs.
 
     Raises:
-        InputError: other numbers of classes, or other names.
+        InputError: If the numbers of classes or their names differ.
     """
     if len(data_names) != outputs:
         raise InputError(
@@ -50,22 +51,25 @@ def class_numbers(data_names, output_names, outputs):
     return list(range(outputs))
 
 
-def read_labels(path, files, data_names, outputs):
-    """Right classes of images from a file of labels.
+def read_labels(
+    path: PathLike,
+    files: Sequence[str],
+    data_names: Sequence[str] | None,
+    outputs: int,
+) -> list[tuple[int, ...]]:
+    """Read the right classes of images, a tuple for each, from a file of labels.
 
     Args:
-        path: a `.json` file as ImageNet-ReaL's, a list of lists of class numbers in
-            the order of the validation images; or lines `filename class`, where a
-            class is its number, or its name where the names are known.
-        files: of the images.
-        data_names: of the network's classes, in the order of its outputs, or `None`.
-        outputs: how many the network has.
-
-    Returns:
-        For each file the tuple of its classes.
+        path: Path of a `.json` file as ImageNet-ReaL's, a list of lists of class
+            numbers in the order of the validation images; or lines `filename class`,
+            where a class is its number, or its name where the names are known.
+        files: Paths of the images.
+        data_names: Names of the network's classes in the order of its outputs, or
+            `None`.
+        outputs: Number of the network's outputs.
 
     Raises:
-        InputError: unreadable, a file without a label, or a class without an output.
+        InputError: If it cannot be read, a file has no label, or a class no output.
     """
     path = Path(path).expanduser()
     try:
@@ -91,7 +95,7 @@ def read_labels(path, files, data_names, outputs):
 
 
 def _places(names):
-    """`{name: output}`, with all names that the classes go by."""
+    """Return `{name: output}`, with all names that the classes go by."""
     return {
         name: place
         for known in (spellings(names) if names else ())

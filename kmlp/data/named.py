@@ -2,12 +2,14 @@
 
 import bisect
 import concurrent.futures
+import contextlib
 import dataclasses
 import difflib
 import functools
 import itertools
 import os
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import tensorflow_datasets as tfds
 from kmlp import statistics
 from kmlp.data.images import Source, Split
 from kmlp.errors import InputError
+from kmlp.typing import PathLike, Tensor
 
 THREADS = 32
 # A TFRecord: its length and a checksum of that, itself, a checksum of it.
@@ -30,8 +33,8 @@ class Records:
     Args:
         shards: `FileInstruction`s of TensorFlow Datasets: names of files, and how many
             records of each to skip and to take.
-        features: of the data set.
-        image, label: names of the image and of its class.
+        features: Features of the data set.
+        image, label: Names of the image and of its class.
     """
 
     shards: list
@@ -46,12 +49,12 @@ class Records:
 
     @functools.cached_property
     def _record(self):
-        """A function of an index to the record's bytes."""
+        """Function of an index to the record's bytes."""
         array = ".array_record" in str(self.shards[0].filename)
         return (_array_records if array else _records)(self.shards)
 
-    def reader(self):
-        """A function of an index to `(encoded image, label)`, for a graph."""
+    def reader(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """Return a function of an index to `(encoded image, label)`, for a graph."""
         names = (self.image, self.label)
         features = tfds.features.FeaturesDict({n: self.features[n] for n in names})
         decoders = {self.image: tfds.decode.SkipDecoding()}
@@ -66,58 +69,50 @@ class Records:
 
         return read
 
-    def place(self, index):
-        """Where an image lies, for people."""
+    def place(self, index: int) -> str:
+        """Return where an image lies, for people."""
         shard, number = _locator(self.shards)(index)
         return f"record {number} of {shard.filename}"
 
-    def size_in_bytes(self):
-        """Of the files, as a whole."""
+    def size_in_bytes(self) -> float:
+        """Return the size of the files, as a whole."""
         return sum(os.path.getsize(shard.filename) for shard in self.shards)
 
 
 def _records(shards):
-    """A function of an index to the bytes of a TFRecord."""
+    """Return a function of an index to the bytes of a TFRecord."""
+    locate = _locator(shards)
+    paths = list({str(shard.filename) for shard in shards})
     with concurrent.futures.ThreadPoolExecutor(THREADS) as threads:
-        found = list(threads.map(lambda shard: _offsets(shard.filename), shards))
-    places = [
-        offsets[shard.skip : shard.skip + _taken(shard)]
-        for shard, offsets in zip(shards, found)
-    ]
-    files = np.repeat(np.arange(len(shards)), [len(place) for place in places])
-    places = np.concatenate(places)
+        offsets = dict(zip(paths, threads.map(_offsets, paths)))
 
     def record(index):
-        offset, length = places[index]
-        file = os.open(shards[files[index]].filename, os.O_RDONLY)
-        try:
-            return os.pread(file, int(length), int(offset))
-        finally:
-            os.close(file)
+        shard, number = locate(index)
+        offset, length = offsets[str(shard.filename)][number].tolist()
+        with open(shard.filename, "rb", buffering=0) as file:
+            file.seek(offset)
+            return file.read(length)
 
     return record
 
 
 def _offsets(path):
-    """Place and length of every record in a TFRecord file, `(N, 2)` int64."""
-    found, offset = [], 0
-    file = os.open(path, os.O_RDONLY)
-    try:
+    """Return place and length of every record in a TFRecord file, `(N, 2)` int64."""
+    found, offset, end = [], 0, os.path.getsize(path)
+    with open(path, "rb", buffering=0) as file:
         # Headers lie far apart: what is read ahead of them would be wasted.
         if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
-        end = os.fstat(file).st_size
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
         while offset < end:
-            (length,) = struct.unpack("<Q", os.pread(file, 8, offset))
+            file.seek(offset)
+            (length,) = struct.unpack("<Q", file.read(8))
             found.append((offset + _HEADER, length))
             offset += _HEADER + length + _FOOTER
-    finally:
-        os.close(file)
     return np.array(found, np.int64).reshape(-1, 2)
 
 
 def _array_records(shards):
-    """The same of ArrayRecords, whose files have an index."""
+    """Return the same function for ArrayRecords, whose files have an index."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     locate = _locator(shards)
@@ -136,7 +131,7 @@ def _array_records(shards):
 
 
 def _locator(shards):
-    """A function of an index to the shard and the record's number in its file."""
+    """Return a function of an index to its shard and its number in the file."""
     ends = list(itertools.accumulate(map(_taken, shards)))
 
     def locate(index):
@@ -153,12 +148,12 @@ def _taken(shard):
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What TensorFlow Datasets does not say of a set.
+    """Facts about a set that TensorFlow Datasets does not know.
 
     Attributes:
-        train: splits to train on, in its notation; `None`: `train`.
-        validation: splits to test on; `None`: `validation`, or else `test`.
-        mean, std: per channel, of images in 0…1.
+        train: Splits to train on, in its notation; `None`: `train`.
+        validation: Splits to test on; `None`: `validation`, or else `test`.
+        mean, std: Statistics per channel, of images in 0…1.
     """
 
     train: str | None = None
@@ -191,18 +186,24 @@ BY_HAND = {
 }
 
 
-def named_set(name, data_dir=None, *, download=False, on_corrupt="stop"):
-    """A data set of TensorFlow Datasets as a `Source`.
+def named_set(
+    name: str,
+    data_dir: PathLike | None = None,
+    *,
+    download: bool = False,
+    on_corrupt: str = "stop",
+) -> Source:
+    """Open a data set of TensorFlow Datasets.
 
     Args:
-        name: such as `cifar10`; a configuration or version as in `NAME/CONFIG` or
+        name: Name such as `cifar10`; with a configuration or version `NAME/CONFIG` or
             `NAME:VERSION`.
-        data_dir: where prepared sets lie; `None`: the package's default.
-        download: whether a set that is not there is fetched and prepared.
+        data_dir: Folder of prepared sets; `None`: the package's default.
+        download: Whether a set that is missing is fetched and prepared.
         on_corrupt: `"stop"` or `"skip"` where images cannot be decoded.
 
     Raises:
-        InputError: no such set, one that is not prepared, or not one of images by
+        InputError: If there is no such set, it is not prepared, or has no images by
             class.
     """
     builder = _builder(name, data_dir)
@@ -249,7 +250,10 @@ def _builder(name, data_dir):
     try:
         builder = tfds.builder(name, data_dir=data_dir)
         if not builder.is_prepared():  # perhaps in another version
-            builder = _as_it_lies(name, data_dir) or builder
+            with contextlib.suppress(tfds.core.registered.DatasetNotFoundError):
+                builder = tfds.core.read_only_builder.builder_from_files(
+                    name.partition(":")[0], data_dir=data_dir
+                )
     except tfds.core.registered.DatasetNotFoundError as error:
         known = difflib.get_close_matches(name, tfds.list_builders(), n=3)
         hint = f": did you mean {' or '.join(known)}?" if known else "."
@@ -261,17 +265,8 @@ def _builder(name, data_dir):
     return builder
 
 
-def _as_it_lies(name, data_dir):
-    try:
-        return tfds.core.read_only_builder.builder_from_files(
-            name.partition(":")[0], data_dir=data_dir
-        )
-    except tfds.core.registered.DatasetNotFoundError:
-        return None
-
-
 def _keys(info):
-    """Names of the image and of its class; `None` where there is no such feature."""
+    """Return the names of the image and of its class, `None` each if there is none."""
     pair = info.supervised_keys
     if not isinstance(pair, tuple) or len(pair) != 2:
         pair = (None, None)
@@ -283,7 +278,7 @@ def _keys(info):
 
 
 def _instructions(builder):
-    """What to fetch and where to put it."""
+    """Say what to fetch and where to put it."""
     name = builder.name
     root = str(builder.data_dir).partition(f"/{name}/")[0]
     first = f"tfds:{name} is not prepared in {str(builder.data_dir)!r}: "

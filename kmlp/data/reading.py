@@ -7,6 +7,8 @@ read again in every epoch, and one that cannot be is met in the middle of it.
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +16,9 @@ import tensorflow as tf
 
 from kmlp.console import NAMED
 from kmlp.data.decode import centre_crop, normalise
+from kmlp.data.images import Split
 from kmlp.errors import InputError, RunError
+from kmlp.typing import Tensor
 
 # How many images after one that cannot be decoded are tried in its place.
 SUBSTITUTES = 3
@@ -34,17 +38,19 @@ REMEDY = (
 )
 
 
-def read_all(split, keep):
-    """Reads every image of a split once.
+def read_all(
+    split: Split, keep: Callable[[Tensor], Tensor]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Read every image of a split once.
 
     Args:
-        split: `Split`.
-        keep: function of an encoded or decoded image to the tensor to keep, that
+        split: Images to read.
+        keep: Function of an encoded or decoded image to the tensor to keep, that
             fails where the image cannot be decoded.
 
     Returns:
-        `(kept, labels, failed)`: a list or array of what was kept, `(N,)` class
-        numbers, and the indices of what cannot be decoded.
+        `(kept, labels, failed)`: an array of what was kept, `(N,)` class numbers, and
+        the indices of what cannot be decoded.
     """
     read = split.store.reader()
 
@@ -71,15 +77,15 @@ def read_all(split, keep):
     return kept[good], labels[good], np.flatnonzero(~good)
 
 
-def guarded(split, prepare):
-    """Reads an image during training, whatever became of its file.
+def guarded(split: Split, prepare: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that reads an image in training, whatever became of its file.
 
     Args:
-        split: `Split`; its `on_corrupt` says what befalls an image that cannot be
-            decoded: `"stop"` ends the iteration with an error that `reason` turns
+        split: Images to read; its `on_corrupt` says what befalls an image that cannot
+            be decoded: `"stop"` ends the iteration with an error that `reason` turns
             into words, `"skip"` takes one of the next few in its place. A file that
             is gone ends it in either case.
-        prepare: function of an image, and of what else there is, to a tensor.
+        prepare: Function of an image, and of what else there is, to a tensor.
 
     Returns:
         A function of an index, and of what else there is, to `(prepared image, label,
@@ -142,11 +148,11 @@ def guarded(split, prepare):
     return plain if split.store.in_memory else one
 
 
-def reason(error):
-    """A `InputError` for an error that reading images raised while training, or `None`.
+def reason(error: BaseException) -> RunError | None:
+    """Return a `RunError` for an error that reading images raised, or `None`.
 
     Args:
-        error: any exception, of the data set's iterator or what ran it.
+        error: Any exception of the data set's iterator or what ran it.
     """
     text = str(error)
     if stopped := _STOPPED.search(text):
@@ -163,15 +169,15 @@ def reason(error):
     return None
 
 
-def named(places):
-    """Some of many files, each with what is wrong with it."""
+def named(places: Sequence[str]) -> str:
+    """Name some of many files, each with what is wrong with it."""
     some = ", ".join(f"{place} ({_state(place)})" for place in places[:NAMED])
     more = len(places) - NAMED
     return f"{some} and {more:,} more" if more > 0 else some
 
 
-def images(number):
-    """The number with its noun."""
+def images(number: int) -> str:
+    """Write a number with its noun."""
     return "1 image" if number == 1 else f"{number:,} images"
 
 
@@ -203,27 +209,34 @@ def _looks_whole(image):
 
 
 def evaluation_batches(
-    split, recipe, *, image_size, batch_size, worker=0, workers=1, replicas=1
-):
-    """Centre crops in order, padded to full batches, as many for every worker.
+    split: Split,
+    recipe: Any,
+    *,
+    image_size: int,
+    batch_size: int,
+    worker: int = 0,
+    workers: int = 1,
+    replicas: int = 1,
+) -> tf.data.Dataset:
+    """Return centre crops in order, padded to full batches, as many for every worker.
 
     Args:
-        split: `Split`.
-        recipe: `Recipe`; its `test_crop`, `test_interpolation`, `mean` and `std`
-            count.
-        image_size: height and width of the images.
-        batch_size: of a replica.
-        worker, workers: which of how many processes asks; worker w takes images w,
-            w + W, ….
-        replicas: of a worker; the number of its batches is a multiple of it.
+        split: Images to read.
+        recipe: `Recipe` or `Preprocessing`, of which `test_crop`,
+            `test_interpolation`, `mean` and `std` count.
+        image_size: Height and width of the images.
+        batch_size: Images per replica.
+        worker, workers: Number of this process among how many; worker w takes images
+            w, w + W, ….
+        replicas: Replicas of a worker; the number of its batches is a multiple of it.
 
     Returns:
-        A `tf.data.Dataset` of `(images, labels, weights)`, float32 `(batch_size,
+        A data set of `(images, labels, weights)`, float32 `(batch_size,
         image_size, image_size, 3)`, int32 and float32 `(batch_size,)`. Weights are 1,
         and 0 for padding and for what was skipped as unreadable.
 
     Raises:
-        InputError: no mean and deviation.
+        InputError: If mean and deviation are unknown.
     """
     mean, std = statistics(split, recipe)
     rounds = -(-split.count // (workers * batch_size * replicas))
@@ -245,37 +258,39 @@ def evaluation_batches(
     return finished(batched(dataset, sample, split, batch_size), split)
 
 
-def statistics(split, recipe):
-    """`(mean, std)` per channel, of the recipe or else of the data.
+def statistics(split: Split, recipe: Any) -> tuple[Sequence[float], Sequence[float]]:
+    """Return `(mean, std)` per channel, of the recipe or else of the data.
 
     Raises:
-        InputError: neither knows them.
+        InputError: If neither knows them.
     """
     mean = split.mean if recipe.mean is None else recipe.mean
     std = split.std if recipe.std is None else recipe.std
     if mean is None or std is None:
         raise InputError(
             "Neither recipe nor data say how images are normalised: set mean and std, "
-            "three numbers each, of images in 0…1. "
-            f"Received: mean={mean}, std={std}, data {split.name}".replace(
-                "None", "none"
-            )
+            "three numbers each, of images in 0…1. Received: "
+            f"mean={mean or 'none'}, std={std or 'none'}, data {split.name}"
         )
     return mean, std
 
 
-def threads(split):
-    """As many as the processor has; more where some wait for the disk."""
-    return os.cpu_count() * (1 if split.store.in_memory else 2)
+def threads(split: Split) -> int:
+    """Return as many as the processor has; more where some wait for the disk."""
+    return (os.cpu_count() or 1) * (1 if split.store.in_memory else 2)
 
 
-def batched(dataset, sample, split, batch_size):
+def batched(
+    dataset: tf.data.Dataset, sample: Callable, split: Split, batch_size: int
+) -> tf.data.Dataset:
+    """Apply `sample` to a data set's elements and join them to full batches."""
     return dataset.map(sample, num_parallel_calls=threads(split)).batch(
         batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE
     )
 
 
-def finished(dataset, split):
+def finished(dataset: tf.data.Dataset, split: Split) -> tf.data.Dataset:
+    """Prefetch a data set, whose order stays, with the threads that it needs."""
     options = tf.data.Options()
     options.deterministic = True
     # Workers divide the images here already.
@@ -287,15 +302,17 @@ def finished(dataset, split):
     return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
 
-def read(batches, remedy="replace or remove it"):
-    """The batches of `evaluation_batches` as arrays.
+def read(
+    batches: tf.data.Dataset, remedy: str = "replace or remove it"
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yield the batches of `evaluation_batches` as arrays.
 
     Args:
-        batches: a `tf.data.Dataset`.
-        remedy: what to do about an image that cannot be read.
+        batches: Data set of batches.
+        remedy: Advice about an image that cannot be read.
 
     Raises:
-        InputError: an image that cannot be read or decoded.
+        InputError: If an image cannot be read or decoded.
     """
     try:
         yield from batches.as_numpy_iterator()

@@ -2,11 +2,13 @@
 
 import contextlib
 import io
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from kmlp.data.dense.results import library
-from kmlp.data.dense.source import VOID
+from kmlp.data.dense.source import VOID, DenseSource, DenseSplit
 from kmlp.errors import InputError, RunError
 from kmlp.typing import PathLike
 
@@ -41,27 +43,27 @@ class Score:
     section 3). Of equal answers the lower class comes first.
 
     Args:
-        truth: for each image the classes that are right.
-        classes: number of outputs.
+        truth: Right classes of each image.
+        classes: Number of outputs.
 
     Attributes:
-        count: images so far.
-        top1, top5: how many of them were right.
+        count: Number of images so far.
+        top1, top5: Numbers of them that were right.
     """
 
-    def __init__(self, truth, classes):
+    def __init__(self, truth: Sequence[Sequence[int]], classes: int):
         self.truth, self.classes = truth, classes
         self.count = self.top1 = self.top5 = 0
 
-    def add(self, outputs, images):
-        """Takes a batch.
+    def add(self, outputs: np.ndarray, images: Iterable[int]) -> None:
+        """Count a batch.
 
         Args:
             outputs: `(N, classes)`.
             images: `(N,)` indices into `truth`.
 
         Raises:
-            InputError: an output is not finite.
+            RunError: If an output is not finite.
         """
         check_finite(outputs, "outputs")
         order = np.argsort(-outputs, axis=-1, kind="stable")[:, :TOP]
@@ -72,11 +74,11 @@ class Score:
                 self.top1 += answers[0] in right
                 self.top5 += any(answer in right for answer in answers)
 
-    def shares(self):
-        """`{"images", "top1", "top5"}`, the latter in 0…1.
+    def shares(self) -> dict[str, float]:
+        """Return `{"images", "top1", "top5"}`, the latter in 0…1.
 
         Raises:
-            InputError: there was no image with a class.
+            InputError: If there was no image with a class.
         """
         if not self.count:
             raise InputError("No image has a label: nothing was evaluated.")
@@ -96,16 +98,19 @@ _PLACES = {
 }
 
 
-def truth(split, source, indices=None):
-    """What is to be found in pictures, as a file of COCO's annotations.
+def truth(
+    split: DenseSplit, source: DenseSource, indices: Iterable[int] | None = None
+) -> dict[str, Any]:
+    """Return the objects of pictures, as a file of COCO's annotations has them.
 
     Args:
-        split: of `source`.
-        source: `DenseSource` of detection.
-        indices: which pictures; `None`: all.
+        split: Pictures of `source`.
+        source: Data set of detection.
+        indices: Numbers of pictures; `None`: all.
     """
     indices = range(split.count) if indices is None else indices
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in map(int, indices):
         number = split.image_id(index)
         height, width = split.image_size(index)
@@ -121,20 +126,22 @@ def truth(split, source, indices=None):
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def average_precision(truth, results, *, masks=False):
-    """COCO's scores of boxes, and of masks.
+def average_precision(
+    truth: dict[str, Any], results: Iterable[dict[str, Any]], *, masks: bool = False
+) -> dict[str, float]:
+    """Compute COCO's scores of boxes, and of masks.
 
     Args:
-        truth: as `truth` gives it.
-        results: entries of a file of results.
-        masks: whether masks are scored too.
+        truth: Annotations, as `truth` gives them.
+        results: Entries of a file of results.
+        masks: Whether masks are scored too.
 
     Returns:
         `{"AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR"}` in 0…1, and
         the same with `mask_` before it; without those of which there is no object.
 
     Raises:
-        InputError: nothing is to be found, or pycocotools is not installed.
+        InputError: If nothing is to be found, or pycocotools is not installed.
     """
     library()
     from pycocotools.coco import COCO
@@ -165,7 +172,7 @@ def _indexed(coco, content):
 
 
 def _areas(results, kind):
-    """Results with numbers and with the areas by which COCO sorts them."""
+    """Return results with numbers and with the areas by which COCO sorts them."""
     numbered = []
     for number, item in enumerate(results, 1):
         if kind == "bbox":
@@ -176,14 +183,16 @@ def _areas(results, kind):
     return numbered
 
 
-def confusion(truth, predicted, classes, void=VOID):
-    """How often each class was taken for each.
+def confusion(
+    truth: np.ndarray, predicted: np.ndarray, classes: int, void: int = VOID
+) -> np.ndarray:
+    """Count how often each class was taken for each.
 
     Args:
-        truth: integers of any shape, 0…classes - 1, or `void`.
-        predicted: of the same shape, 0…classes - 1.
-        classes: their number.
-        void: what does not count.
+        truth: Integers of any shape, 0…classes - 1, or `void`.
+        predicted: Integers of the same shape, 0…classes - 1.
+        classes: Number of classes.
+        void: Label of what does not count.
 
     Returns:
         `(classes, classes)` int64, rows the truth.
@@ -194,11 +203,11 @@ def confusion(truth, predicted, classes, void=VOID):
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
-def intersection_over_union(matrix):
-    """The scores of class maps.
+def intersection_over_union(matrix: Any) -> dict[str, Any]:
+    """Compute the scores of class maps.
 
     Args:
-        matrix: `(classes, classes)`, of `confusion`; a sum over pictures.
+        matrix: `(classes, classes)`, the sum of `confusion` over pictures.
 
     Returns:
         `{"mIoU", "accuracy", "mean_accuracy", "IoU"}` in 0…1: the mean over the classes
@@ -207,7 +216,7 @@ def intersection_over_union(matrix):
         neither seen nor predicted.
 
     Raises:
-        InputError: no pixel has a class.
+        InputError: If no pixel has a class.
     """
     matrix = np.asarray(matrix, float)
     right = np.diagonal(matrix)

@@ -153,11 +153,11 @@ def image_folder(folder: PathLike, on_corrupt: str = "stop") -> Source:
             f"Received: {str(root)!r}"
         )
     # ImageNet's statistics, with which published weights were trained.
-    splits = (
+    train_split, validation_split = (
         Split(str(part), _by_class(part, names), *IMAGENET, on_corrupt)
         for part in (train, validation)
     )
-    return Source(str(root), names, *splits)
+    return Source(str(root), names, train_split, validation_split)
 
 
 def subfolders(folder: Path) -> list[Path]:

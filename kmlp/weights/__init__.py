@@ -18,6 +18,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    found: Any
     if name == "load_published":
         from kmlp.weights.strict_loading import load_published as found
     elif name == "read_state":

@@ -1,42 +1,182 @@
-"""HDF5 files with data sets under published names, in groups or flat."""
+"""Checkpoint files as plain arrays, whatever their form."""
 
 import os
 import zipfile
-from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 
 from kmlp.errors import InputError
+from kmlp.typing import PathLike
 from kmlp.weights import torch_pickle
-from kmlp.weights.torch_pickle import damage_reported, flat_view, native_copy
+from kmlp.weights.torch_pickle import flat_view, native_copy
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
+# Where trainers keep the state; averaged weights are taken only for want of others.
+_STATE_KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
+_MAX_NESTING = 3
 
 
-def is_of_keras(path: Path) -> bool:
-    """Whether Keras wrote it: numbered variables, or the layers' names of Keras 2."""
+TORCH, TORCH_LEGACY = "PyTorch file", "PyTorch file (legacy form)"
+SAFETENSORS, NPZ, HDF5 = "safetensors file", ".npz file", "HDF5 file"
+KERAS, KERAS_WEIGHTS = ".keras checkpoint", "Keras' .weights.h5 file"
+FORMS = (TORCH, TORCH_LEGACY, SAFETENSORS, NPZ, HDF5, KERAS, KERAS_WEIGHTS)
+_PUBLISHED = "a PyTorch (zip or legacy form), .safetensors, .npz or HDF5 file"
+_KERAS_FORMS = {
+    KERAS: "A .keras checkpoint holds a whole model: kmlp.create_model(weights=FILE) "
+    "or keras.saving.load_model() opens it",
+    KERAS_WEIGHTS: "A .weights.h5 file has Keras' names: build its model and call "
+    "load_weights()",
+}
+
+_SAFETENSORS_DTYPES = {
+    f"{code}{bits}": f"{word}{bits}"
+    for code, word, sizes in (
+        ("F", "float", (64, 32, 16)),
+        ("BF", "bfloat", (16,)),
+        ("I", "int", (64, 32, 16, 8)),
+        ("U", "uint", (64, 32, 16, 8)),
+    )
+    for bits in sizes
+} | {"BOOL": "bool"}
+
+
+class Checkpoint(NamedTuple):
+    """What a checkpoint file holds.
+
+    Attributes:
+        state: Contiguous arrays by name, in the file's layout.
+        form: One of `FORMS`.
+        key: Key of the mapping that was taken, `"outer/inner"`; empty for the whole
+            file.
+    """
+
+    state: dict[str, np.ndarray]
+    form: str
+    key: str
+
+
+def read_state(path: PathLike, key: str | None = None) -> dict[str, np.ndarray]:
+    """Read the state (parameter name to array) that a checkpoint file holds.
+
+    A `module.` prefix that all names carry is removed, bfloat16 becomes float32, and
+    entries that are not tensors are left out.
+
+    Args:
+        path: Path of a PyTorch file (`.pth`, `.pt`, `.bin`, `.tar`),
+            `.safetensors`, `.npz` or HDF5 (`.h5`), told apart by content.
+        key: In a PyTorch file, the mapping to take, nested ones as
+            `"outer/inner"`; by default the first of `model`, `state_dict`,
+            `model_ema`, `state_dict_ema` (also inside one another), else the file's
+            own mapping. In another file, the prefix `key/` to take; by default
+            `state/` or one of those where names carry it, else all names. Groups of an
+            HDF5 file are parts of names: data set `a/b/weight` is `a.b.weight`.
+
+    Returns:
+        Contiguous arrays by name, in the file's layout.
+
+    Raises:
+        InputError: If the file is damaged or in no known form, `key` is not in it,
+            or it holds no tensors.
+        OSError: If there is no such file.
+        ImportError: If a `.safetensors` file is given and the package is missing.
+    """
+    return read_checkpoint(path, key).state
+
+
+def read_checkpoint(path: PathLike, key: str | None = None) -> Checkpoint:
+    """Read a checkpoint file: as `read_state`, with what it was found to be."""
+    path = Path(path)
+    form = form_of(path)
+    if form in _KERAS_FORMS:
+        raise InputError(
+            f"{_KERAS_FORMS[form]}. Published checkpoints are {_PUBLISHED}. "
+            f"Received: {path}"
+        )
+    with _damage_reported(path):
+        state, key = _READERS[form](path, key)
+    if not state:
+        raise InputError(
+            f"A checkpoint must hold tensors, and none is. Received: {path}"
+        )
+    if all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): array for name, array in state.items()}
+    return Checkpoint(state, form, key)
+
+
+def form_of(path: PathLike) -> str:
+    """Tell the form of a checkpoint by its content.
+
+    Returns:
+        One of `FORMS`. Keras' own forms are among them, which hold no published names.
+
+    Raises:
+        InputError: If it is damaged or of no known form.
+        OSError: If there is no such file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(
+            "A checkpoint is a file, and this is a folder: name a file. "
+            f"Received: {path}"
+        )
+    with open(path, "rb") as file:
+        head = file.read(9)
+    # A safetensors header is JSON after its 8-byte length.
+    if head[8:] == b"{":
+        return SAFETENSORS
+    # Protocol 2 and later of pickle, as torch.save writes.
+    if head[:1] == b"\x80":
+        return TORCH_LEGACY
+    with _damage_reported(path):
+        if head.startswith(b"\x89HDF\r\n\x1a\n"):
+            with h5py.File(path, "r") as hdf5:
+                return KERAS_WEIGHTS if _is_of_keras(hdf5) else HDF5
+        names = zipfile.ZipFile(path).namelist() if head[:2] == b"PK" else []
+    if any(name.split("/", 1)[-1] == "data.pkl" for name in names):
+        return TORCH
+    if any(name.endswith(".npy") for name in names):
+        return NPZ
+    if "model.weights.h5" in names:
+        return KERAS
+    begins = f"which begins with {head!r}" if head else "which is empty"
+    raise InputError(f"A checkpoint must be {_PUBLISHED}. Received: {path}, {begins}")
+
+
+@contextmanager
+def _damage_reported(path):
+    """Turn whatever a damaged file raises into one InputError that names the file."""
+    try:
+        yield
+    except (InputError, ImportError):
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            "A checkpoint must be whole and in a known form; this one is damaged, "
+            f"incomplete or something else ({reason}). "
+            f"Received: {os.fspath(path)}"
+        ) from error
+
+
+def _read_npz(path, key):
+    with np.load(path, allow_pickle=False) as archive:
+        names, key = _select_names(archive.files, key, path)
+        arrays = {short: archive[name] for short, name in names.items()}
+    # Text beside the arrays, such as a configuration, is no tensor.
+    return {n: a for n, a in arrays.items() if a.dtype.kind != "U"}, key
+
+
+def _read_hdf5(path, key):
     with h5py.File(path, "r") as file:
-        if "layer_names" in file.attrs or "model_weights" in file:
-            return True
-        return any("vars" in name.split("/") for name in _data_sets(file))
+        numeric = [n for n in _data_sets(file) if file[n].dtype.kind in "fiub"]
+        names, key = _select_names(numeric, key, path)
+        return {s.replace("/", "."): _array(file[n]) for s, n in names.items()}, key
 
 
-def hdf5_names(path: Path) -> list[str]:
-    """Paths of the data sets that hold numbers."""
-    with h5py.File(path, "r") as file:
-        return [n for n in _data_sets(file) if file[n].dtype.kind in "fiub"]
-
-
-def hdf5_arrays(path: Path, names: Iterable[str]) -> dict[str, np.ndarray]:
-    """The arrays of data sets, in native byte order."""
-    with h5py.File(path, "r") as file:
-        return {name: _read(file[name]) for name in names}
-
-
-def _read(data_set):
+def _array(data_set):
     # Both would read whatever file the checkpoint names.
     if data_set.is_virtual or data_set.external:
         raise ValueError(f"{data_set.name} lies in another file")
@@ -44,8 +184,15 @@ def _read(data_set):
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
+def _is_of_keras(file):
+    """Whether Keras wrote it: numbered variables, or the layers' names of Keras 2."""
+    if "layer_names" in file.attrs or "model_weights" in file:
+        return True
+    return any("vars" in name.split("/") for name in _data_sets(file))
+
+
 def _data_sets(file):
-    """Paths of all data sets; links out of the file are not followed."""
+    """Yield the paths of all data sets; links out of the file are not followed."""
     seen, open_groups = {file}, [("", file)]
     while open_groups:
         prefix, group = open_groups.pop()
@@ -60,15 +207,39 @@ def _data_sets(file):
                 open_groups.append((f"{prefix}{name}/", item))
 
 
-# Where trainers keep the state; averaged weights are taken only for want of others.
-_STATE_KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
-_MAX_NESTING = 3
+def _read_safetensors(path, key):
+    try:
+        # Not safetensors.numpy, which has no bfloat16.
+        from safetensors import deserialize
+    except ImportError as error:
+        raise ImportError(
+            "Reading this file needs the safetensors package: "
+            f"`pip install safetensors`. Received: {path}"
+        ) from error
+    entries = dict(deserialize(path.read_bytes()))
+    state = {}
+    names, key = _select_names(list(entries), key, path)
+    for short, name in names.items():
+        entry = entries[name]
+        if entry["dtype"] not in _SAFETENSORS_DTYPES:
+            raise InputError(
+                f"Tensor {name!r} must be of a dtype among "
+                f"{list(_SAFETENSORS_DTYPES)}. Received: {entry['dtype']}"
+            )
+        dtype = _SAFETENSORS_DTYPES[entry["dtype"]]
+        view = flat_view(entry["data"], dtype).reshape(entry["shape"])
+        state[short] = native_copy(view, dtype)
+    return state, key
 
 
-def select_names(
-    names: list[str], key: str | None, path: Path
-) -> tuple[dict[str, str], str]:
-    """Map the names to return to those in a flat file; the key that was taken."""
+def _read_torch(path, key):
+    with torch_pickle.opened(path) as (tree, fetch):
+        tensors, key = _select_mapping(tree, key, path)
+        return {name: fetch(name, tensor) for name, tensor in tensors.items()}, key
+
+
+def _select_names(names, key, path):
+    """Map the names to return to those in a flat file; return the key taken too."""
     for wanted in ("state", *_STATE_KEYS) if key is None else (key,):
         prefix = f"{wanted}/"
         chosen = {n.removeprefix(prefix): n for n in names if n.startswith(prefix)}
@@ -83,9 +254,7 @@ def select_names(
     return {name: name for name in names}, ""
 
 
-def select_mapping(
-    tree: Any, key: str | None, path: Path
-) -> tuple[dict[str, torch_pickle.Tensor], str]:
+def _select_mapping(tree, key, path):
     """Pick the mapping of tensors meant by `key` among those nested in `tree`."""
     states = dict(_mappings(tree))
     found = {"/".join(names): names for names in states if names}
@@ -110,9 +279,7 @@ def select_mapping(
     return states[best], "/".join(best)
 
 
-def _mappings(
-    tree: Any, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], dict[str, torch_pickle.Tensor]]]:
+def _mappings(tree, path=()):
     if not isinstance(tree, dict):
         return
     named = {name: value for name, value in tree.items() if isinstance(name, str)}
@@ -125,197 +292,12 @@ def _mappings(
             yield from _mappings(value, (*path, name))
 
 
-def _describe(tree: Any) -> str:
+def _describe(tree):
     if isinstance(tree, torch_pickle.Foreign):
         return f"a pickled {tree.origin} (save its state_dict() instead)"
     if isinstance(tree, dict):
         return f"entries {list(tree)[:8]}"
     return f"a {type(tree).__name__}"
-
-
-TORCH, TORCH_LEGACY = "PyTorch file", "PyTorch file (legacy form)"
-SAFETENSORS, NPZ, HDF5 = "safetensors file", ".npz file", "HDF5 file"
-KERAS, KERAS_WEIGHTS = ".keras checkpoint", "Keras' .weights.h5 file"
-FORMS = (TORCH, TORCH_LEGACY, SAFETENSORS, NPZ, HDF5, KERAS, KERAS_WEIGHTS)
-_PUBLISHED = "a PyTorch (zip or legacy form), .safetensors, .npz or HDF5 file"
-_KERAS_FORMS = {
-    KERAS: "A .keras checkpoint holds a whole model: kmlp.create_model(weights=FILE) "
-    "or keras.saving.load_model() opens it",
-    KERAS_WEIGHTS: "A .weights.h5 file has Keras' names: build its model and call "
-    "load_weights()",
-}
-
-_SAFETENSORS_DTYPES = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "I64": "int64",
-    "I32": "int32",
-    "I16": "int16",
-    "I8": "int8",
-    "U64": "uint64",
-    "U32": "uint32",
-    "U16": "uint16",
-    "U8": "uint8",
-    "BOOL": "bool",
-}
-
-
-class Checkpoint(NamedTuple):
-    """What a checkpoint file holds.
-
-    Attributes:
-        state: names to contiguous arrays, in the file's layout.
-        form: of the file, one of `FORMS`.
-        key: of the mapping that was taken, `"outer/inner"`; empty for the whole file.
-    """
-
-    state: dict[str, np.ndarray]
-    form: str
-    key: str
-
-
-def read_state(
-    path: str | os.PathLike, key: str | None = None
-) -> dict[str, np.ndarray]:
-    """Read the state (parameter name to array) that a checkpoint file holds.
-
-    A `module.` prefix that all names carry is removed, bfloat16 becomes float32, and
-    entries that are not tensors are left out.
-
-    Args:
-        path: file, str or path object: a PyTorch file (`.pth`, `.pt`, `.bin`, `.tar`),
-            `.safetensors`, `.npz` or HDF5 (`.h5`), told apart by content.
-        key: None or str. In a PyTorch file, the mapping to take, nested ones as
-            `"outer/inner"`; by default the first of `model`, `state_dict`,
-            `model_ema`, `state_dict_ema` (also inside one another), else the file's
-            own mapping. In another file, the prefix `key/` to take; by default
-            `state/` or one of those where names carry it, else all names. Groups of an
-            HDF5 file are parts of names: data set `a/b/weight` is `a.b.weight`.
-
-    Returns:
-        Dict of names to contiguous arrays, in the file's layout.
-
-    Raises:
-        InputError: if the file is damaged or in no known form, `key` is not in it,
-            or it holds no tensors.
-        OSError: if there is no such file.
-        ImportError: if a `.safetensors` file is given and the package is missing.
-    """
-    return read_checkpoint(path, key).state
-
-
-def read_checkpoint(path: str | os.PathLike, key: str | None = None) -> Checkpoint:
-    """Read a checkpoint file: as `read_state`, with what it was found to be."""
-    path = Path(path)
-    form = form_of(path)
-    if form in _KERAS_FORMS:
-        raise InputError(
-            f"{_KERAS_FORMS[form]}. Published checkpoints are {_PUBLISHED}. "
-            f"Received: {path}"
-        )
-    state, key = _READERS[form](path, key)
-    if state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): array for name, array in state.items()}
-    return Checkpoint(state, form, key)
-
-
-def form_of(path: str | os.PathLike) -> str:
-    """What form of checkpoint a file is, told by its content.
-
-    Returns:
-        One of `FORMS`. Keras' own forms are among them, which hold no published names.
-
-    Raises:
-        InputError: if it is damaged or of no known form.
-        OSError: if there is no such file.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(
-            "A checkpoint is a file, and this is a folder: name a file. "
-            f"Received: {path}"
-        )
-    with open(path, "rb") as file:
-        head = file.read(9)
-    # A safetensors header is JSON after its 8-byte length.
-    if head[8:] == b"{":
-        return SAFETENSORS
-    # Protocol 2 and later of pickle, as torch.save writes.
-    if head[:1] == b"\x80":
-        return TORCH_LEGACY
-    if head.startswith(MAGIC):
-        with damage_reported(path):
-            return KERAS_WEIGHTS if is_of_keras(path) else HDF5
-    if head[:2] == b"PK":
-        with damage_reported(path), zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if any(name.split("/", 1)[-1] == "data.pkl" for name in names):
-            return TORCH
-        if any(name.endswith(".npy") for name in names):
-            return NPZ
-        if "model.weights.h5" in names:
-            return KERAS
-    begins = f"which begins with {head!r}" if head else "which is empty"
-    raise InputError(f"A checkpoint must be {_PUBLISHED}. Received: {path}, {begins}")
-
-
-_Read = tuple[dict[str, np.ndarray], str]
-
-
-def _read_npz(path: Path, key: str | None) -> _Read:
-    with damage_reported(path):
-        archive = np.load(path, allow_pickle=False)
-    with archive:
-        names, key = select_names(archive.files, key, path)
-        with damage_reported(path):
-            arrays = {short: archive[name] for short, name in names.items()}
-    # Text beside the arrays, such as a configuration, is no tensor.
-    arrays = {n: a for n, a in arrays.items() if a.dtype.kind != "U"}
-    return _non_empty(arrays, path), key
-
-
-def _read_hdf5(path: Path, key: str | None) -> _Read:
-    with damage_reported(path):
-        names = hdf5_names(path)
-    names, key = select_names(names, key, path)
-    with damage_reported(path):
-        arrays = hdf5_arrays(path, names.values())
-    state = {short.replace("/", "."): arrays[name] for short, name in names.items()}
-    return _non_empty(state, path), key
-
-
-def _read_safetensors(path: Path, key: str | None) -> _Read:
-    try:
-        # Not safetensors.numpy, which has no bfloat16.
-        from safetensors import deserialize
-    except ImportError as error:
-        raise ImportError(
-            "Reading this file needs the safetensors package: "
-            f"`pip install safetensors`. Received: {path}"
-        ) from error
-    with damage_reported(path):
-        entries = dict(deserialize(path.read_bytes()))
-    state = {}
-    names, key = select_names(list(entries), key, path)
-    for short, name in names.items():
-        entry = entries[name]
-        if entry["dtype"] not in _SAFETENSORS_DTYPES:
-            raise InputError(
-                f"Tensor {name!r} must be of a dtype among "
-                f"{list(_SAFETENSORS_DTYPES)}. Received: {entry['dtype']}"
-            )
-        dtype = _SAFETENSORS_DTYPES[entry["dtype"]]
-        view = flat_view(entry["data"], dtype).reshape(entry["shape"])
-        state[short] = native_copy(view, dtype)
-    return _non_empty(state, path), key
-
-
-def _read_torch(path: Path, key: str | None) -> _Read:
-    with torch_pickle.opened(path) as (tree, fetch):
-        tensors, key = select_mapping(tree, key, path)
-        return {name: fetch(name, tensor) for name, tensor in tensors.items()}, key
 
 
 _READERS = {
@@ -325,11 +307,3 @@ _READERS = {
     TORCH: _read_torch,
     TORCH_LEGACY: _read_torch,
 }
-
-
-def _non_empty(state: dict[str, np.ndarray], path: Path) -> dict[str, np.ndarray]:
-    if not state:
-        raise InputError(
-            f"A checkpoint must hold tensors, and none is. Received: {path}"
-        )
-    return state

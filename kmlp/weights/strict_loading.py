@@ -288,16 +288,17 @@ def load_published(
             been changed then. Also if the model is of none of the families.
         OSError: If there is no such file.
     """
-    is_file = isinstance(source, (str, os.PathLike))
-    if key is not None and not is_file:
+    if isinstance(source, (str, os.PathLike)):
+        state, received = read_state(source, key), source
+    elif key is None:
+        state, received = dict(source), f"{len(source)} arrays"
+    else:
         raise InputError(
             "`key` chooses among the states of a file; of a mapping pass the part "
             f"itself. Received: key={key!r} with {type(source).__name__}"
         )
-    state = read_state(source, key) if is_file else dict(source)
     found = match(model, state, new_head=new_head)
     if not found.is_complete:
-        received = source if is_file else f"{len(state)} arrays"
         raise InputError(misfit(model, state, found, received))
     found.assign()
     return model

@@ -14,11 +14,12 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
 from kmlp.errors import InputError
+from kmlp.typing import PathLike
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -45,7 +46,7 @@ class Storage(NamedTuple):
     key: str | int
     dtype: str
     start: int
-    count: int
+    length: int
 
 
 class Tensor(NamedTuple):
@@ -163,21 +164,9 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("unknown kind of persistent object")
 
 
-@contextmanager
-def damage_reported(path: str | os.PathLike) -> Iterator[None]:
-    """Turn whatever a damaged file raises into one ValueError that names the file."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise InputError(
-            "A checkpoint must be whole and in a known form; this one is damaged, "
-            f"incomplete or something else ({reason}). "
-            f"Received: {os.fspath(path)}"
-        ) from error
-
-
-def flat_view(raw: bytes, dtype: str, order: str = "<") -> np.ndarray:
+def flat_view(
+    raw: bytes | memoryview, dtype: str, order: Literal["<", ">"] = "<"
+) -> np.ndarray:
     """View bytes as the numbers in them, bfloat16 as uint16; order is "<" or ">"."""
     stored = np.dtype("uint16" if dtype == "bfloat16" else dtype)
     return np.frombuffer(raw, stored.newbyteorder(order))
@@ -196,25 +185,25 @@ def native_copy(view: np.ndarray, dtype: str) -> np.ndarray:
 
 @contextmanager
 def opened(
-    path: str | os.PathLike,
+    path: PathLike,
 ) -> Iterator[tuple[Any, Callable[[str, Tensor], np.ndarray]]]:
     """Open a PyTorch file, zip or legacy form.
 
     Args:
-        path: file, str or path object.
+        path: Path of the file.
 
     Yields:
         The unpickled tree of containers, `Tensor` and `Foreign`, and a function
         `(name, tensor) -> array` that reads one tensor while the file is open.
 
     Raises:
-        InputError: if the file, or a tensor asked for, is damaged or unsupported.
+        InputError: If a tensor that is asked for is of an unsupported kind.
+        Exception: Of many kinds, if the file is damaged.
     """
     with open(path, "rb") as file:
         is_zip = file.read(2) == b"PK"
         file.seek(0)
-        with damage_reported(path):
-            tree, read, order = (_open_zip if is_zip else _open_legacy)(file)
+        tree, read, order = (_open_zip if is_zip else _open_legacy)(file)
         # Tensors that share a storage mostly follow one another.
         read = lru_cache(maxsize=1)(read)
 
@@ -224,13 +213,12 @@ def opened(
                     f"Tensor {name!r} must be dense and of a dtype among "
                     f"{sorted(_DTYPES)}. Received: {tensor.dtype}"
                 )
-            with damage_reported(path):
-                return _read_tensor(name, tensor, read, order)
+            return _read_tensor(name, tensor, read, order)
 
         yield tree, fetch
 
 
-def _open_zip(file: BinaryIO) -> tuple[Any, Callable[[str | int], bytes], str]:
+def _open_zip(file):
     archive = zipfile.ZipFile(file)
     names = archive.namelist()
     pickled = next(n for n in names if n.split("/", 1)[-1] == "data.pkl")
@@ -240,7 +228,7 @@ def _open_zip(file: BinaryIO) -> tuple[Any, Callable[[str | int], bytes], str]:
     return tree, lambda key: archive.read(f"{root}data/{key}"), ">" if big else "<"
 
 
-def _open_legacy(file: BinaryIO) -> tuple[Any, Callable[[str | int], bytes], str]:
+def _open_legacy(file):
     if _Unpickler(file).load() != _LEGACY_MAGIC:
         raise ValueError("a pickle without PyTorch's magic number")
     for _ in range(2):  # protocol version, system information
@@ -258,7 +246,7 @@ def _open_legacy(file: BinaryIO) -> tuple[Any, Callable[[str | int], bytes], str
             raise ValueError(f"the file ends inside storage {key}")
         file.seek(sum(spans[key]))
 
-    def read(key: str | int) -> bytes:
+    def read(key):
         start, length = spans[key]
         file.seek(start)
         return file.read(length)
@@ -266,17 +254,15 @@ def _open_legacy(file: BinaryIO) -> tuple[Any, Callable[[str | int], bytes], str
     return tree, read, "<"
 
 
-def _read_tensor(
-    name: str, tensor: Tensor, read: Callable[[str | int], bytes], order: str
-) -> np.ndarray:
+def _read_tensor(name, tensor, read, order):
     storage, offset, size, stride, dtype = tensor
-    counts = (storage.start, storage.count, offset, *size, *stride)
+    counts = (storage.start, storage.length, offset, *size, *stride)
     if len(size) != len(stride) or any(type(n) is not int or n < 0 for n in counts):
         raise ValueError(f"offset, size or stride of {name!r} are not whole numbers")
     # In bytes, since storage and tensor need not count in the same dtype.
     unit = flat_view(b"", storage.dtype).itemsize
     begin = storage.start * unit
-    raw = memoryview(read(storage.key))[begin : begin + storage.count * unit]
+    raw = memoryview(read(storage.key))[begin : begin + storage.length * unit]
     item = flat_view(b"", dtype).itemsize
     flat = flat_view(raw, dtype, order)
     # Strides reach past the buffer without a fault, so nothing later checks this.
@@ -286,6 +272,5 @@ def _read_tensor(
     if last >= len(flat):
         raise ValueError(f"{name!r} reaches element {last} of a storage of {len(flat)}")
     steps = [step * item for step in stride]
-    return native_copy(
-        np.lib.stride_tricks.as_strided(flat[offset:], size, steps), dtype
-    )
+    view = np.lib.stride_tricks.as_strided(flat[offset:], size, steps)
+    return native_copy(view, dtype)

@@ -8,9 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 import kmlp
-from kmlp.data import open_source
 from kmlp.data.decode import centre_crop, normalise
-from kmlp.data.sources import NAME
+from kmlp.data.sources import NAME, open_source
 
 SIZE = 16
 

@@ -15,8 +15,8 @@ import kmlp
 from kmlp.artifacts import origin
 from kmlp.artifacts.running import load_tflite
 from kmlp.commands import main
-from kmlp.data import open_source
 from kmlp.data.images import some_of
+from kmlp.data.sources import open_source
 from kmlp.export import device_files
 from kmlp.export.layer_losses import layer_losses
 

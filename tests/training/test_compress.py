@@ -19,7 +19,7 @@ from kmlp.artifacts import origin
 from kmlp.artifacts.locating import TFLITE
 from kmlp.artifacts.origin_text import describe
 from kmlp.commands import compress, evaluate
-from kmlp.data import open_source
+from kmlp.data.sources import open_source
 from kmlp.recipes import recipe_for, to_json
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,8 @@ import tensorflow_datasets as tfds
 from image_folders import DAMAGES, damage, truncate, write_folder, write_image
 from PIL import Image
 
-from kmlp.data import named, open_source
+from kmlp.data import named
+from kmlp.data.sources import open_source
 from kmlp.errors import InputError, KmlpError
 from kmlp.recipes import ClassificationRecipe as Recipe
 from kmlp.training.input import in_memory

@@ -13,8 +13,8 @@ from image_folders import DAMAGES, damage, numbered_source, write_folder, write_
 from stopping import stopped
 
 from kmlp.commands import benchmark_input
-from kmlp.data import evaluation_batches, open_source, reason
-from kmlp.data.reading import statistics
+from kmlp.data.reading import evaluation_batches, reason, statistics
+from kmlp.data.sources import open_source
 from kmlp.errors import KmlpError
 from kmlp.recipes import ClassificationRecipe as Recipe
 from kmlp.training.input import in_memory, order

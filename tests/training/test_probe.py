@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 
 import kmlp
 from kmlp.commands import probe
-from kmlp.data import open_source
 from kmlp.data.decode import centre_crop, normalise
+from kmlp.data.sources import open_source
 from kmlp.preprocessing import Preprocessing
 from kmlp.training import feature_classifiers
 

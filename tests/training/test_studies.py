@@ -17,8 +17,8 @@ from image_folders import DAMAGES, damage, write_folder, write_image
 from study_jobs import COMMAND, STUDY
 
 from kmlp.commands import train
-from kmlp.data import evaluation_batches
 from kmlp.data.images import Memory, Source, Split
+from kmlp.data.reading import evaluation_batches
 from kmlp.errors import KmlpError
 from kmlp.recipes import ClassificationRecipe as Recipe
 from kmlp.training.input import array_batches, order

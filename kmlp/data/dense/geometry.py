@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-Size = Sequence[int]
+Size = tuple[int, int]
 
 
 def fitted(
@@ -40,9 +40,7 @@ def fitted(
     return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
 
 
-def resized(
-    image: np.ndarray, size: Size, box: Sequence[float] | None = None
-) -> np.ndarray:
+def resized(image: np.ndarray, size: Size, box: Any = None) -> np.ndarray:
     """Resize a picture, or a part of it, bilinear and antialiased.
 
     Args:

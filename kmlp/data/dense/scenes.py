@@ -41,7 +41,8 @@ def draw(
     colours = [generator.uniform(30, 225, 3)]
     canvas = _background(generator, size, colours[0])
     owners = np.zeros((size, size), np.uint8)
-    areas, classes = [], []
+    areas: list[float] = []
+    classes: list[int] = []
     for _ in range(generator.integers(1, LARGEST_NUMBER + 1)):
         for _ in range(_ATTEMPTS):
             shape = int(generator.integers(len(SHAPES)))

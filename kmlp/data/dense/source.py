@@ -3,7 +3,6 @@
 import colorsys
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ class Unreadable(Exception):
         why: Reason in a few words.
     """
 
-    def __init__(self, place: str | Path, why: str):
+    def __init__(self, place: PathLike, why: str):
         super().__init__(f"{place} ({why})")
         self.place, self.why = place, why
 
@@ -208,7 +207,7 @@ def palette(count: int, background: bool = False) -> np.ndarray:
         count: Number of classes.
         background: Whether class 0 is what surrounds the others.
     """
-    colours = [BACKGROUND] * background + list(DISTINCT)
+    colours: list[Any] = [BACKGROUND] * background + list(DISTINCT)
     for number in range(max(0, count - len(colours))):
         saturation, value = _LEVELS[number % len(_LEVELS)]
         hue = number * _TURN % 1
