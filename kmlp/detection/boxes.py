@@ -5,11 +5,13 @@ Boxes are float32 and continuous: a box is `x2 - x1` wide.
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
 
 from kmlp.errors import InputError
+from kmlp.typing import Shape, Tensor
 
 # Predicted sizes stay within this factor of the anchor's, so that no exponential
 # overflows.
@@ -18,19 +20,19 @@ MAX_LOG_SCALE = math.log(1000 / 16)
 TINY = 1e-6
 
 
-def area(boxes):
-    """Areas of boxes, `(…, 4)` to `(…,)`; zero where a side is negative."""
+def area(boxes: Tensor) -> Tensor:
+    """Return the areas of boxes, `(…, 4)` to `(…,)`; zero where a side is negative."""
     width = ops.maximum(boxes[..., 2] - boxes[..., 0], 0.0)
     height = ops.maximum(boxes[..., 3] - boxes[..., 1], 0.0)
     return width * height
 
 
-def iou(a, b):
-    """Intersection over union of all pairs; 0 for boxes without area.
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Return the intersection over union of all pairs; 0 for boxes without area.
 
     Args:
-        a: boxes `(…, A, 4)`.
-        b: boxes `(…, B, 4)`; leading axes broadcast.
+        a: Boxes `(…, A, 4)`.
+        b: Boxes `(…, B, 4)`; leading axes broadcast.
 
     Returns:
         `(…, A, B)`, float32.
@@ -42,15 +44,17 @@ def iou(a, b):
     return shared / ops.maximum(area(a) + area(b) - shared, TINY)
 
 
-def encode(anchors, boxes, std=(1.0, 1.0, 1.0, 1.0)):
-    """What a head should predict at anchors to give boxes.
+def encode(
+    anchors: Tensor, boxes: Tensor, std: Sequence[float] = (1.0, 1.0, 1.0, 1.0)
+) -> Tensor:
+    """Return what a head should predict at anchors to give boxes.
 
     Shifts of the centre in units of the anchor's size, and logarithms of the ratio of
     sizes, each divided by its `std`.
 
     Args:
         anchors, boxes: `(…, 4)`, of shapes that broadcast.
-        std: four positive numbers.
+        std: Four positive numbers.
 
     Returns:
         `(…, 4)`: dx, dy, dw, dh.
@@ -63,18 +67,23 @@ def encode(anchors, boxes, std=(1.0, 1.0, 1.0, 1.0)):
     return ops.stack([c / s for c, s in zip(code, std)], axis=-1)
 
 
-def decode(anchors, deltas, std=(1.0, 1.0, 1.0, 1.0), size=None):
-    """The boxes that predictions at anchors mean: the inverse of `encode`.
+def decode(
+    anchors: Tensor,
+    deltas: Tensor,
+    std: Sequence[float] = (1.0, 1.0, 1.0, 1.0),
+    size: Shape | None = None,
+) -> Tensor:
+    """Return the boxes that predictions at anchors mean: the inverse of `encode`.
 
     Args:
         anchors: `(…, 4)`.
         deltas: `(…, 4)`, of a shape that broadcasts with it; the logarithms of sizes
             are held within ±log(1000 / 16).
-        std: as for `encode`.
+        std: Divisors, as for `encode`.
         size: `(height, width)` that boxes are clipped to, or `None`.
 
     Returns:
-        boxes `(…, 4)`.
+        Boxes `(…, 4)`.
     """
     x, y, width, height = _centred(anchors)
     dx, dy, dw, dh = (deltas[..., i] * std[i] for i in range(4))
@@ -85,8 +94,8 @@ def decode(anchors, deltas, std=(1.0, 1.0, 1.0, 1.0), size=None):
     return boxes if size is None else clip(boxes, size)
 
 
-def clip(boxes, size):
-    """Boxes `(…, 4)` within an image of `size` (height, width), numbers or scalars."""
+def clip(boxes: Tensor, size: Shape) -> Tensor:
+    """Clip boxes `(…, 4)` to an image of `size` (height, width), numbers or scalars."""
     height, width = (ops.cast(s, "float32") for s in size)
     limit = ops.stack([width, height, width, height])
     return ops.minimum(ops.maximum(boxes, 0.0), limit)
@@ -105,25 +114,25 @@ class Anchors:
     """Boxes of fixed forms at every place of maps of several strides.
 
     Args:
-        scales: sides of the square form, in strides.
-        ratios: height / width of the forms; the area stays.
-        strides: pixels between places, one for each level.
+        scales: Sides of the square form, in strides.
+        ratios: Height / width of the forms; the area stays.
+        strides: Pixels between places, one for each level.
 
     Reference: Ren et al., Faster R-CNN, 2015, Sect. 3.1; Lin et al., Focal Loss for
     Dense Object Detection, 2017, Sect. 4.
     """
 
-    scales: tuple
-    ratios: tuple
-    strides: tuple
+    scales: tuple[float, ...]
+    ratios: tuple[float, ...]
+    strides: tuple[int, ...]
 
     @property
-    def count(self):
-        """Anchors at a place."""
+    def count(self) -> int:
+        """Number of anchors at a place."""
         return len(self.scales) * len(self.ratios)
 
-    def forms(self, stride):
-        """The anchors at place (0, 0) as a NumPy array `(count, 4)`.
+    def forms(self, stride: int) -> np.ndarray:
+        """Return the anchors at place (0, 0), `(count, 4)`.
 
         In order of ratio, then scale.
         """
@@ -133,18 +142,18 @@ class Anchors:
         forms = [-half_width, -half_height, half_width, half_height]
         return np.stack(forms, axis=-1).astype("float32")
 
-    def boxes(self, shapes):
-        """All anchors of maps.
+    def boxes(self, shapes: Sequence[Shape]) -> list[Tensor]:
+        """Return all anchors of maps.
 
         Args:
             shapes: `(height, width)` of each level, integers or scalar tensors.
 
         Returns:
-            a list of `(height · width · count, 4)`, one for each level, in order of
+            A list of `(height · width · count, 4)`, one for each level, in order of
             row, column, ratio, scale; centres lie at (column · stride, row · stride).
 
         Raises:
-            ValueError: another number of levels than of strides.
+            InputError: If there are more or fewer levels than strides.
         """
         if len(shapes) != len(self.strides):
             raise InputError(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -88,14 +89,14 @@ class DenseHead(Layer):
             x = conv(x)
         return ops.cast(self.predict(x), "float32")
 
-    def compute_output_shape(self, input_shape: Sequence[Shape]) -> list[Shape]:
+    def compute_output_shape(self, input_shape: Any) -> list[Any]:
         return [(*shape[:3], self.outputs) for shape in input_shape]
 
     def compute_output_spec(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         shapes = self.compute_output_shape([x.shape for x in inputs])
         return [keras.KerasTensor(shape, "float32") for shape in shapes]
 
-    def multiply_adds(self, input_shape: Sequence[Sequence[int]]) -> int:
+    def multiply_adds(self, input_shape: Any) -> int:
         """Count the multiply-adds for one image, given the shapes of all maps."""
         weights = [conv.conv.kernel for conv in self.tower] + [self.predict.kernel]
         products = sum(math.prod(kernel.shape) for kernel in weights)
@@ -131,11 +132,11 @@ class RPNHead(Layer):
         x = self.conv(inputs)
         return [self.objectness(x), self.boxes(x)]
 
-    def compute_output_shape(self, input_shape: Shape) -> list[Shape]:
+    def compute_output_shape(self, input_shape: Any) -> list[Any]:
         place = tuple(input_shape[:3])
         return [(*place, self.anchors), (*place, 4 * self.anchors)]
 
-    def multiply_adds(self, input_shape: Shape) -> int:
+    def multiply_adds(self, input_shape: Any) -> int:
         """Count the multiply-adds for one map."""
         between = self.conv.compute_output_shape(input_shape)
         return self.conv.multiply_adds(input_shape) + sum(
@@ -228,11 +229,11 @@ class BoxHead(Layer):
         boxes = ops.reshape(self.boxes(x), (-1, count, self.boxes_per_region, 4))
         return [logits, boxes]
 
-    def compute_output_shape(self, input_shape: Shape) -> list[Shape]:
+    def compute_output_shape(self, input_shape: Any) -> list[Any]:
         region = tuple(input_shape[:2])
         return [(*region, self.num_classes + 1), (*region, self.boxes_per_region, 4)]
 
-    def multiply_adds(self, input_shape: Shape) -> int:
+    def multiply_adds(self, input_shape: Any) -> int:
         """Count the multiply-adds for one image, all its regions."""
         _, count, *features = input_shape
         dense = [*self.dense, self.classes, self.boxes]
@@ -286,11 +287,11 @@ class MaskHead(Layer):
         x = self.masks(self.upsample(x))
         return ops.reshape(x, (-1, count, 2 * height, 2 * width, self.num_classes))
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def compute_output_shape(self, input_shape: Any) -> Shape:
         batch, count, height, width, _ = input_shape
         return (batch, count, 2 * height, 2 * width, self.num_classes)
 
-    def multiply_adds(self, input_shape: Shape) -> int:
+    def multiply_adds(self, input_shape: Any) -> int:
         """Count the multiply-adds for one image, all its regions."""
         _, count, height, width, channels = input_shape
         rows = _in_a_row(self.convolutions, (None, height, width, channels))

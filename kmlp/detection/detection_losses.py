@@ -1,31 +1,44 @@
 """Losses of a detector's predictions."""
 
+from collections.abc import Sequence
+
 from keras import ops
 
 from kmlp.detection.boxes import TINY, area, decode, encode
 from kmlp.detection.detections import masks_of, of_class
-from kmlp.detection.regions import mask_targets, mean_share, rows_of
+from kmlp.detection.regions import Regions, mask_targets, mean_share, rows_of
+from kmlp.typing import Tensor
 
 
-def binary(logits, targets):
-    """Cross-entropy of logits with targets in 0…1, of any equal shape."""
+def flat(maps: Sequence[Tensor], width: int) -> Tensor:
+    """Join maps `(N, H, W, A · width)` of all levels, float32 `(N, all, width)`."""
+    maps = [ops.cast(x, "float32") for x in maps]
+    return ops.concatenate(
+        [ops.reshape(x, (ops.shape(x)[0], -1, width)) for x in maps], axis=1
+    )
+
+
+def binary(logits: Tensor, targets: Tensor) -> Tensor:
+    """Compute the cross-entropy of logits with targets in 0…1, of any equal shape."""
     softplus = ops.log1p(ops.exp(-ops.abs(logits)))
     return ops.maximum(logits, 0.0) - logits * targets + softplus
 
 
-def softmax(logits, labels):
-    """Cross-entropy of logits `(…, K)` with integer labels `(…,)`."""
+def softmax(logits: Tensor, labels: Tensor) -> Tensor:
+    """Compute the cross-entropy of logits `(…, K)` with integer labels `(…,)`."""
     labels = ops.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     return -ops.sum(labels * ops.log_softmax(logits, axis=-1), axis=-1)
 
 
-def focal(logits, targets, gamma=2.0, alpha=0.25):
-    """Binary cross-entropy that fades where the prediction is already right.
+def focal(
+    logits: Tensor, targets: Tensor, gamma: float = 2.0, alpha: float = 0.25
+) -> Tensor:
+    """Compute a binary cross-entropy that fades where the prediction is right.
 
     Args:
-        logits, targets: of equal shapes; targets are 0 or 1.
-        gamma: power of the fading; 0 gives the balanced cross-entropy.
-        alpha: weight of the targets 1; those of 0 weigh `1 - alpha`.
+        logits, targets: Tensors of equal shapes; targets are 0 or 1.
+        gamma: Power of the fading; 0 gives the balanced cross-entropy.
+        alpha: Weight of the targets 1; those of 0 weigh `1 - alpha`.
 
     Reference: Lin et al., Focal Loss for Dense Object Detection, 2017, Eq. 5.
     """
@@ -36,24 +49,21 @@ def focal(logits, targets, gamma=2.0, alpha=0.25):
     return weight * fading * binary(logits, targets)
 
 
-def l1(predictions, targets):
-    """Absolute differences."""
-    return ops.abs(predictions - targets)
-
-
-def smooth_l1(predictions, targets, beta=1.0 / 9):
-    """Absolute differences, quadratic below `beta`.
+def smooth_l1(predictions: Tensor, targets: Tensor, beta: float = 1.0 / 9) -> Tensor:
+    """Compute absolute differences, quadratic below `beta`; 0 gives L1.
 
     Reference: Girshick, Fast R-CNN, 2015, Eq. 3.
     """
     distance = ops.abs(predictions - targets)
+    if not beta:
+        return distance
     # Bounded, so that the branch not taken gives no large gradients.
     near = ops.minimum(distance, beta)
     return ops.where(distance < beta, 0.5 * near * near / beta, distance - 0.5 * beta)
 
 
-def giou(predictions, targets):
-    """One minus the generalised IoU of boxes `(…, 4)`, pair by pair: `(…,)`.
+def giou(predictions: Tensor, targets: Tensor) -> Tensor:
+    """Compute one minus the generalised IoU of boxes `(…, 4)`, pair by pair: `(…,)`.
 
     Reference: Rezatofighi et al., Generalized Intersection over Union, 2019.
     """
@@ -74,21 +84,23 @@ BOX_LOSSES = ("l1", "smooth_l1", "giou")
 GIOU_WEIGHT = 10.0
 
 
-def class_loss(regions, logits):
-    """Cross-entropy, a mean over sampled regions: `(N,)`."""
+def class_loss(regions: Regions, logits: Tensor) -> Tensor:
+    """Compute the cross-entropy, a mean over sampled regions: `(N,)`."""
     apart = softmax(logits, regions.labels)
     apart = apart * ops.cast(regions.sampled, "float32")
     return ops.sum(apart, axis=1) * mean_share(regions.sampled)
 
 
-def box_loss(regions, codes, std, kind):
-    """Distances of the positives' boxes, a mean over all sampled regions: `(N,)`.
+def box_loss(
+    regions: Regions, codes: Tensor, std: Sequence[float], kind: str
+) -> Tensor:
+    """Compute distances of the positives' boxes, a mean over sampled regions: `(N,)`.
 
     Args:
-        regions: `Regions`.
+        regions: Sampled regions.
         codes: `(N, S, K or 1, 4)`.
-        std: of the codes.
-        kind: one of `BOX_LOSSES`: of the codes, or of the boxes they mean.
+        std: Deviations of the codes.
+        kind: One of `BOX_LOSSES`: of the codes, or of the boxes they mean.
     """
     # Background has no class of its own; what it reads is not counted.
     codes = of_class(codes, ops.minimum(regions.labels, codes.shape[2] - 1))
@@ -98,16 +110,16 @@ def box_loss(regions, codes, std, kind):
     else:
         wanted = encode(regions.boxes, regions.objects, std)
         beta = 1.0 if kind == "smooth_l1" else 0.0
-        apart = ops.sum(distance(codes, wanted, beta), axis=-1)
+        apart = ops.sum(smooth_l1(codes, wanted, beta), axis=-1)
     apart = ops.where(regions.positive, apart, 0.0)
     return ops.sum(apart, axis=1) * mean_share(regions.sampled)
 
 
-def mask_loss(regions, logits, masks):
-    """Cross-entropy of the masks of the class, a mean over positives: `(N,)`.
+def mask_loss(regions: Regions, logits: Tensor, masks: Tensor) -> Tensor:
+    """Compute the cross-entropy of the class's masks, a mean over positives: `(N,)`.
 
     Args:
-        regions: `Regions`, of which the first P can be positive.
+        regions: Sampled regions, of which the first P can be positive.
         logits: `(N, P, h, h, K)`.
         masks: `(N, M, S, S)`, the objects', each over its own box.
     """
@@ -122,10 +134,3 @@ def mask_loss(regions, logits, masks):
     )
     apart = ops.mean(binary(masks_of(logits, classes), wanted), axis=(2, 3))
     return ops.sum(apart * positive, axis=1) * mean_share(positive)
-
-
-def distance(predictions, targets, beta):
-    """Smooth L1 of a `beta`, or L1 where that is 0."""
-    if not beta:
-        return l1(predictions, targets)
-    return smooth_l1(predictions, targets, beta)

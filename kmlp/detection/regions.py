@@ -1,17 +1,24 @@
 """Which boxes count: matching, sampling, suppression, and what regions learn."""
 
 import dataclasses
-from typing import Any
 
 import keras
 from keras import ops
 
 from kmlp.detection.boxes import TINY, area, iou
 from kmlp.layers.layer import Layer
+from kmlp.typing import Tensor
 
 
-def match(iou, valid, positive, negative, low_quality=False, min_positive=0.0):
-    """Assigns every anchor to an object, to the background, or to neither.
+def match(
+    iou: Tensor,
+    valid: Tensor,
+    positive: float,
+    negative: float,
+    low_quality: bool = False,
+    min_positive: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Assign every anchor to an object, to the background, or to neither.
 
     An anchor is positive for the object it overlaps most, from IoU `positive` on, and
     negative below `negative`. With `low_quality` each object then takes the anchors
@@ -21,12 +28,12 @@ def match(iou, valid, positive, negative, low_quality=False, min_positive=0.0):
     Args:
         iou: `(N, A, M)` of anchors and objects.
         valid: `(N, M)` bool: false for padding, which matches nothing.
-        positive, negative: thresholds.
-        low_quality: whether objects keep their best anchors.
-        min_positive: least IoU of those.
+        positive, negative: Thresholds.
+        low_quality: Whether objects keep their best anchors.
+        min_positive: Least IoU of those.
 
     Returns:
-        index `(N, A)` int32 of the object (0 where there is none), and label `(N, A)`
+        Index `(N, A)` int32 of the object (0 where there is none), and label `(N, A)`
         int32: 1 positive, 0 negative, -1 ignored. Neither passes gradients.
 
     Reference: Ren et al., Faster R-CNN, 2015, Sect. 3.1.2.
@@ -48,20 +55,25 @@ def match(iou, valid, positive, negative, low_quality=False, min_positive=0.0):
     return ops.cast(index, "int32"), ops.cast(label, "int32")
 
 
-def sample(label, count, positive_share, seed_generator):
-    """A random choice of positives and negatives to learn from.
+def sample(
+    label: Tensor,
+    count: int,
+    positive_share: float,
+    seed_generator: keras.random.SeedGenerator,
+) -> tuple[Tensor, Tensor]:
+    """Choose at random positives and negatives to learn from.
 
     At most `positive_share` of `count` are positive; negatives make up the rest, as
     far as there are any.
 
     Args:
         label: `(N, A)` as `match` gives it.
-        count: number of samples of an image.
-        positive_share: 0…1.
-        seed_generator: `keras.random.SeedGenerator`.
+        count: Number of samples of an image.
+        positive_share: Largest share of positives, 0…1.
+        seed_generator: Random state.
 
     Returns:
-        two `(N, A)` bools: the positives chosen, and the negatives.
+        Two `(N, A)` bools: the positives chosen, and the negatives.
     """
     noise = keras.random.uniform(ops.shape(label), seed=seed_generator)
     most = int(count * positive_share)
@@ -73,7 +85,7 @@ def sample(label, count, positive_share, seed_generator):
 
 
 def _draw(among, noise, limit, wanted):
-    """The `wanted` `(N, 1)` members (at most `limit`) of the highest noise."""
+    """Return the `wanted` `(N, 1)` members (at most `limit`) of the highest noise."""
     if limit == 0:
         return ops.zeros_like(among)
     # Places beyond the end fill up where there are fewer than `limit`.
@@ -92,8 +104,10 @@ def _draw(among, noise, limit, wanted):
     return ops.cast(ops.reshape(marks, (-1, width))[:, :length], "bool")
 
 
-def nms(boxes, scores, groups, threshold, limit):
-    """The best boxes that do not repeat one another.
+def nms(
+    boxes: Tensor, scores: Tensor, groups: Tensor, threshold: float, limit: int
+) -> tuple[Tensor, Tensor]:
+    """Return the best boxes that do not repeat one another.
 
     The box of the highest score is picked, and what overlaps it by more than
     `threshold` in its own group goes; and so on with what remains.
@@ -103,10 +117,10 @@ def nms(boxes, scores, groups, threshold, limit):
         scores: `(N, C)`; candidates of score minus infinity are never picked.
         groups: `(N, C)` integers: boxes suppress only within their class or level.
         threshold: IoU above which the lower of two boxes goes.
-        limit: number of picks.
+        limit: Number of picks.
 
     Returns:
-        index `(N, limit)` int32 of the picks, best first, of equal scores the lowest
+        Index `(N, limit)` int32 of the picks, best first, of equal scores the lowest
         index first; and `(N, limit)` bool, false (with index 0) where fewer remained.
         Neither passes gradients.
     """
@@ -114,7 +128,7 @@ def nms(boxes, scores, groups, threshold, limit):
     scores = ops.stop_gradient(ops.convert_to_tensor(scores, "float32"))
     groups = ops.convert_to_tensor(groups, "int32")
     x1, y1, x2, y2 = (boxes[..., i] for i in range(4))
-    areas = ops.maximum(x2 - x1, 0.0) * ops.maximum(y2 - y1, 0.0)
+    areas = area(boxes)
     places = ops.arange(ops.shape(scores)[1], dtype="int32")[None]
     slots = ops.arange(limit, dtype="int32")[None]
     none = ops.repeat(ops.zeros_like(scores[:, :1], dtype="int32"), limit, axis=1)
@@ -148,8 +162,8 @@ def nms(boxes, scores, groups, threshold, limit):
     return index, found
 
 
-def rows_of(values, index):
-    """What images have at places: `(N, A, …)` at `(N, B)` int32 gives `(N, B, …)`."""
+def rows_of(values: Tensor, index: Tensor) -> Tensor:
+    """Return rows of images: `(N, A, …)` at `(N, B)` int32 gives `(N, B, …)`."""
     batch, count, *_ = ops.shape(values)
     rest = tuple(values.shape[2:])
     places = index + ops.arange(batch, dtype="int32")[:, None] * count
@@ -159,8 +173,8 @@ def rows_of(values, index):
     return ops.reshape(found, (-1, ops.shape(index)[1], *rest))
 
 
-def objects_of(targets):
-    """The objects of images: boxes `(N, M, 4)`, classes and whether each is one.
+def objects_of(targets: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the objects of images: boxes `(N, M, 4)`, classes and whether each is one.
 
     Padding has class -1; boxes without area are nothing to learn from either.
     """
@@ -174,8 +188,8 @@ class Sampler(Layer):
     """A random choice of positives and negatives, with a random state of its own.
 
     Args:
-        count: samples of an image.
-        positive_share: the largest share of positives, 0…1.
+        count: Samples of an image.
+        positive_share: Largest share of positives, 0…1.
 
     Shapes: labels `(N, A)` of `match` to two bools `(N, A)`.
     """
@@ -185,16 +199,16 @@ class Sampler(Layer):
         self.seed_generator = keras.random.SeedGenerator()
 
     @property
-    def most_positive(self):
+    def most_positive(self) -> int:
         """The largest number of positives of an image."""
         return int(self.count * self.positive_share)
 
-    def call(self, label):
+    def call(self, label: Tensor) -> tuple[Tensor, Tensor]:
         return sample(label, self.count, self.positive_share, self.seed_generator)
 
 
-def mean_share(sampled):
-    """What a sum over an image's samples is multiplied with, `sampled` `(N, A)`.
+def mean_share(sampled: Tensor) -> Tensor:
+    """Return the factor of a sum over an image's samples, `sampled` `(N, A)`.
 
     The mean over images of such products is the mean over the batch's samples.
     """
@@ -217,25 +231,32 @@ class Regions:
         objects: `(N, S, 4)`, the object's box.
     """
 
-    boxes: Any
-    positive: Any
-    sampled: Any
-    is_object: Any
-    index: Any
-    labels: Any
-    objects: Any
+    boxes: Tensor
+    positive: Tensor
+    sampled: Tensor
+    is_object: Tensor
+    index: Tensor
+    labels: Tensor
+    objects: Tensor
 
 
-def sample_regions(proposals, targets, sampler, *, positive, num_classes):
-    """Draws regions from proposals and the objects' own boxes.
+def sample_regions(
+    proposals: Tensor,
+    targets: dict[str, Tensor],
+    sampler: Sampler,
+    *,
+    positive: float,
+    num_classes: int,
+) -> Regions:
+    """Draw regions from proposals and the objects' own boxes.
 
     Args:
         proposals: `(N, R, 4)`; those without area are padding.
         targets: `{"boxes": (N, M, 4), "classes": (N, M)}`.
-        sampler: a `Sampler`.
+        sampler: Random choice of regions.
         positive: IoU from which a region answers for its object; below, it is
             background.
-        num_classes: the background's label.
+        num_classes: Label of the background.
 
     Returns:
         `Regions`, through which nothing is learned.
@@ -279,17 +300,17 @@ def sample_regions(proposals, targets, sampler, *, positive, num_classes):
     )
 
 
-def mask_targets(regions, objects, masks, size):
-    """Masks of objects as their regions see them.
+def mask_targets(regions: Tensor, objects: Tensor, masks: Tensor, size: int) -> Tensor:
+    """Return masks of objects as their regions see them.
 
     Args:
         regions: `(N, P, 4)`.
         objects: `(N, P, 4)`, the boxes that the masks lie in.
         masks: `(N, P, S, S)`, 0 or 1, each over its object's box.
-        size: positions per axis of the result.
+        size: Positions per axis of the result.
 
     Returns:
-        float32 0 or 1, `(N, P, size, size)`: the mask at the centre of each position,
+        Float32 0 or 1, `(N, P, size, size)`: the mask at the centre of each position,
         bilinear between its own centres, from one half on; 0 outside its box.
     """
     regions, objects = (ops.cast(x, "float32") for x in (regions, objects))
@@ -302,7 +323,7 @@ def mask_targets(regions, objects, masks, size):
 
 
 def _readings(regions, objects, axis, positions, size):
-    """Weights `(N, P, size, positions)` of an axis' bilinear reading."""
+    """Return an axis' weights of bilinear reading, `(N, P, size, positions)`."""
     low, high = regions[..., axis, None], regions[..., axis + 2, None]
     start, end = objects[..., axis, None], objects[..., axis + 2, None]
     share = (ops.arange(size, dtype="float32") + 0.5) / size

@@ -4,6 +4,8 @@ Lin et al., Focal Loss for Dense Object Detection, 2017, Sect. 4. As in the publ
 experiments of ConvMLP (Sect. 4.5) and MS-MLP (Sect. 4.2).
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -15,10 +17,12 @@ from kmlp.detection.regions import match
 from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import FeaturePyramid
 from kmlp.models.dense import DenseModel, pyramid_of
+from kmlp.typing import Tensor
 
 LEVELS = ("P3", "P4", "P5")
 STRIDES = (8, 16, 32, 64, 128)
-BOX_LOSSES = {"l1": detection_losses.l1, "smooth_l1": detection_losses.smooth_l1}
+# The bound of the smooth L1 loss.
+BOX_LOSSES = {"l1": 0.0, "smooth_l1": 1.0 / 9}
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -26,22 +30,22 @@ class RetinaNet(DenseModel):
     """A detector of one stage over a pyramid P3…P7.
 
     Args:
-        backbone: a functional model with `pyramid_outputs` P3, P4, P5.
-        num_classes: number of classes K.
-        fpn_filters: channels of the pyramid and of the heads.
-        head_convs: convolutions of each head before its prediction.
-        anchor_scale: side of the smallest square anchor, in strides.
-        scales_per_octave: sizes of anchors between one level and the next.
-        ratios: height / width of the anchors.
+        backbone: Functional model with `pyramid_outputs` P3, P4, P5.
+        num_classes: Number of classes K.
+        fpn_filters: Channels of the pyramid and of the heads.
+        head_convs: Convolutions of each head before its prediction.
+        anchor_scale: Side of the smallest square anchor, in strides.
+        scales_per_octave: Sizes of anchors between one level and the next.
+        ratios: Height / width of the anchors.
         box_loss: `"l1"` or `"smooth_l1"`.
-        focal_gamma, focal_alpha: of the focal loss.
-        prior: probability that every class starts with.
-        candidates: of each level, before suppression.
-        score_threshold: detections score more than this.
+        focal_gamma, focal_alpha: Arguments of the focal loss.
+        prior: Probability that every class starts with.
+        candidates: Candidates of each level, before suppression.
+        score_threshold: Score that detections exceed.
         nms_threshold: IoU above which the lower of two detections of a class goes.
-        max_detections: D, of an image.
+        max_detections: Detections of an image, D.
         tap_norm: `"layer"`, `None` or `"auto"`, as `pyramid_of` takes it.
-        name, dtype: of the model.
+        name, dtype: Name and dtype policy of the model.
 
     Shapes: images `(N, H, W, 3)` to a dict of `boxes` `(N, D, 4)` in pixels
     (x1, y1, x2, y2), `scores` `(N, D)`, `classes` `(N, D)` int32: best first, empty
@@ -49,7 +53,8 @@ class RetinaNet(DenseModel):
     levels' maps, `class` logits `(N, h, w, A·K)` and `box` codes `(N, h, w, A·4)`.
 
     Raises:
-        InputError: an argument out of its range, a backbone without these levels.
+        InputError: If an argument is out of its range or the backbone lacks these
+            levels.
 
     Reference: Lin et al., Focal Loss for Dense Object Detection, 2017, Sect. 4.
     """
@@ -139,14 +144,16 @@ class RetinaNet(DenseModel):
         )
         self._anchors = anchors
 
-    def losses_of(self, outputs, targets, training=True):
-        """Focal loss of the classes and loss of the boxes' codes.
+    def losses_of(
+        self, outputs: Any, targets: Any, training: bool = True
+    ) -> dict[str, Tensor]:
+        """Compute the focal loss of the classes and the loss of the boxes' codes.
 
         Args:
-            outputs: of `model(images, training=True)`.
-            targets: a dict of `boxes` `(N, M, 4)` and `classes` `(N, M)`, -1 where
+            outputs: Outputs of `model(images, training=True)`.
+            targets: A dict of `boxes` `(N, M, 4)` and `classes` `(N, M)`, -1 where
                 there is no object.
-            training: of no effect; nothing random or normalised is computed here.
+            training: Without effect; nothing random or normalised is computed here.
 
         Returns:
             `{"class": (N,), "box": (N,)}`, float32: sums over anchors, divided by the
@@ -166,26 +173,19 @@ class RetinaNet(DenseModel):
             ops.take_along_axis(classes, index, axis=1), self.num_classes
         )
         class_loss = detection_losses.focal(
-            _together(outputs["class"], self.num_classes),
+            detection_losses.flat(outputs["class"], self.num_classes),
             ops.cast(classes, "float32") * positive[..., None],
             self.focal_gamma,
             self.focal_alpha,
         )
         learned = ops.cast(label >= 0, "float32")
         codes = encode(anchors, ops.take_along_axis(boxes, index[..., None], axis=1))
-        box_loss = BOX_LOSSES[self.box_loss](
-            _together(outputs["box"], 4), ops.stop_gradient(codes)
+        box_loss = detection_losses.smooth_l1(
+            detection_losses.flat(outputs["box"], 4),
+            ops.stop_gradient(codes),
+            BOX_LOSSES[self.box_loss],
         )
         return {
             "class": ops.sum(class_loss * learned[..., None], (1, 2)) / mean_positives,
             "box": ops.sum(box_loss * positive[..., None], (1, 2)) / mean_positives,
         }
-
-
-def _together(maps, channels):
-    """Maps `(N, h, w, A·channels)` of all levels as `(N, anchors, channels)`."""
-    maps = [
-        ops.reshape(ops.cast(x, "float32"), (ops.shape(x)[0], -1, channels))
-        for x in maps
-    ]
-    return ops.concatenate(maps, axis=1)

@@ -1,22 +1,26 @@
 """RoIAlign: the features of boxes, read between the positions of a pyramid."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 from keras import ops
 
 from kmlp.layers.layer import Layer
+from kmlp.typing import Shape, Tensor
 
 # Samples per bin and axis. The reference frameworks let each box choose, which has no
 # static shape; the published experiments found hardly a difference from four on.
 SAMPLES = 2
 
 
-def box_levels(boxes, count, finest_scale=56):
-    """The level of each box: a box of `finest_scale` pixels is the first of level 0.
+def box_levels(boxes: Tensor, count: int, finest_scale: float = 56) -> Tensor:
+    """Return the level of each box, 0 from a side of `finest_scale` pixels on.
 
     Args:
         boxes: `(…, 4)`.
-        count: number of levels; larger and smaller boxes take the last and first.
-        finest_scale: side of the square below whose double a box is of level 0.
+        count: Number of levels; larger and smaller boxes take the last and first.
+        finest_scale: Side of the square below whose double a box is of level 0.
 
     Returns:
         int32 `(…)`.
@@ -30,19 +34,25 @@ def box_levels(boxes, count, finest_scale=56):
     return ops.clip(level, 0, count - 1)
 
 
-def roi_align(maps, boxes, strides, size, finest_scale=56):
-    """Features of boxes: the mean of 2×2 bilinear samples in each bin of a grid.
+def roi_align(
+    maps: Sequence[Tensor],
+    boxes: Tensor,
+    strides: Sequence[int],
+    size: int,
+    finest_scale: float = 56,
+) -> Tensor:
+    """Return features of boxes: the mean of 2×2 bilinear samples in each bin.
 
     Each box reads the level of its size. Positions are half-pixel centres: position i
     of a map lies at `(i + ½) stride`. Samples up to a position outside a map take its
     border, those further out are 0. Nothing is learned through the boxes.
 
     Args:
-        maps: list of `(N, H_l, W_l, C)`, finest first; sizes may be unknown.
+        maps: List of `(N, H_l, W_l, C)`, finest first; sizes may be unknown.
         boxes: `(N, R, 4)` in input pixels.
-        strides: of the maps.
-        size: bins per axis.
-        finest_scale: as in `box_levels`.
+        strides: Strides of the maps.
+        size: Bins per axis.
+        finest_scale: Side of a box of level 0, as in `box_levels`.
 
     Returns:
         `(N, R, size, size, C)` in the maps' type.
@@ -89,7 +99,7 @@ def roi_align(maps, boxes, strides, size, finest_scale=56):
 
 
 def _corners(low, high, limit, size):
-    """What an axis of a bin reads: pairs of positions and weights `(N, R, size)`.
+    """Return what an axis of bins reads: pairs of positions and weights `(N, R, size)`.
 
     Args:
         low, high: `(N, R, 1)`, the boxes' ends in units of the stride.
@@ -118,9 +128,9 @@ class RoIAlign(Layer):
     """`roi_align` as a layer.
 
     Args:
-        size: bins per axis.
-        strides: of the maps.
-        finest_scale: as in `box_levels`.
+        size: Bins per axis.
+        strides: Strides of the maps.
+        finest_scale: Side of a box of level 0, as in `box_levels`.
 
     Shapes: a list of the maps `(N, H_l, W_l, C)` and, last, boxes `(N, R, 4)`, to
     `(N, R, size, size, C)`.
@@ -130,14 +140,14 @@ class RoIAlign(Layer):
         # Boxes of half precision would err by pixels.
         super().__init__(autocast=False, **kwargs)
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
         *maps, boxes = inputs
         return roi_align(maps, boxes, self.strides, self.size, self.finest_scale)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Sequence[Tensor]) -> Tensor:
         shape = self.compute_output_shape([x.shape for x in inputs])
         return keras.KerasTensor(shape, dtype=inputs[0].dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Shape:
         *maps, boxes = input_shape
         return (*boxes[:2], self.size, self.size, maps[0][-1])

@@ -1,14 +1,24 @@
 """The region proposal network: where objects may be, whatever they are."""
 
-import math
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
 
 from kmlp.detection import detection_losses
-from kmlp.detection.boxes import Anchors, area, decode, encode, iou
-from kmlp.detection.regions import match, mean_share, nms, objects_of, rows_of
+from kmlp.detection.boxes import Anchors, area, encode, iou
+from kmlp.detection.detections import best_of_level
+from kmlp.detection.regions import (
+    Sampler,
+    match,
+    mean_share,
+    nms,
+    objects_of,
+    rows_of,
+)
 from kmlp.layers.layer import Layer
+from kmlp.typing import Shape, Tensor
 
 # IoU from which an anchor is an object, below which it is none, and which the best
 # anchor of an object needs.
@@ -20,9 +30,9 @@ class Proposals(Layer):
     """The best boxes of all levels: the candidates of each, less those that repeat.
 
     Args:
-        scales, ratios, strides: of the `Anchors`.
-        candidates: best anchors of a level that are looked at.
-        count: proposals of an image.
+        scales, ratios, strides: Arguments of the `Anchors`.
+        candidates: Best anchors of a level that are looked at.
+        count: Proposals of an image.
         threshold: IoU above which the lower of two candidates of a level goes.
 
     Shapes: a list of the images, the objectness of all levels and the boxes of all
@@ -36,81 +46,53 @@ class Proposals(Layer):
         super().__init__(**kwargs)
         self.anchors = Anchors(self.scales, self.ratios, self.strides)
 
-    def call(self, inputs):
-        images, *rest = inputs
+    def call(self, inputs: Sequence[Tensor]) -> Tensor:
+        images, *maps = inputs
         size = ops.shape(images)[1:3]
-        objectness, deltas = rest[: len(self.strides)], rest[len(self.strides) :]
+        maps = [ops.stop_gradient(ops.cast(x, "float32")) for x in maps]
+        objectness, deltas = maps[: len(self.strides)], maps[len(self.strides) :]
         anchors = self.anchors.boxes([ops.shape(x)[1:3] for x in objectness])
-        found = [
-            self._candidates(*level, size) for level in zip(objectness, deltas, anchors)
-        ]
-        boxes = ops.concatenate([boxes for boxes, _ in found], axis=1)
-        scores = ops.concatenate([scores for _, scores in found], axis=1)
-        levels = ops.concatenate(
-            [ops.full_like(s, i, dtype="int32") for i, (_, s) in enumerate(found)],
-            axis=1,
-        )
+        found = []
+        for level, of_level in enumerate(zip(objectness, deltas, anchors)):
+            boxes, scores, _ = best_of_level(*of_level, self.candidates, size)
+            scores = ops.where(area(boxes) > 0, scores, -float("inf"))
+            found.append((boxes, scores, ops.full_like(scores, level, dtype="int32")))
+        boxes, scores, levels = (ops.concatenate(x, axis=1) for x in zip(*found))
         index, valid = nms(boxes, scores, levels, self.threshold, self.count)
         return ops.where(valid[..., None], rows_of(boxes, index), 0.0)
 
-    def _candidates(self, objectness, deltas, anchors, size):
-        """Boxes `(N, k, 4)` and scores `(N, k)` of a level's best anchors."""
-        known = None not in objectness.shape[1:]
-        # Said, not left to `-1`: a graph does not infer it where the batch is open.
-        places = math.prod(objectness.shape[1:]) if known else -1
-        scores = ops.stop_gradient(ops.cast(objectness, "float32"))
-        deltas = ops.stop_gradient(ops.cast(deltas, "float32"))
-        scores = ops.reshape(scores, (ops.shape(scores)[0], places))
-        deltas = ops.reshape(deltas, (ops.shape(deltas)[0], places, 4))
-        limit = self.candidates
-        if known:
-            limit = min(limit, places)
-        else:
-            # The number is a constant of the graph, whatever the image's size.
-            scores = ops.pad(
-                scores, [[0, 0], [0, limit]], constant_values=-float("inf")
-            )
-            deltas = ops.pad(deltas, [[0, 0], [0, limit], [0, 0]])
-            anchors = ops.pad(anchors, [[0, limit], [0, 0]])
-        scores, index = ops.top_k(scores, limit)
-        index = ops.cast(index, "int32")
-        anchors = ops.take(anchors, index, axis=0)
-        boxes = decode(anchors, rows_of(deltas, index), size=size)
-        return boxes, ops.where(area(boxes) > 0, scores, -float("inf"))
+    def compute_output_spec(self, inputs: Sequence[Tensor]) -> Tensor:
+        shape = self.compute_output_shape([x.shape for x in inputs])
+        return keras.KerasTensor(shape, dtype="float32")
 
-    def compute_output_spec(self, inputs):
-        return keras.KerasTensor(
-            self.compute_output_shape([x.shape for x in inputs]), dtype="float32"
-        )
-
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Shape:
         return (input_shape[0][0], self.count, 4)
 
 
-def flat(maps, width):
-    """Predictions of all levels `(N, H, W, A · width)` as float32 `(N, all, width)`."""
-    maps = [ops.cast(x, "float32") for x in maps]
-    return ops.concatenate(
-        [ops.reshape(x, (ops.shape(x)[0], -1, width)) for x in maps], axis=1
-    )
-
-
-def rpn_losses(objectness, deltas, anchors, targets, sampler, beta=0.0):
-    """Losses of objectness and boxes, each a mean over all sampled anchors.
+def rpn_losses(
+    objectness: Sequence[Tensor],
+    deltas: Sequence[Tensor],
+    anchors: Anchors,
+    targets: dict[str, Tensor],
+    sampler: Sampler,
+    beta: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """Compute losses of objectness and boxes, each a mean over all sampled anchors.
 
     Args:
-        objectness, deltas: of all levels, as `RPNHead` gives them.
-        anchors: `Anchors`.
+        objectness, deltas: Maps of all levels, as `RPNHead` gives them.
+        anchors: Anchors of the levels.
         targets: `{"boxes": (N, M, 4), "classes": (N, M)}`.
-        sampler: a `Sampler`.
-        beta: of the smooth L1 loss of boxes; 0: L1.
+        sampler: Choice of anchors to learn from.
+        beta: Bound of the smooth L1 loss of boxes; 0: L1.
 
     Returns:
-        two float32 `(N,)`: their means over images are the means over the batch's
+        Two float32 `(N,)`: their means over images are the means over the batch's
         samples.
     """
     boxes = ops.concatenate(anchors.boxes([ops.shape(x)[1:3] for x in objectness]))
-    logits, codes = flat(objectness, 1)[..., 0], flat(deltas, 4)
+    logits = detection_losses.flat(objectness, 1)[..., 0]
+    codes = detection_losses.flat(deltas, 4)
     objects, _, valid = objects_of(targets)
     index, label = match(
         iou(boxes, objects),
@@ -123,7 +105,7 @@ def rpn_losses(objectness, deltas, anchors, targets, sampler, beta=0.0):
     positives, negatives = (ops.cast(x, "float32") for x in sampler(label))
     sampled = positives + negatives
     share = mean_share(sampled)
-    objectness = detection_losses.binary(logits, positives) * sampled
+    errors = detection_losses.binary(logits, positives) * sampled
     wanted = encode(boxes, rows_of(objects, index))
-    apart = detection_losses.distance(codes, wanted, beta) * positives[..., None]
-    return ops.sum(objectness, axis=1) * share, ops.sum(apart, axis=(1, 2)) * share
+    apart = detection_losses.smooth_l1(codes, wanted, beta) * positives[..., None]
+    return ops.sum(errors, axis=1) * share, ops.sum(apart, axis=(1, 2)) * share

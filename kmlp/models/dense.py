@@ -1,5 +1,7 @@
 """What detectors and segmenters share: a backbone's pyramid and two graphs."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -38,10 +40,10 @@ class DenseModel(keras.Model):
         preprocessing: `kmlp.preprocessing.DensePreprocessing`, or `None`.
     """
 
-    preprocessing = None
-    weights_source = None
-    task = None
-    loss_names = ()
+    preprocessing: Any = None
+    weights_source: Any = None
+    task: str | None = None
+    loss_names: tuple[str, ...] = ()
 
     def __init_subclass__(cls, *, abstract=False, **kwargs):
         super().__init_subclass__(**kwargs)

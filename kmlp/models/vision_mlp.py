@@ -1,6 +1,7 @@
 """What the families share as Keras models."""
 
 import sys
+from typing import Any
 
 import keras
 
@@ -36,10 +37,10 @@ class VisionMLP(keras.Model):
             or `None`.
     """
 
-    preprocessing = None
-    weights_source = None
+    preprocessing: Any = None
+    weights_source: Any = None
     # Set by `kmlp.pretrained`, which stands above; people look for it on the model.
-    _save_preset = None
+    _save_preset: Any = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)

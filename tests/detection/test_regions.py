@@ -6,7 +6,7 @@ import pytest
 
 from kmlp.detection.boxes import Anchors
 from kmlp.detection.detections import ClassMasks, Detections, Refine
-from kmlp.detection.mask_rcnn import STAGES
+from kmlp.detection.mask_rcnn import CascadeMaskRCNN
 from kmlp.detection.regions import Sampler, mask_targets, sample_regions
 from kmlp.detection.rpn import Proposals, rpn_losses
 
@@ -147,7 +147,7 @@ def test_each_stage_wants_tighter_boxes(stage, positives, std):
         array(*PROPOSALS),
         targets([(0, 0, 10, 10), (0, 0, 0, 0)], [2, -1]),
         Sampler(16, 0.5),
-        positive=STAGES[stage].positive,
+        positive=CascadeMaskRCNN.stages[stage].positive,
         num_classes=3,
     )
     # The object's own box joins seven proposals, one of which is padding.
@@ -162,8 +162,8 @@ def test_each_stage_wants_tighter_boxes(stage, positives, std):
     np.testing.assert_array_equal(
         numpy(regions.objects)[0, :positives], [(0, 0, 10, 10)] * positives
     )
-    assert STAGES[stage].std == std
-    assert STAGES[stage].weight == 0.5**stage
+    assert CascadeMaskRCNN.stages[stage].std == std
+    assert CascadeMaskRCNN.stages[stage].weight == 0.5**stage
 
 
 @pytest.mark.parametrize(

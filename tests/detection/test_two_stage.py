@@ -9,7 +9,7 @@ import pytest
 from cases import long, randomize, run
 
 import kmlp
-from kmlp.detection import CascadeMaskRCNN, MaskRCNN, two_stage
+from kmlp.detection import CascadeMaskRCNN, MaskRCNN, mask_rcnn
 from kmlp.detection.boxes import iou
 
 numpy = keras.ops.convert_to_numpy
@@ -235,8 +235,8 @@ def test_a_cascade_goes_on_with_moved_boxes(monkeypatch):
         seen.append((numpy(proposals), regions, kwargs["positive"]))
         return regions
 
-    original = two_stage.sample_regions
-    monkeypatch.setattr(two_stage, "sample_regions", recorded)
+    original = mask_rcnn.sample_regions
+    monkeypatch.setattr(mask_rcnn, "sample_regions", recorded)
     losses(model, images())
     assert [positive for _, _, positive in seen] == [0.5, 0.6, 0.7]
     for (_, before, _), (proposals, _, _) in itertools.pairwise(seen):
