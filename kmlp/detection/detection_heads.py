@@ -123,7 +123,7 @@ class RPNHead(Layer):
         self.objectness = _biased(self, anchors, 1, "objectness", _normal())
         self.boxes = _biased(self, 4 * anchors, 1, "boxes", _normal())
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: Any) -> None:
         self.conv.build(input_shape)
         for branch in (self.objectness, self.boxes):
             branch.build(self.conv.compute_output_shape(input_shape))
@@ -202,7 +202,7 @@ class BoxHead(Layer):
         self.classes = dense(num_classes + 1, "classes", kernel_initializer=_normal())
         self.boxes = dense(boxes, "boxes", kernel_initializer=_normal(0.001))
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: Any) -> None:
         _, _, height, width, channels = input_shape
         for conv, shape in _in_a_row(
             self.convolutions, (None, height, width, channels)
@@ -274,7 +274,7 @@ class MaskHead(Layer):
         )
         self.masks = _biased(self, num_classes, 1, "masks", _HE)
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: Any) -> None:
         row = [*self.convolutions, self.upsample, self.masks]
         for layer, shape in _in_a_row(row, (None, *input_shape[2:])):
             layer.build(shape)

@@ -142,7 +142,7 @@ def coco_results(
     *,
     image_id: Any,
     size: Sequence[int],
-    category_ids: Sequence[int],
+    category_ids: tuple[int, ...],
     shape: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the detections of one picture as entries of a file of results.
@@ -166,7 +166,7 @@ def coco_entries(
     found: dict[str, np.ndarray],
     image_id: int,
     size: tuple[int, ...],
-    category_ids: Sequence[int],
+    category_ids: tuple[int, ...],
 ) -> list[dict[str, Any]]:
     """Return the detections of one picture as entries of a file of results.
 
