@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,8 @@ class MergeAndExport(MonitorCallback):
     Raises:
         ValueError, OSError: when training begins, for arguments that do not fit.
     """
+
+    best: Any
 
     def __init__(
         self,

@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 Tensor: TypeAlias = Any
 # Of a tensor; `None` where a size is unknown.
 Shape: TypeAlias = Sequence[int | None]
+# Of a tensor whose sizes are known, but perhaps for the batch.
+KnownShape: TypeAlias = Sequence[int]
 # What `get_config` returns and JSON holds.
 Config: TypeAlias = dict[str, Any]
 PathLike: TypeAlias = str | os.PathLike[str]

@@ -11,10 +11,9 @@ from kmlp.keras_internals import flat_layers
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.head import ClassifierHead
 from kmlp.layers.layer import host
-from kmlp.layers.mixing_mlp import MixingMLP, PositionLinear
 from kmlp.layers.patch_embed import PatchEmbed
-from kmlp.layers.perceptrons import GlobalPerceptron
-from kmlp.layers.set_sharing import SetSharingLinear
+from kmlp.layers.patch_mixing import MixingMLP, PositionLinear
+from kmlp.layers.perceptrons import GlobalPerceptron, SetSharingLinear
 
 MIXING, CHANNEL, GATE = "patch mixing", "channel", "gate"
 EMBEDDING, CONVOLUTION, HEAD = "patch embedding", "convolution", "head"

@@ -8,7 +8,7 @@ import numpy as np
 
 from kmlp.analysis.linear import MIXING, LinearLayer, linear_layers
 from kmlp.errors import InputError
-from kmlp.layers.set_sharing import SetSharingLinear
+from kmlp.layers.perceptrons import SetSharingLinear
 
 WIDTH, HEIGHT = "along the width", "along the height"
 CENTRAL = 6

@@ -10,11 +10,11 @@ from keras import ops
 
 from kmlp.keras_internals import flat_layers
 from kmlp.layers.channel_mlp import ChannelMLP
-from kmlp.layers.cross_patch import CrossPatch
 from kmlp.layers.head import ClassifierHead
 from kmlp.layers.layer import assign, gelu, host
 from kmlp.layers.patch_embed import PatchEmbed
-from kmlp.layers.set_sharing import SetSharingLinear
+from kmlp.layers.patch_mixing import CrossPatch
+from kmlp.layers.perceptrons import SetSharingLinear
 from kmlp.merging import rewrite
 
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from kmlp.console import progress_bar
 from kmlp.keras_internals import flat_layers, own_variables
-from kmlp.layers.set_sharing import SetSharingLinear
+from kmlp.layers.perceptrons import SetSharingLinear
 
 IMAGES = 32
 SECONDS = 40  # for all layers

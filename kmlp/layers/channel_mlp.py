@@ -1,7 +1,5 @@
 """The channel MLP: two Dense layers with everything linear around them."""
 
-import math
-
 import keras
 from keras import ops
 
@@ -12,15 +10,19 @@ from kmlp.layers.layer import (
     assign,
     copy,
     host,
-    initializer,
+    kernel_products,
     like,
 )
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,
+    build_norm,
+    folded,
     normalization,
+    own_norm,
     remaining_norm,
 )
+from kmlp.typing import KnownShape, Shape, Tensor
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -33,17 +35,17 @@ class ChannelMLP(Layer):
     norm is a layer norm, the standardisation before them.
 
     Args:
-        mlp_ratio: hidden channels per channel.
-        norm: norm before the first Dense: `"batch"`, `"layer"`, `"affine"`, `"l2"`,
+        mlp_ratio: Hidden channels per channel.
+        norm: Norm before the first Dense, `"batch"`, `"layer"`, `"affine"`, `"l2"` or
             `None`.
-        norm_affine: whether a layer or l2 norm has its learned scale and shift.
-        hidden_norm: norm after each Dense (RepMLPNet): `"batch"` or `None`.
-        use_bias: biases of the Dense layers.
-        activation: name of a Keras activation; GELU is exact.
-        layer_scale: initial value of a learned per-channel scale of the output,
+        norm_affine: Whether a layer or l2 norm has its learned scale and shift.
+        hidden_norm: Norm after each Dense (RepMLPNet), `"batch"` or `None`.
+        use_bias: Whether the Dense layers have biases.
+        activation: Name of a Keras activation; GELU is exact.
+        layer_scale: Initial value of a learned per-channel scale of the output,
             or `None`.
-        epsilon: of the norms.
-        kernel_initializer: of the Dense layers.
+        epsilon: Constant of the norms.
+        kernel_initializer: Initializer of the Dense layers.
 
     Shapes: `(…, C)` in and out.
 
@@ -67,51 +69,26 @@ class ChannelMLP(Layer):
     ):
         super().__init__(**kwargs)
         self.activate = activation_function(activation)
-        self.normalize = normalization(
-            norm,
-            epsilon=epsilon,
-            scale=norm_affine,
-            center=norm_affine,
-            dtype=self.dtype_policy,
-        )
+        self.normalize = own_norm(self)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         channels = input_shape[-1]
         hidden = int(channels * self.mlp_ratio)
-        if self.normalize is not None:
-            self.normalize.build(input_shape)
-        self.fc1 = self._dense(hidden, "fc1", (None, channels))
-        self.fc2 = self._dense(channels, "fc2", (None, hidden))
-        self.norm1 = self._hidden_norm("norm1", (None, hidden))
-        self.norm2 = self._hidden_norm("norm2", (None, channels))
-        self.gamma = None
-        if self.layer_scale is not None:
-            self.gamma = self.add_weight(
-                name="gamma",
-                shape=(channels,),
-                initializer=keras.initializers.Constant(self.layer_scale),
-            )
+        build_norm(self.normalize, input_shape)
+        self.fc1 = self._dense(hidden, "fc1", channels, use_bias=self.use_bias)
+        self.fc2 = self._dense(channels, "fc2", hidden, use_bias=self.use_bias)
+        self.norm1 = self._hidden_norm("norm1", hidden)
+        self.norm2 = self._hidden_norm("norm2", channels)
+        self.gamma = self._gamma(channels)
 
-    def _dense(self, units, name, shape):
-        dense = keras.layers.Dense(
-            units,
-            use_bias=self.use_bias,
-            kernel_initializer=initializer(self.kernel_initializer),
-            name=name,
-            dtype=self.dtype_policy,
-        )
-        dense.build(shape)
-        return dense
-
-    def _hidden_norm(self, name, shape):
+    def _hidden_norm(self, name, width):
         norm = normalization(
             self.hidden_norm, epsilon=self.epsilon, name=name, dtype=self.dtype_policy
         )
-        if norm is not None:
-            norm.build(shape)
+        build_norm(norm, (None, width))
         return norm
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = apply_norm(self.normalize, inputs, training)
         # Two-dimensional, so that bias and activation fuse into the products.
         x = ops.reshape(x, (-1, inputs.shape[-1]))
@@ -121,24 +98,17 @@ class ChannelMLP(Layer):
             x = x * self.gamma
         return ops.reshape(x, like(inputs))
 
-    def multiply_adds(self, input_shape):
-        return math.prod(input_shape[1:-1]) * 2 * math.prod(self.fc1.kernel.shape)
+    def multiply_adds(self, input_shape: KnownShape) -> int:
+        return kernel_products(input_shape, self.fc1.kernel, self.fc2.kernel)
 
-    def merged(self):
-        """Norms, biases and the scale folded into the two Dense layers."""
-        kernel1, bias1 = host(self.fc1.kernel), host(self.fc1.bias)
-        kernel2, bias2 = host(self.fc2.kernel), host(self.fc2.bias)
-        if (terms := affine_terms(self.normalize)) is not None:
-            kernel1, bias1 = algebra.fold_before(kernel1, bias1, *terms)
-        if self.norm1 is not None:
-            kernel1, bias1 = algebra.fold_after(
-                kernel1, bias1, *affine_terms(self.norm1)
-            )
-            kernel2, bias2 = algebra.fold_after(
-                kernel2, bias2, *affine_terms(self.norm2)
-            )
+    def merged(self) -> Layer:
+        """Return two Dense layers with norms, biases and the scale folded in."""
+        before, after = affine_terms(self.normalize), affine_terms(self.norm1)
+        first = folded(self.fc1, before=before, after=after)
+        second = folded(self.fc2, after=affine_terms(self.norm2))
         if self.gamma is not None:
-            kernel2, bias2 = algebra.fold_after(kernel2, bias2, host(self.gamma))
+            terms = second["kernel"], second["bias"], host(self.gamma)
+            second = dict(zip(second, algebra.fold_after(*terms), strict=True))
         twin = copy(
             self,
             **remaining_norm(self.norm),
@@ -146,6 +116,6 @@ class ChannelMLP(Layer):
             use_bias=True,
             layer_scale=None,
         )
-        assign(twin.fc1, kernel=kernel1, bias=0.0 if bias1 is None else bias1)
-        assign(twin.fc2, kernel=kernel2, bias=0.0 if bias2 is None else bias2)
+        assign(twin.fc1, **first)
+        assign(twin.fc2, **second)
         return twin

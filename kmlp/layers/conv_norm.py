@@ -1,49 +1,58 @@
-"""Convolution and norm as one layer, in either order."""
+"""Convolution and norm as one layer, in either order.
 
-import math
+Among them ResMLP's cross-patch sublayer that is a convolution.
+"""
+
+from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kmlp import algebra
+from kmlp.errors import InputError
 from kmlp.layers.layer import (
     Layer,
     activation_function,
     assign,
     copy,
     host,
+    kernel_products,
     pair,
+    strided,
 )
 from kmlp.layers.norms import (
     affine_terms,
     apply_norm,
-    normalization,
+    build_norm,
+    own_norm,
+    remaining_norm,
 )
+from kmlp.typing import KnownShape, Shape, Tensor
 
 
-def conv2d(filters, kernel_size, *, strides=1, depthwise=False, **kwargs):
-    """A Conv2D or DepthwiseConv2D over NHWC maps, without padding of its own."""
+def conv2d(
+    filters: int | None,
+    kernel_size: int | tuple[int, int],
+    *,
+    strides: int = 1,
+    depthwise: bool = False,
+    **kwargs: Any,
+) -> keras.Layer:
+    """Return a Conv2D or DepthwiseConv2D over NHWC maps; strided, it pads nothing."""
+    kwargs |= {
+        "strides": strides,
+        "padding": "same" if strides == 1 else "valid",
+        "data_format": "channels_last",
+    }
     if depthwise:
         kwargs["depthwise_initializer"] = kwargs.pop("kernel_initializer")
-        return keras.layers.DepthwiseConv2D(
-            kernel_size,
-            strides=strides,
-            padding="same" if strides == 1 else "valid",
-            data_format="channels_last",
-            **kwargs,
-        )
-    return keras.layers.Conv2D(
-        filters,
-        kernel_size,
-        strides=strides,
-        padding="same" if strides == 1 else "valid",
-        data_format="channels_last",
-        **kwargs,
-    )
+        return keras.layers.DepthwiseConv2D(kernel_size, **kwargs)
+    return keras.layers.Conv2D(filters, kernel_size, **kwargs)
 
 
-def pad_symmetric(inputs, kernel_size):
-    """Zero padding of `k // 2` on every side.
+def pad_symmetric(inputs: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+    """Pad a map with `k // 2` zeros on every side.
 
     Keras' own `same` padding of a strided convolution pads even maps at the
     bottom and right only, which the published networks do not.
@@ -103,32 +112,30 @@ class ConvNorm(Layer):
             name="conv",
             dtype=self.dtype_policy,
         )
-        self.normalize = normalization(norm, epsilon=epsilon, dtype=self.dtype_policy)
+        self.normalize = own_norm(self)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         batch, *size, channels = input_shape
         if self.strides > 1:
             padding = (2 * (k // 2) for k in self.kernel_size)
             size = [None if s is None else s + p for s, p in zip(size, padding)]
         self.conv.build((batch, *size, channels))
-        if self.normalize is not None:
-            self.normalize.build(self.compute_output_shape(input_shape))
+        build_norm(self.normalize, self.compute_output_shape(input_shape))
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs if self.strides == 1 else pad_symmetric(inputs, self.kernel_size)
         return self.activate(apply_norm(self.normalize, self.conv(x), training))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, *size, channels = input_shape
-        size = [None if s is None else -(-s // self.strides) for s in size]
+        size = strided(size, (self.strides, self.strides))
         return (batch, *size, channels if self.depthwise else self.filters)
 
-    def multiply_adds(self, input_shape):
-        _, height, width, _ = self.compute_output_shape(input_shape)
-        return height * width * math.prod(self.conv.kernel.shape)
+    def multiply_adds(self, input_shape: KnownShape) -> int:
+        return kernel_products(self.compute_output_shape(input_shape), self.conv.kernel)
 
-    def merged(self):
-        """The norm folded into a biased convolution."""
+    def merged(self) -> Layer:
+        """Return a biased convolution with the norm folded in."""
         if self.norm is None:
             return copy(self)
         twin = copy(self, norm=None, use_bias=True)
@@ -172,8 +179,8 @@ class NormDepthwiseConv(Layer):
     ):
         super().__init__(**kwargs)
         self.kernel_size = pair(kernel_size, "kernel_size")
-        self.normalize = normalization(
-            "layer", epsilon=epsilon, scale=norm_scale, dtype=self.dtype_policy
+        self.normalize = keras.layers.LayerNormalization(
+            epsilon=epsilon, scale=norm_scale, name="norm", dtype=self.dtype_policy
         )
         self.conv = conv2d(
             None,
@@ -185,18 +192,18 @@ class NormDepthwiseConv(Layer):
             dtype=self.dtype_policy,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.normalize.build(input_shape)
         self.conv.build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return self.conv(self.normalize(inputs))
 
-    def multiply_adds(self, input_shape):
-        return input_shape[1] * input_shape[2] * math.prod(self.conv.kernel.shape)
+    def multiply_adds(self, input_shape: KnownShape) -> int:
+        return kernel_products(input_shape, self.conv.kernel)
 
-    def merged(self):
-        """The norm's scale folded into the kernel."""
+    def merged(self) -> Layer:
+        """Return the layer with the norm's scale in the kernel."""
         if not self.norm_scale:
             return copy(self)
         gamma, beta = host(self.normalize.gamma), host(self.normalize.beta)
@@ -208,3 +215,115 @@ class NormDepthwiseConv(Layer):
         assign(twin.normalize, beta=beta / scale)
         assign(twin.conv, kernel=host(self.conv.kernel) * scale[:, None])
         return twin
+
+
+@keras.saving.register_keras_serializable("kmlp")
+class ConvMixing(Layer):
+    """Norm, convolution, per-channel scale: ResMLP's communication by convolution.
+
+    Padding is zero behind the norm, so the norm's shift does not reach in from outside
+    the map. The inference form keeps the convolution, with the norm's scale and the
+    scale after it in its kernel, and `shift`, what shift and bias come to at every
+    position. The residual addition is the caller's.
+
+    Args:
+        kernel_size: odd integer or pair.
+        depthwise: one filter per channel.
+        norm: `"affine"`, `"layer"`, `"batch"`, `"l2"` or `None`.
+        norm_affine: whether a layer or l2 norm has its learned scale and shift.
+        layer_scale: initial value of the scale, or `None`.
+        folded: the inference form.
+        epsilon: of the norm.
+        kernel_initializer: of the convolution.
+
+    Shapes: `(N, H, W, C)` in and out, sizes known.
+
+    Raises:
+        InputError: unknown sizes.
+
+    Reference: ResMLP (Touvron et al., 2021), Sect. 3.5 and Table 4.
+    """
+
+    def __init__(
+        self,
+        kernel_size=3,
+        *,
+        depthwise=False,
+        norm="affine",
+        norm_affine=True,
+        layer_scale=None,
+        folded=False,
+        epsilon=1e-5,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.kernel_size = pair(kernel_size, "kernel_size")
+        self.normalize = own_norm(self)
+
+    def build(self, input_shape: Shape) -> None:
+        _, height, width, channels = input_shape
+        if height is None or width is None:
+            raise InputError(
+                f"{self.name}: what the norm's shift comes to depends on the distance "
+                "to the border; give input_shape a known height and width. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        build_norm(self.normalize, input_shape)
+        self.conv = conv2d(
+            channels,
+            self.kernel_size,
+            depthwise=self.depthwise,
+            use_bias=not self.folded,
+            kernel_initializer=self.kernel_initializer,
+            name="conv",
+            dtype=self.dtype_policy,
+        )
+        self.conv.build(input_shape)
+        self._size = height, width
+        self.gamma = self.shift = None
+        if self.folded:
+            self.shift = self.add_weight(
+                name="shift", shape=(height, width, channels), initializer="zeros"
+            )
+        else:
+            self.gamma = self._gamma(channels)
+
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        x = self.conv(apply_norm(self.normalize, inputs, training))
+        if self.folded:
+            return x + self.shift
+        return x if self.gamma is None else x * self.gamma
+
+    def multiply_adds(self, input_shape: KnownShape) -> int:
+        return kernel_products(input_shape, self.conv.kernel)
+
+    def merged(self) -> Layer:
+        """Return the layer with scales in the kernel, and shifts in `shift`."""
+        if self.folded:
+            return copy(self)
+        kernel = host(self.conv.kernel)
+        gamma = 1.0 if self.gamma is None else host(self.gamma)
+        ones = np.ones(kernel.shape[2])
+        alpha, beta = affine_terms(self.normalize) or (ones, 0 * ones)
+        twin = copy(self, **remaining_norm(self.norm), layer_scale=None, folded=True)
+        # Depthwise kernels (kh, kw, C, 1) have their outputs on the third axis.
+        after = np.reshape(gamma * ones, (-1, 1)) if self.depthwise else gamma
+        assign(twin.conv, kernel=kernel * alpha[:, None] * after)
+        shift = gamma * (self._constant(kernel, beta) + host(self.conv.bias))
+        assign(twin, shift=shift)
+        return twin
+
+    def _constant(self, kernel, values):
+        """Return what the kernel makes of a map that is constant in each channel."""
+        taps = [
+            _within(size, count) for size, count in zip(self._size, kernel.shape[:2])
+        ]
+        equation = "ai,bj,ijcd,c->abc" if self.depthwise else "ai,bj,ijcd,c->abd"
+        return np.einsum(equation, *taps, kernel, values, optimize=True)
+
+
+def _within(length, taps):
+    """`(length, taps)`: 1 where a tap at a position falls within the map."""
+    read = np.arange(length)[:, None] + np.arange(taps) - taps // 2
+    return ((read >= 0) & (read < length)).astype("float64")

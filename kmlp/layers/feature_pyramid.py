@@ -1,18 +1,21 @@
 """Maps of several scales brought together: the feature pyramid and its resizing."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
 
-from kmlp.errors import InputError
 from kmlp.layers.conv_norm import ConvNorm
-from kmlp.layers.layer import Layer
+from kmlp.layers.layer import Layer, check_choice, strided
+from kmlp.typing import Shape, Tensor
 
 EXTRAS = ("input", "output", "pool")
 
 
-def upsample_nearest(maps, like):
-    """Maps `(N, h, w, C)` at the height and width of `like`, by the nearest position.
+def upsample_nearest(maps: Tensor, like: Tensor) -> Tensor:
+    """Return maps `(N, h, w, C)` at the size of `like`, by the nearest position.
 
     Row i takes row `floor(i h / H)`, as PyTorch's interpolation does; the half-pixel
     rule of Keras' resizing takes others where H is no multiple of h.
@@ -24,8 +27,8 @@ def upsample_nearest(maps, like):
     return maps
 
 
-def resize_bilinear(maps, size):
-    """Maps `(N, h, w, C)` at `size`, bilinear with half-pixel centres.
+def resize_bilinear(maps: Tensor, size: Sequence[Any]) -> Tensor:
+    """Return maps `(N, h, w, C)` at `size`, bilinear with half-pixel centres.
 
     As PyTorch's `interpolate(…, align_corners=False)`; computed in float32.
     """
@@ -39,7 +42,7 @@ def resize_bilinear(maps, size):
 
 
 def _resized_to_unknown(maps, size):
-    """The same where a graph does not know the size, which Keras' own must."""
+    """Return the same for a size that the graph does not know, as Keras' must."""
     dtype, lengths = maps.dtype, ops.shape(maps)[1:3]
     maps = ops.cast(maps, "float32")
     for axis, (length, side) in enumerate(zip(lengths, size), 1):
@@ -69,12 +72,12 @@ class FeaturePyramid(Layer):
     activation.
 
     Args:
-        filters: channels of every level.
-        extra: levels beyond the coarsest.
-        extra_from: `"input"`: a 3×3 convolution of stride 2 on the coarsest map that
-            came in, further ones on the level before (RetinaNet); `"output"`: the
-            first on the coarsest level that goes out; `"pool"`: every second
-            position of the level before, without weights (Mask R-CNN).
+        filters: Channels of every level.
+        extra: Number of levels beyond the coarsest.
+        extra_from: Origin of those. `"input"`: a 3×3 convolution of stride 2 on the
+            coarsest map that came in, further ones on the level before (RetinaNet);
+            `"output"`: the first on the coarsest level that goes out; `"pool"`: every
+            second position of the level before, without weights (Mask R-CNN).
 
     Shapes: a list of `(N, H_i, W_i, C_i)`, finest first, to a list of
     `(N, H_i, W_i, filters)` with `extra` more, each of half the size, rounded up.
@@ -84,14 +87,12 @@ class FeaturePyramid(Layer):
 
     def __init__(self, filters=256, *, extra=0, extra_from="input", **kwargs):
         super().__init__(**kwargs)
-        if extra_from not in EXTRAS:
-            raise InputError(
-                f"`extra_from` must be one of {', '.join(EXTRAS)}. "
-                f"Received: extra_from={extra_from!r}"
-            )
+        check_choice(EXTRAS, extra_from=extra_from)
 
-    def build(self, input_shape):
-        def conv(kernel_size, name, shape, strides=1):
+    def build(self, input_shape: Sequence[Shape]) -> None:
+        def conv(
+            kernel_size: int, name: str, shape: Shape, strides: int = 1
+        ) -> ConvNorm:
             layer = ConvNorm(
                 self.filters,
                 kernel_size,
@@ -117,7 +118,7 @@ class FeaturePyramid(Layer):
                 conv(3, f"extra{i}", s, strides=2) for i, s in enumerate(shapes)
             ]
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         maps = [lateral(x) for lateral, x in zip(self.lateral, inputs)]
         for i in reversed(range(len(maps) - 1)):
             maps[i] = maps[i] + upsample_nearest(maps[i + 1], maps[i])
@@ -132,28 +133,24 @@ class FeaturePyramid(Layer):
             maps.append(x)
         return maps
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         shapes = [(*shape[:3], self.filters) for shape in input_shape]
         for _ in range(self.extra):
             batch, *size, _ = shapes[-1]
-            size = [None if s is None else -(-s // 2) for s in size]
-            shapes.append((batch, *size, self.filters))
+            shapes.append((batch, *strided(size, (2, 2)), self.filters))
         return shapes
 
-    def multiply_adds(self, input_shape):
-        """Of one image; takes the shapes of all maps."""
+    def multiply_adds(self, input_shape: Any) -> int:
+        """Return those of one image, given the shapes of all maps."""
         shapes = self.compute_output_shape(input_shape)
-        count = sum(
-            conv.multiply_adds(shape) for conv, shape in zip(self.lateral, input_shape)
-        )
-        count += sum(
-            conv.multiply_adds(shape) for conv, shape in zip(self.smooth, shapes)
-        )
         before = len(input_shape) - 1
-        for i, conv in enumerate(self.further):
-            first = input_shape[-1] if self.extra_from == "input" else shapes[before]
-            count += conv.multiply_adds(first if i == 0 else shapes[before + i])
-        return count
+        first = input_shape[-1] if self.extra_from == "input" else shapes[before]
+        further = [first, *shapes[before + 1 :]]
+        pairs = zip(
+            [*self.lateral, *self.smooth, *self.further],
+            [*input_shape, *shapes[: before + 1], *further],
+        )
+        return sum(conv.multiply_adds(shape) for conv, shape in pairs)
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -161,7 +158,7 @@ class Resize(Layer):
     """Bilinear resizing with half-pixel centres.
 
     Args:
-        factor: of both sides; `None`: to the size of a second input.
+        factor: Factor of both sides; `None`: the size of a second input is taken.
 
     Shapes: `(N, h, w, C)`, or that and `(N, H, W, …)`, to `(N, h·factor, w·factor, C)`
     or `(N, H, W, C)`.
@@ -170,14 +167,14 @@ class Resize(Layer):
     def __init__(self, factor=None, **kwargs):
         super().__init__(**kwargs)
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         if self.factor is None:
             maps, like = inputs
             return resize_bilinear(maps, ops.shape(like)[1:3])
         _, height, width, _ = ops.shape(inputs)
         return resize_bilinear(inputs, (height * self.factor, width * self.factor))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         if self.factor is None:
             shape, like = input_shape
             return (shape[0], *like[1:3], shape[3])
@@ -185,8 +182,8 @@ class Resize(Layer):
         size = [None if s is None else s * self.factor for s in size]
         return (batch, *size, channels)
 
-    def multiply_adds(self, input_shape):
-        """Interpolation is not counted, as the papers do not."""
+    def multiply_adds(self, input_shape: Any) -> int:
+        """Return 0: the papers do not count interpolation."""
         return 0
 
 
@@ -198,7 +195,7 @@ class AdaptivePooling(Layer):
     `ceil((i + 1) n / B)`; bins overlap where B does not divide n.
 
     Args:
-        bins: along either side.
+        bins: Number of bins along either side.
 
     Shapes: `(N, H, W, C)` to `(N, bins, bins, C)`.
 
@@ -209,7 +206,7 @@ class AdaptivePooling(Layer):
     def __init__(self, bins, **kwargs):
         super().__init__(**kwargs)
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         _, height, width, _ = ops.shape(inputs)
         rows, columns = (
             ops.cast(self._matrix(size), inputs.dtype) for size in (height, width)
@@ -218,7 +215,7 @@ class AdaptivePooling(Layer):
         return ops.einsum("bw,nhwc->nhbc", columns, x)
 
     def _matrix(self, size):
-        """`(bins, size)`: the share of a position in the mean of a bin."""
+        """Return `(bins, size)`, the share of a position in the mean of a bin."""
         known = isinstance(size, int)
         bins = np.arange(self.bins, dtype="int32")[:, None]
         places = np.arange(size)[None] if known else ops.arange(size)[None]
@@ -229,9 +226,9 @@ class AdaptivePooling(Layer):
         inside = ops.logical_and(places >= start, places < end)
         return ops.cast(inside, "float32") / ops.cast(end - start, "float32")
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return (input_shape[0], self.bins, self.bins, input_shape[-1])
 
-    def multiply_adds(self, input_shape):
-        """Pooling is not counted, as the papers do not."""
+    def multiply_adds(self, input_shape: Any) -> int:
+        """Return 0: the papers do not count pooling."""
         return 0

@@ -1,15 +1,20 @@
-"""What focal attention adds to the products of queries and keys."""
+"""Focal attention, and what it adds to the products of queries and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from kmlp import algebra
 from kmlp.errors import InputError
 from kmlp.layers.focal_windows import FocalWindows, WindowPooling, check_focal
 from kmlp.layers.layer import Layer, assign, copy, host, initializer
-from kmlp.layers.norms import affine_terms, normalization
+from kmlp.layers.norms import affine_terms, folded, normalization
 from kmlp.layers.window_attention import MASKED
+from kmlp.typing import KnownShape, Tensor
 
 # Of positions beside the query, around its window, and of pooled windows.
 TABLES = (
@@ -19,18 +24,18 @@ TABLES = (
 )
 
 
-def table_shapes(windows, heads):
-    """The tables that there are, in the published shapes.
+def table_shapes(windows: FocalWindows, heads: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tables that there are, as published.
 
     Args:
-        windows: `kmlp.layers.focal_windows.FocalWindows`.
-        heads: number of heads.
+        windows: Windows of the map.
+        heads: Number of heads.
 
     Returns:
         `{name: shape}`.
     """
     own, neighbours, pooled = TABLES
-    shapes = {own: ((2 * windows.side - 1) ** 2, heads)}
+    shapes: dict[str, tuple[int, ...]] = {own: ((2 * windows.side - 1) ** 2, heads)}
     if windows.expansion:
         shapes[neighbours] = (heads, windows.area, windows.neighbours)
     if windows.focal_window:
@@ -38,12 +43,12 @@ def table_shapes(windows, heads):
     return shapes
 
 
-def position_bias(windows, tables):
-    """What every query adds for every key, window by window the same.
+def position_bias(windows: FocalWindows, tables: Sequence[Any]) -> Tensor:
+    """Return what every query adds for every key, the same in every window.
 
     Args:
-        windows: `kmlp.layers.focal_windows.FocalWindows`.
-        tables: variables in the order of `TABLES`, `None` where there is none.
+        windows: Windows of the map.
+        tables: Variables in the order of `TABLES`, `None` where there is none.
 
     Returns:
         A tensor `(heads, area, keys)`.
@@ -63,8 +68,8 @@ def _entries(table, index):
     return ops.reshape(entries, (table.shape[0], *index.shape))
 
 
-def key_mask(windows):
-    """What is added for every window and key, `(windows, 1, keys)`.
+def key_mask(windows: FocalWindows) -> np.ndarray | None:
+    """Return what is added for every window and key, `(windows, 1, keys)`.
 
     `None` where every window sees all of its keys.
     """
@@ -126,14 +131,10 @@ class FocalAttention(Layer):
         super().__init__(**kwargs)
         check_focal(heads, window_size, focal_window, focal_level, expansion)
         self.normalize = normalization(
-            "layer",
-            epsilon=epsilon,
-            scale=not folded,
-            center=not folded,
-            dtype=self.dtype_policy,
+            "layer", epsilon=epsilon, affine=not folded, dtype=self.dtype_policy
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: KnownShape) -> None:
         *size, channels = input_shape[1:]
         if channels % self.heads:
             raise InputError(
@@ -154,7 +155,8 @@ class FocalAttention(Layer):
         self.normalize.build(input_shape)
         self.qkv = self._dense(3 * channels, "qkv", channels)
         self.proj = self._dense(channels, "proj", channels)
-        self.pool = self.pooled_shift = None
+        self.pool: Any = None
+        self.pooled_shift: Any = None
         if self.windows.focal_window:
             self.pool = WindowPooling(
                 use_bias=not self.folded,
@@ -178,16 +180,6 @@ class FocalAttention(Layer):
         heads = np.arange(self.heads, dtype="int32")[:, None]
         return (self.windows.key_index()[:, None] * self.heads + heads).ravel()
 
-    def _dense(self, units, name, channels):
-        dense = keras.layers.Dense(
-            units,
-            kernel_initializer=initializer(self.kernel_initializer),
-            name=name,
-            dtype=self.dtype_policy,
-        )
-        dense.build((None, channels))
-        return dense
-
     def _add_biases(self):
         """The tables in the published shapes, or the one array of the folded form."""
         for name in (*TABLES, "position_bias"):
@@ -205,7 +197,7 @@ class FocalAttention(Layer):
             )
             setattr(self, name, table)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         windows, channels = self.windows, inputs.shape[-1]
         x = windows.split(self.normalize(inputs))
         # Two-dimensional, so that the bias fuses into the product.
@@ -267,7 +259,7 @@ class FocalAttention(Layer):
     def _tables(self):
         return [getattr(self, name) for name in TABLES]
 
-    def multiply_adds(self, input_shape):
+    def multiply_adds(self, input_shape: KnownShape) -> int:
         channels, windows = input_shape[-1], self.windows
         positions = windows.number * windows.area
         mapped = positions * 4 * channels**2
@@ -277,11 +269,11 @@ class FocalAttention(Layer):
         pooled = positions * channels + windows.number * 3 * channels**2
         return mapped + attended + pooled
 
-    def resize_from(self, layer, **way):
-        """Takes the biases of a layer alike for a map of another size.
+    def resize_from(self, layer: FocalAttention, **way: Any) -> None:
+        """Take over the biases of a layer alike for a map of another size.
 
         Raises:
-            ValueError: other windows, or neighbours on one of the maps alone.
+            InputError: If windows differ, or one map alone has neighbours.
         """
         old, new = ([tuple(t.shape) for t in la._own()] for la in (layer, self))
         if old != new:
@@ -297,11 +289,11 @@ class FocalAttention(Layer):
     def _own(self):
         return [table for table in self._tables() if table is not None]
 
-    def merged(self):
-        """Scales and shifts in queries, keys and values, the biases as one array."""
+    def merged(self) -> Layer:
+        """Return the layer with norm and scale in one map, the biases in one array."""
         if self.folded:
             return copy(self)
-        kernel, bias = host(self.qkv.kernel), host(self.qkv.bias)
+        kernel = host(self.qkv.kernel)
         channels = kernel.shape[0]
         scale, shift = affine_terms(self.normalize)
         scales = np.ones(3 * channels)
@@ -314,10 +306,9 @@ class FocalAttention(Layer):
             moved = (moved @ kernel[:, channels:]).reshape(2, channels)
             assign(twin.pool, kernel=weights)
             assign(twin, pooled_shift=moved)
-        kernel, bias = algebra.fold_before(kernel, bias, scale, shift)
-        kernel, bias = algebra.fold_after(kernel, bias, scales)
-        assign(twin.qkv, kernel=kernel, bias=bias)
-        assign(twin.proj, kernel=host(self.proj.kernel), bias=host(self.proj.bias))
+        qkv = folded(self.qkv, before=(scale, shift), after=(scales,))
+        assign(twin.qkv, **qkv)
+        twin.proj.set_weights(self.proj.get_weights())
         biases = position_bias(self.windows, self._tables())
         assign(twin, position_bias=ops.convert_to_numpy(biases))
         return twin

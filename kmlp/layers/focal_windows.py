@@ -1,23 +1,28 @@
-"""Where the keys of focal attention lie: neighbours and pooled windows, by number."""
+"""Numbers of the keys of focal attention: neighbours and pooled windows."""
+
+from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from kmlp.errors import InputError
-from kmlp.layers.layer import Layer, initializer
+from kmlp.layers.layer import Layer, check_choice, check_positive, initializer
+from kmlp.layers.partition import cut, put_together
+from kmlp.typing import KnownShape, Shape, Tensor
 
 LEVELS = (1, 2)
 
 
-def tiling(size, window_size):
-    """The side of the windows that tile a map, as the published code chooses it.
+def tiling(size: tuple[int, int], window_size: int) -> int | None:
+    """Return the side of the windows that tile a map, as the published code has it.
 
     Args:
         size: `(h, w)` of the map.
-        window_size: side that the windows have on a map that exceeds it.
+        window_size: Side that the windows have on a map that exceeds it.
 
     Returns:
         The side, that of the map's shorter side where it does not exceed
@@ -50,9 +55,13 @@ class FocalWindows:
     focal_window: int
 
     @classmethod
-    def of(cls, size, window_size, *, expansion, focal_window):
-        """The windows of a map; one that a window covers along a side has no
-        neighbours, as in the published code."""
+    def of(
+        cls, size: Any, window_size: int, *, expansion: int, focal_window: int
+    ) -> FocalWindows:
+        """Return the windows of a map.
+
+        As in the published code, one window along a side means no neighbours.
+        """
         side = tiling(size, window_size)
         if side is None:
             raise InputError(
@@ -64,42 +73,43 @@ class FocalWindows:
         return cls(tuple(size), side, expansion, focal_window)
 
     @property
-    def grid(self):
+    def grid(self) -> tuple[int, int]:
         """`(rows, columns)` of windows."""
-        return tuple(s // self.side for s in self.size)
+        height, width = self.size
+        return height // self.side, width // self.side
 
     @property
-    def number(self):
-        """Of windows."""
+    def number(self) -> int:
+        """Number of windows."""
         rows, columns = self.grid
         return rows * columns
 
     @property
-    def area(self):
+    def area(self) -> int:
         """Positions of a window."""
         return self.side**2
 
     @property
-    def neighbours(self):
+    def neighbours(self) -> int:
         """Positions that a window sees around itself, some of them twice."""
         return 4 * (self.area - (self.side - self.expansion) ** 2)
 
     @property
-    def keys(self):
-        """How much a window attends to."""
+    def keys(self) -> int:
+        """Number of positions and pooled windows that a window attends to."""
         rows, columns = (min(self.focal_window, 2 * n - 1) for n in self.grid)
         return self.area + self.neighbours + rows * columns
 
     @property
-    def in_order(self):
+    def in_order(self) -> bool:
         """Whether the windows' keys, one after the other, are all there is."""
         index = self.key_index()
         pooled = self.number if self.focal_window else 0
         total = self.number * self.area + pooled
         return index.size == total and (index.ravel() == np.arange(total)).all()
 
-    def key_index(self):
-        """`(windows, keys)`: numbers of the positions and pooled windows to see.
+    def key_index(self) -> np.ndarray:
+        """Return `(windows, keys)`: numbers of the positions and pooled windows to see.
 
         Pooled windows beyond the map are the window's own one, for `outside`.
         """
@@ -135,8 +145,8 @@ class FocalWindows:
             index.append(moved.reshape(self.number, self.side, self.side)[:, beyond])
         return np.concatenate(index, axis=1)
 
-    def outside(self):
-        """`(windows, pooled keys)`: which pooled windows lie beyond the map."""
+    def outside(self) -> np.ndarray:
+        """Return `(windows, pooled keys)`: which pooled windows lie beyond the map."""
         down, right = self._offsets()
         r, c = (i[:, None] for i in np.divmod(np.arange(self.number), self.grid[1]))
         rows, columns = self.grid
@@ -149,19 +159,19 @@ class FocalWindows:
         return at + down * self.grid[1] + right
 
     def _offsets(self):
-        """Distances of the pooled windows, those left out that no window has."""
+        """Return the distances of the pooled windows that any window has."""
         reach = self.focal_window // 2
         distances = np.arange(-reach, reach + 1)
         down, right = np.meshgrid(distances, distances, indexing="ij")
         seen = (abs(down) < self.grid[0]) & (abs(right) < self.grid[1])
         return down[seen], right[seen]
 
-    def own_distances(self):
-        """`(area, area)`: which entry of a table a query has for a key beside it."""
+    def own_distances(self) -> np.ndarray:
+        """Return `(area, area)`: which table entry a query has for a key beside it."""
         return self._distances(np.arange(self.area), self.side)
 
-    def pooled_distances(self):
-        """`(area, pooled keys)`: which entry a query has for a pooled window."""
+    def pooled_distances(self) -> np.ndarray:
+        """Return `(area, pooled keys)`: which entry a query has for a pooled window."""
         reach, (down, right) = self.focal_window // 2, self._offsets()
         regions = (down + reach) * self.focal_window + right + reach
         return self._distances(regions, self.focal_window)
@@ -174,30 +184,28 @@ class FocalWindows:
         )
         return (rows * (self.side + side - 1) + columns).astype("int32")
 
-    def split(self, x):
-        """A map's positions, window by window: `(N, h, w, C)` to `(N, h·w, C)`."""
-        rows, columns = self.grid
+    def split(self, x: Tensor) -> Tensor:
+        """Return a map's positions window by window, `(N, h·w, C)`."""
         channels = x.shape[-1]
-        if columns > 1:
-            x = ops.reshape(x, (-1, rows, self.side, columns, self.side * channels))
-            x = ops.transpose(x, (0, 1, 3, 2, 4))
+        if self.grid[1] > 1:
+            x = cut(x, self.grid, (self.side, self.side))
         return ops.reshape(x, (-1, self.number * self.area, channels))
 
-    def join(self, x):
-        """The map again: the inverse of `split`, of `(N·h·w, C)` too."""
-        rows, columns = self.grid
+    def join(self, x: Tensor) -> Tensor:
+        """Return the map again: the inverse of `split`, of `(N·h·w, C)` too."""
         channels = x.shape[-1]
-        if columns > 1:
-            x = ops.reshape(x, (-1, rows, columns, self.side, self.side * channels))
-            x = ops.transpose(x, (0, 1, 3, 2, 4))
+        if self.grid[1] > 1:
+            x = put_together(x, self.grid, (self.side, self.side, channels))
         return ops.reshape(x, (-1, *self.size, channels))
 
 
-def check_focal(heads, window_size, focal_window, focal_level, expansion):
-    """Checks the arguments of `FocalAttention`.
+def check_focal(
+    heads: int, window_size: int, focal_window: int, focal_level: int, expansion: int
+) -> None:
+    """Check the arguments of `FocalAttention`.
 
     Raises:
-        InputError: one that there cannot be.
+        InputError: If one is out of its range.
     """
     check_positive(heads=heads, window_size=window_size, focal_window=focal_window)
     if not focal_window % 2:
@@ -205,11 +213,7 @@ def check_focal(heads, window_size, focal_window, focal_level, expansion):
             "`focal_window` must be odd: the region lies around its window. "
             f"Received: focal_window={focal_window}"
         )
-    if focal_level not in LEVELS:
-        raise InputError(
-            f"`focal_level` must be one of {LEVELS}. "
-            f"Received: focal_level={focal_level!r}"
-        )
+    check_choice(LEVELS, focal_level=focal_level)
     if not isinstance(expansion, int) or not 0 <= expansion <= window_size:
         raise InputError(
             "`expansion` must be an integer from 0 to `window_size`. "
@@ -217,26 +221,13 @@ def check_focal(heads, window_size, focal_window, focal_level, expansion):
         )
 
 
-def check_positive(**numbers):
-    """Checks that arguments are positive integers.
-
-    Raises:
-        InputError: one is not.
-    """
-    for name, value in numbers.items():
-        if not isinstance(value, int) or value < 1:
-            raise InputError(
-                f"`{name}` must be a positive integer. Received: {name}={value!r}"
-            )
-
-
 @keras.saving.register_keras_serializable("kmlp")
 class WindowPooling(Layer):
     """One position for each window: a learned weighted sum, shared by the channels.
 
     Args:
-        use_bias: whether a number is added, the same to every channel.
-        kernel_initializer: of the weights.
+        use_bias: Whether a number is added, the same to every channel.
+        kernel_initializer: Initializer of the weights.
 
     Shapes: `(N, positions, C)` to `(N, C)`.
 
@@ -246,22 +237,20 @@ class WindowPooling(Layer):
     def __init__(self, *, use_bias=True, kernel_initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.kernel = self.add_weight(
             name="kernel",
             shape=(1, input_shape[1]),
             initializer=initializer(self.kernel_initializer),
         )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(name="bias", shape=(1,), initializer="zeros")
+        self.bias = self._bias(1)
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         x = ops.reshape(ops.matmul(self.kernel[None], inputs), (-1, inputs.shape[-1]))
         return x if self.bias is None else x + self.bias
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (input_shape[0], input_shape[-1])
 
-    def multiply_adds(self, input_shape):
+    def multiply_adds(self, input_shape: KnownShape) -> int:
         return input_shape[1] * input_shape[2]

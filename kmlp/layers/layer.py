@@ -9,6 +9,8 @@ whole protocol of `kmlp.merge`. Layers that know their cost answer
 import contextlib
 import functools
 import inspect
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -16,7 +18,7 @@ import numpy as np
 from keras import ops
 
 from kmlp.errors import InputError
-from kmlp.typing import Config, Shape
+from kmlp.typing import Config, Shape, Tensor
 
 # Arguments that a Keras layer keeps itself.
 _OF_KERAS = frozenset(inspect.signature(keras.layers.Layer.__init__).parameters)
@@ -28,9 +30,9 @@ def record_arguments(cls: type) -> None:
     Each class of a hierarchy records the arguments that its own signature names, with
     their defaults; where two name the same, the value that reached the base counts.
     """
-    if "__init__" not in vars(cls):
+    init = vars(cls).get("__init__")
+    if init is None:
         return
-    init = cls.__init__
     signature = inspect.signature(init)
     packed = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     names = [
@@ -40,7 +42,7 @@ def record_arguments(cls: type) -> None:
     ]
 
     @functools.wraps(init)
-    def recording(self, *args, **kwargs):
+    def recording(self, *args: Any, **kwargs: Any) -> None:
         # A call that does not fit fails below, in Python's words.
         with contextlib.suppress(TypeError):
             bound = signature.bind(self, *args, **kwargs)
@@ -49,8 +51,9 @@ def record_arguments(cls: type) -> None:
             vars(self).setdefault("_arguments", {}).update(values)
         init(self, *args, **kwargs)
 
-    recording.__signature__ = signature
-    cls.__init__ = recording
+    # Keras reads the signature without looking behind a wrapper.
+    vars(recording)["__signature__"] = signature
+    setattr(cls, "__init__", recording)  # noqa: B010
 
 
 def recorded_arguments(instance: Any) -> Config:
@@ -92,12 +95,37 @@ class Layer(keras.layers.Layer):
                 own[name] = keras.initializers.serialize(value)
         return {**super().get_config(), **own}
 
-    def compute_output_shape(self, input_shape: Shape) -> Shape:
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return tuple(input_shape)
 
+    def _dense(self, units, name, width, **options):
+        """Return a Dense for `width` inputs, with a random state of its own."""
+        dense = keras.layers.Dense(
+            units,
+            kernel_initializer=initializer(self.kernel_initializer),
+            name=name,
+            dtype=self.dtype_policy,
+            **options,
+        )
+        dense.build((None, width))
+        return dense
 
-def initializer(identifier):
-    """A Keras initializer with a random state of its own; `None` stays `None`.
+    def _bias(self, *shape):
+        """Return a bias that starts at zero, `None` where `use_bias` is false."""
+        if not self.use_bias:
+            return None
+        return self.add_weight(name="bias", shape=shape, initializer="zeros")
+
+    def _gamma(self, channels):
+        """Return a scale per channel that starts at `layer_scale`, if that is given."""
+        if self.layer_scale is None:
+            return None
+        start = keras.initializers.Constant(self.layer_scale)
+        return self.add_weight(name="gamma", shape=(channels,), initializer=start)
+
+
+def initializer(identifier: Any) -> Any:
+    """Return a Keras initializer with a random state of its own; `None` stays `None`.
 
     One initializer object gives every variable of a shape the same draw, so a
     network that hands one to all its layers would start with equal blocks.
@@ -107,23 +135,23 @@ def initializer(identifier):
     return keras.initializers.get(identifier).clone()
 
 
-def host(variable):
-    """A variable's value as a float64 NumPy array; `None` stays `None`."""
+def host(variable: Any) -> Any:
+    """Return a variable's value as a float64 NumPy array; `None` stays `None`."""
     if variable is None:
         return None
     return keras.ops.convert_to_numpy(variable.value).astype("float64")
 
 
-def tensor(variable):
-    """A variable's value as a backend tensor; `None` stays `None`."""
+def tensor(variable: Any) -> Tensor:
+    """Return a variable's value as a backend tensor; `None` stays `None`."""
     return None if variable is None else keras.ops.convert_to_tensor(variable)
 
 
-def assign(layer, **values):
-    """Sets the named variables of `layer` (attributes) to arrays.
+def assign(layer: keras.Layer, **values: Any) -> None:
+    """Set the named variables of `layer` (attributes) to arrays.
 
     Raises:
-        InputError: a value does not have its variable's shape.
+        InputError: If a value does not have its variable's shape.
     """
     for name, value in values.items():
         variable = getattr(layer, name)
@@ -133,8 +161,8 @@ def assign(layer, **values):
         variable.assign(value.astype(keras.backend.standardize_dtype(variable.dtype)))
 
 
-def remade(layer, config):
-    """A new layer of the same class from a configuration, built alike, unfilled."""
+def remade(layer: keras.Layer, config: Config) -> keras.Layer:
+    """Return a new layer of the same class from a configuration, built, unfilled."""
     twin = layer.__class__.from_config(config)
     if layer.built:
         twin.build_from_config(layer.get_build_config() or {})
@@ -142,8 +170,8 @@ def remade(layer, config):
     return twin
 
 
-def copy(layer, **changes):
-    """A new layer of the same class, built alike, with `changes` to its config.
+def copy(layer: keras.Layer, **changes: Any) -> keras.Layer:
+    """Return a new layer of the same class, built alike, with a changed config.
 
     The weights are copied unless there are changes; then the caller fills them.
     """
@@ -153,8 +181,8 @@ def copy(layer, **changes):
     return twin
 
 
-def like(inputs):
-    """A map's shape for `ops.reshape`, its batch as -1 where the rest is known.
+def like(inputs: Tensor) -> Tensor:
+    """Return a map's shape for `ops.reshape`, its batch as -1 if the rest is known.
 
     So a graph of known sizes computes no shapes.
     """
@@ -162,8 +190,23 @@ def like(inputs):
     return ops.shape(inputs) if None in known else (-1, *known)
 
 
-def pair(value, argument):
-    """`k` or `(kh, kw)` as a pair of positive integers."""
+def strided(sizes: Shape, strides: Iterable[int]) -> list[int | None]:
+    """Return how many strides cover each size; unknown sizes stay unknown."""
+    return [None if s is None else -(-s // t) for s, t in zip(sizes, strides)]
+
+
+def kernel_products(shape: Sequence[Any], *kernels: Any) -> int:
+    """Return the multiply-adds of kernels that apply at every position of a map."""
+    taps = sum(math.prod(kernel.shape) for kernel in kernels if kernel is not None)
+    return math.prod(shape[1:-1]) * taps
+
+
+def pair(value: int | Iterable[int], argument: str) -> tuple[int, int]:
+    """Return `k` or `(kh, kw)` as a pair of positive integers.
+
+    Raises:
+        InputError: If it is neither; the message names `argument`.
+    """
     values = (value, value) if isinstance(value, int) else tuple(value)
     if len(values) != 2 or any(not isinstance(v, int) or v < 1 for v in values):
         raise InputError(
@@ -173,8 +216,44 @@ def pair(value, argument):
     return values
 
 
-def gelu(x):
-    """The exact GELU, `x * Phi(x)`, which all five papers use.
+def optional_pair(value: int | Iterable[int] | None, argument: str) -> Any:
+    """Return `value` as a pair; `None` stays `None`."""
+    return None if value is None else pair(value, argument)
+
+
+def check_positive(**numbers: int) -> None:
+    """Check that arguments are positive integers.
+
+    Raises:
+        InputError: If one is not.
+    """
+    for name, value in numbers.items():
+        if not hasattr(value, "__index__") or value < 1:
+            raise InputError(
+                f"`{name}` must be a positive integer. Received: {name}={value!r}"
+            )
+
+
+def check_choice(allowed: Iterable, **argument: Any) -> None:
+    """Check that an argument is one of the values that it takes.
+
+    Args:
+        allowed: Values that may be given.
+        **argument: The one argument, by name.
+
+    Raises:
+        InputError: If it is another.
+    """
+    ((name, value),) = argument.items()
+    if value not in allowed:
+        raise InputError(
+            f"`{name}` must be one of {', '.join(map(repr, allowed))}. "
+            f"Received: {name}={value!r}"
+        )
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Return the exact GELU, `x * Phi(x)`, which all five papers use.
 
     Written with erf: in this form the CPU kernels fuse it into the matrix product
     before it.
@@ -182,13 +261,13 @@ def gelu(x):
     return x * (0.5 * (1.0 + ops.erf(x * 0.5**0.5)))
 
 
-def activation_function(name):
-    """A Keras activation by name; `"gelu"` is the exact one."""
+def activation_function(name: str | None) -> Callable[[Tensor], Tensor]:
+    """Return a Keras activation by name; `"gelu"` is the exact one."""
     return gelu if name == "gelu" else keras.activations.get(name)
 
 
-def drop_path(rate, *, name, dtype=None):
-    """A layer that drops whole samples of a residual branch in training.
+def drop_path(rate: float, *, name: str, dtype: Any = None) -> keras.Layer:
+    """Return a layer that drops whole samples of a residual branch in training.
 
     Kept samples are scaled up by `1 / (1 - rate)`; Keras' Dropout does this when
     one draw serves all positions and channels.
@@ -200,8 +279,12 @@ def drop_path(rate, *, name, dtype=None):
     )
 
 
-def drop_path_rates(rate, blocks):
-    """Rates rising linearly from 0 at the first to `rate` at the last block."""
+def drop_path_rates(rate: float, blocks: int) -> list[float]:
+    """Return rates rising linearly from 0 at the first to `rate` at the last block.
+
+    Raises:
+        InputError: If `rate` does not lie in [0, 1).
+    """
     if not 0 <= rate < 1:
         raise InputError(
             f"`drop_path_rate` must lie in [0, 1). Received: drop_path_rate={rate}"

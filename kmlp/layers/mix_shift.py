@@ -1,6 +1,6 @@
 """MS-MLP's mixing and shifting of channel groups."""
 
-import math
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,14 +8,23 @@ from keras import ops
 
 from kmlp.errors import InputError
 from kmlp.layers.conv_norm import conv2d
-from kmlp.layers.layer import Layer, assign, copy, host, initializer
+from kmlp.layers.layer import (
+    Layer,
+    assign,
+    check_choice,
+    copy,
+    host,
+    initializer,
+    kernel_products,
+)
+from kmlp.typing import KnownShape, Tensor
 
 ORDERS = ("shift_mix", "mix_shift")
 MIXINGS = ("depthwise", "full")
 
 
-def roll(inputs, shift, axis):
-    """Circular shift by a fixed distance, as slices where the size is known.
+def roll(inputs: Tensor, shift: int, axis: int) -> Tensor:
+    """Shift a map circularly by a distance, as slices where the size is known.
 
     A slice and a concatenation export as builtin operations everywhere; the roll
     operation does not.
@@ -78,13 +87,12 @@ class MixShift(Layer):
                 "`regions` and `shifts` name one value per channel group each. "
                 f"Received: regions={tuple(regions)}, shifts={tuple(shifts)}"
             )
-        if order not in ORDERS:
-            raise InputError(f"`order` must be one of {ORDERS}. Received: {order!r}")
-        if mixing not in MIXINGS:
-            raise InputError(f"`mixing` must be one of {MIXINGS}. Received: {mixing!r}")
+        check_choice(ORDERS, order=order)
+        check_choice(MIXINGS, mixing=mixing)
 
     @property
-    def groups(self):
+    def groups(self) -> int:
+        """Number of channel groups."""
         return len(self.regions)
 
     def _conv(self, path, index):
@@ -98,7 +106,7 @@ class MixShift(Layer):
             dtype=self.dtype_policy,
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: KnownShape) -> None:
         *size, channels = input_shape
         width = -(-channels // self.groups)
         self.sizes = [width] * (self.groups - 1)
@@ -110,7 +118,7 @@ class MixShift(Layer):
                 f"{tuple(input_shape)}"
             )
         self.horizontal = [self._conv("horizontal", i) for i in range(self.groups)]
-        self.vertical = [
+        self.vertical: list[Any] = [
             None if self.folded and not shift else self._conv("vertical", i)
             for i, shift in enumerate(self.shifts)
         ]
@@ -127,7 +135,7 @@ class MixShift(Layer):
                 name="bias", shape=(sum(self.sizes),), initializer="zeros"
             )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         edges = [sum(self.sizes[: i + 1]) for i in range(self.groups - 1)]
         groups = ops.split(inputs, edges, axis=-1)
         if self.folded:
@@ -158,16 +166,12 @@ class MixShift(Layer):
             return conv(roll(group, self.shifts[index], axis))
         return roll(conv(group), self.shifts[index], axis)
 
-    def multiply_adds(self, input_shape):
-        taps = sum(
-            math.prod(conv.kernel.shape)
-            for conv in (*self.horizontal, *self.vertical)
-            if conv is not None
-        )
-        return input_shape[1] * input_shape[2] * taps
+    def multiply_adds(self, input_shape: KnownShape) -> int:
+        convs = filter(None, (*self.horizontal, *self.vertical))
+        return kernel_products(input_shape, *(conv.kernel for conv in convs))
 
-    def merged(self):
-        """Unshifted groups as one convolution, one bias per group."""
+    def merged(self) -> Layer:
+        """Return unshifted groups as one convolution, and one bias per group."""
         if self.folded:
             return copy(self)
         twin = copy(self, folded=True)

@@ -1,11 +1,21 @@
-"""Normalisation layers, and what of them folds into a linear neighbour."""
+"""Normalisation layers, and their folding into a linear neighbour."""
+
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
 
 from kmlp import algebra
-from kmlp.errors import InputError
-from kmlp.layers.layer import Layer, activation_function, assign, copy, host
+from kmlp.layers.layer import (
+    Layer,
+    activation_function,
+    assign,
+    check_choice,
+    copy,
+    host,
+)
+from kmlp.typing import Config, KnownShape, Shape, Tensor
 
 NORMS = ("batch", "layer", "affine", "l2", None)
 
@@ -19,12 +29,12 @@ class Affine(Layer):
     Reference: ResMLP (Touvron et al., 2021), Eq. 1.
     """
 
-    def build(self, input_shape):
+    def build(self, input_shape: KnownShape) -> None:
         channels = (input_shape[-1],)
         self.alpha = self.add_weight(name="alpha", shape=channels, initializer="ones")
         self.beta = self.add_weight(name="beta", shape=channels, initializer="zeros")
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs * self.alpha + self.beta
 
 
@@ -38,8 +48,9 @@ class L2Norm(Layer):
     as large as a layer norm's.
 
     Args:
-        epsilon: added to the sum of squares.
-        scale, center: whether there are the learned scale and shift.
+        epsilon: Constant added to the sum of squares.
+        scale: Whether there is the learned scale.
+        center: Whether there is the learned shift.
 
     Shapes: `(…, C)` in and out.
 
@@ -49,20 +60,16 @@ class L2Norm(Layer):
     def __init__(self, *, epsilon=1e-5, scale=True, center=True, **kwargs):
         super().__init__(**kwargs)
 
-    def build(self, input_shape):
-        channels = input_shape[-1]
+    def build(self, input_shape: KnownShape) -> None:
+        shape = (input_shape[-1],)
         self.gamma = self.beta = None
         if self.scale:
-            start = keras.initializers.Constant(channels**0.5)
-            self.gamma = self.add_weight(
-                name="gamma", shape=(channels,), initializer=start
-            )
+            start = keras.initializers.Constant(shape[0] ** 0.5)
+            self.gamma = self.add_weight(name="gamma", shape=shape, initializer=start)
         if self.center:
-            self.beta = self.add_weight(
-                name="beta", shape=(channels,), initializer="zeros"
-            )
+            self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         # Squares of half precision overflow, and their sum needs more digits.
         precise = keras.backend.result_type(self.compute_dtype, "float32")
         x = ops.cast(inputs, precise)
@@ -77,15 +84,15 @@ class BatchNorm(keras.layers.BatchNormalization):
     """BatchNormalization with the papers' constants; an `Affine` when merged.
 
     Args:
-        momentum: Keras' sense; PyTorch's 0.1 is 0.9 here.
-        epsilon: added to the variance.
+        momentum: Share that an average keeps in a step; PyTorch's 0.1 is 0.9 here.
+        epsilon: Constant added to the variance.
     """
 
     def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
-    def merged(self):
-        """The normalisation with its moving statistics, as an `Affine`."""
+    def merged(self) -> Affine:
+        """Return the normalisation by its moving statistics, as an `Affine`."""
         affine = Affine(name=self.name, dtype=self.dtype_policy)
         affine.build(self.get_build_config()["input_shape"])
         affine.built = True
@@ -99,68 +106,79 @@ class NormActivation(Layer):
     """BatchNorm (or another norm) followed by an activation.
 
     Args:
-        norm: one of `"batch"`, `"layer"`, `"affine"`, `"l2"`, `None`.
-        activation: name of a Keras activation.
-        epsilon: of the norm.
+        norm: `"batch"`, `"layer"`, `"affine"`, `"l2"` or `None`.
+        activation: Name of a Keras activation.
+        epsilon: Constant of the norm.
     """
 
     def __init__(self, norm="batch", activation="gelu", *, epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
-        self.normalize = normalization(norm, epsilon=epsilon, dtype=self.dtype_policy)
+        self.normalize = own_norm(self)
         self.activate = activation_function(activation)
 
-    def build(self, input_shape):
-        if self.normalize is not None:
-            self.normalize.build(input_shape)
+    def build(self, input_shape: KnownShape) -> None:
+        build_norm(self.normalize, input_shape)
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         return self.activate(apply_norm(self.normalize, inputs, training))
 
-    def merged(self):
-        """The same with BatchNorm turned into scale and shift."""
-        if self.norm != "batch":
-            return copy(self)
-        twin = copy(self, norm="affine")
-        scale, shift = affine_terms(self.normalize)
-        assign(twin.normalize, alpha=scale, beta=shift)
-        return twin
+    def merged(self) -> Layer:
+        """Return the same with BatchNorm turned into scale and shift."""
+        return with_affine_norm(self) if self.norm == "batch" else copy(self)
 
 
-def normalization(kind, *, epsilon, scale=True, center=True, name="norm", dtype=None):
-    """A norm layer by name.
+def normalization(
+    kind: str | None,
+    *,
+    epsilon: float,
+    affine: bool = True,
+    name: str = "norm",
+    dtype: Any = None,
+) -> keras.Layer | None:
+    """Return a norm layer by name.
 
     Args:
         kind: `"batch"`, `"layer"`, `"affine"` (Aff), `"l2"` or `None` (gives `None`).
-        epsilon: of the batch, layer or l2 norm.
-        scale, center: whether a layer or l2 norm has its learned scale and shift.
-        name, dtype: of the layer.
+        epsilon: Constant of the batch, layer or l2 norm.
+        affine: Whether a layer or l2 norm has its learned scale and shift.
+        name: Name of the layer.
+        dtype: Dtype policy of the layer.
 
     Raises:
-        InputError: an unknown kind.
+        InputError: If there is no such kind.
     """
+    check_choice(NORMS, norm=kind)
     if kind is None:
         return None
-    if kind == "batch":
-        return BatchNorm(epsilon=epsilon, name=name, dtype=dtype)
-    if kind == "layer":
-        return keras.layers.LayerNormalization(
-            epsilon=epsilon,
-            scale=scale,
-            center=center,
-            name=name,
-            dtype=dtype,
-        )
+    common: Config = {"name": name, "dtype": dtype}
     if kind == "affine":
-        return Affine(name=name, dtype=dtype)
-    if kind == "l2":
-        return L2Norm(
-            epsilon=epsilon, scale=scale, center=center, name=name, dtype=dtype
-        )
-    raise InputError(f"`norm` must be one of {NORMS}. Received: norm={kind!r}")
+        return Affine(**common)
+    if kind == "batch":
+        return BatchNorm(epsilon=epsilon, **common)
+    norm = L2Norm if kind == "l2" else keras.layers.LayerNormalization
+    return norm(epsilon=epsilon, scale=affine, center=affine, **common)
 
 
-def apply_norm(norm, inputs, training):
-    """Calls a norm, or passes the input through where there is none."""
+def own_norm(layer: Layer) -> keras.Layer | None:
+    """Return the norm that `norm`, `norm_affine` and `epsilon` of a layer describe."""
+    return normalization(
+        layer.norm,
+        epsilon=layer.epsilon,
+        affine=getattr(layer, "norm_affine", True),
+        dtype=layer.dtype_policy,
+    )
+
+
+def build_norm(norm: keras.Layer | None, shape: Shape) -> None:
+    """Build a norm where there is one."""
+    if norm is not None:
+        norm.build(shape)
+
+
+def apply_norm(
+    norm: keras.Layer | None, inputs: Tensor, training: bool | None
+) -> Tensor:
+    """Call a norm, or return the inputs where there is none."""
     if norm is None:
         return inputs
     if isinstance(norm, keras.layers.BatchNormalization):
@@ -168,8 +186,8 @@ def apply_norm(norm, inputs, training):
     return norm(inputs)
 
 
-def affine_terms(norm, read=host):
-    """The per-channel `(scale, shift)` that a norm applies last.
+def affine_terms(norm: keras.Layer | None, read: Callable[[Any], Any] = host) -> Any:
+    """Return the per-channel `(scale, shift)` that a norm applies last, or `None`.
 
     BatchNorm and Aff are nothing else in inference; of a layer or l2 norm these
     are gamma and beta, and the standardisation remains. `read` turns a variable
@@ -190,7 +208,36 @@ def affine_terms(norm, read=host):
     return None if norm.gamma is None else (read(norm.gamma), read(norm.beta))
 
 
-def remaining_norm(kind):
-    """Config of what stays of a norm once its scale and shift are folded."""
+def remaining_norm(kind: str | None) -> Config:
+    """Return the config of a norm whose scale and shift have been folded."""
     remaining = kind if kind in ("layer", "l2") else None
     return {"norm": remaining, "norm_affine": False}
+
+
+def with_affine_norm(layer: Layer) -> Layer:
+    """Return a copy with BatchNorm as scale and shift; the caller fills the rest."""
+    twin = copy(layer, norm="affine")
+    scale, shift = affine_terms(layer.normalize) or (1.0, 0.0)
+    assign(twin.normalize, alpha=scale, beta=shift)
+    return twin
+
+
+def folded(
+    dense: keras.Layer, *, before: Any = None, after: Any = None
+) -> dict[str, Any]:
+    """Return kernel and bias of a Dense with its neighbours folded in.
+
+    Args:
+        dense: A built Dense layer.
+        before: `(scale, shift)` of its inputs, or `None`.
+        after: `(scale, shift)` of its outputs, or `None`.
+
+    Returns:
+        `{"kernel": array, "bias": array or 0}`, as `assign` takes them.
+    """
+    kernel, bias = host(dense.kernel), host(dense.bias)
+    if before is not None:
+        kernel, bias = algebra.fold_before(kernel, bias, *before)
+    if after is not None:
+        kernel, bias = algebra.fold_after(kernel, bias, *after)
+    return {"kernel": kernel, "bias": 0.0 if bias is None else bias}

@@ -1,6 +1,6 @@
 """Patch embedding as a Dense layer over cut-out patches."""
 
-import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -11,12 +11,48 @@ from kmlp.layers.layer import (
     Layer,
     activation_function,
     assign,
+    check_choice,
     copy,
     host,
-    initializer,
+    kernel_products,
     pair,
+    strided,
 )
-from kmlp.layers.norms import affine_terms, apply_norm, normalization
+from kmlp.layers.norms import (
+    affine_terms,
+    apply_norm,
+    build_norm,
+    folded,
+    own_norm,
+)
+from kmlp.layers.partition import cut
+from kmlp.typing import KnownShape, Shape, Tensor
+
+
+def patches_of(
+    inputs: Tensor, size: tuple[int, int], *, pad: bool
+) -> tuple[Tensor, tuple]:
+    """Cut non-overlapping patches and flatten them, one a row.
+
+    Args:
+        inputs: Map `(N, H, W, C)`.
+        size: `(h, w)` of a patch.
+        pad: Whether the map may need zeros at the bottom and right.
+
+    Returns:
+        `(N·rows·columns, h·w·C)` and `(N, rows, columns)`, N being -1 where the rest
+        is known, so that a graph computes no shapes.
+    """
+    _, height, width, _ = ops.shape(inputs)
+    missing = [-height % size[0], -width % size[1]] if pad else [0, 0]
+    if missing != [0, 0]:
+        inputs = ops.pad(inputs, [[0, 0], *([0, m] for m in missing), [0, 0]])
+    batch, height, width, channels = ops.shape(inputs)
+    tiles = height // size[0], width // size[1]
+    if None not in inputs.shape[1:]:
+        batch = -1
+    patches = cut(inputs, tiles, size, batch)
+    return ops.reshape(patches, (-1, size[0] * size[1] * channels)), (batch, *tiles)
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -59,10 +95,7 @@ class PatchEmbed(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if padding not in ("valid", "same"):
-            raise InputError(
-                f"`padding` must be 'valid' or 'same'. Received: padding={padding!r}"
-            )
+        check_choice(("valid", "same"), padding=padding)
         self.patch_size = pair(patch_size, "patch_size")
         self.activate = activation_function(activation)
         self.dense = keras.layers.Dense(
@@ -72,14 +105,13 @@ class PatchEmbed(Layer):
             name="dense",
             dtype=self.dtype_policy,
         )
-        self.normalize = normalization(norm, epsilon=epsilon, dtype=self.dtype_policy)
+        self.normalize = own_norm(self)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self._check(input_shape)
         ph, pw = self.patch_size
         self.dense.build((None, ph * pw * input_shape[-1]))
-        if self.normalize is not None:
-            self.normalize.build((None, self.filters))
+        build_norm(self.normalize, (None, self.filters))
 
     def _check(self, input_shape):
         for size, patch in zip(input_shape[1:3], self.patch_size):
@@ -90,51 +122,26 @@ class PatchEmbed(Layer):
                     f"Received: input_shape={tuple(input_shape)}"
                 )
 
-    def call(self, inputs, training=None):
-        ph, pw = self.patch_size
-        x = self._pad(inputs)
-        batch, height, width, channels = ops.shape(x)
-        rows, columns = height // ph, width // pw
-        # (N, h·p, w·p, C) -> (N, h, w, p, p, C) -> (N·h·w, p·p·C)
-        if None not in inputs.shape[1:]:
-            batch = -1  # no shape to compute in the graph
-        x = ops.reshape(x, (batch, rows, ph, columns, pw * channels))
-        x = ops.transpose(x, (0, 1, 3, 2, 4))
-        x = self.dense(ops.reshape(x, (-1, ph * pw * channels)))
-        x = self.activate(apply_norm(self.normalize, x, training))
-        return ops.reshape(x, (batch, rows, columns, self.filters))
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
+        x, grid = patches_of(inputs, self.patch_size, pad=self.padding == "same")
+        x = self.activate(apply_norm(self.normalize, self.dense(x), training))
+        return ops.reshape(x, (*grid, self.filters))
 
-    def _pad(self, inputs):
-        if self.padding == "valid":
-            return inputs
-        _, height, width, _ = ops.shape(inputs)
-        bottom, right = -height % self.patch_size[0], -width % self.patch_size[1]
-        if isinstance(bottom, int) and isinstance(right, int) and not bottom + right:
-            return inputs
-        return ops.pad(inputs, [[0, 0], [0, bottom], [0, right], [0, 0]])
-
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, *size, _ = input_shape
-        size = [
-            None if s is None else -(-s // p) for s, p in zip(size, self.patch_size)
-        ]
-        return (batch, *size, self.filters)
+        return (batch, *strided(size, self.patch_size), self.filters)
 
-    def multiply_adds(self, input_shape):
-        _, rows, columns, filters = self.compute_output_shape(input_shape)
-        return rows * columns * self.dense.kernel.shape[0] * filters
+    def multiply_adds(self, input_shape: KnownShape) -> int:
+        return kernel_products(
+            self.compute_output_shape(input_shape), self.dense.kernel
+        )
 
-    def merged(self):
-        """BatchNorm folded into the Dense."""
+    def merged(self) -> Layer:
+        """Return the layer with BatchNorm folded into the Dense."""
         if self.norm != "batch":
             return copy(self)
         twin = copy(self, norm=None, use_bias=True)
-        kernel, bias = algebra.fold_after(
-            host(self.dense.kernel),
-            host(self.dense.bias),
-            *affine_terms(self.normalize),
-        )
-        assign(twin.dense, kernel=kernel, bias=bias)
+        assign(twin.dense, **folded(self.dense, after=affine_terms(self.normalize)))
         return twin
 
 
@@ -160,6 +167,8 @@ class PatchMerging(Layer):
     it is the baseline's downsampling.
     """
 
+    norm = "layer"
+
     def __init__(
         self,
         filters=None,
@@ -171,65 +180,34 @@ class PatchMerging(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.normalize = normalization(
-            "layer",
-            epsilon=epsilon,
-            scale=norm_affine,
-            center=norm_affine,
-            dtype=self.dtype_policy,
-        )
+        self.normalize = own_norm(self)
 
-    def build(self, input_shape):
+    def build(self, input_shape: KnownShape) -> None:
         width = 4 * input_shape[-1]
         self.normalize.build((None, width))
-        self.dense = keras.layers.Dense(
-            self.filters or width // 2,
-            use_bias=self.use_bias,
-            kernel_initializer=initializer(self.kernel_initializer),
-            name="dense",
-            dtype=self.dtype_policy,
-        )
-        self.dense.build((None, width))
+        units = self.filters or width // 2
+        self.dense = self._dense(units, "dense", width, use_bias=self.use_bias)
 
-    def call(self, inputs):
-        x = self._pad(inputs)
-        batch, height, width, channels = ops.shape(x)
-        if None not in inputs.shape[1:]:
-            batch = -1  # no shape to compute in the graph
-        # (N, 2h, 2w, C) -> (N, h, w, 2, 2, C) -> (N·h·w, 4C)
-        x = ops.reshape(x, (batch, height // 2, 2, width // 2, 2 * channels))
-        x = ops.transpose(x, (0, 1, 3, 2, 4))
-        x = self.normalize(ops.reshape(x, (-1, 4 * channels)))
-        x = self.dense(x)
-        return ops.reshape(x, (batch, height // 2, width // 2, self.dense.units))
+    def call(self, inputs: Tensor) -> Tensor:
+        x, grid = patches_of(inputs, (2, 2), pad=True)
+        x = self.dense(self.normalize(x))
+        return ops.reshape(x, (*grid, self.dense.units))
 
-    def _pad(self, inputs):
-        _, height, width, _ = ops.shape(inputs)
-        bottom, right = height % 2, width % 2
-        if isinstance(bottom, int) and isinstance(right, int) and not bottom + right:
-            return inputs
-        return ops.pad(inputs, [[0, 0], [0, bottom], [0, right], [0, 0]])
-
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: KnownShape) -> Shape:
         batch, *size, channels = input_shape
-        size = [None if s is None else -(-s // 2) for s in size]
-        return (batch, *size, self.filters or 2 * channels)
+        return (batch, *strided(size, (2, 2)), self.filters or 2 * channels)
 
-    def multiply_adds(self, input_shape):
-        _, rows, columns, _ = self.compute_output_shape(input_shape)
-        return rows * columns * math.prod(self.dense.kernel.shape)
+    def multiply_adds(self, input_shape: KnownShape) -> int:
+        return kernel_products(
+            self.compute_output_shape(input_shape), self.dense.kernel
+        )
 
-    def merged(self):
-        """The norm's scale and shift in the Dense."""
+    def merged(self) -> Layer:
+        """Return the layer with the norm's scale and shift in the Dense."""
         if not self.norm_affine:
             return copy(self)
         twin = copy(self, norm_affine=False, use_bias=True)
-        kernel, bias = algebra.fold_before(
-            host(self.dense.kernel),
-            host(self.dense.bias),
-            *affine_terms(self.normalize),
-        )
-        assign(twin.dense, kernel=kernel, bias=bias)
+        assign(twin.dense, **folded(self.dense, before=affine_terms(self.normalize)))
         return twin
 
 
@@ -248,7 +226,7 @@ class PositionEncoding(Layer):
     # Positions are those of the image, whatever blocks other layers cut.
     covers_map = True
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if None in input_shape[1:]:
             raise InputError(
                 f"{self.name}: positions are learned for one grid; give input_shape a "
@@ -260,11 +238,13 @@ class PositionEncoding(Layer):
             initializer=keras.initializers.TruncatedNormal(stddev=0.02),
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         return inputs + self.encoding
 
-    def resize_from(self, source, method="linear", steps=(None, None)):
-        """Takes the vectors of a layer for another grid, interpolated to this one's.
+    def resize_from(
+        self, source: Layer, method: str = "linear", steps: Any = (None, None)
+    ) -> None:
+        """Take over the vectors of a layer for another grid, interpolated to this one.
 
         Args:
             source: a built `PositionEncoding`.

@@ -1,13 +1,20 @@
 """sMLPNet's sparse MLP."""
 
-import math
-
 import keras
 from keras import ops
 
-from kmlp.errors import InputError
-from kmlp.layers.layer import Layer, assign, copy, host, like, pair
-from kmlp.layers.set_sharing import SetSharingLinear
+from kmlp.layers.layer import (
+    Layer,
+    assign,
+    check_choice,
+    copy,
+    host,
+    kernel_products,
+    like,
+    optional_pair,
+)
+from kmlp.layers.perceptrons import SetSharingLinear
+from kmlp.typing import KnownShape, Shape, Tensor
 
 FUSIONS = ("concat", "sum", "weighted_sum")
 AXES = ("parallel", "sequential")
@@ -57,15 +64,11 @@ class SparseMLP(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if fusion not in FUSIONS:
-            raise InputError(
-                f"`fusion` must be one of {FUSIONS}. Received: fusion={fusion!r}"
-            )
-        if axes not in AXES:
-            raise InputError(f"`axes` must be one of {AXES}. Received: axes={axes!r}")
-        self.block_size = None if block_size is None else pair(block_size, "block_size")
+        check_choice(FUSIONS, fusion=fusion)
+        check_choice(AXES, axes=axes)
+        self.block_size = optional_pair(block_size, "block_size")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         _, height, width, channels = input_shape
         h, w = self.block_size or (height, width)
         self.mix_width = self._axis("mix_width", (1, w), input_shape)
@@ -98,7 +101,7 @@ class SparseMLP(Layer):
         mix.build(input_shape)
         return mix
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = self.mix_width(inputs, training=training)
         if self.axes == "parallel":
             paths = [x, self.mix_height(inputs, training=training)]
@@ -114,16 +117,13 @@ class SparseMLP(Layer):
             paths = [path * self.scale[i] for i, path in enumerate(paths)]
         return sum(paths[1:], paths[0])
 
-    def multiply_adds(self, input_shape):
-        _, height, width, _ = input_shape
+    def multiply_adds(self, input_shape: KnownShape) -> int:
         axes = (self.mix_width, self.mix_height)
         total = sum(axis.multiply_adds(input_shape) for axis in axes)
-        if self.fuse is not None:
-            total += height * width * math.prod(self.fuse.kernel.shape)
-        return total
+        return total + kernel_products(input_shape, getattr(self.fuse, "kernel", None))
 
-    def merged(self):
-        """Local branches injected into the axis kernels."""
+    def merged(self) -> Layer:
+        """Return the layer with local branches injected into the axis kernels."""
         if not self.local_kernels:
             return copy(self)
         twin = copy(self, local_kernels=())
@@ -131,6 +131,6 @@ class SparseMLP(Layer):
             kernel, bias = getattr(self, name).equivalent_kernel(host)
             assign(getattr(twin, name), kernel=kernel, bias=bias)
         if self.fuse is not None:
-            assign(twin.fuse, kernel=host(self.fuse.kernel))
+            twin.fuse.set_weights(self.fuse.get_weights())
         assign(twin, scale=host(self.scale))
         return twin

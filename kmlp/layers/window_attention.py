@@ -1,6 +1,9 @@
 """Windows over a map of any size: how many, how far shifted, who sees whom."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -9,8 +12,9 @@ from keras import ops
 
 from kmlp import algebra
 from kmlp.errors import InputError
-from kmlp.layers.layer import Layer, assign, copy, host, initializer
+from kmlp.layers.layer import Layer, assign, check_positive, copy, host
 from kmlp.layers.norms import affine_terms, normalization
+from kmlp.typing import KnownShape, Tensor
 
 # What the published code adds where a query must not see a key.
 MASKED = -100.0
@@ -35,8 +39,8 @@ class Axis(NamedTuple):
     shift: Any
 
     @classmethod
-    def of(cls, size, window, shift):
-        """The windows of an axis of `size` positions, `None` where it is not known."""
+    def of(cls, size: Any, window: int, shift: int) -> Axis:
+        """Return the windows of an axis of `size` positions, `None` if unknown."""
         if size is None:
             return cls(None, window, None, shift)
         if isinstance(size, int):
@@ -47,49 +51,49 @@ class Axis(NamedTuple):
         return cls(size, window, (size + window - 1) // window, shift)
 
     @property
-    def length(self):
+    def length(self) -> Any:
         """Positions of all windows."""
         return self.window * self.windows
 
     @property
-    def known(self):
+    def known(self) -> bool:
         """Whether the sizes are Python's numbers."""
         return isinstance(self.size, int)
 
     @property
-    def padded(self):
+    def padded(self) -> bool:
         """Whether the windows reach, or may reach, beyond the map."""
         return not self.known or self.length != self.size
 
     @property
-    def shifted(self):
+    def shifted(self) -> bool:
         """Whether the windows are, or may be, shifted."""
         return not isinstance(self.shift, int) or self.shift > 0
 
 
-def known(axes):
-    """Whether all sizes are Python's numbers."""
+def known(axes: Iterable[Axis]) -> bool:
+    """Return whether all sizes are Python's numbers."""
     return all(axis.known for axis in axes)
 
 
-def pad(inputs, axes):
-    """A map with zeros at the bottom and right, up to the ends of the windows."""
+def pad(inputs: Tensor, axes: Sequence[Axis]) -> Tensor:
+    """Pad a map with zeros at the bottom and right, up to the ends of the windows."""
     if not any(axis.padded for axis in axes):
         return inputs
     missing = [[0, axis.length - axis.size] for axis in axes]
     return ops.pad(inputs, [[0, 0], *missing, [0, 0]])
 
 
-def crop(inputs, axes):
-    """A padded map without its padding."""
+def crop(inputs: Tensor, axes: Sequence[Axis]) -> Tensor:
+    """Return a padded map without its padding."""
     rows, columns = axes
     if not (rows.padded or columns.padded):
         return inputs
     return inputs[:, : rows.size, : columns.size]
 
 
-def roll(inputs, axes, *, back=False):
-    """A padded map rolled so that shifted windows begin at its corner, or `back`.
+def roll(inputs: Tensor, axes: Sequence[Axis], *, back: bool = False) -> Tensor:
+    """Roll a padded map so that shifted windows begin at its corner, or `back`.
 
     As slices, which export as builtin operations everywhere.
     """
@@ -105,8 +109,8 @@ def roll(inputs, axes, *, back=False):
     return inputs
 
 
-def mask(axes):
-    """What is added to the logits of shifted windows: `(windows, L, L)`.
+def mask(axes: Sequence[Axis]) -> Tensor:
+    """Return what is added to the logits of shifted windows, `(windows, L, L)`.
 
     Behind the shift the last windows hold both ends of the map, which are no
     neighbours.
@@ -130,8 +134,8 @@ def mask(axes):
     return MASKED * ops.cast(apart, "float32")
 
 
-def distances(window, axes):
-    """Where the pairs of positions of a window lie in a table of all distances.
+def distances(window: int, axes: Sequence[Axis]) -> Any:
+    """Return where pairs of a window's positions lie in a table of all distances.
 
     Args:
         window: positions along each side for which the table is made.
@@ -196,25 +200,17 @@ class WindowAttention(Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        for name, value in {"heads": heads, "window_size": window_size}.items():
-            if not hasattr(value, "__index__") or value < 1:
-                raise InputError(
-                    f"`{name}` takes a positive integer. Received: {name}={value!r}"
-                )
+        check_positive(heads=heads, window_size=window_size)
         if not 0 <= shift < window_size:
             raise InputError(
                 "`shift` must lie in [0, window_size). "
                 f"Received: shift={shift}, window_size={window_size}"
             )
         self.normalize = normalization(
-            "layer",
-            epsilon=epsilon,
-            scale=not folded,
-            center=not folded,
-            dtype=self.dtype_policy,
+            "layer", epsilon=epsilon, affine=not folded, dtype=self.dtype_policy
         )
 
-    def build(self, input_shape):
+    def build(self, input_shape: KnownShape) -> None:
         self.channels = channels = input_shape[-1]
         if channels % self.heads:
             raise InputError(
@@ -222,8 +218,8 @@ class WindowAttention(Layer):
                 f"Received: heads={self.heads}"
             )
         self.normalize.build(input_shape)
-        self.qkv = self._dense(3 * channels, "qkv")
-        self.proj = self._dense(channels, "proj")
+        self.qkv = self._dense(3 * channels, "qkv", channels)
+        self.proj = self._dense(channels, "proj", channels)
         self.relative_position_bias_table = self.add_weight(
             name="relative_position_bias_table",
             shape=((2 * self.window_size - 1) ** 2, self.heads),
@@ -237,20 +233,10 @@ class WindowAttention(Layer):
                 name="outside", shape=(3 * channels,), initializer="zeros"
             )
 
-    def _dense(self, units, name):
-        dense = keras.layers.Dense(
-            units,
-            kernel_initializer=initializer(self.kernel_initializer),
-            name=name,
-            dtype=self.dtype_policy,
-        )
-        dense.build((None, self.channels))
-        return dense
-
     def _axes(self, sizes):
         return [Axis.of(s, self.window_size, self.shift) for s in sizes]
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
         batch, *sizes, _ = ops.shape(inputs)
         axes = self._axes(sizes)
         if known(axes):
@@ -318,7 +304,7 @@ class WindowAttention(Layer):
             weights = ops.softmax(logits, axis=-1)
         return ops.reshape(ops.cast(weights, self.compute_dtype), shape)
 
-    def multiply_adds(self, input_shape):
+    def multiply_adds(self, input_shape: KnownShape) -> int:
         axes = self._axes(input_shape[1:3])
         positions = math.prod(input_shape[1:3])
         padded = math.prod(axis.length for axis in axes)
@@ -327,8 +313,8 @@ class WindowAttention(Layer):
         linear = (3 * mapped + positions) * self.channels**2
         return linear + 2 * padded * area * self.channels
 
-    def merged(self):
-        """Norm and queries' scale folded into the map to queries, keys and values."""
+    def merged(self) -> Layer:
+        """Return the layer with norm and queries' scale in the map to q, k and v."""
         if self.folded:
             return copy(self)
         twin = copy(self, folded=True)
@@ -344,7 +330,7 @@ class WindowAttention(Layer):
             assign(twin, outside=bias)
             shifted = shifted - bias
         assign(twin.qkv, kernel=kernel, bias=shifted)
-        assign(twin.proj, kernel=host(self.proj.kernel), bias=host(self.proj.bias))
+        twin.proj.set_weights(self.proj.get_weights())
         table = host(self.relative_position_bias_table)
         assign(twin, relative_position_bias_table=table)
         return twin

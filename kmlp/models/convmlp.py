@@ -9,9 +9,9 @@ import keras
 from kmlp.errors import InputError
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.conv_norm import ConvNorm, NormDepthwiseConv
-from kmlp.layers.layer import drop_path, drop_path_rates
+from kmlp.layers.layer import check_choice, drop_path, drop_path_rates
 from kmlp.layers.patch_embed import PatchMerging
-from kmlp.models.vision_mlp import VisionMLP, check_choice, check_stages, image_input
+from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 CONV_INITIALIZER = keras.initializers.VarianceScaling(

@@ -7,13 +7,13 @@ Dependencies in Vision MLPs, 2022, Sect. 4.1.
 import keras
 
 from kmlp.errors import InputError
-from kmlp.layers.layer import drop_path_rates
+from kmlp.layers.layer import check_choice, drop_path_rates
 from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.models import msmlp, swin
 from kmlp.models.focal import focal_block, focal_input
 from kmlp.models.msmlp import mix_shift_block
 from kmlp.models.swin import patch_merging, swin_block
-from kmlp.models.vision_mlp import VisionMLP, check_choice, image_input
+from kmlp.models.vision_mlp import VisionMLP, image_input
 
 ATTENTION = ("swin", "focal")
 

@@ -11,13 +11,12 @@ import keras
 
 from kmlp.errors import InputError
 from kmlp.layers.channel_mlp import ChannelMLP
-from kmlp.layers.class_mlp import ClassMLP
-from kmlp.layers.conv_mixing import ConvMixing
-from kmlp.layers.cross_patch import CrossPatch
-from kmlp.layers.layer import drop_path
-from kmlp.layers.mixing_mlp import MixingMLP
+from kmlp.layers.conv_norm import ConvMixing
+from kmlp.layers.head import ClassMLP
+from kmlp.layers.layer import check_choice, drop_path
 from kmlp.layers.patch_embed import PatchEmbed, PositionEncoding
-from kmlp.models.vision_mlp import VisionMLP, check_choice, partitioned_input
+from kmlp.layers.patch_mixing import CrossPatch, MixingMLP
+from kmlp.models.vision_mlp import VisionMLP, partitioned_input
 
 # What the arguments of these names may be.
 ALLOWED = {

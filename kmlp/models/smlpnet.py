@@ -9,14 +9,13 @@ import keras
 from kmlp.errors import InputError
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.conv_norm import ConvNorm
-from kmlp.layers.layer import drop_path, drop_path_rates
+from kmlp.layers.layer import check_choice, drop_path, drop_path_rates
 from kmlp.layers.norms import NormActivation
 from kmlp.layers.patch_embed import PatchEmbed
-from kmlp.layers.set_sharing import SetSharingLinear
+from kmlp.layers.perceptrons import SetSharingLinear
 from kmlp.layers.sparse_mlp import SparseMLP
 from kmlp.models.vision_mlp import (
     VisionMLP,
-    check_choice,
     check_stages,
     partitioned_input,
 )

@@ -206,21 +206,3 @@ def check_stages(**per_stage):
             f"{', '.join(lengths)}. Received: "
             + ", ".join(f"{name}={tuple(v)}" for name, v in per_stage.items())
         )
-
-
-def check_choice(allowed, **argument):
-    """Checks that an argument is one of the words that it takes.
-
-    Args:
-        allowed: the words.
-        **argument: the one argument, by name.
-
-    Raises:
-        InputError: it is not.
-    """
-    ((name, value),) = argument.items()
-    if value not in allowed:
-        raise InputError(
-            f"`{name}` must be one of {', '.join(map(repr, allowed))}. "
-            f"Received: {name}={value!r}"
-        )

@@ -147,3 +147,15 @@ def test_copies_keep_arguments_and_weights(tmp_path):
         assert (keras.ops.convert_to_numpy(copied(values)) == expected).all()
     changed = base.copy(model.get_layer("mix"), norm=None, use_bias=False)
     assert (changed.norm, changed.use_bias, changed.share_sets) == (None, False, 2)
+
+
+def test_saved_models_find_layers_by_the_modules_that_held_them():
+    for module, name in (
+        ("class_mlp", "ClassMLP"),
+        ("conv_mixing", "ConvMixing"),
+        ("cross_patch", "CrossPatch"),
+        ("mixing_mlp", "MixingMLP"),
+        ("set_sharing", "SetSharingLinear"),
+    ):
+        found = importlib.import_module(f"kmlp.layers.{module}")
+        assert getattr(found, name) is getattr(kmlp.layers, name)
