@@ -4,6 +4,9 @@ A message says what was wrong, what was received and the remedy. Exit codes are 
 command line's affair (`kmlp.console.exit_code`).
 """
 
+import difflib
+from collections.abc import Collection
+
 
 class KmlpError(Exception):
     """An error that was foreseen, whose message is meant for people."""
@@ -32,3 +35,15 @@ class Interrupted(RunError):
 
 class TimeUp(KmlpError):
     """The end of the time that a run was given; what it reached is kept."""
+
+
+def check_known(name: str, known: Collection[str], kind: str) -> None:
+    """Refuse a name that is not in `known`; the message offers the nearest.
+
+    Raises:
+        InputError: If the name is unknown.
+    """
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
+        choose = " or ".join(near) if near else f"one of {', '.join(known)}"
+        raise InputError(f"Unknown {kind}: choose {choose}. Received: {name!r}")

@@ -1,6 +1,5 @@
 """All forms of one network in one run: they are made, timed in turns and compared."""
 
-import difflib
 import functools
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +22,7 @@ from kmlp.benchmarking.measuring import (
     random_images,
 )
 from kmlp.console import first_line, quiet
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_known
 from kmlp.typing import PathLike
 
 GROUPS = {
@@ -44,12 +43,7 @@ def chosen_forms(names: Iterable[str]) -> list[str]:
     """
     chosen: set[str] = set()
     for name in names:
-        if name not in FORMS and name not in GROUPS:
-            known = [*FORMS, *GROUPS]
-            near = difflib.get_close_matches(name, known, n=2) or known
-            raise InputError(
-                f"Unknown form: choose {' or '.join(near)}. Received: {name!r}"
-            )
+        check_known(name, FORMS | GROUPS, "form")
         chosen.update(GROUPS.get(name, (name,)))
     return [form for form in FORMS if form in chosen]
 

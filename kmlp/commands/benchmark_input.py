@@ -12,7 +12,7 @@ from pathlib import Path
 from kmlp.commands.arguments import Parser, positive
 from kmlp.commands.main import Script
 from kmlp.console import import_quietly, table
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_known
 
 DESCRIPTION = """\
 Measures the input pipeline alone: images per second of a recipe's training batches.
@@ -61,9 +61,9 @@ def _run(options):
 
 def _compare(options, files):
     """Measure, the pipelines taking turns, and print the table."""
-    from kmlp.recipes.choosing import CATALOGUE, check_known
+    from kmlp.recipes.choosing import CATALOGUE
 
-    check_known(options.recipe)
+    check_known(options.recipe, CATALOGUE, "recipe")
     recipe = CATALOGUE[options.recipe].recipe
     torch = _imported_torch() if options.against == "timm" else None
     cores = len(os.sched_getaffinity(0))

@@ -5,11 +5,9 @@ Where a paper and its published configuration differ, the paper counts and the r
 """
 
 import dataclasses
-import difflib
 import re
-from collections.abc import Collection
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_known
 from kmlp.recipes.classification_recipe import ClassificationRecipe
 from kmlp.recipes.paper_recipes import ENTRIES, FINETUNE_OWN, FOLDER, SMALL
 
@@ -77,7 +75,7 @@ def recipe_for(
         if embedded or small_images:
             locality = base.endswith("_cifar") and not embedded
             name = "cifar100_locality" if locality else SMALL
-    check_known(name)
+    check_known(name, CATALOGUE, "recipe")
     recipe = CATALOGUE[name].of(base)
     if row is None or not implied or name == SMALL or pretrained:
         return recipe
@@ -87,16 +85,6 @@ def recipe_for(
         top1={} if row.top1 is None else {arch: row.top1},
         **row.recipe,
     )
-
-
-def check_known(
-    name: str, known: Collection[str] = CATALOGUE, kind: str = "recipe"
-) -> None:
-    """Raise an `InputError` that names the nearest where `name` is not in `known`."""
-    if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
-        choose = " or ".join(near) if near else f"one of {', '.join(known)}"
-        raise InputError(f"Unknown {kind}: choose {choose}. Received: {name!r}")
 
 
 def data_for(name: str | None) -> str | None:

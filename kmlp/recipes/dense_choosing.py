@@ -6,8 +6,7 @@ taken, which it names as its own; a recipe's `notes` say so.
 
 import dataclasses
 
-from kmlp.errors import InputError
-from kmlp.recipes.choosing import check_known
+from kmlp.errors import InputError, check_known
 from kmlp.recipes.dense_recipe import HEADS, DenseRecipe
 from kmlp.typing import Config
 

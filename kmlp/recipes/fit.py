@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmlp.recipes.choosing import CATALOGUE, check_known, recipe_for
+from kmlp.errors import check_known
+from kmlp.recipes.choosing import CATALOGUE, recipe_for
 from kmlp.recipes.classification_recipe import ClassificationRecipe
 from kmlp.recipes.recipe import check_settable
 
@@ -215,7 +216,7 @@ def get(name: str, arch: str | None = None, **changes: Any) -> FitRecipe:
     Raises:
         InputError: If the recipe or a field is unknown, or a value does not fit.
     """
-    check_known(name)
+    check_known(name, CATALOGUE, "recipe")
     recipe = CATALOGUE[name].recipe if arch is None else recipe_for(arch, name=name)
     for field, value in changes.items():
         check_settable(recipe, field, f"{field}={value}")
