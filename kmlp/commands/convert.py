@@ -9,6 +9,7 @@ from kmlp.commands.arguments import (
     classes,
     write_json,
 )
+from kmlp.console import quiet
 
 
 def add_arguments(parser: Parser) -> None:
@@ -52,7 +53,8 @@ def add_arguments(parser: Parser) -> None:
 
 def _run(options):
     check_file(options.json, "--json")
-    from kmlp.artifacts.conversion import convert
+    with quiet():  # Keras loads its backend
+        from kmlp.artifacts.conversion import convert
 
     result = convert(
         options.source,

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pickle
+import subprocess
 import sys
 
 import h5py
@@ -350,6 +351,15 @@ def test_bad_input_gets_one_line(argv, words, spoilt, monkeypatch, capsys):
         assert word in captured.err, captured.err
     assert sorted(os.listdir(spoilt)) == before
     assert (spoilt / "there.keras").read_text() == "earlier"
+
+
+def test_a_fresh_process_says_one_line():
+    """None of what TensorFlow's libraries say when they are loaded."""
+    loud = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [sys.executable, "-m", "kmlp", "convert", "nothing", "model.keras"]
+    done = subprocess.run(command, capture_output=True, text=True, env=loud)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("kmlp: SOURCE is the path of a file")
 
 
 def test_a_disk_that_fills_leaves_nothing(tmp_path, monkeypatch, capsys):
