@@ -71,7 +71,7 @@ def by_kind(
 ) -> Tensor:
     """Return `jpeg()` of a JPEG, `pixels` of the pixels of anything else."""
 
-    def other():
+    def other() -> Tensor:
         whole = tf.raw_ops.DecodeImage(
             contents=image, channels=3, expand_animations=False
         )
@@ -168,7 +168,7 @@ def checked(images: Tensor, name: str) -> Tensor:
 def _jpeg_sides(images, jpeg):
     """Return width and height of the JPEGs, zeros for the others, `(N, 2)`."""
 
-    def sides(element):
+    def sides(element: tuple[Tensor, Tensor]) -> Tensor:
         image, is_jpeg = element
         return tf.cond(
             is_jpeg,

@@ -60,7 +60,7 @@ class Records:
         decoders = {self.image: tfds.decode.SkipDecoding()}
         record = self._record
 
-        def read(index):
+        def read(index: Tensor) -> tuple[Tensor, Tensor]:
             serialized = tf.numpy_function(record, [index], tf.string)
             example = features.deserialize_example(
                 tf.ensure_shape(serialized, ()), decoders=decoders
@@ -86,7 +86,7 @@ def _records(shards):
     with concurrent.futures.ThreadPoolExecutor(THREADS) as threads:
         offsets = dict(zip(paths, threads.map(_offsets, paths)))
 
-    def record(index):
+    def record(index: int) -> bytes:
         shard, number = locate(index)
         offset, length = offsets[str(shard.filename)][number].tolist()
         with open(shard.filename, "rb", buffering=0) as file:
@@ -118,11 +118,11 @@ def _array_records(shards):
     locate = _locator(shards)
 
     @functools.cache
-    def opened(path):
+    def opened(path: str) -> Any:
         # Nothing is read ahead: the order is random.
         return ArrayRecordReader(path, "readahead_buffer_size:0")
 
-    def record(index):
+    def record(index: int) -> bytes:
         shard, number = locate(index)
         (found,) = opened(str(shard.filename)).read([number])
         return found
@@ -134,7 +134,7 @@ def _locator(shards):
     """Return a function of an index to its shard and its number in the file."""
     ends = list(itertools.accumulate(map(_taken, shards)))
 
-    def locate(index):
+    def locate(index: int) -> tuple[Any, int]:
         number = bisect.bisect_right(ends, index)
         shard = shards[number]
         return shard, int(index - ends[number] + _taken(shard) + shard.skip)
@@ -229,7 +229,7 @@ def named_set(
             f"{', '.join(splits)}. Received: tfds:{name}"
         )
 
-    def split(selected):
+    def split(selected: str) -> Split:
         return Split(
             name=f"tfds:{name} {selected}",
             store=Records(splits[selected].file_instructions, features, image, label),

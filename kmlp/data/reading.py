@@ -54,7 +54,7 @@ def read_all(
     """
     read = split.store.reader()
 
-    def checked(index):
+    def checked(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         image, label = read(index)
         return index, keep(image), label
 
@@ -93,14 +93,14 @@ def guarded(split: Split, prepare: Callable[..., Any]) -> Callable[..., Any]:
     """
     read = split.store.reader()
 
-    def attempt(index, arguments):
+    def attempt(index: Tensor, arguments: Sequence[Tensor]) -> tuple[Any, Tensor]:
         image, label = read(index)
         return prepare(image, *arguments), label
 
-    def plain(index, *arguments):
+    def plain(index: Tensor, *arguments: Tensor) -> tuple[Any, Tensor, bool]:
         return *attempt(index, arguments), True
 
-    def one(index, *arguments):
+    def one(index: Tensor, *arguments: Tensor) -> Any:
         image, label = read(index)
         # Trying costs as much as a third of the preparation: few images have to.
         return tf.cond(
@@ -109,7 +109,7 @@ def guarded(split: Split, prepare: Callable[..., Any]) -> Callable[..., Any]:
             lambda: tried(tf.cast(index, tf.int64), arguments),
         )
 
-    def tried(index, arguments):
+    def tried(index: Tensor, arguments: Sequence[Tensor]) -> Any:
         # An error ends an attempt, not the data set; the next is made only then.
         attempts = tf.data.Dataset.from_tensors(index).map(
             lambda index: plain(index, *arguments)
@@ -126,16 +126,16 @@ def guarded(split: Split, prepare: Callable[..., Any]) -> Callable[..., Any]:
 
     noted = set()
 
-    def note(index):
+    def note(index: np.ndarray) -> None:
         if int(index) not in noted:
             noted.add(int(index))
             print(f"Skipped {named([split.store.place(index)])}", flush=True)
 
-    def following(index, number):
+    def following(index: Tensor, number: Tensor) -> Tensor:
         with tf.control_dependencies([tf.numpy_function(note, [index], [])]):
             return (index + number) % split.count
 
-    def fail(index, spec):
+    def fail(index: Tensor, spec: Any) -> tuple[Tensor, ...]:
         place = tf.numpy_function(
             lambda index: split.store.place(index).encode(), [index], tf.string
         )
@@ -201,7 +201,7 @@ def _looks_whole(image):
     """Whether an encoded image has its end, as all have that were not cut short."""
     length = tf.strings.length(image)
 
-    def end(count):
+    def end(count: int) -> Tensor:
         return tf.strings.substr(image, tf.maximum(length - count, 0), count)
 
     jpeg = tf.io.is_jpeg(image) & (end(2) == b"\xff\xd9")
@@ -242,13 +242,13 @@ def evaluation_batches(
     rounds = -(-split.count // (workers * batch_size * replicas))
     size = image_size
 
-    def prepared(image):
+    def prepared(image: Tensor) -> Tensor:
         crop, method = recipe.test_crop, recipe.test_interpolation
         return normalise(centre_crop(image, size, crop, method), mean, std)
 
     read = guarded(split, prepared)
 
-    def sample(index):
+    def sample(index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         image, label, itself = read(tf.minimum(index, split.count - 1))
         weight = tf.cast(itself & (index < split.count), tf.float32)
         return image, tf.cast(label, tf.int32), weight

@@ -189,7 +189,7 @@ class BoxHead(Layer):
             for i in range(convs)
         ]
 
-        def dense(units, name, **options):
+        def dense(units: int, name: str, **options: Any) -> keras.layers.Dense:
             return keras.layers.Dense(
                 units, name=name, dtype=self.dtype_policy, **options
             )

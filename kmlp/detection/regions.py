@@ -1,6 +1,8 @@
 """Which boxes count: matching, sampling, suppression, and what regions learn."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -133,13 +135,13 @@ def nms(
     slots = ops.arange(limit, dtype="int32")[None]
     none = ops.repeat(ops.zeros_like(scores[:, :1], dtype="int32"), limit, axis=1)
 
-    def remain(step, scores, index, found):
+    def remain(step: Tensor, scores: Tensor, *_: Tensor) -> Tensor:
         return ops.logical_and(step < limit, ops.any(scores > -float("inf")))
 
-    def pick(step, scores, index, found):
+    def pick(step: Tensor, scores: Tensor, index: Tensor, found: Tensor) -> Any:
         best = ops.cast(ops.argmax(scores, axis=1, keepdims=True), "int32")  # (N, 1)
 
-        def of_best(values):
+        def of_best(values: Tensor) -> Tensor:
             return ops.take_along_axis(values, best, axis=1)
 
         there = of_best(scores) > -float("inf")
@@ -282,7 +284,7 @@ def sample_regions(
     rank, chosen = ops.top_k(order, sampler.count)
     chosen = ops.cast(chosen, "int32")
 
-    def drawn(values, width=()):
+    def drawn(values: Tensor, width: Sequence = ()) -> Tensor:
         values = ops.pad(values, [[0, 0], [0, padding], *width])
         return rows_of(values, chosen)
 

@@ -72,7 +72,7 @@ def roi_align(
     packed = [ops.reshape(x, (-1, h * w, channels)) for x, (h, w) in zip(maps, sizes)]
     packed = ops.reshape(ops.concatenate(packed, axis=1), (-1, channels))
 
-    def of_level(values, dtype):
+    def of_level(values: Sequence[Tensor], dtype: str) -> Tensor:
         values = ops.stack([ops.cast(v, dtype) for v in values])
         return ops.take(values, level, axis=0)[..., None]
 

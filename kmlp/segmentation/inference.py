@@ -1,30 +1,32 @@
 """Segmentation of pictures of any size: whole, by windows, at several scales."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from keras import ops
 
 from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import resize_bilinear
+from kmlp.typing import Tensor
 
 MODES = ("whole", "slide")
 
 
 def segment(
-    model,
-    image,
+    model: Callable[[np.ndarray], Tensor],
+    image: np.ndarray,
     *,
-    mode="whole",
-    window=None,
-    stride=None,
-    scales=(1.0,),
-    flip=False,
-):
-    """Class scores of every pixel of a picture.
+    mode: str = "whole",
+    window: Sequence[int] | None = None,
+    stride: Sequence[int] | None = None,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> np.ndarray:
+    """Compute the class scores of every pixel of a picture.
 
     Args:
-        model: a segmenter, merged or not, or any function of images `(1, H, W, 3)`
+        model: A segmenter, merged or not, or any function of images `(1, H, W, 3)`
             to logits `(1, H, W, K)`; one of a fixed size has `input_shape`.
         image: `(H, W, 3)` float, prepared as in training; any size and aspect.
         mode: `"whole"`: the picture at once; where the model's size is fixed, shrunk
@@ -32,15 +34,15 @@ def segment(
             windows that overlap, their logits averaged.
         window: `(h, w)` of `"slide"`; `None`: the model's size.
         stride: `(y, x)` from window to window; `None`: two thirds of it.
-        scales: factors of the picture's sides, at each of which it is scored.
-        flip: whether it is scored mirrored too.
+        scales: Factors of the picture's sides, at each of which it is scored.
+        flip: Whether it is scored mirrored too.
 
     Returns:
         `(H, W, K)` float32. Of one scale without mirroring: logits; else the mean of
         the softmax of each, as the "MS mIoU" of the papers is taken.
 
     Raises:
-        InputError: a mode or windows that do not fit.
+        InputError: If the mode is unknown or the windows do not fit.
     """
     image = np.asarray(image, "float32")
     if image.ndim != 3:
@@ -66,7 +68,7 @@ def segment(
     if not scales or min(scales) <= 0:
         raise InputError(f"`scales` are above 0. Received: scales={scales}")
 
-    def logits_of(picture):
+    def logits_of(picture: np.ndarray) -> np.ndarray:
         if mode == "slide":
             return _slide(model, picture, window, stride)
         return _whole(model, picture, fixed)
@@ -85,7 +87,7 @@ def segment(
 
 
 def _fixed_size(model):
-    """`(H, W)` that the model demands; `None`: any."""
+    """Return `(H, W)` that the model demands; `None`: any."""
     shape = getattr(model, "input_shape", None)
     if shape is None or isinstance(shape, list) or None in shape[1:3]:
         return None
@@ -125,7 +127,7 @@ def _slide(model, picture, window, stride):
 
 
 def _places(size, window, stride):
-    """Where windows begin; the last ends where the picture does."""
+    """Return where windows begin; the last ends where the picture does."""
     steps = max(math.ceil((size - window) / stride), 0)
     return [min(i * stride, size - window) for i in range(steps + 1)]
 

@@ -3,18 +3,21 @@
 Kirillov, Girshick, He, Dollár: Panoptic Feature Pyramid Networks, CVPR 2019.
 """
 
+from typing import Any
+
 import keras
 from keras import ops
 
 from kmlp.layers.conv_norm import ConvNorm
 from kmlp.layers.feature_pyramid import FeaturePyramid, Resize, resize_bilinear
 from kmlp.models.dense import DenseModel, pyramid_of
+from kmlp.typing import Tensor
 
 VOID = 255
 
 
-def pixel_loss(logits, labels, void=VOID):
-    """Cross-entropy of every image, averaged over all its pixels.
+def pixel_loss(logits: Tensor, labels: Tensor, void: int = VOID) -> Tensor:
+    """Compute the cross-entropy of every image, averaged over all its pixels.
 
     Void pixels add nothing but count in the average, as in the reference framework:
     an image of void alone has the loss 0.
@@ -22,7 +25,7 @@ def pixel_loss(logits, labels, void=VOID):
     Args:
         logits: `(N, h, w, K)`, resized to the labels' size.
         labels: `(N, H, W)` integers, `0 … K - 1` or `void`.
-        void: label of what is not scored.
+        void: Label of what is not scored.
 
     Returns:
         `(N,)` float32.
@@ -36,8 +39,12 @@ def pixel_loss(logits, labels, void=VOID):
     return ops.mean(ops.where(known, losses, 0.0), axis=(1, 2))
 
 
-def confusion(logits, labels, num_classes, void=VOID):
-    """How often each class was taken for each: `(K, K)` float32, rows are the truth.
+def confusion(
+    logits: Tensor, labels: Tensor, num_classes: int, void: int = VOID
+) -> Tensor:
+    """Count how often each class was taken for each: `(K, K)` float32, rows the truth.
+
+    In a graph, what `kmlp.data.scoring.confusion` counts of arrays.
 
     Args:
         logits: `(N, H, W, K)` at the labels' size.
@@ -67,12 +74,14 @@ class Segmenter(DenseModel, abstract=True):
     task = "segmentation"
 
     def __init__(self, inputs, logits, *, auxiliary=None, weight=0.0, **kwargs):
-        """Takes the logits of a fine map, which it enlarges to the images.
+        """Take the logits of a fine map, which are enlarged to the images.
 
         Args:
-            logits: of the map that the head works on.
-            auxiliary: logits of a second head that only training has, or `None`.
-            weight: of its loss.
+            inputs: Image tensor.
+            logits: Logits of the map that the head works on.
+            auxiliary: Logits of a second head that only training has, or `None`.
+            weight: Weight of its loss.
+            **kwargs: Other arguments of `DenseModel`.
         """
         raw = {"logits": logits}
         if auxiliary is not None:
@@ -83,8 +92,16 @@ class Segmenter(DenseModel, abstract=True):
         self._weights_of_losses = {"logits": 1.0, "auxiliary": weight}
         self.loss_names = ("class", "auxiliary")[: len(raw)]
 
-    def losses_of(self, outputs, targets, training=True):
-        """Cross-entropy of each head, `(N,)`; the auxiliary one's times its weight."""
+    def losses_of(
+        self, outputs: Any, targets: Any, training: bool = True
+    ) -> dict[str, Tensor]:
+        """Compute the cross-entropy of each head, `(N,)`, times its weight.
+
+        Args:
+            outputs: Outputs of `model(images, training=True)`.
+            targets: `(N, H, W)` integers.
+            training: Without effect; nothing random or normalised is computed here.
+        """
         names = {"logits": "class", "auxiliary": "auxiliary"}
         return {
             names[head]: self._weights_of_losses[head] * pixel_loss(logits, targets)
@@ -92,8 +109,8 @@ class Segmenter(DenseModel, abstract=True):
         }
 
 
-def conv(filters, kernel_size, name, dtype):
-    """3×3 or 1×1 convolution, BatchNorm, ReLU."""
+def conv(filters: int, kernel_size: int, name: str, dtype: Any) -> ConvNorm:
+    """Return a 3×3 or 1×1 convolution with BatchNorm and ReLU."""
     return ConvNorm(
         filters,
         kernel_size,
@@ -104,20 +121,24 @@ def conv(filters, kernel_size, name, dtype):
     )
 
 
-def classify(x, num_classes, dropout, name, dtype):
-    """Logits of a map: channels dropped as wholes, then a 1×1 convolution."""
+def classify(
+    x: Tensor, num_classes: int, dropout: float, name: str, dtype: Any
+) -> Tensor:
+    """Return logits of a map: channels dropped as wholes, then a 1×1 convolution."""
     if dropout:
-        drop = keras.layers.SpatialDropout2D(
-            dropout,
-            data_format="channels_last",
-            name=f"{name}_dropout",
-            dtype=dtype,
-        )
-        x = drop(x)
+        x = channel_dropout(dropout, f"{name}_dropout", dtype)(x)
     return classifier(num_classes, name, dtype)(x)
 
 
-def classifier(num_classes, name, dtype):
+def channel_dropout(rate: float, name: str, dtype: Any) -> keras.layers.Layer:
+    """Return a layer that drops channels as wholes."""
+    return keras.layers.SpatialDropout2D(
+        rate, data_format="channels_last", name=name, dtype=dtype
+    )
+
+
+def classifier(num_classes: int, name: str, dtype: Any) -> ConvNorm:
+    """Return a 1×1 convolution to logits."""
     return ConvNorm(
         num_classes,
         1,
@@ -138,18 +159,18 @@ class SemanticFPN(Segmenter):
     classified.
 
     Args:
-        backbone: functional model with `pyramid_outputs` P2…P5.
-        num_classes: classes; void is none.
-        fpn_filters: channels of the pyramid.
-        filters: channels of the steps.
-        dropout: share of channels left out before the classifier.
+        backbone: Functional model with `pyramid_outputs` P2…P5.
+        num_classes: Number of classes; void is none.
+        fpn_filters: Channels of the pyramid.
+        filters: Channels of the steps.
+        dropout: Share of channels left out before the classifier.
         tap_norm: `"layer"`, `None`, or `"auto"` as the family's networks have it.
-        name, dtype: of the model; layers follow the dtype policy.
+        name, dtype: Name and dtype policy of the model and its layers.
 
     Shapes: `(N, H, W, 3)` to logits `(N, H, W, num_classes)`, float32.
 
     Raises:
-        InputError: a backbone without these levels.
+        InputError: If the backbone lacks these levels.
 
     Reference: Sect. 3, Fig. 3; ConvMLP Sect. 4.6.
     """

@@ -4,11 +4,20 @@ Xiao, Liu, Zhou, Jiang, Sun: Unified Perceptual Parsing for Scene Understanding,
 ECCV 2018.
 """
 
+from collections.abc import Sequence
+
 import keras
 
 from kmlp.layers.feature_pyramid import AdaptivePooling, Resize
 from kmlp.models.dense import LEVELS, pyramid_of
-from kmlp.segmentation.segmenter import Segmenter, classifier, classify, conv
+from kmlp.segmentation.segmenter import (
+    Segmenter,
+    channel_dropout,
+    classifier,
+    classify,
+    conv,
+)
+from kmlp.typing import Tensor
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -16,22 +25,22 @@ class UperNet(Segmenter):
     """UperNet over any hierarchical backbone.
 
     Args:
-        backbone: functional model with `pyramid_outputs` P2…P5.
-        num_classes: classes; void is none.
-        filters: channels of the head.
-        pool_bins: bins along a side of each pooling of the coarsest map.
-        dropout: share of channels left out before each classifier.
-        auxiliary: whether a second head on P4 learns too (an FCN of one
+        backbone: Functional model with `pyramid_outputs` P2…P5.
+        num_classes: Number of classes; void is none.
+        filters: Channels of the head.
+        pool_bins: Bins along a side of each pooling of the coarsest map.
+        dropout: Share of channels left out before each classifier.
+        auxiliary: Whether a second head on P4 learns too (an FCN of one
             convolution); it is no part of predictions and of merged models.
-        auxiliary_filters: its channels.
-        auxiliary_weight: of its loss.
+        auxiliary_filters: Channels of that head.
+        auxiliary_weight: Weight of its loss.
         tap_norm: `"layer"`, `None`, or `"auto"` as the family's networks have it.
-        name, dtype: of the model; layers follow the dtype policy.
+        name, dtype: Name and dtype policy of the model and its layers.
 
     Shapes: `(N, H, W, 3)` to logits `(N, H, W, num_classes)`, float32.
 
     Raises:
-        InputError: a backbone without these levels.
+        InputError: If the backbone lacks these levels.
 
     Reference: Sect. 3.1, Fig. 4; RepMLPNet Sect. 5.3 and Appendix B; MS-MLP Sect. 4.2.
     """
@@ -53,10 +62,10 @@ class UperNet(Segmenter):
     ):
         pyramid, inputs, maps = pyramid_of(backbone, norm=tap_norm, dtype=dtype)
 
-        def resized(x, like, name):
+        def resized(x: Tensor, like: Tensor, name: str) -> Tensor:
             return Resize(name=name, dtype=dtype)([x, like])
 
-        def join(maps, name):
+        def join(maps: Sequence[Tensor], name: str) -> Tensor:
             return keras.layers.Concatenate(axis=-1, name=name, dtype=dtype)(maps)
 
         top = maps[-1]
@@ -92,11 +101,8 @@ class UperNet(Segmenter):
         if auxiliary:
             parts = {
                 "auxiliary_conv": conv(auxiliary_filters, 3, "auxiliary_conv", dtype),
-                "auxiliary_dropout": keras.layers.SpatialDropout2D(
-                    dropout,
-                    data_format="channels_last",
-                    name="auxiliary_dropout",
-                    dtype=dtype,
+                "auxiliary_dropout": channel_dropout(
+                    dropout, "auxiliary_dropout", dtype
                 ),
                 "auxiliary_classifier": classifier(
                     num_classes, "auxiliary_classifier", dtype

@@ -4,18 +4,22 @@ Conversions are mmpretrain's of RepMLPNet-B and timm's of ResMLP. A name is the
 architecture's and a tag: who published, and what the weights were trained on.
 """
 
+import csv
 import dataclasses
 import difflib
 import fnmatch
 import functools
 from collections.abc import Iterable
 from importlib import resources
+from typing import Any
 
+from kmlp import statistics
 from kmlp.errors import InputError
 from kmlp.models.registry import described, list_models
-from kmlp.statistics import CIFAR10, CIFAR100, FLOWERS102, IMAGENET
+from kmlp.statistics import IMAGENET
 
 IMAGENET_TOP1 = "ImageNet-1k top-1"
+_NUMBERS = {"top1": float, "num_classes": int, "image_size": int, "test_crop": float}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,169 +69,23 @@ class PublishedWeights:
         return f"{self.architecture}.{self.tag}"
 
 
-def _repmlpnet():
-    paper = {
-        "reference": "arXiv:2112.11081",
-        "test_interpolation": "bilinear",
-    }
-    for variant_name, drive_id, top1 in (
-        ("t224", "1TgPDD78G-d3h_Y_vNTuqYdSJZHmnju7b", 76.62),
-        ("b224", "1GwoUvxGXgzKArlCf0V9kvc9_3GtkGltp", 80.32),
-        ("t256", "1mU0L76x20eAKzkHxEM7J2BvEOLWx_mux", 77.44),
-        ("b256", "1W-__gXE7903cX-gOSXEGxNBCJjvqFCiJ", 81.03),
-        ("d256", "1e5IYac0UHnJq2_lzbuE7J4rahMENX2ha", 80.83),
-        ("l256", "1SHhNJ6pZax9qMLm8DJZtQ_XfmcmddPYU", 81.68),
-    ):
-        yield PublishedWeights(
-            architecture=f"repmlpnet_{variant_name}",
-            tag="dxh_in1k",
-            # Drive shows a page of its own before large files; `confirm` skips it.
-            address="https://drive.usercontent.google.com/download"
-            f"?id={drive_id}&export=download&confirm=t",
-            page=f"https://drive.google.com/file/d/{drive_id}/view",
-            publisher="github.com/DingXiaoH/RepMLP",
-            licence="MIT",
-            top1=top1,
-            image_size=int(variant_name[1:]),
-            test_crop=1.0,
-            **paper,
-        )
-    for size, resized, file, sha256, top1 in (
-        (224, 256, "in1k_20220330-1cb1f11b", "1cb1f11b", 80.41),
-        (256, 292, "in1k-256px_20220330-7c5a91ce", "7c5a91ce", 81.11),
-    ):
-        yield PublishedWeights(
-            architecture=f"repmlpnet_b{size}",
-            tag="mm_in1k",
-            address="https://download.openmmlab.com/mmclassification/v0/repmlp/"
-            f"repmlp-base_3rdparty_8xb64_{file}.pth",
-            sha256=sha256,
-            publisher="github.com/open-mmlab/mmpretrain",
-            licence="Apache-2.0",
-            top1=top1,
-            image_size=size,
-            test_crop=size / resized,
-            **paper,
-        )
+def _published():
+    """Yield the table's rows; what an empty cell would say is unknown.
 
-
-def _convmlp():
-    published = {
-        "publisher": "github.com/SHI-Labs/Convolutional-MLPs",
-        "reference": "arXiv:2109.04454",
-        "licence": "Apache-2.0",
-    }
-    root = "https://shi-labs.com/projects/convmlp/checkpoints"
-    for size, top1 in (("s", 76.8), ("m", 79.0), ("l", 80.2)):
-        yield PublishedWeights(
-            architecture=f"convmlp_{size}",
-            tag="shi_in1k",
-            address=f"{root}/convmlp_{size}_imagenet.pth",
-            top1=top1,
-            test_crop=0.9,
-            **published,
-        )
-    for data, title, classes, labels, statistics, reported in (
-        ("cifar10", "CIFAR-10", 10, "cifar10", CIFAR10, (98.0, 98.6, 98.6)),
-        ("cifar100", "CIFAR-100", 100, "cifar100", CIFAR100, (87.4, 89.1, 88.6)),
-        # The classes' order is whatever their copy of the data had.
-        ("flowers102", "Flowers-102", 102, None, FLOWERS102, (99.5, 99.5, 99.5)),
-    ):
-        for size, top1 in zip("sml", reported):
-            yield PublishedWeights(
-                architecture=f"convmlp_{size}",
-                tag=f"shi_{data}",
-                address=f"{root}/convmlp_{size}_{data}.pth",
-                top1=top1,
-                metric=f"{title} top-1",
-                num_classes=classes,
-                labels=labels,
-                test_crop=1.0,
-                **statistics._asdict(),
-                **published,
-            )
-
-
-def _msmlp():
-    root = "https://tsciencescu.blob.core.windows.net/projectshzheng/MSMLP"
-    for size, top1 in (("tiny", 82.1), ("small", 83.4), ("base", 83.8)):
-        folder = f"msmlp_{size}_patch4"
-        yield PublishedWeights(
-            architecture=f"msmlp_{size[0]}",
-            tag="jz_in1k",
-            address=f"{root}/released_model/{folder}/{folder}_ckpt_epoch299.pth",
-            publisher="github.com/JegZheng/MS-MLP",
-            reference="arXiv:2202.06510",
-            licence="MIT",
-            top1=top1,
-            test_crop=224 / 256,
-        )
-
-
-def _smlpnet():
-    for size, top1 in (("s", 83.1), ("b", 83.4)):
-        yield PublishedWeights(
-            architecture=f"smlpnet_{size}",
-            tag="ms_in1k",
-            address="https://github.com/microsoft/SPACH/releases/download/v1.0/"
-            f"smlp_{size}.pth",
-            publisher="github.com/microsoft/SPACH",
-            reference="arXiv:2109.05422",
-            licence="MIT",
-            top1=top1,
-            test_crop=224 / 256,
-        )
-
-
-def _resmlp():
-    files = {"s12": "resmlp_12", "s24": "resmlp_24", "s36": "resmlp_36"}
-    files["b24"] = "resmlpB_24"
-    knn = {"metric": "ImageNet-1k k-NN", "num_classes": 0, "labels": None}
-    checkpoints = [
-        (size, tag, f"{files[size]}_{ending}.pth", top1, more)
-        for tag, ending, more, reported in (
-            ("fb_in1k", "no_dist", {}, (76.6, 79.4, 79.7, 81.0)),
-            ("fb_distilled_in1k", "dist", {}, (77.8, 80.8, 81.1, 83.6)),
-            ("fb_in22k_ft_in1k", "22k", {}, (None, None, None, 84.4)),
-            ("fb_dino", "dino", knn, (62.6, 69.4)),
-        )
-        for size, top1 in zip(files, reported)
-        if top1 is not None
-    ]
-    paper = {"reference": "arXiv:2105.03404", "licence": "Apache-2.0"}
-    for size, tag, file, top1, more in checkpoints:
-        yield PublishedWeights(
-            architecture=f"resmlp_{size}",
-            tag=tag,
-            address=f"https://dl.fbaipublicfiles.com/deit/{file}",
-            publisher="github.com/facebookresearch/deit",
-            top1=top1,
-            test_crop=0.9,
-            **paper,
-            **more,
-        )
-    for size, tag, _, top1, more in checkpoints:
-        theirs = {"b24": "big_24"}.get(size, size[1:])
-        page = f"https://huggingface.co/timm/resmlp_{theirs}_224.{tag}"
-        yield PublishedWeights(
-            architecture=f"resmlp_{size}",
-            tag=f"timm_{tag}",
-            address=f"{page}/resolve/main/model.safetensors",
-            publisher=page.removeprefix("https://"),
-            top1=top1,
-            test_crop=0.875,
-            **paper,
-            **more,
-        )
+    Google Drive shows a page of its own before large files, which `confirm` skips. The
+    classes of Flowers-102 are in the order of its authors' copy, whatever that was.
+    """
+    table = resources.files("kmlp.weights") / "published_weights.csv"
+    for row in csv.DictReader(table.read_text("utf-8").splitlines()):
+        cells: dict[str, Any] = {name: cell or None for name, cell in row.items()}
+        for name, kind in _NUMBERS.items():
+            cells[name] = kind(cells[name])
+        measured = getattr(statistics, cells.pop("statistics").upper())
+        yield PublishedWeights(**cells, **measured._asdict())
 
 
 # By name; of one architecture, authors' files stand before conversions.
-WEIGHTS = {
-    entry.name: entry
-    for family in (_repmlpnet, _convmlp, _msmlp, _smlpnet, _resmlp)
-    for entry in family()
-}
-
+WEIGHTS = {entry.name: entry for entry in _published()}
 
 DEFAULT = "default"
 # Families of other papers -> the one whose recipe trains them here.

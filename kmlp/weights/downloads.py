@@ -158,7 +158,7 @@ def _bring(entry, path, progress):
     # Imported here: most calls find the file in its place.
     from kmlp.weights.http_transfer import fetch
 
-    def waiting():
+    def waiting() -> None:
         if progress:
             line = f"Another process is fetching {entry.name}; waiting for it."
             print(line, file=sys.stderr, flush=True)

@@ -1,5 +1,6 @@
 """Trained models for images of other sizes."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -114,7 +115,7 @@ def _way(source, target, resolution):
     if not hasattr(source, "block_size"):
         return {}
 
-    def steps(extent):
+    def steps(extent: Callable[[Any], Sequence[float]]) -> list[float]:
         return [own / new for own, new in zip(extent(source), extent(target))]
 
     return {

@@ -119,7 +119,7 @@ def _variant(family, told):
     """Return the name of the variant with such a structure, `None` for none."""
     parameters = inspect.signature(family).parameters
 
-    def own(name, argument):
+    def own(name: str, argument: str) -> Any:
         return VARIANTS[name][1].get(argument, parameters[argument].default)
 
     names = [
@@ -300,7 +300,7 @@ def _focal(shapes):
 def _msmlp(shapes):
     depths, ratios = _blocks(shapes)
 
-    def regions(stage):
+    def regions(stage: int) -> tuple[int, ...]:
         path = f"stage{stage}_block0_mix_shift/horizontal_{{}}/kernel"
         groups = range(_count(shapes, path))
         return tuple(shapes[path.format(group)][2] for group in groups)

@@ -6,6 +6,7 @@ naming schemes. mmdetection's and mmsegmentation's names stand around the author
 the backbones.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -17,7 +18,7 @@ from kmlp.models.repmlpnet import RepMLPNet
 from kmlp.models.resmlp import ResMLP
 from kmlp.models.smlpnet import SMLPNet
 from kmlp.models.swin import SwinTransformer
-from kmlp.weights.scheme import Scheme
+from kmlp.weights.scheme import Row, Scheme
 
 _UNIT = "stage{s}_block{b}"
 _BLOCK = "layers.{s}.blocks.{b}"  # of Swin and those who began with its code
@@ -360,7 +361,7 @@ def classifier_of(model: keras.Model) -> tuple[str, ...]:
 
 
 def _around(scheme, heads):
-    def rows(depths):
+    def rows(depths: Sequence[int] | None) -> list[Row]:
         backbone = [
             (ours, f"backbone.{theirs}", kind)
             for ours, theirs, kind in scheme.table(depths)

@@ -188,7 +188,7 @@ def _pattern(template):
     """Compile a template; a field that returns is the same number."""
     seen: set[str] = set()
 
-    def group(match):
+    def group(match: re.Match) -> str:
         name = match[1]
         if name in seen:
             return f"(?P={name})"

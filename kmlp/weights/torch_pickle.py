@@ -246,7 +246,7 @@ def _open_legacy(file):
             raise ValueError(f"the file ends inside storage {key}")
         file.seek(sum(spans[key]))
 
-    def read(key):
+    def read(key: str | int) -> bytes:
         start, length = spans[key]
         file.seek(start)
         return file.read(length)

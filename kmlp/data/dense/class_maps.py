@@ -1,6 +1,7 @@
 """Pictures and class maps in files of their own: ADE20K and Cityscapes."""
 
 import contextlib
+import csv
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -47,7 +48,7 @@ ADE20K_LAYOUT = (
 )
 # The folder that the archive holds.
 INNER = "ADEChallengeData2016"
-NAMES = Path(__file__).parent / "classes" / "ade20k.txt"
+_CLASSES = Path(__file__).parent / "classes"
 # 0 in the files is what belongs to none of the classes.
 NUMBERS = numbering({0: VOID} | {number: number - 1 for number in range(1, 151)})
 
@@ -57,35 +58,16 @@ CITYSCAPES_LAYOUT = (
     "*_gtFine_labelIds.png"
 )
 # Name, number in labelIds, official colour; the order is that of trainIds.
-CITYSCAPES = (
-    ("road", 7, (128, 64, 128)),
-    ("sidewalk", 8, (244, 35, 232)),
-    ("building", 11, (70, 70, 70)),
-    ("wall", 12, (102, 102, 156)),
-    ("fence", 13, (190, 153, 153)),
-    ("pole", 17, (153, 153, 153)),
-    ("traffic light", 19, (250, 170, 30)),
-    ("traffic sign", 20, (220, 220, 0)),
-    ("vegetation", 21, (107, 142, 35)),
-    ("terrain", 22, (152, 251, 152)),
-    ("sky", 23, (70, 130, 180)),
-    ("person", 24, (220, 20, 60)),
-    ("rider", 25, (255, 0, 0)),
-    ("car", 26, (0, 0, 142)),
-    ("truck", 27, (0, 0, 70)),
-    ("bus", 28, (0, 60, 100)),
-    ("train", 31, (0, 80, 100)),
-    ("motorcycle", 32, (0, 0, 230)),
-    ("bicycle", 33, (119, 11, 32)),
-)
+with open(_CLASSES / "cityscapes.csv", encoding="utf-8", newline="") as _table:
+    _, *_ROWS = csv.reader(_table)
 _IMAGE = "_leftImg8bit.png"
 _TRAIN_IDS, _LABEL_IDS = "_gtFine_labelTrainIds.png", "_gtFine_labelIds.png"
 _LAST_ID = 33
-TRAIN_IDS = numbering({VOID: VOID} | {n: n for n in range(len(CITYSCAPES))})
+TRAIN_IDS = numbering({VOID: VOID} | {n: n for n in range(len(_ROWS))})
 LABEL_IDS = numbering(
     {number: VOID for number in range(_LAST_ID + 1)}
     | {VOID: VOID}  # the licence plate, -1
-    | {number: index for index, (_, number, _) in enumerate(CITYSCAPES)}
+    | {int(row[1]): index for index, row in enumerate(_ROWS)}
 )
 
 
@@ -170,17 +152,17 @@ def ade20k(folder: Path, on_corrupt: str = "stop") -> DenseSource:
     if (folder / INNER).is_dir():
         folder = folder / INNER
 
-    def split(name):
+    def split(name: str) -> MapSplit:
         parts = [f"images/{name}", f"annotations/{name}"]
         homes = _homes(folder, parts, ADE20K_LAYOUT)
         images, maps = (
             {path.stem: path for path in home.glob(ending)}
             for home, ending in zip(homes, ("*.jpg", "*.png"))
         )
-        pairs = _paired(images, maps, ADE20K_LAYOUT, folder)
-        return MapSplit(str(homes[0]), *pairs, lambda path: NUMBERS, on_corrupt)
+        images, maps = _paired(images, maps, ADE20K_LAYOUT, folder)
+        return MapSplit(str(homes[0]), images, maps, lambda path: NUMBERS, on_corrupt)
 
-    names = tuple(NAMES.read_text(encoding="utf-8").splitlines())
+    names = tuple((_CLASSES / "ade20k.txt").read_text(encoding="utf-8").splitlines())
     return DenseSource(
         name=f"ade20k:{folder}",
         task="segmentation",
@@ -202,20 +184,21 @@ def cityscapes(folder: Path, on_corrupt: str = "stop") -> DenseSource:
         InputError: If there is no such folder, or none in this layout.
     """
 
-    def split(name):
+    def split(name: str) -> MapSplit:
         parts = [f"leftImg8bit/{name}", f"gtFine/{name}"]
         home, truth = _homes(folder, parts, CITYSCAPES_LAYOUT)
-        maps = _in_cities(truth, _LABEL_IDS) | _in_cities(truth, _TRAIN_IDS)
-        pairs = _paired(_in_cities(home, _IMAGE), maps, CITYSCAPES_LAYOUT, folder)
-        return MapSplit(str(home), *pairs, _cityscapes_numbers, on_corrupt)
+        listed = _in_cities(truth, _LABEL_IDS) | _in_cities(truth, _TRAIN_IDS)
+        shown = _in_cities(home, _IMAGE)
+        images, maps = _paired(shown, listed, CITYSCAPES_LAYOUT, folder)
+        return MapSplit(str(home), images, maps, _cityscapes_numbers, on_corrupt)
 
     return DenseSource(
         name=f"cityscapes:{folder}",
         task="segmentation",
-        class_names=tuple(name for name, _, _ in CITYSCAPES),
+        class_names=tuple(row[0] for row in _ROWS),
         train=split("train"),
         validation=split("val"),
-        palette=np.array([colour for _, _, colour in CITYSCAPES], "uint8"),
+        palette=np.array([row[2:] for row in _ROWS], int).astype("uint8"),
     )
 
 

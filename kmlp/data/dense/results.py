@@ -164,9 +164,9 @@ def coco_results(
 
 def coco_entries(
     found: dict[str, np.ndarray],
-    image_id: int,
-    size: tuple[int, ...],
-    category_ids: tuple[int, ...],
+    image_id: Any,
+    size: Sequence[int],
+    category_ids: Sequence[int],
 ) -> list[dict[str, Any]]:
     """Return the detections of one picture as entries of a file of results.
 
