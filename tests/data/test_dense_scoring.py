@@ -11,6 +11,7 @@ from pycocotools import mask as rle
 from kmlp.data import scoring
 from kmlp.data.dense import open_dense, results
 from kmlp.errors import KmlpError
+from kmlp.segmentation.segmenter import confusion
 
 SIZE = (40, 60)
 
@@ -250,6 +251,8 @@ def test_intersection_over_union_agrees_with_keras():
     for one, other in zip(truth, predicted):
         metric.update_state(one, other)
         matrix = matrix + scoring.confusion(one, other, 5)
+    in_a_graph = confusion(np.eye(5, dtype="float32")[predicted], truth, 5)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(in_a_graph), matrix)
     scores = scoring.intersection_over_union(matrix)
     assert scores["mIoU"] == pytest.approx(float(metric.result()), abs=1e-6)
     assert scores["IoU"][3] is None
