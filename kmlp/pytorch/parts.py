@@ -1,5 +1,6 @@
 """Parts that several of the published networks share."""
 
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -27,17 +28,30 @@ def rising_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     return [[next(rates) for _ in range(depth)] for depth in depths]
 
 
-class ChannelMLP(nn.Module):
-    """Linear, exact GELU, linear over the last axis."""
+def chain(**parts: nn.Module) -> nn.Sequential:
+    """Return modules that run one after another, by the names of their parameters."""
+    return nn.Sequential(OrderedDict(parts))
 
-    def __init__(self, width: int, hidden: int):
+
+def channel_mlp(width: int, hidden: int) -> nn.Sequential:
+    """Return linear, exact GELU, linear over the last axis."""
+    fc1, fc2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+    return chain(fc1=fc1, act=nn.GELU(), fc2=fc2)
+
+
+def stage(blocks: Iterable[nn.Module], downsample: nn.Module | None) -> nn.Sequential:
+    """Return blocks, then what makes the map smaller where a stage follows."""
+    downsample = downsample or nn.Identity()
+    return chain(blocks=nn.Sequential(*blocks), downsample=downsample)
+
+
+class Permute(nn.Module):
+    def __init__(self, *axes: int):
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, width)
+        self.axes = axes
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
+        return x.permute(self.axes)
 
 
 class PatchEmbedding(nn.Module):
@@ -50,15 +64,3 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
-
-
-class Stage(nn.Module):
-    """Blocks, then what makes the map smaller for the next stage, if there is one."""
-
-    def __init__(self, blocks: Iterable[nn.Module], downsample: nn.Module | None):
-        super().__init__()
-        self.blocks = nn.Sequential(*blocks)
-        self.downsample = downsample or nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.downsample(self.blocks(x))

@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kmlp.pytorch.parts import (
-    ChannelMLP,
     DropPath,
     PatchEmbedding,
-    Stage,
+    Permute,
+    chain,
+    channel_mlp,
     rising_rates,
+    stage,
 )
 
 
@@ -27,19 +29,6 @@ def _conv_bn_relu(*layers):
         conv = nn.Conv2d(inputs, outputs, k, stride, padding=k // 2, bias=False)
         parts += [conv, nn.BatchNorm2d(outputs), nn.ReLU()]
     return nn.Sequential(*parts)
-
-
-class ConvTokenizer(nn.Module):
-    def __init__(self, width: int):
-        super().__init__()
-        half = width // 2
-        self.block = _conv_bn_relu(
-            (3, half, 3, 2), (half, half, 3, 1), (half, width, 3, 1)
-        )
-        self.block.append(nn.MaxPool2d(3, 2, padding=1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.block(x)
 
 
 class ConvStage(nn.Module):
@@ -55,24 +44,15 @@ class ConvStage(nn.Module):
         return self.downsample(x)
 
 
-class ConvDownsample(nn.Module):
-    def __init__(self, width: int, wider: int):
-        super().__init__()
-        self.downsample = nn.Conv2d(width, wider, 3, 2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.downsample(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-
-
 class ConvMLPBlock(nn.Module):
     def __init__(self, width: int, ratio: float, drop_path_rate: float):
         super().__init__()
         self.norm1 = nn.LayerNorm(width)
-        self.channel_mlp1 = ChannelMLP(width, int(width * ratio))
+        self.channel_mlp1 = channel_mlp(width, int(width * ratio))
         self.connect_norm = nn.LayerNorm(width)
         self.connect = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
         self.norm2 = nn.LayerNorm(width)
-        self.channel_mlp2 = ChannelMLP(width, int(width * ratio))
+        self.channel_mlp2 = channel_mlp(width, int(width * ratio))
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:  # NHWC
@@ -81,14 +61,16 @@ class ConvMLPBlock(nn.Module):
         return x + self.drop_path(self.channel_mlp2(self.norm2(x)))
 
 
-class ConvMLPStage(nn.Module):
-    def __init__(self, width: int, wider: int | None, ratio: float, rates: list[float]):
-        super().__init__()
-        self.blocks = nn.Sequential(*[ConvMLPBlock(width, ratio, r) for r in rates])
-        self.downsample_mlp = ConvDownsample(width, wider) if wider else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.downsample_mlp(self.blocks(x))
+def _conv_mlp_stage(width, wider, ratio, rates):
+    blocks = nn.Sequential(*[ConvMLPBlock(width, ratio, rate) for rate in rates])
+    if wider is None:
+        return chain(blocks=blocks, downsample_mlp=nn.Identity())
+    down = chain(
+        to_first=Permute(0, 3, 1, 2),
+        downsample=nn.Conv2d(width, wider, 3, 2, padding=1),
+        to_last=Permute(0, 2, 3, 1),
+    )
+    return chain(blocks=blocks, downsample_mlp=down)
 
 
 class ConvMLP(nn.Module):
@@ -103,12 +85,15 @@ class ConvMLP(nn.Module):
         drop_path_rate: float = 0.0,
     ):
         super().__init__()
-        self.tokenizer = ConvTokenizer(channels)
+        half = channels // 2
+        convs = (3, half, 3, 2), (half, half, 3, 1), (half, channels, 3, 1)
+        block = _conv_bn_relu(*convs).append(nn.MaxPool2d(3, 2, padding=1))
+        self.tokenizer = chain(block=block)
         self.conv_stages = ConvStage(channels, dims[0], n_conv_blocks)
         # The authors' rates rise within each stage.
         rates = [rising_rates(drop_path_rate, [depth])[0] for depth in blocks]
         plan = zip(dims, [*dims[1:], None], mlp_ratios, rates, strict=True)
-        self.stages = nn.Sequential(*[ConvMLPStage(*stage) for stage in plan])
+        self.stages = nn.Sequential(*[_conv_mlp_stage(*stage) for stage in plan])
         self.norm = nn.LayerNorm(dims[-1])
         self.head = nn.Linear(dims[-1], num_classes)
 
@@ -186,7 +171,7 @@ class MSMLP(nn.Module):
             blocks = [MixShiftBlock(width, regions, rate) for rate in own]
             last = i == len(depths) - 1
             down = None if last else MapEmbedding(width, 2 * width, 2)
-            self.layers.append(Stage(blocks, down))
+            self.layers.append(stage(blocks, down))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, num_classes)
@@ -196,25 +181,11 @@ class MSMLP(nn.Module):
         return self.head(self.norm(self.avgpool(x).flatten(1)))
 
 
-class Permute(nn.Module):
-    def __init__(self, *axes: int):
-        super().__init__()
-        self.axes = axes
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.permute(self.axes)
-
-
-class LocalMixing(nn.Module):
+def _local_mixing(width):
     """BN, GELU, depthwise 3x3 convolution."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        conv = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-        self.conv_merge = nn.ModuleDict({"BN": nn.BatchNorm2d(width), "Conv": conv})
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv_merge["Conv"](F.gelu(self.conv_merge["BN"](x)))
+    conv = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+    parts = chain(BN=nn.BatchNorm2d(width), act=nn.GELU(), Conv=conv)
+    return chain(conv_merge=parts)
 
 
 class SparseMLP(nn.Module):
@@ -240,15 +211,11 @@ class SparseMLP(nn.Module):
         return self.fuse(torch.cat([x, along_width, along_height], dim=1))
 
 
-class FeedForward(nn.Module):
-    def __init__(self, width: int, hidden: int):
-        super().__init__()
-        # The two Dropouts never drop; they keep the published indices 0 and 3.
-        expand = nn.Linear(width, hidden), nn.GELU(), nn.Dropout(0.0)
-        self.net = nn.Sequential(*expand, nn.Linear(hidden, width), nn.Dropout(0.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+def _feed_forward(width, hidden):
+    # The two Dropouts never drop; they keep the published indices 0 and 3.
+    expand = nn.Linear(width, hidden), nn.GELU(), nn.Dropout(0.0)
+    project = nn.Linear(hidden, width), nn.Dropout(0.0)
+    return chain(net=nn.Sequential(*expand, *project))
 
 
 class SMLPNet(nn.Module):
@@ -275,9 +242,9 @@ class SMLPNet(nn.Module):
             embedding = nn.Conv2d(inputs, width, patch, patch, bias=False)
             self.to_patch_embedding.append(nn.Sequential(embedding))
             for rate in rates:
-                token = nn.Sequential(LocalMixing(width), SparseMLP(width, side))
+                token = nn.Sequential(_local_mixing(width), SparseMLP(width, side))
                 self.token_mix.append(token)
-                channel = nn.LayerNorm(width), FeedForward(width, alpha * width)
+                channel = nn.LayerNorm(width), _feed_forward(width, alpha * width)
                 to_last, to_first = Permute(0, 2, 3, 1), Permute(0, 3, 1, 2)
                 self.channel_mix.append(nn.Sequential(to_last, *channel, to_first))
                 self.drop_path.append(DropPath(rate))

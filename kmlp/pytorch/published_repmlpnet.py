@@ -5,33 +5,28 @@ map. The published inverse partition scrambles tiles there; with one tile it agr
 """
 
 import itertools
-from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kmlp.pytorch.parts import chain
+
 
 def _conv_bn(inputs, outputs, kernel, relu=False, **options):
-    parts = OrderedDict(
-        conv=nn.Conv2d(inputs, outputs, kernel, bias=False, **options),
-        bn=nn.BatchNorm2d(outputs),
+    conv = nn.Conv2d(inputs, outputs, kernel, bias=False, **options)
+    after = {"relu": nn.ReLU()} if relu else {}
+    return chain(conv=conv, bn=nn.BatchNorm2d(outputs), **after)
+
+
+def _global_perceptron(channels):
+    return chain(
+        pool=nn.AdaptiveAvgPool2d(1),  # (N, C, H, W) -> (N, C, 1, 1)
+        fc1=nn.Conv2d(channels, channels // 4, 1),
+        act=nn.ReLU(),
+        fc2=nn.Conv2d(channels // 4, channels, 1),
+        gate=nn.Sigmoid(),
     )
-    if relu:
-        parts["relu"] = nn.ReLU()
-    return nn.Sequential(parts)
-
-
-class GlobalPerceptron(nn.Module):
-    def __init__(self, channels):
-        super().__init__()
-        self.fc1 = nn.Conv2d(channels, channels // 4, 1)
-        self.fc2 = nn.Conv2d(channels // 4, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = F.adaptive_avg_pool2d(x, 1)  # (N, C, H, W) -> (N, C, 1, 1)
-        return torch.sigmoid(self.fc2(F.relu(self.fc1(pooled))))
 
 
 class RepMLPBlock(nn.Module):
@@ -39,7 +34,7 @@ class RepMLPBlock(nn.Module):
         super().__init__()
         self.map_shape = (share_sets, h, w)
         rows = share_sets * h * w
-        self.gp = GlobalPerceptron(channels)
+        self.gp = _global_perceptron(channels)
         self.fc3 = nn.Conv2d(rows, rows, 1, groups=share_sets, bias=deploy)
         self.fc3_bn = nn.Identity() if deploy else nn.BatchNorm2d(share_sets)
         self.local_kernels = () if deploy else local_kernels
@@ -63,15 +58,12 @@ class RepMLPBlock(nn.Module):
         return mixed.reshape(x.shape) * self.gp(x)
 
 
-class RepMLPFFN(nn.Module):
-    def __init__(self, channels):
-        super().__init__()
-        self.ffn_fc1 = _conv_bn(channels, 4 * channels, 1)
-        self.act = nn.GELU()
-        self.ffn_fc2 = _conv_bn(4 * channels, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.ffn_fc2(self.act(self.ffn_fc1(x)))
+def _ffn(channels):
+    expand, project = (
+        _conv_bn(channels, 4 * channels, 1),
+        _conv_bn(4 * channels, channels, 1),
+    )
+    return chain(ffn_fc1=expand, act=nn.GELU(), ffn_fc2=project)
 
 
 class RepMLPUnit(nn.Module):
@@ -80,7 +72,7 @@ class RepMLPUnit(nn.Module):
         self.prebn1 = nn.BatchNorm2d(channels)
         self.repmlp_block = RepMLPBlock(channels, *block)
         self.prebn2 = nn.BatchNorm2d(channels)
-        self.ffn_block = RepMLPFFN(channels)
+        self.ffn_block = _ffn(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.repmlp_block(self.prebn1(x))

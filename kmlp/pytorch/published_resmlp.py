@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from kmlp.pytorch.parts import ChannelMLP, DropPath
+from kmlp.pytorch.parts import DropPath, Permute, chain, channel_mlp
 
 
 class Affine(nn.Module):
@@ -18,15 +18,10 @@ class Affine(nn.Module):
         return self.alpha * x + self.beta
 
 
-class PatchProjection(nn.Module):
+def _patch_projection(inputs, width, patch_size):
     """Patch-wise linear map to tokens: (N, C, H, W) -> (N, H/p · W/p, D)."""
-
-    def __init__(self, inputs, width, patch_size):
-        super().__init__()
-        self.proj = nn.Conv2d(inputs, width, patch_size, patch_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)
+    proj = nn.Conv2d(inputs, width, patch_size, patch_size)
+    return chain(proj=proj, flat=nn.Flatten(2), to_last=Permute(0, 2, 1))
 
 
 class ResMLPBlock(nn.Module):
@@ -36,7 +31,7 @@ class ResMLPBlock(nn.Module):
         self.attn = nn.Linear(tokens, tokens)
         self.gamma_1 = nn.Parameter(torch.full((width,), init_scale))
         self.norm2 = Affine(width)
-        self.mlp = ChannelMLP(width, 4 * width)
+        self.mlp = channel_mlp(width, 4 * width)
         self.gamma_2 = nn.Parameter(torch.full((width,), init_scale))
         self.drop_path = DropPath(drop_path_rate)
 
@@ -59,7 +54,7 @@ class ResMLP(nn.Module):
     ):
         super().__init__()
         tokens = (img_size // patch_size) ** 2
-        self.patch_embed = PatchProjection(3, embed_dim, patch_size)
+        self.patch_embed = _patch_projection(3, embed_dim, patch_size)
         block = (embed_dim, tokens, init_scale, drop_path_rate)
         self.blocks = nn.Sequential(*[ResMLPBlock(*block) for _ in range(depth)])
         self.norm = Affine(embed_dim)
@@ -75,9 +70,9 @@ class MixerBlock(nn.Module):
         super().__init__()
         norm = partial(nn.LayerNorm, eps=1e-6)
         self.norm1 = norm(width)
-        self.mlp_tokens = ChannelMLP(tokens, hidden[0])
+        self.mlp_tokens = channel_mlp(tokens, hidden[0])
         self.norm2 = norm(width)
-        self.mlp_channels = ChannelMLP(width, hidden[1])
+        self.mlp_channels = channel_mlp(width, hidden[1])
         self.drop_path = DropPath(drop_path_rate)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,7 +96,7 @@ class MLPMixer(nn.Module):
         super().__init__()
         tokens = (img_size // patch_size) ** 2
         hidden = tokens_dim, int(mlp_ratio * embed_dim)
-        self.stem = PatchProjection(3, embed_dim, patch_size)
+        self.stem = _patch_projection(3, embed_dim, patch_size)
         block = (embed_dim, tokens, hidden, drop_path_rate)
         self.blocks = nn.Sequential(*[MixerBlock(*block) for _ in range(num_blocks)])
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)

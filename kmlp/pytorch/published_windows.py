@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kmlp.pytorch.parts import (
-    ChannelMLP,
     DropPath,
     PatchEmbedding,
-    Stage,
+    channel_mlp,
     rising_rates,
+    stage,
 )
 
 MASKED = -100.0
@@ -116,7 +116,7 @@ class SwinBlock(nn.Module):
         self.attn = WindowAttention(width, window_size, heads)
         self.drop_path = DropPath(drop_path_rate)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = ChannelMLP(width, 4 * width)
+        self.mlp = channel_mlp(width, 4 * width)
         self.size = None
         if (
             shift
@@ -198,7 +198,7 @@ class SwinTransformer(nn.Module):
                 for shift, rate in zip(shifts, own)
             ]
             last = i == len(depths) - 1
-            self.layers.append(Stage(blocks, None if last else PatchMerging(width)))
+            self.layers.append(stage(blocks, None if last else PatchMerging(width)))
             size = size and [-(-side // 2) for side in size]
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_classes)
@@ -307,7 +307,7 @@ class FocalBlock(nn.Module):
         self.attn = FocalAttention(width, heads, side, focal_window, expand_size)
         self.drop_path = DropPath(drop_path_rate)
         self.norm2 = nn.LayerNorm(width)
-        self.mlp = ChannelMLP(width, int(mlp_ratio * width))
+        self.mlp = channel_mlp(width, int(mlp_ratio * width))
 
     def forward(self, x: Tensor) -> Tensor:
         batch, height, width, channels = x.shape
@@ -369,7 +369,7 @@ class FocalTransformer(nn.Module):
             blocks = [FocalBlock(*block, rate) for rate in own]
             last = i == len(depths) - 1
             down = None if last else Downsampling(width, 2 * width, 2)
-            self.layers.append(Stage(blocks, down))
+            self.layers.append(stage(blocks, down))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_classes)
 

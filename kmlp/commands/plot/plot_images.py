@@ -11,20 +11,16 @@ from kmlp.commands.plot.plotted import Kind
 from kmlp.commands.plot.shown_images import Viewer, add_pictures, show
 from kmlp.errors import InputError
 
+# Method -> its title, its function in `kmlp.analysis.saliency`, options of its own.
 _METHODS = {
-    "gradient": "gradient",
-    "smoothgrad": "SmoothGrad",
-    "integrated": "integrated gradients",
-    "cam": "Grad-CAM",
-}
-# Which method an option goes with.
-_GOES_WITH = {
-    "samples": "smoothgrad",
-    "noise": "smoothgrad",
-    "seed": "smoothgrad",
-    "steps": "integrated",
-    "baseline": "integrated",
-    "layer": "cam",
+    "gradient": ("gradient", "gradient", ()),
+    "smoothgrad": ("SmoothGrad", "smooth_grad", ("samples", "noise", "seed")),
+    "integrated": (
+        "integrated gradients",
+        "integrated_gradients",
+        ("steps", "baseline"),
+    ),
+    "cam": ("Grad-CAM", "class_activation_map", ("layer",)),
 }
 
 
@@ -84,10 +80,11 @@ def _saliency(options):
     from kmlp import plots
 
     methods = list(dict.fromkeys(options.method or ["gradient"]))
-    for name, method in _GOES_WITH.items():
-        if getattr(options, name) is not None and method not in methods:
+    for method, (*_, own) in _METHODS.items():
+        lost = [name for name in own if getattr(options, name) is not None]
+        if lost and method not in methods:
             raise InputError(
-                f"--{name} goes with --method {method}: add it, or leave the option "
+                f"--{lost[0]} goes with --method {method}: add it, or leave the option "
                 f"out. Received: --method {','.join(methods)}"
             )
     seen = [functools.partial(_explained, method, options) for method in methods]
@@ -161,19 +158,14 @@ def _explained(method, options, viewer, pixels):
     from kmlp.analysis import saliency
     from kmlp.plots.image_sheets import Explained
 
-    function = {
-        "gradient": saliency.gradient,
-        "smoothgrad": saliency.smooth_grad,
-        "integrated": saliency.integrated_gradients,
-        "cam": saliency.class_activation_map,
-    }[method]
-    names = [name for name, goes in _GOES_WITH.items() if goes == method]
-    values = {name: getattr(options, name) for name in (*names, "batch_size")}
+    title, function, own = _METHODS[method]
+    values = {name: getattr(options, name) for name in (*own, "batch_size")}
     if method == "integrated":
         black = -np.asarray(viewer.prepared.mean) / np.asarray(viewer.prepared.std)
         values["baseline"] = 0.0 if options.baseline == "mean" else black
     values = {name: value for name, value in values.items() if value is not None}
-    found = function(viewer.source, pixels, viewer.of_class, **values)
+    explain = getattr(saliency, function)
+    found = explain(viewer.source, pixels, viewer.of_class, **values)
     viewer.check_finite(found.maps, viewer.label)
     viewer.check_finite(found.logits, viewer.label)
     if method == "integrated":
@@ -191,7 +183,7 @@ def _explained(method, options, viewer, pixels):
             text += f"\n(for {viewer.class_names[explained]} {row[explained]:.0%})"
         words.append(text)
     layer = f", {found.layer}" if found.layer else ""
-    title = f"{viewer.label}\n{_METHODS[method]}{layer}"
+    title = f"{viewer.label}\n{title}{layer}"
     return Explained(title, viewer.picture(pixels), found, tuple(words))
 
 
