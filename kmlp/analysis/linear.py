@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -48,7 +49,7 @@ class LinearLayer:
 
     name: str
     kind: str
-    layer: keras.Layer
+    layer: Any
     input_axis: int
     part: str = ""
     depth: float = 0.5

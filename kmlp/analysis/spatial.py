@@ -1,7 +1,6 @@
 """Find the kernels that are fully connected over the positions of a map."""
 
 import dataclasses
-from typing import Any
 
 import keras
 import numpy as np
@@ -10,41 +9,23 @@ from kmlp.analysis.linear import MIXING, LinearLayer, linear_layers
 from kmlp.errors import InputError
 from kmlp.layers.perceptrons import SetSharingLinear
 
-WIDTH, HEIGHT = "along the width", "along the height"
 CENTRAL = 6
 
 
-@dataclasses.dataclass(frozen=True)
-class SpatialKernel:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SpatialKernel(LinearLayer):
     """A linear layer whose inputs or outputs are the positions of a map.
 
     Attributes:
-        linear: Layer itself, with its name and depth.
         grid: `(h, w)` of the positions; of a partitioned map those of a block.
         outputs: `(rows, columns)` of the output positions, where inputs and outputs
             are positions; else `None`.
         share_sets: Number of kernels.
     """
 
-    linear: LinearLayer
     grid: tuple[int, int]
     outputs: tuple[int, int] | None
     share_sets: int
-
-    @property
-    def name(self) -> str:
-        """Names of the layers on the way to it, with slashes between them."""
-        return self.linear.name
-
-    @property
-    def depth(self) -> float:
-        """Number of its block, from 1."""
-        return self.linear.depth
-
-    @property
-    def layer(self) -> Any:
-        """The `SetSharingLinear` or `PositionLinear` itself."""
-        return self.linear.layer
 
     @property
     def branches(self) -> tuple[tuple[int, int], ...]:
@@ -53,18 +34,15 @@ class SpatialKernel:
 
     @property
     def along(self) -> str:
-        """`WIDTH` or `HEIGHT` where it mixes along one axis only, else `""`."""
-        return {(True, False): WIDTH, (False, True): HEIGHT}.get(
-            (self.grid[0] == 1, self.grid[1] == 1), ""
-        )
+        """`"width"` or `"height"` where it mixes along one axis only, else `""`."""
+        height, width = self.grid
+        return "width" * (height == 1 < width) or "height" * (width == 1 < height)
 
     @property
     def label(self) -> str:
         """What tells it from the model's others, in a few letters."""
-        which = self.along.rpartition(" ")[2] or self.linear.part
-        return " ".join(
-            part for part in (self.linear.block or self.name, which) if part
-        )
+        which = self.along or self.part
+        return " ".join(part for part in (self.block or self.name, which) if part)
 
 
 def spatial_kernels(model: keras.Model) -> list[SpatialKernel]:
@@ -95,12 +73,15 @@ def _spatial(linear):
     if linear.kind != MIXING:
         return None
     if isinstance(layer, SetSharingLinear):
-        block = layer.partition.block_size
-        return SpatialKernel(linear, block, block, layer.share_sets)
-    grid = layer.input_grid or layer.output_grid
+        grid = outputs = layer.partition.block_size
+        share_sets = layer.share_sets
+    else:
+        grid, outputs, share_sets = layer.input_grid or layer.output_grid, None, 1
     if grid is None:
         return None
-    return SpatialKernel(linear, tuple(grid), None, 1)
+    return SpatialKernel(
+        **vars(linear), grid=tuple(grid), outputs=outputs, share_sets=share_sets
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +124,7 @@ def kernel_rows(
     Reference: ResMLP (Touvron et al., 2021), Figs. 2 and B.1: the central 6×6 patches.
     """
     check_share_set(kernel, share_set)
-    matrix = kernel.linear.matrix()
+    matrix = kernel.matrix()
     if kernel.outputs is None:
         images, what = _units(kernel, matrix, central)
     else:

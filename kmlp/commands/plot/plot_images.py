@@ -156,6 +156,7 @@ def _check_maps(model, *layers):
 def _explained(method, options, viewer, pixels):
     """Return the column of a network and a method."""
     from kmlp.analysis import saliency
+    from kmlp.data.scoring import check_finite
     from kmlp.plots.image_sheets import Explained
 
     title, function, own = _METHODS[method]
@@ -166,8 +167,8 @@ def _explained(method, options, viewer, pixels):
     values = {name: value for name, value in values.items() if value is not None}
     explain = getattr(saliency, function)
     found = explain(viewer.source, pixels, viewer.of_class, **values)
-    viewer.check_finite(found.maps, viewer.label)
-    viewer.check_finite(found.logits, viewer.label)
+    check_finite(found.maps, "gradients", viewer.weights)
+    check_finite(found.logits, "logits", viewer.weights)
     if method == "integrated":
         worst = np.abs(found.gap / np.where(found.change == 0, np.inf, found.change))
         print(
@@ -252,6 +253,7 @@ def _open_model(weights, path, values, options):
 def _shown(options, viewer, pixels):
     """Return the maps of a network, and which channels of them are drawn."""
     from kmlp.analysis.features import BATCH, stage_maps, varied_channels
+    from kmlp.data.scoring import check_finite
     from kmlp.plots.image_sheets import Shown
 
     batch_size = options.batch_size or BATCH
@@ -260,7 +262,7 @@ def _shown(options, viewer, pixels):
     )
     highest = max(options.channel or (0,))
     for stage, values in maps.items():
-        viewer.check_finite(values, stage)
+        check_finite(values, f"maps of {stage}", viewer.weights)
         if highest >= values.shape[-1]:
             raise InputError(
                 f"{stage} of {viewer.label} has channels 0 to {values.shape[-1] - 1}. "

@@ -52,18 +52,6 @@ class Viewer:
         colours = np.asarray(pixels) * self.prepared.std + self.prepared.mean
         return np.clip(colours, 0, 1)
 
-    def check_finite(self, values: np.ndarray, whose: str) -> None:
-        """Refuse values of damaged weights.
-
-        Raises:
-            RunError: If a value is not finite.
-        """
-        if not np.isfinite(values).all():
-            raise RunError(
-                f"{whose} has values that are not finite: the weights are damaged, or "
-                f"trained to divergence. Received: {self.weights!r}"
-            )
-
 
 def add_pictures(parser: Parser) -> None:
     """Add images, networks, and how the ones become the others' input."""
