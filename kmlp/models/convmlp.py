@@ -4,6 +4,8 @@ Li, Hassani, Walton, Shi: ConvMLP: Hierarchical Convolutional MLPs for Vision,
 2021.
 """
 
+from collections.abc import Sequence
+
 import keras
 
 from kmlp.errors import InputError
@@ -12,6 +14,7 @@ from kmlp.layers.conv_norm import ConvNorm, NormDepthwiseConv
 from kmlp.layers.layer import check_choice, drop_path, drop_path_rates
 from kmlp.layers.patch_embed import PatchMerging
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
+from kmlp.typing import Activation, DType, Shape, Sizes
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 CONV_INITIALIZER = keras.initializers.VarianceScaling(
@@ -57,22 +60,22 @@ class ConvMLP(VisionMLP):
 
     def __init__(
         self,
-        num_classes=1000,
-        input_shape=(224, 224, 3),
+        num_classes: int = 1000,
+        input_shape: Shape = (224, 224, 3),
         *,
-        stem_width=64,
-        conv_blocks=2,
-        widths=(128, 256, 512),
-        depths=(2, 4, 2),
-        mlp_ratios=(2, 2, 2),
-        conv_stage="bottleneck",
-        downsample="conv",
-        depthwise=True,
-        include_top=True,
-        drop_path_rate=0.1,
-        head_activation=None,
-        name="convmlp",
-        dtype=None,
+        stem_width: int = 64,
+        conv_blocks: int = 2,
+        widths: Sizes = (128, 256, 512),
+        depths: Sizes = (2, 4, 2),
+        mlp_ratios: Sequence[float] = (2, 2, 2),
+        conv_stage: str = "bottleneck",
+        downsample: str = "conv",
+        depthwise: bool = True,
+        include_top: bool = True,
+        drop_path_rate: float = 0.1,
+        head_activation: Activation = None,
+        name: str | None = "convmlp",
+        dtype: DType = None,
     ):
         check_stages(widths=widths, depths=depths, mlp_ratios=mlp_ratios)
         check_choice(CONV_STAGES, conv_stage=conv_stage)

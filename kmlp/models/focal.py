@@ -21,6 +21,7 @@ from kmlp.models.swin import (
     transformer_block,
 )
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
+from kmlp.typing import Activation, DType, Shape, Sizes
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -56,23 +57,23 @@ class FocalTransformer(VisionMLP):
 
     def __init__(
         self,
-        num_classes=1000,
-        input_shape=(224, 224, 3),
+        num_classes: int = 1000,
+        input_shape: Shape = (224, 224, 3),
         *,
-        patch_size=4,
-        width=96,
-        depths=(2, 2, 6, 2),
-        heads=(3, 6, 12, 24),
-        window_size=7,
-        focal_windows=(7, 5, 3, 1),
-        focal_levels=(2, 2, 2, 2),
-        expansion=3,
-        mlp_ratio=4,
-        include_top=True,
-        drop_path_rate=0.2,
-        head_activation=None,
-        name="focal",
-        dtype=None,
+        patch_size: int = 4,
+        width: int = 96,
+        depths: Sizes = (2, 2, 6, 2),
+        heads: Sizes = (3, 6, 12, 24),
+        window_size: int = 7,
+        focal_windows: Sizes = (7, 5, 3, 1),
+        focal_levels: Sizes = (2, 2, 2, 2),
+        expansion: int = 3,
+        mlp_ratio: float = 4,
+        include_top: bool = True,
+        drop_path_rate: float = 0.2,
+        head_activation: Activation = None,
+        name: str | None = "focal",
+        dtype: DType = None,
     ):
         check_stages(
             depths=depths,

@@ -14,6 +14,7 @@ from kmlp.models.focal import focal_block, focal_input
 from kmlp.models.msmlp import mix_shift_block
 from kmlp.models.swin import patch_merging, swin_block
 from kmlp.models.vision_mlp import VisionMLP, image_input
+from kmlp.typing import Activation, DType, Shape, Sizes
 
 ATTENTION = ("swin", "focal")
 
@@ -63,27 +64,27 @@ class MSMLPHybrid(VisionMLP):
 
     def __init__(
         self,
-        num_classes=1000,
-        input_shape=(224, 224, 3),
+        num_classes: int = 1000,
+        input_shape: Shape = (224, 224, 3),
         *,
-        attention="swin",
-        stage_zero=True,
-        depths=(2, 2, 2, 6, 2),
-        width=96,
-        heads=(6, 12, 24),
-        window_size=7,
-        focal_windows=(5, 3, 1),
-        expansion=3,
-        regions=(1, 1, 3, 5, 7),
-        shifts=(-2, -1, 0, 1, 2),
-        order="shift_mix",
-        mlp_ratio=4,
-        layer_scale=1e-6,
-        include_top=True,
-        drop_path_rate=0.2,
-        head_activation=None,
-        name="msmlp_hybrid",
-        dtype=None,
+        attention: str = "swin",
+        stage_zero: bool = True,
+        depths: Sizes = (2, 2, 2, 6, 2),
+        width: int = 96,
+        heads: Sizes = (6, 12, 24),
+        window_size: int = 7,
+        focal_windows: Sizes = (5, 3, 1),
+        expansion: int = 3,
+        regions: Sizes = (1, 1, 3, 5, 7),
+        shifts: Sizes = (-2, -1, 0, 1, 2),
+        order: str = "shift_mix",
+        mlp_ratio: float = 4,
+        layer_scale: float | None = 1e-6,
+        include_top: bool = True,
+        drop_path_rate: float = 0.2,
+        head_activation: Activation = None,
+        name: str | None = "msmlp_hybrid",
+        dtype: DType = None,
     ):
         _check(attention, stage_zero, depths, width, heads, focal_windows)
         first = 0 if stage_zero else 1

@@ -4,6 +4,8 @@ Zheng, He, Chen, Zhou: Mixing and Shifting: Exploiting Global and Local
 Dependencies in Vision MLPs, 2022.
 """
 
+from collections.abc import Sequence
+
 import keras
 
 from kmlp.layers.channel_mlp import ChannelMLP
@@ -11,11 +13,14 @@ from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.mix_shift import MixShift
 from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
+from kmlp.typing import Activation, DType, Shape, Sizes
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 # PyTorch's default for convolutions.
 CONV_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 EPSILON = 1e-6
+
+_REGIONS = ((1, 1, 3, 5, 7), (1, 3, 3, 5, 7), (1, 5, 5, 5, 7), (1, 7, 7, 7, 7))
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -53,24 +58,24 @@ class MSMLP(VisionMLP):
 
     def __init__(
         self,
-        num_classes=1000,
-        input_shape=(224, 224, 3),
+        num_classes: int = 1000,
+        input_shape: Shape = (224, 224, 3),
         *,
-        width=96,
-        depths=(3, 3, 9, 3),
-        regions=((1, 1, 3, 5, 7), (1, 3, 3, 5, 7), (1, 5, 5, 5, 7), (1, 7, 7, 7, 7)),
-        shifts=(-2, -1, 0, 1, 2),
-        order="shift_mix",
-        mixing="depthwise",
-        projections=False,
-        mlp_ratio=4,
-        layer_scale=1e-6,
-        patch_size=4,
-        include_top=True,
-        drop_path_rate=0.2,
-        head_activation=None,
-        name="msmlp",
-        dtype=None,
+        width: int = 96,
+        depths: Sizes = (3, 3, 9, 3),
+        regions: Sequence[Sizes] = _REGIONS,
+        shifts: Sizes = (-2, -1, 0, 1, 2),
+        order: str = "shift_mix",
+        mixing: str = "depthwise",
+        projections: bool = False,
+        mlp_ratio: float = 4,
+        layer_scale: float | None = 1e-6,
+        patch_size: int = 4,
+        include_top: bool = True,
+        drop_path_rate: float = 0.2,
+        head_activation: Activation = None,
+        name: str | None = "msmlp",
+        dtype: DType = None,
     ):
         check_stages(depths=depths, regions=regions)
         inputs = image_input(input_shape, fixed=False)

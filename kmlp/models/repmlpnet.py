@@ -17,6 +17,7 @@ from kmlp.models.vision_mlp import (
     check_stages,
     partitioned_input,
 )
+from kmlp.typing import Activation, DType, Shape, Sizes
 
 # What stands between stages, and the size of its kernel.
 DOWNSAMPLINGS = {"patch": 2, "conv3": 3, "conv5": 5}
@@ -66,25 +67,25 @@ class RepMLPNet(VisionMLP):
 
     def __init__(
         self,
-        num_classes=1000,
-        input_shape=(224, 224, 3),
+        num_classes: int = 1000,
+        input_shape: Shape = (224, 224, 3),
         *,
-        depths=(2, 2, 6, 2),
-        widths=(64, 128, 256, 512),
-        share_sets=(1, 4, 16, 128),
-        local_kernels=(1, 3),
-        patch_size=4,
-        block_size=None,
-        gate_reduction=4,
-        global_perceptron=True,
-        mlp_ratio=4,
-        downsample="patch",
-        locality_injected=False,
-        include_top=True,
-        drop_path_rate=0.0,
-        head_activation=None,
-        name="repmlpnet",
-        dtype=None,
+        depths: Sizes = (2, 2, 6, 2),
+        widths: Sizes = (64, 128, 256, 512),
+        share_sets: Sizes = (1, 4, 16, 128),
+        local_kernels: Sizes = (1, 3),
+        patch_size: int = 4,
+        block_size: Sizes | None = None,
+        gate_reduction: int = 4,
+        global_perceptron: bool = True,
+        mlp_ratio: float = 4,
+        downsample: str = "patch",
+        locality_injected: bool = False,
+        include_top: bool = True,
+        drop_path_rate: float = 0.0,
+        head_activation: Activation = None,
+        name: str | None = "repmlpnet",
+        dtype: DType = None,
     ):
         check_stages(depths=depths, widths=widths, share_sets=share_sets)
         check_choice(DOWNSAMPLINGS, downsample=downsample)

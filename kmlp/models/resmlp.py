@@ -17,6 +17,7 @@ from kmlp.layers.layer import check_choice, drop_path
 from kmlp.layers.patch_embed import PatchEmbed, PositionEncoding
 from kmlp.layers.patch_mixing import CrossPatch, MixingMLP
 from kmlp.models.vision_mlp import VisionMLP, partitioned_input
+from kmlp.typing import Activation, DType, Shape, Sizes
 
 # What the arguments of these names may be.
 ALLOWED = {
@@ -72,29 +73,29 @@ class ResMLP(VisionMLP):
 
     def __init__(
         self,
-        num_classes=1000,
-        input_shape=(224, 224, 3),
+        num_classes: int = 1000,
+        input_shape: Shape = (224, 224, 3),
         *,
-        patch_size=16,
-        width=384,
-        depth=12,
-        mlp_ratio=4,
-        layer_scale=0.1,
-        local_kernels=(),
-        block_size=None,
-        norm="affine",
-        mixing="linear",
-        mixing_ratio=4,
-        mixing_width=None,
-        pooling="average",
-        activation="gelu",
-        position_encoding=None,
-        epsilon=1e-5,
-        include_top=True,
-        drop_path_rate=0.0,
-        head_activation=None,
-        name="resmlp",
-        dtype=None,
+        patch_size: int = 16,
+        width: int = 384,
+        depth: int = 12,
+        mlp_ratio: float = 4,
+        layer_scale: float | None = 0.1,
+        local_kernels: Sizes = (),
+        block_size: Sizes | None = None,
+        norm: str = "affine",
+        mixing: str = "linear",
+        mixing_ratio: float = 4,
+        mixing_width: int | None = None,
+        pooling: str = "average",
+        activation: Activation = "gelu",
+        position_encoding: str | None = None,
+        epsilon: float = 1e-5,
+        include_top: bool = True,
+        drop_path_rate: float = 0.0,
+        head_activation: Activation = None,
+        name: str | None = "resmlp",
+        dtype: DType = None,
     ):
         for argument, value in (
             ("mixing", mixing),

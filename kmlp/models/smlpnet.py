@@ -4,6 +4,8 @@ Tang, Zhao, Wang, Luo, Xie, Zeng: Sparse MLP for Image Recognition: Is
 Self-Attention Really Necessary?, AAAI 2022.
 """
 
+from collections.abc import Sequence
+
 import keras
 
 from kmlp.errors import InputError
@@ -19,6 +21,7 @@ from kmlp.models.vision_mlp import (
     check_stages,
     partitioned_input,
 )
+from kmlp.typing import Activation, DType, Shape, Sizes
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 # PyTorch's default for convolutions; its fan of a depthwise 3×3 kernel is 9.
@@ -74,25 +77,25 @@ class SMLPNet(VisionMLP):
 
     def __init__(
         self,
-        num_classes=1000,
-        input_shape=(224, 224, 3),
+        num_classes: int = 1000,
+        input_shape: Shape = (224, 224, 3),
         *,
-        width=80,
-        depths=(2, 8, 14, 2),
-        mlp_ratio=3,
-        patch_size=4,
-        block_size=None,
-        local_kernels=(),
-        local_mixing=True,
-        global_mixing=True,
-        fusion="concat",
-        axes="parallel",
-        identity=True,
-        include_top=True,
-        drop_path_rate=0.0,
-        head_activation=None,
-        name="smlpnet",
-        dtype=None,
+        width: int = 80,
+        depths: Sizes = (2, 8, 14, 2),
+        mlp_ratio: float = 3,
+        patch_size: int = 4,
+        block_size: Sizes | None = None,
+        local_kernels: Sizes = (),
+        local_mixing: bool = True,
+        global_mixing: bool | str | Sequence[bool | str] = True,
+        fusion: str = "concat",
+        axes: str = "parallel",
+        identity: bool = True,
+        include_top: bool = True,
+        drop_path_rate: float = 0.0,
+        head_activation: Activation = None,
+        name: str | None = "smlpnet",
+        dtype: DType = None,
     ):
         mixings = mixing_per_stage(global_mixing, depths, local_mixing)
         inputs, blocks, padding = partitioned_input(

@@ -11,6 +11,7 @@ from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.patch_embed import PatchEmbed, PatchMerging
 from kmlp.layers.window_attention import WindowAttention
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
+from kmlp.typing import Activation, DType, Shape, Sizes
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 # PyTorch's default for convolutions.
@@ -49,20 +50,20 @@ class SwinTransformer(VisionMLP):
 
     def __init__(
         self,
-        num_classes=1000,
-        input_shape=(224, 224, 3),
+        num_classes: int = 1000,
+        input_shape: Shape = (224, 224, 3),
         *,
-        patch_size=4,
-        width=96,
-        depths=(2, 2, 6, 2),
-        heads=(3, 6, 12, 24),
-        window_size=7,
-        mlp_ratio=4,
-        include_top=True,
-        drop_path_rate=0.2,
-        head_activation=None,
-        name="swin",
-        dtype=None,
+        patch_size: int = 4,
+        width: int = 96,
+        depths: Sizes = (2, 2, 6, 2),
+        heads: Sizes = (3, 6, 12, 24),
+        window_size: int = 7,
+        mlp_ratio: float = 4,
+        include_top: bool = True,
+        drop_path_rate: float = 0.2,
+        head_activation: Activation = None,
+        name: str | None = "swin",
+        dtype: DType = None,
     ):
         check_stages(depths=depths, heads=heads)
         inputs = image_input(input_shape, fixed=False)

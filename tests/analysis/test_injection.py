@@ -254,11 +254,11 @@ def test_rows_of_an_axis_are_its_matrix():
         "stage0_block0 width",
         "stage0_block0 height",
     )
-    matrix = width.linear.matrix()[0]
+    matrix = width.matrix()[0]
     images = kernel_rows(width).images
     assert images.shape == (len(matrix), 1, 1, len(matrix))
     np.testing.assert_array_equal(images[:, 0, 0], matrix)
-    matrix = height.linear.matrix()[0]
+    matrix = height.matrix()[0]
     images = kernel_rows(height).images
     assert images.shape == (1, len(matrix), len(matrix), 1)
     np.testing.assert_array_equal(images[0, :, :, 0], matrix)
