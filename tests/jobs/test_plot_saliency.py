@@ -230,7 +230,7 @@ WRONG = {
     ),
     "nothing known": (
         ["features", GOOD[0], "--weights", "bare.keras"],
-        "pass --mean, --std",
+        "pass --mean and --std",
     ),
     "an architecture": (
         ["features", GOOD[0], "--weights", "resmlp_s12"],
@@ -257,7 +257,7 @@ WRONG = {
     ),
     "a size of a SavedModel": (
         ["saliency", GOOD[0], "--weights", "served", "--image-size", "64"],
-        "takes images of 32x32",
+        "images of 32x32",
     ),
     "another method's option": (
         ["saliency", *ONE, "--steps", "3"],
