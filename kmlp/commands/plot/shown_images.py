@@ -127,8 +127,7 @@ def _given(options):
             f"Received: --image-size {','.join(map(str, sizes))}"
         )
     values = {name: getattr(options, name) for name in options.preparation}
-    found = [{**values, "image_size": size} for size in np.resize(sizes, count)]
-    return [{k: v for k, v in one.items() if v is not None} for one in found]
+    return [{**values, "image_size": size} for size in np.resize(sizes, count)]
 
 
 def _check_weights(weights, subject):
