@@ -53,7 +53,7 @@ def input_specs(
     inputs = keras.tree.flatten(_inputs(model))
     for index, tensor in enumerate(inputs):
         shape = tuple(tensor.shape[1:] if input_shape is None else input_shape)
-        dtype = "float32" if "float" in tensor.dtype else tensor.dtype
+        dtype = "float32" if "float" in str(tensor.dtype) else tensor.dtype
         name = tensor.name
         if name.startswith("keras_tensor"):  # numbered anew in every session
             name = "inputs" if len(inputs) == 1 else f"inputs_{index}"

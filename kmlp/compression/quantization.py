@@ -1,7 +1,6 @@
 """Train merged models to be quantised, and write their int8 files."""
 
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ from kmlp.artifacts.running import load_tflite
 from kmlp.atomic import new_file
 from kmlp.compression.tfmot import import_tfmot
 from kmlp.compression.twin import twin
-from kmlp.console import quiet
 from kmlp.errors import InputError
 from kmlp.export.groundwork import named_failures, refuse_existing
-from kmlp.export.tflite import compact
+from kmlp.export.tflite import write_tflite
 
 _PREFIX = "quant_"  # tfmot's, of the names of its layers
 
@@ -134,7 +132,15 @@ class QuantizationAware:
         refuse_existing(path, overwrite)
         merged = self.merged()
         with named_failures(path), new_file(path) as file:
-            self._convert(file, batch_size)
+            # As for a dynamic file, to which the model's own ranges are added.
+            write_tflite(
+                self._rounded(),
+                file,
+                quantize="dynamic",
+                representative_data=None,
+                batch_size=batch_size,
+                input_shape=self.model.inputs[0].shape[1:],
+            )
             runner = load_tflite(file)
             compared = agreement.compare_artifact(merged, runner, exact=False)
             origin.write(
@@ -147,25 +153,6 @@ class QuantizationAware:
                 audit=audited(file),
             )
         return path
-
-    def _convert(self, file, batch_size):
-        model = self._rounded()
-        shape = (batch_size, *model.inputs[0].shape[1:])
-        spec = tf.TensorSpec(shape, tf.float32, name="images")
-
-        @tf.function(input_signature=[spec], autograph=False)
-        def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            return {"output_0": model(images, training=False)}
-
-        module = tf.Module()
-        module.serve, module.weights = serve, model.variables
-        with tempfile.TemporaryDirectory() as folder, quiet():
-            signatures = {"serving_default": serve}
-            tf.saved_model.save(module, folder, signatures=signatures)
-            converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-            Path(file).write_bytes(converter.convert())
-        compact(file)
 
     def _rounded(self):
         """Return the model with its kernels on int8's grid, and rounded no longer.

@@ -15,6 +15,7 @@ ARCH = ("--arch", "convmlp_s", "--rehearse", "--set", "model.stem_width=4")
 ARCH = (*ARCH, "model.widths=6,8,8", "model.depths=1,1,1", "model.conv_blocks=1")
 TASKS = {"classify": (), "segment": (), "detect": ("--head", "retinanet")}
 EVIDENCE = {"artifact", "equality", "audit", "accuracies", "initial_weights", "frozen"}
+EVIDENCE |= {"calibration", "compression", "source", "multiply_adds"}
 EQUALITY = {"with", "kind", "images", "relative_difference", "disagreements", "ties"}
 
 
@@ -88,6 +89,59 @@ def test_every_artifact_of_every_task_says_the_same(task, tmp_path, capfd):
     rows = [title for title in titles if title in ("accuracy", "mIoU", "AP", "ties")]
     assert rows
     assert len(rows) == len(set(rows))  # each row once
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory):
+    """Train a small classifier, and return its version."""
+    output = tmp_path_factory.mktemp("run")
+    assert main(["train", *ARCH, "--data", "digits", "--output", str(output)]) == 0
+    (folder,) = (output / "rehearsals").glob("*/1")
+    return folder
+
+
+FEW = ("--data", "digits", "--images", "20", "--calibration-images", "20")
+# What makes artifacts of a run -> `(command, artifacts in the folder OUTPUT)`.
+MAKERS = {
+    "SavedModel": (("export", "RUN", "OUTPUT/served"), ["served"]),
+    "devices": (
+        ("export", "RUN", "OUTPUT", "--format", "tflite", *FEW)
+        + ("--quantize", "none", "int8", "--max-drop", "100"),
+        ["model.float32.tflite", "model.int8.tflite"],
+    ),
+    "compression": (
+        ("compress", "RUN", "--method", "prune", "--output", "OUTPUT", *FEW)
+        + ("--epochs", "1"),
+        ["1/trained.keras", "1/model.float32.tflite", "1/model.int8.tflite"],
+    ),
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_every_maker_says_the_same(maker, run_folder, tmp_path, capfd):
+    if maker == "compression":
+        pytest.importorskip("tensorflow_model_optimization")
+    words, names = MAKERS[maker]
+    given = {"RUN": str(run_folder), "OUTPUT": str(tmp_path)}
+    argv = [w.replace("OUTPUT", given["OUTPUT"]) for w in words]
+    assert main([given.get(w, w) for w in argv]) == 0, capfd.readouterr().err
+    keys = origin.read(run_folder).keys()
+    for name in names:
+        found = origin.read(tmp_path / name)
+        assert found.keys() == keys >= EVIDENCE
+        assert (found["compression"] is None) == (maker != "compression")
+        assert (found["calibration"] is None) == ("int8" not in name or "1/" in name)
+        if not name.endswith(".keras"):
+            assert found["equality"].keys() >= EQUALITY
+            assert found["audit"]["operations"]
+        if name.endswith(".tflite"):
+            assert found["accuracies"]["images"] == 20
+
+
+def test_a_preset_says_the_same(run_folder, tmp_path):
+    model = kmlp.create_model(weights=run_folder)
+    folder = kmlp.pretrained.save_preset(model, tmp_path / "preset")
+    assert origin.read(folder).keys() == origin.read(run_folder).keys()
 
 
 def test_a_run_folder_names_the_other_unfinished_runs(tmp_path):
