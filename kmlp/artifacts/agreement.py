@@ -79,20 +79,37 @@ class _Agreement:
             "ties": ties,
         }
 
-    def _compare_scores(self, found, expected):
-        """Compare the likeliest classes, and return the form's."""
-        classes = found.argmax(-1)
-        error = np.abs(found - expected).max(initial=0)
+
+class _ScoreAgreement(_Agreement):
+    """Scores of classes, of images or of pixels, under one name."""
+
+    def add(
+        self, found: Arrays, expected: Arrays, targets: Any, weights: np.ndarray
+    ) -> None:
+        real = weights > 0
+        outputs, other = (_single(named)[real] for named in (found, expected))
+        classes = outputs.argmax(-1)
+        error = np.abs(outputs - other).max(initial=0)
         self.difference = np.maximum(self.difference, error)  # which lets NaN through
-        self.magnitude = max(self.magnitude, float(np.abs(expected).max(initial=0)))
+        self.magnitude = max(self.magnitude, float(np.abs(other).max(initial=0)))
         # A difference of d in every output closes a margin of 2 d.
-        second, first = np.moveaxis(np.sort(expected, axis=-1)[..., -2:], -1, 0)
-        self._margins.append((first - second)[classes != expected.argmax(-1)])
+        second, first = np.moveaxis(np.sort(other, axis=-1)[..., -2:], -1, 0)
+        self._margins.append((first - second)[classes != other.argmax(-1)])
         self.compared += classes.size
-        return classes
+        self.images += int(real.sum())
+        self._score(classes, targets[real])
+
+    def _score(self, classes, targets):
+        """Take the likeliest classes of a batch and the right ones."""
+        raise NotImplementedError
 
 
-class ClassAgreement(_Agreement):
+def _single(outputs):
+    (output,) = outputs.values()
+    return np.asarray(output)
+
+
+class ClassAgreement(_ScoreAgreement):
     """Classes of images: accuracy, and other classes than the trained model's."""
 
     unit = "validation images"
@@ -101,19 +118,14 @@ class ClassAgreement(_Agreement):
         super().__init__()
         self.right = 0
 
-    def add(
-        self, found: Arrays, expected: Arrays, targets: Any, weights: np.ndarray
-    ) -> None:
-        real = weights > 0
-        classes = self._compare_scores(*(_single(x)[real] for x in (found, expected)))
-        self.right += int(np.sum(classes == targets[real]))
-        self.images += int(real.sum())
+    def _score(self, classes, targets):
+        self.right += int(np.sum(classes == targets))
 
     def figures(self) -> dict[str, Any]:
         return {"accuracy": self.right / max(self.images, 1)}
 
 
-class MapAgreement(_Agreement):
+class MapAgreement(_ScoreAgreement):
     """Class maps: intersection over union, and other classes of pixels.
 
     Args:
@@ -126,22 +138,12 @@ class MapAgreement(_Agreement):
         super().__init__()
         self.matrix = np.zeros((classes, classes), "int64")
 
-    def add(
-        self, found: Arrays, expected: Arrays, targets: Any, weights: np.ndarray
-    ) -> None:
-        real = weights > 0
-        classes = self._compare_scores(*(_single(x)[real] for x in (found, expected)))
+    def _score(self, classes, targets):
         if targets.shape[1:3] == classes.shape[1:3]:
-            self.matrix += confusion(targets[real], classes, len(self.matrix))
-        self.images += int(real.sum())
+            self.matrix += confusion(targets, classes, len(self.matrix))
 
     def figures(self) -> dict[str, Any]:
         return intersection_over_union(self.matrix) if self.matrix.sum() else {}
-
-
-def _single(outputs):
-    (output,) = outputs.values()
-    return np.asarray(output)
 
 
 class DetectionAgreement(_Agreement):

@@ -126,7 +126,7 @@ def _classes(origin):
 def _entries(name):
     """Return a function to all that an entry knows."""
 
-    def cell(origin):
+    def cell(origin: dict[str, Any]) -> str:
         known = (origin.get(name) or {}).items()
         return ", ".join(
             f"{n.replace('_', ' ')} {f'{v:.2g}' if isinstance(v, float) else v}"

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +183,7 @@ def _compared(model, files, images):
     for name, path in files.items():
         runs[name] = load_tflite(path, num_threads=os.cpu_count())
 
-    def batches():
+    def batches() -> Iterator[tuple[np.ndarray, ...]]:
         with progress_bar(images.count, "img", desc="evaluating") as bar:
             for batch, right in images.batches():
                 yield batch, right, np.ones(len(batch))

@@ -48,10 +48,10 @@ def signatures(
     """
     network, known = _network(model, specs, offered.dense), offered.preprocessing
 
-    def default(*inputs):
+    def default(*inputs: tf.Tensor) -> Tensors:
         return network(*inputs)["outputs"]
 
-    def from_bytes(image_bytes):
+    def from_bytes(image_bytes: tf.Tensor) -> Tensors:
         if offered.dense:
             images, *sizes = prepared_pictures(image_bytes, known)
         else:
@@ -64,11 +64,11 @@ def signatures(
         answer = detections if known.task == DETECTION else class_maps
         return answer(found, *sizes)
 
-    def classify(*inputs):
+    def classify(*inputs: tf.Tensor) -> Tensors:
         (outputs,) = outputs_of(*inputs).values()
         return _likeliest(outputs, offered, has_activation(model))
 
-    def features(*inputs):
+    def features(*inputs: tf.Tensor) -> Tensors:
         return network(*inputs)["pyramid"]
 
     found, takes, outputs_of = {DEFAULT: _function(default, specs)}, specs, default
@@ -92,7 +92,7 @@ def _network(model, specs, dense):
         both = {"outputs": model.output, "pyramid": dict(pyramid)}
         both = keras.Model(model.input, both)
 
-    def run(*inputs):
+    def run(*inputs: tf.Tensor) -> dict[str, Tensors]:
         if not pyramid:
             return {"outputs": named_outputs(call_flat(model, inputs))}
         found = call_flat(both, inputs)
@@ -124,7 +124,7 @@ def prepared(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     size: Any = preprocessing.image_size
     crop, method = preprocessing.test_crop, preprocessing.test_interpolation
 
-    def prepare(image):
+    def prepare(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
         pixels = centre_crop(image, size, crop, method)
         return (normalise(pixels, preprocessing.mean, preprocessing.std),)
 
@@ -182,7 +182,7 @@ def prepared_pictures(
     """
     canvas = (*known.canvas, 3)
 
-    def prepare(image):
+    def prepare(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
         pixels = decode(image)
         size = tf.shape(pixels)[:2]
         shape = fitted(size, known)

@@ -244,16 +244,14 @@ def _own(name):
 
 
 def _opened(spec):
+    """Open data with their training images, if there are any."""
     if spec == "digits":
         return open_source(None)
-    if not spec.startswith(PREFIX) and _has_train(Path(spec).expanduser()):
-        return open_source(spec)
-    return open_evaluation(spec)
-
-
-def _has_train(folder):
-    homes = [folder, *subfolders(folder)] if folder.is_dir() else []
-    return any((home / "train").is_dir() for home in homes)
+    folder = Path(spec).expanduser()
+    is_folder = not spec.startswith(PREFIX) and folder.is_dir()
+    homes = [folder, *subfolders(folder)] if is_folder else []
+    trains = any((home / "train").is_dir() for home in homes)
+    return open_source(spec) if trains else open_evaluation(spec)
 
 
 def _outputs(model):
