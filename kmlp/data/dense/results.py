@@ -142,7 +142,7 @@ def coco_results(
     *,
     image_id: Any,
     size: Sequence[int],
-    category_ids: tuple[int, ...],
+    category_ids: Sequence[int],
     shape: Sequence[int] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the detections of one picture as entries of a file of results.
