@@ -231,6 +231,7 @@ def computed(
         InputError: If an image cannot be read.
         RunError: If features are not finite.
     """
+    assert prepared.image_size is not None  # Complete preprocessing has a size.
     batches = evaluation_batches(
         split, prepared, image_size=prepared.image_size, batch_size=batch_size
     )
