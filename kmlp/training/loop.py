@@ -125,7 +125,7 @@ class _Loop:
         return self.until is not None and time.monotonic() >= self.until
 
     def _due(self):
-        """Whether it is time for a checkpoint."""
+        """Tell whether it is time for a checkpoint."""
         minutes = (time.monotonic() - self._saved_at) / 60
         every = self.options.checkpoint_steps
         return minutes >= self.options.checkpoint_minutes or bool(

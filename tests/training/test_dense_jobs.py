@@ -2,6 +2,7 @@
 
 import functools
 import json
+from types import SimpleNamespace
 
 import cases
 import numpy as np
@@ -16,6 +17,7 @@ from kmlp.artifacts.running import load_saved_model
 from kmlp.commands.train import DETECTOR as train_detector
 from kmlp.commands.train import SEGMENTER as train_segmenter
 from kmlp.data.dense import open_dense
+from kmlp.data.dense.source import Unreadable
 from kmlp.data.scoring import average_precision, truth
 from kmlp.preprocessing import DensePreprocessing
 from kmlp.training.tasks import dense_task
@@ -244,3 +246,25 @@ def test_bad_input(case, few_scenes, tmp_path, capfd):
     assert words in error
     assert error.count("\n") == 0
     assert not list(tmp_path.glob("*/[0-9]*"))
+
+
+def test_a_picture_that_cannot_be_used_is_not_drawn(tmp_path):
+    """It was skipped in training too, where it may be."""
+
+    class Pictures:
+        count = 3
+
+        def image(self, index):
+            if index == 0:
+                raise Unreadable("0.png", "damaged")
+            return np.zeros((8, 8, 3), "uint8")
+
+        def annotation(self, index):
+            return Image.new("RGB", (8, 8))
+
+    task = dense_task.DenseTask()
+    task.drawer = lambda job, model: lambda image, truth: (truth, truth)
+    job = SimpleNamespace(source=SimpleNamespace(validation=Pictures()))
+    task.draw(job, None, tmp_path / "pictures")
+    written = {path.name for path in (tmp_path / "pictures").iterdir()}
+    assert written == {"000001.png", "000002.png", dense_task.SHEET}
