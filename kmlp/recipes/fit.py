@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kmlp.errors import check_known
+from kmlp.errors import InputError, check_known
 from kmlp.recipes.choosing import CATALOGUE, recipe_for
 from kmlp.recipes.classification_recipe import ClassificationRecipe
 from kmlp.recipes.recipe import check_settable
@@ -127,6 +127,9 @@ class FitRecipe:
         its own: pass `steps_per_epoch` to `fit`. Shuffle them beforehand. Each is
         augmented by the seed and its position, and follows itself `repeats` times.
 
+        Under a strategy Keras fails where a replica has no image of a batch: make test
+        images within its scope, and their batches have some for every replica.
+
         Args:
             dataset: Pairs of an image, `(H, W, 3)` uint8 or the bytes of its file, and
                 an integer label; not batched.
@@ -142,7 +145,8 @@ class FitRecipe:
             and `(N, num_classes)`.
 
         Raises:
-            InputError: If the recipe has no mean and deviation.
+            InputError: If the recipe has no mean and deviation, or there are too few
+                test images for the replicas.
         """
         import tensorflow as tf
 
@@ -168,8 +172,12 @@ class FitRecipe:
             return image, smoothed(tf.cast(label, tf.int32), num_classes, 0.0)
 
         if not training:
-            shown = dataset.map(evaluated, num_parallel_calls=auto)
-            return shown.batch(batch_size).prefetch(auto)
+            shown = dataset.map(evaluated, num_parallel_calls=auto).batch(batch_size)
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            images = int(dataset.cardinality())  # negative where it is unknown
+            if replicas > 1 and images > 0:
+                shown = shown.rebatch(_shared_sizes(images, batch_size, replicas))
+            return shown.prefetch(auto)
         part, augmented = preparation(self.recipe, size, self.mean, self.std)
 
         def sample(position: tf.Tensor, pair: tuple[Any, Any]) -> tuple[Any, ...]:
@@ -202,6 +210,25 @@ class FitRecipe:
 
         swap = [keras.callbacks.SwapEMAWeights()] if self.averages else []
         return [*swap, MergeAndExport(directory, **options)]
+
+
+def _shared_sizes(images, batch_size, replicas):
+    """Return sizes of batches of which every replica gets an image.
+
+    A strategy gives each replica a batch's share, rounded up, while images last. So
+    all batches but the last divide, and that is large enough for the last replica.
+    """
+    size = max(1, batch_size // replicas) * replicas
+    rest = images % replicas
+    last = (replicas - rest) * replicas + rest if rest else 0
+    if last > images:
+        raise InputError(
+            f"These images do not give each replica one of every batch: take {last} or "
+            f"more, a multiple of {replicas}, or evaluate on one device. Received: "
+            f"{images} images for {replicas} replicas"
+        )
+    whole, others = divmod(images - last, size)
+    return [number for number in (*[size] * whole, others, last) if number]
 
 
 def get(name: str, arch: str | None = None, **changes: Any) -> FitRecipe:

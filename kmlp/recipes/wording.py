@@ -56,21 +56,17 @@ def describe(recipe: Recipe, base: Recipe | None = None) -> str:
 
 
 def _columns(cells):
-    """Cells in two columns; a wide one has a line of its own."""
+    """Return the lines of two columns; a wide cell has one of its own."""
     column = (_WIDTH - 4) // 2
-    lines, waiting = [], None
+    lines, waits = [], False
     for cell in cells:
-        if waiting is None and len(cell) < column:
-            waiting = cell
-        elif waiting is not None and len(cell) <= column:
-            lines.append(f"    {waiting:<{column}}{cell}")
-            waiting = None
+        if waits and len(cell) <= column:
+            lines[-1] = f"{lines[-1]:<{column}}{cell}"
+            waits = False
         else:
-            lines += [f"    {text}" for text in (waiting, cell) if text is not None]
-            waiting = None
-    if waiting is not None:
-        lines.append(f"    {waiting}")
-    return lines
+            waits = len(cell) < column
+            lines.append(cell)
+    return [f"    {line}" for line in lines]
 
 
 def to_json(recipe: Recipe) -> Config:

@@ -31,7 +31,7 @@ from kmlp.errors import KmlpError
 from kmlp.recipes import dense_recipes
 from kmlp.training.engine.engine import WorkerLost
 from kmlp.training.engine.jax import JaxEngine
-from kmlp.training.engine.jax_processes import join, prepare_devices
+from kmlp.training.engine.meeting import join_jax, prepare_jax_devices
 from kmlp.training.optimization import make_dense_schedule
 
 FAMILIES = [name for name in TINY if name != "batch_norm"]
@@ -244,7 +244,7 @@ def misused(engine):
     """What is said about devices that cannot be had, and data that end."""
     prepared(engine, "resmlp")
     attempts = {
-        "late": lambda: prepare_devices(3),
+        "late": lambda: prepare_jax_devices(3),
         "many": lambda: JaxEngine(devices=2),
         "short": lambda: engine.train(engine.feed(lambda: iter(())), 1),
     }
@@ -259,9 +259,9 @@ def misused(engine):
 
 def main():
     devices, addresses, index = int(sys.argv[2]), sys.argv[3].split(","), sys.argv[4]
-    prepare_devices(devices)
+    prepare_jax_devices(devices)
     if len(addresses) > 1:
-        join(addresses, int(index))
+        join_jax(addresses, int(index))
     engine = JaxEngine()
     for job in sys.argv[5:]:
         results = globals()[job](engine) | {"description": engine.description}

@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import random
+import types
 from unittest import mock
 
 import numpy as np
@@ -372,21 +373,24 @@ def test_mixtures_are_timms(cutting, smoothing):
 MIXES = [(0.8, 1.0, 1.0, 0.5), (0.8, 0.0, 0.3, 0.5), (0.0, 1.0, 0.6, 0.2)]
 
 
+def mixture(smoothing, mixup=0.0, cutmix=0.0, probability=1.0, switch=0.5):
+    """The fields of a recipe that count for mixing."""
+    return types.SimpleNamespace(
+        label_smoothing=smoothing,
+        mixup=mixup,
+        cutmix=cutmix,
+        mix_probability=probability,
+        switch_probability=switch,
+    )
+
+
 @pytest.mark.parametrize(("mixup", "cutmix", "probability", "switch"), MIXES)
 def test_draws_of_mixing(mixup, cutmix, probability, switch):
     """A white and a black image show the share and whether it was cut."""
     batch = tf.stack([tf.ones((16, 16, 3)), tf.zeros((16, 16, 3))])
     images, targets = collected(
         lambda seed: mixing.mix(
-            batch,
-            [0, 1],
-            2,
-            seed,
-            smoothing=0.0,
-            mixup=mixup,
-            cutmix=cutmix,
-            probability=probability,
-            switch_probability=switch,
+            batch, [0, 1], 2, seed, mixture(0.0, mixup, cutmix, probability, switch)
         ),
         6000,
     )
@@ -414,17 +418,16 @@ def test_draws_of_mixing(mixup, cutmix, probability, switch):
 
 def test_mixing_by_hand():
     """No mixing; an odd batch; a batch of one."""
-    plain = {"mixup": 0.0, "cutmix": 0.0, "probability": 1, "switch_probability": 0.5}
     images = tf.random.stateless_normal((3, 4, 5, 3), (0, 0))
-    got, targets = mixing.mix(images, [2, 0, 3], 4, (0, 0), smoothing=0.2, **plain)
+    got, targets = mixing.mix(images, [2, 0, 3], 4, (0, 0), mixture(0.2))
     assert got is images
     np.testing.assert_allclose(
         targets,
         [[0.05, 0.05, 0.85, 0.05], [0.85, 0.05, 0.05, 0.05], [0.05, 0.05, 0.05, 0.85]],
         atol=1e-7,
     )
-    mixup = {**plain, "mixup": 1.0}
-    got, targets = mixing.mix(images, [2, 0, 3], 4, (0, 0), smoothing=0, **mixup)
+    mixup = mixture(0.0, mixup=1.0)
+    got, targets = mixing.mix(images, [2, 0, 3], 4, (0, 0), mixup)
     share = targets.numpy()[0, 2]
     assert 0 < share < 1
     want = [
@@ -434,7 +437,7 @@ def test_mixing_by_hand():
     ]
     np.testing.assert_allclose(got, want, atol=1e-6)
     np.testing.assert_allclose(targets[1], [1, 0, 0, 0], atol=1e-7)
-    got, targets = mixing.mix(images[:1], [1], 4, (0, 0), smoothing=0, **mixup)
+    got, targets = mixing.mix(images[:1], [1], 4, (0, 0), mixup)
     np.testing.assert_allclose(got, images[:1], atol=1e-6)
     np.testing.assert_allclose(targets, [[0, 1, 0, 0]], atol=1e-7)
 
@@ -448,10 +451,6 @@ def test_shapes_are_static_in_a_pipeline():
 
     seeds = tf.data.Dataset.from_tensors(tf.constant([1, 2]))
     dataset = seeds.map(prepared).batch(1, drop_remainder=True)
-    mixture = {"smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0, "probability": 1.0}
-    dataset = dataset.map(
-        lambda batch: mixing.mix(
-            batch, [1], 5, (0, 0), switch_probability=0.5, **mixture
-        )
-    )
+    chosen = mixture(0.1, mixup=0.8, cutmix=1.0)
+    dataset = dataset.map(lambda batch: mixing.mix(batch, [1], 5, (0, 0), chosen))
     assert [spec.shape for spec in dataset.element_spec] == [(1, 8, 9, 3), (1, 5)]

@@ -17,6 +17,7 @@ from image_folders import numbered_source
 from kmlp.data.reading import evaluation_batches
 from kmlp.errors import InputError
 from kmlp.recipes import Recipe, get, list_recipes, recipe_for
+from kmlp.recipes.fit import _shared_sizes
 from kmlp.training.distillation import Objective
 from kmlp.training.engine.engine import Options
 from kmlp.training.engine.tensorflow import TensorFlowEngine
@@ -49,11 +50,12 @@ two = [tf.config.LogicalDeviceConfiguration()] * 2
 tf.config.set_logical_device_configuration(cpu, two)
 mirrored = tf.distribute.MirroredStrategy
 tf.distribute.MirroredStrategy = lambda: mirrored(["CPU:0", "CPU:1"])
+import keras
 import kmlp
 numbers = np.random.default_rng(0)
 pixels = numbers.integers(0, 256, (24, 20, 18, 3), np.uint8)
 images = tf.data.Dataset.from_tensor_slices((pixels, np.arange(24) % 10))
-test_images = images.take(10)
+test_images = images.take(9)
 changes = {{"epochs": 3, "batch_size": 8, "image_size": 32, "ema": 0.5}}
 def network(drop_path_rate):
     return kmlp.create_model(
@@ -67,6 +69,24 @@ export = options["callbacks"][-1]
 assert export.report["failure"] is None, export.report
 assert export.report["averaged_weights"] and export.report["published"]
 assert np.isfinite(model.history.history["val_loss"]).all()
+assert len(list(test)) == 2
+lone = keras.models.clone_model(model)
+lone.set_weights(model.get_weights())
+# Replicas have learned BatchNorm statistics of their own.
+model.set_weights(model.get_weights())
+lone.compile(loss=recipe.loss(), metrics=["accuracy"])
+# A last batch of one image, of none, of three; fewer than a batch.
+for count in (9, 16, 17, 19, 6):
+    shown = images.take(count)
+    alone = recipe.dataset(shown, num_classes=10, training=False)
+    with model.distribute_strategy.scope():
+        shared = recipe.dataset(shown, num_classes=10, training=False)
+    assert sum(len(targets) for _, targets in shared) == count
+    expected = lone.evaluate(alone, verbose=0, return_dict=True)
+    found = model.evaluate(shared, verbose=0, return_dict=True)
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
 """
     result = subprocess.run(
         [sys.executable, "-c", script],
@@ -184,6 +204,25 @@ def test_updates_are_the_engines(name, changes):
     assert any(np.abs(a - b).max() > 1e-6 for a, b in zip(start, model.get_weights()))
     for one, other in zip(model.trainable_variables, expected.trainable_variables):
         np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 4, 8])
+@pytest.mark.parametrize("batch_size", [8, 24, 30])
+def test_every_replica_has_an_image_of_every_batch(replicas, batch_size):
+    for images in range(replicas, 150):
+        try:
+            sizes = _shared_sizes(images, batch_size, replicas)
+        except InputError:
+            assert images % replicas
+            assert images < replicas**2
+            continue
+        assert sum(sizes) == images
+        for size in sizes:
+            share = -(-size // replicas)  # as tf.distribute divides a batch
+            assert size > (replicas - 1) * share
+        assert not any(size % replicas for size in sizes[:-1])
+    with pytest.raises(InputError, match="1 images for 2 replicas"):
+        _shared_sizes(1, batch_size, 2)
 
 
 def test_recipes_are_the_papers():

@@ -9,7 +9,8 @@ import keras
 
 from kmlp.console import quiet
 from kmlp.errors import InputError
-from kmlp.training.engine.meeting import meet
+from kmlp.training.engine.engine import Engine
+from kmlp.training.engine.meeting import join_jax, meet, prepare_jax_devices
 
 STRATEGIES = ("auto", "single", "mirrored", "multi_worker", "tpu")
 _ONE_DEVICE = ("auto", "single")
@@ -21,34 +22,36 @@ class Cluster:
 
     Attributes:
         addresses: `host:port` of each, the chief's first; empty for a single process.
-        index: of this process.
+        index: Index of this process.
     """
 
     addresses: tuple[str, ...] = ()
     index: int = 0
 
     @property
-    def workers(self):
-        """Number of processes."""
+    def workers(self) -> int:
+        """Return the number of processes."""
         return max(1, len(self.addresses))
 
 
-def open_engine(strategy="auto", devices=None, tensorflow_reads=True):
-    """The engine of Keras' backend on the devices that there are.
+def open_engine(
+    strategy: str = "auto", devices: int | None = None, tensorflow_reads: bool = True
+) -> Engine:
+    """Return the engine of Keras' backend on the devices that there are.
 
     Must come before anything makes the backend look for its devices.
 
     Args:
-        strategy: one of `STRATEGIES`; `"auto"` takes a TPU where one is named or
+        strategy: One of `STRATEGIES`; `"auto"` takes a TPU where one is named or
             attached, all workers that `TF_CONFIG` names, all GPUs, or one device.
-        devices: how many of this process's devices take part. A machine without GPUs
-            is cut into as many CPU devices. `None`: one device for `"single"`, else
-            all GPUs.
-        tensorflow_reads: whether TensorFlow reads the images, whatever Keras'
+        devices: Number of this process's devices that take part. A machine without
+            GPUs is cut into as many CPU devices. `None`: one device for `"single"`,
+            else all GPUs.
+        tensorflow_reads: Whether TensorFlow reads the images, whatever Keras'
             backend is; where it does not, it is not imported for another one.
 
     Raises:
-        InputError: what is asked for does not fit the machine or `TF_CONFIG`.
+        InputError: If what is asked for does not fit the machine or `TF_CONFIG`.
     """
     if strategy not in STRATEGIES:
         raise InputError(
@@ -86,11 +89,11 @@ def open_engine(strategy="auto", devices=None, tensorflow_reads=True):
     )
 
 
-def per_replica_batch(global_batch, replicas, accumulate=1):
-    """Images that a replica takes per step.
+def per_replica_batch(global_batch: int, replicas: int, accumulate: int = 1) -> int:
+    """Return the images that a replica takes per step.
 
     Raises:
-        InputError: the global batch does not divide by replicas and micro-batches.
+        InputError: If the global batch does not divide by replicas and micro-batches.
     """
     parts = replicas * accumulate
     if global_batch % parts or global_batch < parts:
@@ -103,11 +106,11 @@ def per_replica_batch(global_batch, replicas, accumulate=1):
     return global_batch // replicas
 
 
-def read_cluster(text):
-    """The cluster that a `TF_CONFIG` describes; a single process where it is empty.
+def read_cluster(text: str) -> Cluster:
+    """Return the cluster of a `TF_CONFIG`; a single process where it is empty.
 
     Raises:
-        InputError: it is no such description.
+        InputError: If it is no such description.
     """
     if not text.strip():
         return Cluster()
@@ -146,11 +149,11 @@ def read_cluster(text):
     return Cluster(tuple(everyone), index + (len(chiefs) if kind == "worker" else 0))
 
 
-def check_port(cluster):
-    """Stops where this worker's port is taken.
+def check_port(cluster: Cluster) -> None:
+    """Check that this worker's port is free.
 
     Raises:
-        InputError: it cannot be bound.
+        InputError: If it cannot be bound.
     """
     port = int(cluster.addresses[cluster.index].rpartition(":")[2])
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
@@ -250,7 +253,7 @@ def _multi_worker(tf, devices, cluster):
         )
     check_port(cluster)
     # TensorFlow would wait for an hour, and say nothing.
-    meet(list(cluster.addresses), cluster.index)
+    meet(cluster.addresses, cluster.index)
     try:
         # Its coordination service gives up a silent worker after some ten seconds.
         chosen = tf.distribute.MultiWorkerMirroredStrategy()
@@ -293,16 +296,15 @@ def _torch_engine(strategy, devices, cluster):
 
 def _jax_engine(strategy, devices, cluster, tensorflow_reads):
     from kmlp.training.engine.jax import JaxEngine
-    from kmlp.training.engine.jax_processes import join, prepare_devices
 
     if tensorflow_reads:
         _leave_gpus_to_jax()
     if strategy == "single":
         devices = 1
     if devices is not None:
-        prepare_devices(devices)
+        prepare_jax_devices(devices)
     if cluster.workers > 1:
-        join(list(cluster.addresses), cluster.index)
+        join_jax(cluster.addresses, cluster.index)
         devices = None
     engine = JaxEngine(devices)
     if strategy == "tpu" and "TPU" not in engine.description:

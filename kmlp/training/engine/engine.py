@@ -1,14 +1,26 @@
-"""What is learned: the losses of a step and the figures of an evaluation."""
+"""What an engine is and does, whatever takes its steps, and the task that it learns."""
 
 import contextlib
 import dataclasses
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from kmlp.errors import InputError
-from kmlp.training.engine.rules import FIRST_LOSS_SCALE
+from kmlp.training.engine.rules import (
+    FIRST_LOSS_SCALE,
+    cut,
+    filled,
+    rows,
+    seed_states,
+    seeds,
+    total,
+)
 from kmlp.training.engine.weight_names import (
     frozen,
     is_float,
@@ -17,6 +29,12 @@ from kmlp.training.engine.weight_names import (
     spec,
     weight_names,
 )
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+# A tree of tensors or arrays, with the images of a batch as their first axis.
+Tree = Any
+# A function to a `tf.data.Dataset`, or an iterable of tuples of arrays.
+MakeDataset = Callable[[], Any]
 
 
 class Task:
@@ -27,22 +45,24 @@ class Task:
     of tensors, with the images of the batch as their first axis.
 
     Attributes:
-        measures: names of what a training step measures, "loss" first.
-        score: name of the result by which the best weights are chosen, the larger the
+        measures: Names of what a training step measures, "loss" first.
+        score: Name of the result by which the best weights are chosen, the larger the
             better.
     """
 
     measures: tuple[str, ...] = ("loss",)
     score = "score"
 
-    def training(self, model, images, targets, taught=None):
-        """Losses of a step; the model's weights have the values to be learned from.
+    def training(
+        self, model: keras.Model, images: Tree, targets: Tree, taught: Tree = None
+    ) -> tuple[Any, Any]:
+        """Return the losses of a step, at the weights that the model holds.
 
         Args:
-            model: called as `model(images, training=True)`, whatever that gives;
+            model: Model, called as `model(images, training=True)`, whatever that gives;
                 further layers of it may be called on the result.
-            images, targets: of a micro-batch, `(N, …)`.
-            taught: a teacher's answer to the images, float32; `None`: no teacher.
+            images, targets: Trees of a micro-batch, `(N, …)`.
+            taught: A teacher's answer to the images, float32; `None`: no teacher.
 
         Returns:
             `(N,)` float32 losses, whose mean is minimised; `(len(measures),)` float32
@@ -50,38 +70,45 @@ class Task:
         """
         raise NotImplementedError
 
-    def evaluation(self, model, *batch):
-        """Sums over a batch, float32 of any fixed shape.
+    def evaluation(self, model: keras.Model, *batch: Tree) -> Any:
+        """Return sums over a batch, float32 of any fixed shape.
 
         Args:
-            model: called as `model(images, training=False)`.
-            batch: as the data set gives it; its last array is `(N,)` weights, 0 for
-                rows that do not count and may hold anything.
+            model: Model, called as `model(images, training=False)`.
+            *batch: Parts of the batch; the last is `(N,)` weights, 0 for rows that do
+                not count and may hold anything.
         """
         raise NotImplementedError
 
-    def result(self, sums):
-        """Results by name from the sums of all batches, float64.
+    def result(self, sums: np.ndarray) -> dict[str, float]:
+        """Return results by name from the sums of all batches, float64.
 
         `"count"`, the images measured, is not written into a run's history.
         """
         raise NotImplementedError
 
-    def validate(self, engine, make_dataset):
-        """The results of an engine's model as it stands; all processes must call.
+    def validate(self, engine: "Engine", make_dataset: MakeDataset) -> dict[str, float]:
+        """Return the results of an engine's model; all processes must call.
 
         Args:
-            engine: whose `evaluate`, or `infer` and `gather`, see the data.
-            make_dataset: of this process's share of the data.
+            engine: Engine whose `evaluate`, or `infer` and `gather`, see the data.
+            make_dataset: Function to this process's share of the data.
         """
         return self.result(engine.evaluate(make_dataset))
 
 
-PRECISIONS = ("float32", "bfloat16", "float16")
-
-
 class WorkerLost(Exception):
-    """Another process of the job died or no longer answers."""
+    """Another process of the job died or no longer answers.
+
+    Args:
+        cause: What the devices said.
+    """
+
+    def __init__(self, cause: str):
+        super().__init__(
+            "Another worker is gone or no longer answers: start all workers again "
+            f"to go on from the last checkpoint. Received: {cause}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,15 +116,15 @@ class Options:
     """What a training step does besides forward, backward and update.
 
     Attributes:
-        clip_norm: largest global norm of the gradient; `None`: not clipped.
-        ema: decay of the moving average of the weights; `None`: none is held.
-        accumulate: micro-batches into which a replica splits its batch.
-        precision: one of `PRECISIONS`; the model is built with it already, here it
+        clip_norm: Largest global norm of the gradient; `None`: not clipped.
+        ema: Decay of the moving average of the weights; `None`: none is held.
+        accumulate: Micro-batches into which a replica splits its batch.
+        precision: One of `PRECISIONS`; the model is built with it already, here it
             decides on loss scaling.
-        xla: whether the step is compiled by XLA.
-        steps_per_execution: steps that run without coming back to Python.
-        sync_batchnorm: BatchNorm's statistics are taken over all replicas.
-        seed: of dropout and stochastic depth.
+        xla: Whether XLA compiles the step.
+        steps_per_execution: Steps that run without coming back to Python.
+        sync_batchnorm: Whether BatchNorm's statistics are taken over all replicas.
+        seed: Seed of dropout and stochastic depth.
     """
 
     clip_norm: float | None = None
@@ -124,15 +151,16 @@ class Options:
 
 
 class Engine:
-    """Takes training steps on all replicas of all processes.
+    """Take training steps on all replicas of all processes.
 
     Attributes:
-        replicas: over all processes; `local_replicas` are this process's.
-        workers: processes; `worker` is this one's index, `chief` whether it is the
-            one that writes.
-        description: for people, such as `"2 CPU devices, MirroredStrategy"`.
-        step: optimizer steps begun so far, which is the position in the data; it also
+        replicas: Replicas of all processes; `local_replicas` are this process's.
+        workers: Number of processes; `worker` is this one's index, `chief` whether it
+            is the one that writes.
+        description: Devices for people, such as `"2 CPU devices, MirroredStrategy"`.
+        step: Optimizer steps begun so far, which is the position in the data; it also
             counts steps that a non-finite gradient left without effect.
+        losses: What collective operations raise where another process is gone.
 
     The calls, in order: model and optimizer are made inside `scope()` and handed to
     `prepare`; then `feed`, `train`, `evaluate`, `state` and `restore` as wished.
@@ -143,157 +171,242 @@ class Engine:
     chief = True
     description = ""
     step = 0
+    losses: tuple[type[Exception], ...] = ()
 
-    def scope(self):
-        """Context in which model, optimizer and teacher are made."""
+    def scope(self) -> AbstractContextManager:
+        """Return the context in which model, optimizer and teacher are made."""
         return contextlib.nullcontext()
 
-    def prepare(self, model, optimizer, task, options, teacher=None):
-        """Takes what is trained, and how.
+    def prepare(
+        self,
+        model: keras.Model,
+        optimizer: keras.Optimizer,
+        task: Task,
+        options: Options,
+        teacher: Callable[[Tree], Any] | None = None,
+    ) -> None:
+        """Take what is trained, and how.
 
         Args:
-            model: a built `keras.Model`; the weights of layers whose `trainable` is
-                false stay as they are, BatchNorm's statistics too.
-            optimizer: of Keras, with a schedule of its own iterations as its
-                learning rate; without clipping, EMA or accumulation of its own.
-            task: `Task`, what the model is to learn.
-            options: `Options`.
-            teacher: `teacher(images)`, whose answer the task is given, or `None`.
+            model: Built model; the weights of layers whose `trainable` is false stay
+                as they are, BatchNorm's statistics too.
+            optimizer: Optimizer with a schedule of its own iterations as its learning
+                rate; without clipping, EMA or accumulation of its own.
+            task: What the model is to learn.
+            options: What a step does besides.
+            teacher: Function of images, whose answer the task is given, or `None`.
         """
         self.model, self.optimizer = model, optimizer
         self.task, self.options, self.teacher = task, options, teacher
         self.step = 0
-        self.averages = {}  # name without prefix -> the moving average of a weight
-        self.loss_scale = self.loss_scale_steps = None
+        # Name without prefix -> the moving average of a weight.
+        self.averages: dict[str, keras.Variable] = {}
+        self.loss_scale: keras.Variable | None = None
+        self.loss_scale_steps: keras.Variable | None = None
+        self._generators = seed_states(model)
+        weights = weight_names(model)
         with self.scope():
             if not optimizer.built:
                 optimizer.build(model.trainable_variables)
             if options.ema is not None:
                 still = frozen(model)  # rounding would move their average
+                # Of arrays: a variable made of another one may share its memory.
                 self.averages = {
-                    name: keras.Variable(weight, trainable=False, dtype=weight.dtype)
-                    for name, weight in weight_names(model).items()
-                    if is_float(weight) and id(weight) not in still
+                    name: keras.Variable(_array(w), trainable=False, dtype=w.dtype)
+                    for name, w in weights.items()
+                    if is_float(w) and id(w) not in still
                 }
             if options.precision == "float16":
                 self.loss_scale = replicated(FIRST_LOSS_SCALE, "float32")
                 self.loss_scale_steps = replicated(0, "int32")
+        self._averages = [(v, weights[name]) for name, v in self.averages.items()]
 
-    def feed(self, make_dataset):
-        """An iterator for `train`.
+    def feed(self, make_dataset: MakeDataset) -> Iterator:
+        """Return an iterator for `train`.
 
         Args:
-            make_dataset: `() -> tf.data.Dataset` of this process's batches of one
-                replica each, `(images, targets)`, where targets may be a tree of
-                tensors; its replicas take them in turn.
+            make_dataset: Function to this process's batches of one replica each,
+                `(images, targets)`, where targets may be a tree of tensors; its
+                replicas take them in turn.
         """
         raise NotImplementedError
 
-    def train(self, iterator, steps):
-        """Takes steps.
+    def train(self, iterator: Iterator, steps: int) -> dict[str, np.ndarray]:
+        """Take steps.
 
         Returns:
-            the task's measures by name, `"gradient_norm"` and `"finite"`, each a NumPy
+            The task's measures by name, `"gradient_norm"` and `"finite"`, each a NumPy
             array of `steps` values over the global batch; the norm is that before
             clipping, `finite` says whether the step had an effect.
 
         Raises:
-            WorkerLost: another process is gone.
+            WorkerLost: If another process is gone.
         """
         raise NotImplementedError
 
-    def evaluate(self, make_dataset):
-        """Sums over the model as it stands, of which the task makes results.
+    def evaluate(self, make_dataset: MakeDataset) -> np.ndarray:
+        """Return sums over the model as it stands, of which the task makes results.
 
         Args:
-            make_dataset: `() -> tf.data.Dataset` of this process's batches as
-                `Task.evaluation` takes them, weights last; as many in all processes.
+            make_dataset: Function to this process's batches as `Task.evaluation` takes
+                them, weights last; as many in all processes.
 
         Returns:
-            the task's sums over all batches of all processes, float64.
+            The task's sums over all batches of all processes, float64.
 
         Raises:
-            InputError: there are no batches.
+            InputError: If there are no batches.
         """
-        raise NotImplementedError
+        with self._lost_workers():
+            return total(self._batch_sums(make_dataset()))
 
-    def infer(self, make_dataset):
-        """Yields what the model as it stands answers to this process's batches.
+    def infer(self, make_dataset: MakeDataset) -> Iterator[tuple[Tree, Tree]]:
+        """Yield what the model as it stands answers to this process's batches.
 
         Other processes take no part, and may have another number of batches.
 
         Args:
-            make_dataset: `() -> tf.data.Dataset` of batches, tuples whose first entry
-                the model is called on and whose others may be trees; the last batch
-                may be smaller than the first.
+            make_dataset: Function to batches, tuples whose first entry the model is
+                called on and whose others may be trees; the last batch may be smaller
+                than the first.
 
         Yields:
             `(batch, outputs)`, trees of NumPy arrays, in the order of the batches.
         """
-        raise NotImplementedError
+        size = None
+        for group in self._answerable(make_dataset()):
+            size = size or rows(group[0])
+            inputs = [filled(batch[0], size) for batch in group]
+            inputs += inputs[:1] * (self.local_replicas - len(group))
+            for batch, answer in zip(group, self._answers(inputs)):
+                yield batch, cut(answer, rows(batch))
 
-    def gather(self, data):
-        """What every process has to say, in their order; all must call.
+    def gather(self, data: bytes) -> list[bytes]:
+        """Return what every process has to say, in their order; all must call.
 
         Args:
-            data: bytes of any length.
-
-        Returns:
-            a list of bytes, alike on all processes.
+            data: Bytes of any length.
         """
-        raise NotImplementedError
+        if self.workers == 1:
+            return [data]
+        with self._lost_workers():
+            return self._gathered(data)
 
-    def any(self, flag):
-        """Whether `flag` is true on one of the processes; all must call it."""
-        raise NotImplementedError
+    def any(self, flag: bool) -> bool:
+        """Return whether `flag` is true on one of the processes; all must call."""
+        if self.workers == 1:
+            return bool(flag)
+        with self._lost_workers():
+            return self._any(flag)
 
-    def broadcast(self, array):
-        """The chief's array, on all processes; all must call it with equal shapes."""
+    def broadcast(self, array: np.ndarray) -> np.ndarray:
+        """Return the chief's array; all processes must call with equal shapes."""
         return self.broadcast_all([array])[0]
 
-    def broadcast_all(self, arrays):
-        """`broadcast` of a list of arrays."""
-        raise NotImplementedError
+    def broadcast_all(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the chief's arrays; all processes must call with equal shapes."""
+        arrays = [np.asarray(array) for array in arrays]
+        if self.workers == 1:
+            return arrays
+        with self._lost_workers():
+            return self._of_chief(arrays)
 
-    def close(self):
-        """Parts from the other processes in agreement; all must call, when trained.
+    def close(self) -> None:
+        """Part from the other processes in agreement; all must call, when trained.
 
         Afterwards a process can end while another is still busy. What was trained can
         be read as before.
         """
 
-    def variables(self):
-        """`{name in the state: keras.Variable}` in a fixed order."""
+    # What the engines of several replicas or processes do in their own ways.
+
+    def _batch_sums(self, dataset):
+        """Yield the task's sums over batches, NumPy arrays."""
+        raise NotImplementedError
+
+    def _answers(self, inputs):
+        """Return the model's answers to an input for each replica of this process."""
+        raise NotImplementedError
+
+    def _answerable(self, dataset):
+        """Yield lists of batches that the replicas can answer at a time."""
+        return self._groups(dataset)
+
+    def _gathered(self, data):
+        raise NotImplementedError
+
+    def _any(self, flag):
+        raise NotImplementedError
+
+    def _of_chief(self, arrays):
+        raise NotImplementedError
+
+    def _cause(self, error):
+        """Return the cause of one of `losses` in words; `None`: no process is lost."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def _lost_workers(self):
+        """Turn what collective operations raise into `WorkerLost`."""
+        try:
+            yield
+        except self.losses as error:
+            cause = None if self.workers == 1 else self._cause(error)
+            if cause is None:
+                raise
+            raise WorkerLost(cause) from error
+
+    # What they share.
+
+    def _seeds(self, steps, streams):
+        """States of the seed generators for the next steps, of so many replicas."""
+        streams *= self.options.accumulate
+        count = len(self._generators)
+        return seeds(self.options.seed, self.step, steps, streams, count)
+
+    def _groups(self, dataset):
+        """Yield lists of NumPy batches for this process's replicas, the last short."""
+        batches = getattr(dataset, "as_numpy_iterator", dataset.__iter__)()
+        while group := list(itertools.islice(batches, self.local_replicas)):
+            yield group
+
+    def _weighted(self, dataset):
+        """Yield the same, the last list filled up with batches of weight 0."""
+        for group in self._groups(dataset):
+            *inputs, weights = group[0]
+            empty = (*inputs, np.zeros_like(weights))
+            yield group + [empty] * (self.local_replicas - len(group))
+
+    def variables(self) -> dict[str, keras.Variable]:
+        """Return `{name in the state: variable}` in a fixed order."""
         named = {f"model/{n}": v for n, v in weight_names(self.model).items()}
         for name, variable in optimizer_names(self.optimizer, self.model).items():
             named[f"optimizer/{name}"] = variable
         for name, variable in self.averages.items():
             named[f"ema/{name}"] = variable
-        if self.loss_scale is not None:
-            named["loss_scale"] = self.loss_scale
-            named["loss_scale_steps"] = self.loss_scale_steps
+        for name in ("loss_scale", "loss_scale_steps"):
+            if (variable := getattr(self, name)) is not None:
+                named[name] = variable
         return named
 
-    def state(self):
-        """All that decides the future, as `{name: array}`; alike on all processes."""
-        arrays = {
-            name: np.array(ops.convert_to_numpy(variable))
-            for name, variable in self.variables().items()
-        }
+    def state(self) -> dict[str, np.ndarray]:
+        """Return `{name: array}` that decides the future; alike on all processes."""
+        arrays = {name: _array(v) for name, v in self.variables().items()}
         arrays["step"] = np.array(self.step, "int64")
         return arrays
 
-    def restore(self, state):
-        """Continues from a state; the chief's reaches everyone.
+    def restore(self, state: Mapping[str, np.ndarray] | None) -> None:
+        """Continue from a state; the chief's reaches everyone.
 
         Args:
-            state: as `state()` gave it; on other processes than the chief it is not
+            state: What `state()` gave; on other processes than the chief it is not
                 read and may be `None`. All processes must call.
 
         Raises:
-            InputError: names are missing or unknown, or shapes differ.
+            InputError: If names are missing or unknown, or shapes differ.
         """
         named = self.variables()
+        state = state or {}
         problem = mismatch(state, named) if self.chief else ""
         if self.any(bool(problem)):
             raise InputError(problem or "The chief could not restore its checkpoint.")
@@ -302,41 +415,44 @@ class Engine:
             shape, dtype = ((), "int64") if variable is None else spec(variable)
             value = state[name] if self.chief else np.zeros(shape)
             arrays.append(np.asarray(value).astype(dtype))
-        if self.workers > 1:
-            arrays = self.broadcast_all(arrays)
+        arrays = self.broadcast_all(arrays)
         for variable, array in zip(named.values(), arrays):
             self.assign(variable, array)
         self.step = int(arrays[-1])
 
-    def assign(self, variable, array):
-        """Sets a variable on all replicas of this process."""
+    def assign(self, variable: keras.Variable, array: np.ndarray) -> None:
+        """Set a variable on all replicas of this process."""
         variable.assign(array)
 
     @contextlib.contextmanager
-    def averaged(self):
-        """Inside, the model holds the moving averages in place of its weights.
+    def averaged(self) -> Iterator[None]:
+        """Let the model hold the moving averages in place of its weights, inside.
 
         Raises:
-            ValueError: no average is held.
+            InputError: If no average is held.
         """
         if not self.averages:
             raise InputError(
                 "There is no moving average of the weights: set `ema`. Received: "
                 f"ema={self.options.ema}"
             )
-        weights = weight_names(self.model)
-        held = {n: np.array(ops.convert_to_numpy(weights[n])) for n in self.averages}
+        held = [_array(weight) for _, weight in self._averages]
         try:
-            for name, average in self.averages.items():
-                self.assign(weights[name], ops.convert_to_numpy(average))
+            for average, weight in self._averages:
+                self.assign(weight, _array(average))
             yield
         finally:
-            for name, array in held.items():
-                self.assign(weights[name], array)
+            for (_, weight), array in zip(self._averages, held):
+                self.assign(weight, array)
 
 
-def replicated(value, dtype):
-    """A scalar variable that is alike on all replicas."""
+def _array(variable):
+    """A variable's value as an array with memory of its own."""
+    return np.array(ops.convert_to_numpy(variable))
+
+
+def replicated(value: float, dtype: str) -> keras.Variable:
+    """Return a scalar variable that is alike on all replicas."""
     return keras.Variable(
         value, dtype=dtype, trainable=False, aggregation="only_first_replica"
     )

@@ -5,6 +5,8 @@ of replicas, and a step that comes to nothing has changed nothing.
 """
 
 import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,19 +20,21 @@ class Network:
     """A model's forward and backward passes as pure functions.
 
     Args:
-        model: a built `keras.Model`.
-        task: as `Engine.prepare` takes it.
-        accumulate: micro-batches of a batch.
-        synchronized: BatchNorm's statistics are taken over all replicas.
+        model: Built model.
+        task: `Task` of the engine.
+        accumulate: Micro-batches of a batch.
+        synchronized: Whether BatchNorm's statistics are taken over all replicas.
 
     Attributes:
-        trainable: weights that are learned.
-        statistics: the other float weights; the first `moving` of them move in a
+        trainable: Weights that are learned.
+        statistics: The other float weights; the first `moving` of them move in a
             forward pass, the others are frozen.
-        generators: states of seed generators.
+        generators: States of seed generators.
     """
 
-    def __init__(self, model, task, accumulate, synchronized):
+    def __init__(
+        self, model: keras.Model, task: Any, accumulate: int, synchronized: bool
+    ):
         self.model, self.task = model, task
         self.accumulate = accumulate
         self.trainable = model.trainable_weights
@@ -41,20 +45,17 @@ class Network:
         self.generators = seed_states(model)
         self.norms = batch_norms(model) if synchronized else []
 
-    def values(self):
-        """`(weights, statistics)` as tensors, this replica's."""
-        return tuple(
-            [tf.convert_to_tensor(variable.value) for variable in variables]
-            for variables in (self.trainable, self.statistics)
-        )
+    def values(self) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Return this replica's `(weights, statistics)` as tensors."""
+        return _tensors(self.trainable), _tensors(self.statistics)
 
-    def answers(self, weights, statistics, images):
-        """What the model gives in inference."""
+    def answers(self, weights: Any, statistics: Any, images: Any) -> Any:
+        """Return what the model gives in inference."""
         with self._scope(weights, statistics):
             return self.model(images, training=False)
 
-    def evaluated(self, weights, statistics, *batch):
-        """The task's sums over a batch of its evaluation."""
+    def evaluated(self, weights: Any, statistics: Any, *batch: Any) -> tf.Tensor:
+        """Return the task's sums over a batch of its evaluation."""
         with self._scope(weights, statistics):
             return self.task.evaluation(self.model, *batch)
 
@@ -63,31 +64,36 @@ class Network:
         return keras.StatelessScope(state_mapping=mapping)
 
     def gradients(
-        self, weights, statistics, factor, streams, images, targets, taught=None
-    ):
-        """Gradients over all micro-batches of a batch.
+        self,
+        weights: Any,
+        statistics: Any,
+        factor: tf.Tensor,
+        streams: tf.Tensor,
+        *batch: Any,
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor], tf.Tensor]:
+        """Return gradients over all micro-batches of a batch.
 
         Args:
-            weights, statistics: as `values` gives them.
-            factor: of the loss.
+            weights, statistics: What `values` gives.
+            factor: Factor of the loss.
             streams: `(accumulate, generators, 2)`, states of the seed generators.
-            images, targets: of this replica, trees.
-            taught: a teacher's answer, or `None`.
+            *batch: Images and targets of this replica, trees, and a teacher's answer
+                or `None`.
 
         Returns:
-            gradients of the losses' sum times `factor`; the statistics after the last
+            Gradients of the losses' sum times `factor`; the statistics after the last
             micro-batch; the task's sums.
         """
-        batch = [x for x in (images, targets, taught) if x is not None]
+        parts: Any = [part for part in batch if part is not None]
         if self.accumulate == 1:
-            return self._micro_batch(weights, statistics, factor, streams[0], *batch)
+            return self._micro_batch(weights, statistics, factor, streams[0], *parts)
         # (accumulate·b, …) -> (accumulate, b, …)
-        batch = tf.nest.map_structure(
-            lambda x: tf.reshape(x, (self.accumulate, -1, *x.shape[1:])), batch
+        parts = tf.nest.map_structure(
+            lambda x: tf.reshape(x, (self.accumulate, -1, *x.shape[1:])), parts
         )
 
-        def body(i, gradients, statistics, sums):
-            part = tf.nest.map_structure(lambda x: x[i], batch)
+        def body(i: Any, gradients: Any, statistics: Any, sums: Any) -> tuple:
+            part = tf.nest.map_structure(lambda x: x[i], parts)
             more, statistics, own = self._micro_batch(
                 weights, statistics, factor, streams[i], *part
             )
@@ -131,8 +137,12 @@ class Network:
         return gradients, statistics, sums
 
 
-def batch_norms(model):
-    """All BatchNormalization layers that learn, within other layers too."""
+def _tensors(variables):
+    return [tf.convert_to_tensor(variable.value) for variable in variables]
+
+
+def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Return all BatchNormalization layers that learn, within other layers too."""
     return [
         layer
         for layer in flat_layers(model)
@@ -141,8 +151,10 @@ def batch_norms(model):
 
 
 @contextlib.contextmanager
-def synchronized(norms):
-    """Inside, the norms take their statistics over all replicas when traced."""
+def synchronized(
+    norms: Sequence[keras.layers.BatchNormalization],
+) -> Iterator[None]:
+    """Let norms that are traced inside take their statistics over all replicas."""
     # Set only meanwhile: configurations and exports are those of a single device.
     before = [norm.synchronized for norm in norms]
     try:

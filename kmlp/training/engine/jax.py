@@ -15,7 +15,8 @@ of a single step, so results do not depend on it.
 
 import collections
 import contextlib
-import itertools
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +26,9 @@ from jax.experimental import multihost_utils
 
 from kmlp.errors import InputError
 from kmlp.training.engine import rules
-from kmlp.training.engine.engine import Engine, WorkerLost
+from kmlp.training.engine.engine import Engine, MakeDataset
 from kmlp.training.engine.meeting import cut_at_exec
-from kmlp.training.engine.rules import cut, filled, measurements, rows, total
-from kmlp.training.engine.weight_names import weight_names
+from kmlp.training.engine.rules import cut, measurements, rows
 
 PART = 2**24  # bytes that are broadcast at a time
 # In the message of what fails where another process is gone.
@@ -36,17 +36,19 @@ LOST = ("gloo", "nccl", "peer", "socket", "connection", "unavailable", "deadline
 
 
 class JaxEngine(Engine):
-    """Data-parallel steps over all devices that JAX has, in all processes.
+    """Take data-parallel steps over all devices that JAX has, in all processes.
 
     Args:
-        devices: how many of this process's devices take part, where it is the only
+        devices: Number of this process's devices that take part, where it is the only
             process; `None`: all.
 
     Raises:
-        InputError: there are not so many devices.
+        InputError: If there are not so many devices.
     """
 
-    def __init__(self, devices=None):
+    losses = (RuntimeError, ValueError)
+
+    def __init__(self, devices: int | None = None):
         found = keras.distribution.list_devices()
         if devices is not None and not 1 <= devices <= len(found):
             raise InputError(
@@ -78,21 +80,18 @@ class JaxEngine(Engine):
         )
 
     @contextlib.contextmanager
-    def scope(self):
+    def scope(self) -> Iterator[None]:
         # Processes compare the first value of every variable.
         with self.distribution.scope(), self._lost_workers():
             yield
 
-    def prepare(self, model, optimizer, task, options, teacher=None):
-        super().prepare(model, optimizer, task, options, teacher)
+    def prepare(self, model: keras.Model, *others: Any, **more: Any) -> None:
+        super().prepare(model, *others, **more)
         self._held = list(self.variables().values())
         self._trainable = model.trainable_weights
         self._statistics = model.non_trainable_weights
-        self._generators = rules.seed_states(model)
-        weights = weight_names(model)
-        self._averages = [(v, weights[name]) for name, v in self.averages.items()]
-        own = teacher if isinstance(teacher, keras.Model) else None
-        network = getattr(teacher, "model", own)
+        own = self.teacher if isinstance(self.teacher, keras.Model) else None
+        network = getattr(self.teacher, "model", own)
         self._taught = [] if network is None else network.variables
         # All processes begin alike, and no two variables share a buffer, as averages
         # do with the weights they began as: a step overwrites its arguments.
@@ -106,20 +105,18 @@ class JaxEngine(Engine):
         self._measure = jax.jit(self._evaluate, out_shardings=self._copied)
         self._infer = jax.jit(self._answer, out_shardings=self._own_split)
 
-    def feed(self, make_dataset):
-        return self._batches(make_dataset())
-
-    def train(self, iterator, steps):
-        # A micro-batch is one draw over all replicas: its stream is the first one's.
-        states = rules.seeds(
-            self.options.seed,
-            self.step,
-            steps,
-            self.options.accumulate,
-            len(self._generators),
+    def feed(self, make_dataset: MakeDataset) -> Iterator:
+        return (
+            self._joined(parts, self._split)
+            for parts in self._groups(make_dataset())
+            if len(parts) == self.local_replicas
         )
+
+    def train(self, iterator: Iterator, steps: int) -> dict[str, np.ndarray]:
+        # A micro-batch is one draw over all replicas: its stream is the first one's.
+        states = self._seeds(steps, streams=1)
         values, taught = _read(self._held), _read(self._taught)
-        measured = []
+        results: list[jax.Array] = []
         try:
             with self._lost_workers():
                 for state in states.astype("uint32"):
@@ -128,29 +125,25 @@ class JaxEngine(Engine):
                         raise InputError(f"The data end before step {self.step + 1}.")
                     values, result = self._step(values, batch, state, taught)
                     self.step += 1
-                    measured.append(result)
-                    self._wait(measured)
-                measured = np.array([np.asarray(result) for result in measured])
+                    results.append(result)
+                    self._wait(results)
+                measured = np.array([np.asarray(result) for result in results])
         finally:
             for variable, value in zip(self._held, values):
                 if not value.is_deleted():  # as after a step that failed
                     variable.assign(value)
         return measurements(self.task, measured)
 
-    def evaluate(self, make_dataset):
-        with self._lost_workers():
-            return total(self._batch_sums(make_dataset()))
-
     def _batch_sums(self, dataset):
         values = _read([*self._trainable, *self._statistics])
         queued = collections.deque()
-        for batch in self._batches(dataset, pads=True):
-            queued.append(self._measure(values, batch))
+        for parts in self._weighted(dataset):
+            queued.append(self._measure(values, self._joined(parts, self._split)))
             if len(queued) > self.options.steps_per_execution:
                 yield queued.popleft()
         yield from queued
 
-    def infer(self, make_dataset):
+    def _answers(self, inputs):
         values = [
             jax.make_array_from_single_device_arrays(
                 value.shape,
@@ -159,58 +152,36 @@ class JaxEngine(Engine):
             )
             for value in _read([*self._trainable, *self._statistics])
         ]
-        size = None
-        for group in self._alike(make_dataset()):
-            size = size or rows(group[0])
-            inputs = [filled(batch[0], size) for batch in group]
-            inputs += inputs[:1] * (self.local_replicas - len(group))
-            answers = self._infer(values, self._joined(inputs, self._own_split))
-            answers = jax.tree.map(np.asarray, answers)
-            for index, batch in enumerate(group):
-                yield batch, cut(answers, rows(batch), index * size)
+        answers = self._infer(values, self._joined(inputs, self._own_split))
+        answers, size = jax.tree.map(np.asarray, answers), rows(inputs[0])
+        return [cut(answers, size, index * size) for index in range(len(inputs))]
 
-    def gather(self, data):
-        if self.workers == 1:
-            return [data]
-        with self._lost_workers():
-            size = np.array(len(data), "int32")
-            sizes = multihost_utils.process_allgather(size).tolist()
-            # In parts of one size, since JAX compiles for every size.
-            count = -(-max(sizes) // PART)
-            sent = np.frombuffer(data + bytes(count * PART - len(data)), "uint8")
-            parts = [
-                multihost_utils.process_allgather(part)
-                for part in sent.reshape(count, PART)
-            ]
-        return [
-            b"".join(part[worker].tobytes() for part in parts)[:size]
-            for worker, size in enumerate(sizes)
-        ]
+    def _answerable(self, dataset):
+        # Images of one size each: where sizes change, batches come alone.
+        for group in self._groups(dataset):
+            sizes = {jax.tree.leaves(batch[0])[0].shape[1:] for batch in group}
+            yield from [group] if len(sizes) == 1 else [[batch] for batch in group]
 
-    def any(self, flag):
-        if self.workers == 1:
-            return bool(flag)
-        with self._lost_workers():
-            return bool(multihost_utils.process_allgather(np.array(flag)).any())
+    def _gathered(self, data):
+        size = np.array(len(data), "int32")
+        sizes = multihost_utils.process_allgather(size).tolist()
+        found = _by_parts(multihost_utils.process_allgather, data, max(sizes))
+        return [own.tobytes()[:size] for own, size in zip(found, sizes)]
 
-    def broadcast_all(self, arrays):
-        arrays = [np.asarray(array) for array in arrays]
-        if self.workers == 1:
-            return arrays
-        # As bytes, since JAX would make 32 bits of 64; in parts of one size, since
-        # it compiles for every size.
-        sent = np.frombuffer(b"".join(a.tobytes() for a in arrays), "uint8")
-        parts = np.pad(sent, (0, -len(sent) % PART)).reshape(-1, PART)
-        with self._lost_workers():
-            parts = [multihost_utils.broadcast_one_to_all(part) for part in parts]
-        received = np.concatenate(parts).astype("uint8")
+    def _any(self, flag):
+        return bool(multihost_utils.process_allgather(np.array(flag)).any())
+
+    def _of_chief(self, arrays):
+        # As bytes, since JAX would make 32 bits of 64.
+        sent = b"".join(array.tobytes() for array in arrays)
+        found = _by_parts(multihost_utils.broadcast_one_to_all, sent, len(sent))
         ends = np.cumsum([array.nbytes for array in arrays])
         return [
             np.frombuffer(piece.tobytes(), array.dtype).reshape(array.shape)
-            for array, piece in zip(arrays, np.split(received, ends))
+            for array, piece in zip(arrays, np.split(found, ends))
         ]
 
-    def assign(self, variable, array):
+    def assign(self, variable: keras.Variable, array: np.ndarray) -> None:
         copies = [
             jax.device_put(np.asarray(array), device, may_alias=False)
             for device in self._devices
@@ -221,48 +192,17 @@ class JaxEngine(Engine):
             )
         )
 
-    def close(self):
+    def close(self) -> None:
         # Else a process that ends waits for the others, and JAX ends all of them
         # where one takes long to publish.
         if self.workers > 1:
             jax.distributed.shutdown()
 
-    # Batches.
-
-    def _batches(self, dataset, pads=False):
-        """Global batches from this process's batches of one replica each.
-
-        Args:
-            dataset: a `tf.data.Dataset`, or an iterable of tuples of arrays that are
-                not changed afterwards.
-            pads: whether a last batch that not all devices have gets rows of weight
-                0; else it is left out.
-        """
-        for parts in self._groups(dataset):
-            missing = self.local_replicas - len(parts)
-            if missing and not pads:
-                return
-            *inputs, last = parts[0]
-            parts += [(*inputs, np.zeros_like(last))] * missing
-            yield self._joined(parts, self._split)
-
-    def _groups(self, dataset):
-        """Lists of batches for the devices of this process, the last one short."""
-        numpy = getattr(dataset, "as_numpy_iterator", dataset.__iter__)()
-        while group := list(itertools.islice(numpy, self.local_replicas)):
-            yield group
-
-    def _alike(self, dataset):
-        """The same of images of one size each: where sizes change, batches alone."""
-        for group in self._groups(dataset):
-            sizes = {jax.tree.leaves(batch[0])[0].shape[1:] for batch in group}
-            yield from [group] if len(sizes) == 1 else [[batch] for batch in group]
-
     def _joined(self, batches, sharding):
         """One tree over all devices from a tree for each of this process's."""
         devices = len(sharding.device_set)
 
-        def join(*arrays):
+        def join(*arrays: np.ndarray) -> jax.Array:
             shape = (len(arrays[0]) * devices, *np.shape(arrays[0])[1:])
             placed = [jax.device_put(a, d) for a, d in zip(arrays, self._devices)]
             return jax.make_array_from_single_device_arrays(shape, sharding, placed)
@@ -293,10 +233,8 @@ class JaxEngine(Engine):
         gradients, statistics, sums = self._micro_batches(
             weights, statistics, scale / size, states, batch, taught
         )
-        gradients = [g / scale for g in gradients]
-        norm = rules.global_norm(gradients)
-        finite = jnp.isfinite(norm)
-        gradients = rules.clip_by_global_norm(gradients, norm, self.options.clip_norm)
+        bound = self.options.clip_norm
+        gradients, norm, finite = rules.clipped(gradients, scale, bound)
         slots = [old[id(v)] for v in self.optimizer.variables]
         weights, slots = self.optimizer.stateless_apply(slots, gradients, weights)
 
@@ -326,16 +264,18 @@ class JaxEngine(Engine):
                 weights, statistics, factor, states[0], batch, taught
             )
 
-        def split(array):  # (replicas·b, …) -> (count, replicas·b / count, …)
+        # (replicas·b, …) -> (count, replicas·b / count, …)
+        def split(array: jax.Array) -> jax.Array:
             rest = array.shape[1:]
             array = array.reshape(self.replicas, count, -1, *rest).swapaxes(0, 1)
             array = array.reshape(count, -1, *rest)
             return jax.lax.with_sharding_constraint(array, self._micro_split)
 
-        def add(carry, part):
+        def add(carry: Any, part: Any) -> Any:
             gradients, statistics, sums = carry
+            states, batch = part
             more, statistics, own = self._micro_batch(
-                weights, statistics, factor, *part, taught
+                weights, statistics, factor, states, batch, taught
             )
             gradients = [a + b for a, b in zip(gradients, more)]
             return (gradients, statistics, sums + own), None
@@ -355,7 +295,7 @@ class JaxEngine(Engine):
                 answers = self.teacher(images)
             answers = jax.lax.stop_gradient(answers.astype("float32"))
 
-        def loss(weights):
+        def loss(weights: Any) -> Any:
             mapping = [
                 *zip(self._trainable, weights),
                 *zip(self._statistics, statistics),
@@ -381,20 +321,23 @@ class JaxEngine(Engine):
         variables = [*self._trainable, *self._statistics]
         return keras.StatelessScope(state_mapping=[*zip(variables, values)])
 
-    @contextlib.contextmanager
-    def _lost_workers(self):
-        """Turns what collective operations raise into `WorkerLost`."""
-        try:
-            yield
-        except (RuntimeError, ValueError) as error:
-            first = (str(error).splitlines() or [""])[0]
-            if self.workers == 1 or not any(w in first.lower() for w in LOST):
-                raise
-            cut_at_exec()
-            raise WorkerLost(
-                "Another worker is gone or no longer answers: start all workers again "
-                f"to go on from the last checkpoint. Received: {first}"
-            ) from error
+    def _cause(self, error):
+        first = (str(error).splitlines() or [""])[0]
+        if not any(word in first.lower() for word in LOST):
+            return None
+        cut_at_exec()
+        return first
+
+
+def _by_parts(collective, data, size):
+    """What a collective makes of bytes, of which processes have at most `size`.
+
+    They are sent in parts of one size, since JAX compiles for every size.
+    """
+    count = max(1, -(-size // PART))
+    sent = np.frombuffer(data + bytes(count * PART - len(data)), "uint8")
+    parts = [collective(part) for part in sent.reshape(count, PART)]
+    return np.concatenate(parts, axis=-1).astype("uint8")
 
 
 def _read(variables):

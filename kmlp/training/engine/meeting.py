@@ -1,4 +1,4 @@
-"""How the processes of a job meet, and how they let go of each other.
+"""How the processes of a job meet, under JAX too, and let go of each other.
 
 They wait for each other before anything else is set up: JAX ends a process with a
 stack trace where another one does not come; here whoever waits is told who is missing.
@@ -8,24 +8,26 @@ import contextlib
 import os
 import socket
 import time
+from collections.abc import Sequence
 
 from kmlp.errors import InputError
 
 PATIENCE = 300  # seconds
 PAUSE = 0.2  # seconds between two attempts
 WORD = b"kmlp"
+SILENCE = 60  # seconds after which JAX gives a process up
 
 
-def meet(addresses, index, patience=PATIENCE):
-    """Returns in all processes once all are there.
+def meet(addresses: Sequence[str], index: int, patience: float = PATIENCE) -> None:
+    """Return in all processes once all are there.
 
     Args:
-        addresses: `["host:port", …]`, alike in all; they meet at the first.
-        index: of this process.
-        patience: seconds.
+        addresses: `host:port` of each, alike in all; they meet at the first.
+        index: Index of this process.
+        patience: Seconds to wait.
 
     Raises:
-        InputError: not all came in time, or the first one's port is taken.
+        InputError: If not all came in time, or the first one's port is taken.
     """
     host, _, port = addresses[0].rpartition(":")
     deadline = time.monotonic() + patience
@@ -49,8 +51,8 @@ def meet(addresses, index, patience=PATIENCE):
         )
 
 
-def cut_at_exec():
-    """Lets connections end where another program replaces this one.
+def cut_at_exec() -> None:
+    """Let connections end where another program replaces this one.
 
     Gloo's would live on in it, and the others wait for answers that never come.
     """
@@ -99,3 +101,52 @@ def _visit(host, port, index, deadline):
             problem = error
         time.sleep(PAUSE)
     raise problem
+
+
+def prepare_jax_devices(count: int) -> None:
+    """Split the CPU into logical devices, before anything else asks JAX for one.
+
+    Args:
+        count: Devices of this process.
+
+    Raises:
+        InputError: If JAX has made its devices already.
+    """
+    import jax
+
+    try:
+        jax.config.update("jax_num_cpu_devices", count)
+    except RuntimeError as error:
+        raise InputError(
+            "The number of logical CPU devices is chosen before JAX is used. "
+            f"Received: {count}"
+        ) from error
+
+
+def join_jax(addresses: Sequence[str], index: int) -> None:
+    """Connect the processes of a job, before anything else asks JAX for a device.
+
+    Where one of them dies, the others raise `WorkerLost` if their devices notice, as
+    CPUs do; JAX itself ends them, with SIGABRT, at once if it was the first and else
+    after `SILENCE`. All leave together by `JaxEngine.close`; a process that ends
+    otherwise must do so by `os._exit`, or it waits for the others as long.
+
+    Args:
+        addresses: `host:port` of each, alike on all processes; they meet at the first.
+        index: Index of this process.
+
+    Raises:
+        InputError: If the others do not come.
+    """
+    import jax
+
+    meet(addresses, index)
+    # Its handler would replace the one that saves the run at SIGTERM.
+    jax.config.update("jax_enable_preemption_service", False)
+    jax.distributed.initialize(
+        addresses[0],
+        num_processes=len(addresses),
+        process_id=index,
+        heartbeat_timeout_seconds=SILENCE,
+        shutdown_timeout_seconds=SILENCE,
+    )

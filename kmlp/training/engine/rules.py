@@ -1,4 +1,7 @@
-"""The rules of a step that all engines follow, and their random seeds."""
+"""The rules of a step that all engines follow, their seeds and their batches."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -6,6 +9,7 @@ from keras import ops
 
 from kmlp.errors import InputError
 from kmlp.training.input.order import scrambled
+from kmlp.typing import Tensor
 
 # The loss scale of float16: where it starts, how many finite steps double it, and
 # the limits within which it can neither vanish nor overflow itself.
@@ -14,32 +18,46 @@ GROWTH_STEPS = 2000
 LOSS_SCALES = (1.0, 2.0**32)
 
 
-def global_norm(gradients):
-    """Euclidean norm of all gradients together, float32."""
+def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the Euclidean norm of all gradients together, float32."""
     squares = [ops.sum(ops.square(ops.cast(g, "float32"))) for g in gradients]
     return ops.sqrt(ops.sum(ops.stack(squares)))
 
 
-def clip_by_global_norm(gradients, norm, clip_norm):
-    """Scales gradients of global norm `norm` down to at most `clip_norm`."""
-    if clip_norm is None:
-        return gradients
-    scale = clip_norm / ops.maximum(norm, clip_norm)
-    return [g * ops.cast(scale, g.dtype) for g in gradients]
+def clipped(
+    gradients: Sequence[Tensor], scale: Tensor | float, clip_norm: float | None
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Return the gradients to apply, their norm, and whether it is finite.
+
+    Args:
+        gradients: Gradients of the scaled loss.
+        scale: Loss scale; a plain 1.0 where there is none.
+        clip_norm: Bound of the global norm; `None`: unbounded. The norm that is
+            returned is the one before clipping.
+    """
+    if not isinstance(scale, float):
+        gradients = [g / scale for g in gradients]
+    norm = global_norm(gradients)
+    if clip_norm is not None:
+        factor = clip_norm / ops.maximum(norm, clip_norm)
+        gradients = [g * ops.cast(factor, g.dtype) for g in gradients]
+    return list(gradients), norm, ops.isfinite(norm)
 
 
-def next_average(average, weight, decay):
-    """The moving average after an update; it starts as the first weights."""
+def next_average(average: Tensor, weight: Tensor, decay: float) -> Tensor:
+    """Return the moving average after an update; it starts as the first weights."""
     return decay * average + (1.0 - decay) * weight
 
 
-def next_loss_scale(scale, steps, finite):
-    """The float16 loss scale after a step, and the finite steps since it changed.
+def next_loss_scale(
+    scale: Tensor, steps: Tensor, finite: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the float16 loss scale after a step, and the finite steps since.
 
     Args:
-        scale: float32 scalar.
-        steps: int32 scalar.
-        finite: bool scalar, whether the gradient was finite on all replicas.
+        scale: Loss scale, a float32 scalar.
+        steps: Finite steps since it changed, an int32 scalar.
+        finite: Whether the gradient was finite on all replicas, a boolean scalar.
     """
     grows = ops.logical_and(finite, steps + 1 >= GROWTH_STEPS)
     change = ops.where(finite, ops.where(grows, 2.0, 1.0), 0.5)
@@ -50,22 +68,24 @@ def next_loss_scale(scale, steps, finite):
     )
 
 
-def seed_states(model):
-    """The states of the model's `keras.random.SeedGenerator`s, in a fixed order."""
+def seed_states(model: keras.Model) -> list[keras.Variable]:
+    """Return the states of a model's `keras.random.SeedGenerator`s, in fixed order."""
     return [v for v in model.variables if v.path.endswith("seed_generator_state")]
 
 
-def seeds(seed, first_step, steps, streams, generators):
-    """States for seed generators: a pure function of all indices.
+def seeds(
+    seed: int, first_step: int, steps: int, streams: int, generators: int
+) -> np.ndarray:
+    """Return states for seed generators: a pure function of all indices.
 
     No random state needs saving, and replicas draw differently.
 
     Args:
-        seed: of the run.
-        first_step, steps: the steps `first_step … first_step + steps - 1`.
-        streams: one per replica and micro-batch; replica `r`'s micro-batch `m` takes
-            `r * accumulate + m`.
-        generators: how many seed generators there are.
+        seed: Seed of the run.
+        first_step, steps: Range of steps, `first_step … first_step + steps - 1`.
+        streams: Number of streams, one per replica and micro-batch; replica `r`'s
+            micro-batch `m` takes `r * accumulate + m`.
+        generators: Number of seed generators.
 
     Returns:
         int32 `(steps, streams, generators, 2)`, not negative, with room above for the
@@ -80,17 +100,17 @@ def seeds(seed, first_step, steps, streams, generators):
     return halves.astype(np.int32)
 
 
-def measurements(task, values):
-    """What `Engine.train` returns, from rows of measures, norm and finite."""
+def measurements(task: Any, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what `Engine.train` does, from rows of measures, norm and finite."""
     columns = {name: values[:, i] for i, name in enumerate(task.measures)}
     return columns | {"gradient_norm": values[:, -2], "finite": values[:, -1] > 0}
 
 
-def total(sums):
-    """The sum of the sums of batches, float64; they are held one at a time.
+def total(sums: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the sum of the sums of batches, float64; they are held one at a time.
 
     Raises:
-        InputError: there are none.
+        InputError: If there are none.
     """
     found = None
     for own in sums:
@@ -103,8 +123,8 @@ def total(sums):
     return found
 
 
-def filled(batch, size):
-    """A batch whose last row is repeated up to `size` rows."""
+def filled(batch: Any, size: int) -> Any:
+    """Return a batch whose last row is repeated up to `size` rows."""
     if rows(batch) == size:
         return batch
     return keras.tree.map_structure(
@@ -115,11 +135,11 @@ def filled(batch, size):
     )
 
 
-def cut(batch, size, start=0):
-    """`size` rows of a batch."""
+def cut(batch: Any, size: int, start: int = 0) -> Any:
+    """Return `size` rows of a batch."""
     return keras.tree.map_structure(lambda array: array[start : start + size], batch)
 
 
-def rows(batch):
-    """How many rows a tree of arrays has."""
+def rows(batch: Any) -> int:
+    """Return how many rows a tree of arrays has."""
     return len(keras.tree.flatten(batch)[0])

@@ -6,75 +6,75 @@ own copies of the variables from equal numbers, so that they stay equal.
 """
 
 import contextlib
-import itertools
+from collections.abc import Iterator
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from kmlp import keras_internals
 from kmlp.errors import InputError
-from kmlp.training.engine.engine import Engine, WorkerLost
+from kmlp.training.engine.engine import Engine, MakeDataset
 from kmlp.training.engine.gradient_steps import Network, synchronized
 from kmlp.training.engine.rules import (
-    clip_by_global_norm,
-    cut,
-    filled,
-    global_norm,
+    clipped,
     measurements,
     next_average,
     next_loss_scale,
-    rows,
-    seeds,
-    total,
-)
-from kmlp.training.engine.weight_names import weight_names
-
-# What collective operations raise when a peer is gone.
-_LOST = (
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-    tf.errors.UnavailableError,
 )
 
 
 class TensorFlowEngine(Engine):
-    """Trains under a `tf.distribute` strategy.
+    """Train under a `tf.distribute` strategy.
 
     Args:
-        strategy: one-device, mirrored, multi-worker or TPU strategy.
-        description: for people.
-        workers, worker: processes, and this one's index.
+        strategy: One-device, mirrored, multi-worker or TPU strategy.
+        description: Devices for people.
+        workers, worker: Number of processes, and this one's index.
     """
 
-    def __init__(self, strategy, description, *, workers=1, worker=0):
+    losses = (
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.InternalError,
+        tf.errors.UnavailableError,
+    )
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        description: str,
+        *,
+        workers: int = 1,
+        worker: int = 0,
+    ):
         self.strategy = strategy
         self.description = description
         self.workers, self.worker = workers, worker
         self.chief = worker == 0
         self.replicas = strategy.num_replicas_in_sync
         self.local_replicas = self.replicas // workers
-        self._reductions = {}  # dtype -> sum over processes
+        self._reductions: dict[Any, Any] = {}  # dtype -> sum over processes
 
     @contextlib.contextmanager
-    def scope(self):
+    def scope(self) -> Iterator[None]:
         # Variables begin as the chief's, which is communication.
         with self._lost_workers(), self.strategy.scope():
             yield
 
-    def prepare(self, model, optimizer, task, options, teacher=None):
-        """As in `Engine`.
+    def prepare(self, model: keras.Model, *others: Any, **more: Any) -> None:
+        """Take what is trained, as in `Engine`.
 
         Raises:
-            InputError: XLA together with synchronized BatchNorm on several replicas.
+            InputError: If XLA is to compile synchronized BatchNorm on several replicas.
         """
-        super().prepare(model, optimizer, task, options, teacher)
-        weights = weight_names(model)
-        self._averages = [(v, weights[name]) for name, v in self.averages.items()]
+        super().prepare(model, *others, **more)
+        options = self.options
         self._network = network = Network(
             model,
-            task,
+            self.task,
             options.accumulate,
             options.sync_batchnorm and self.replicas > 1,
         )
@@ -87,12 +87,12 @@ class TensorFlowEngine(Engine):
                 "leave XLA out or set sync_batchnorm=false. Received: xla with "
                 f"sync_batchnorm on {self.replicas} replicas"
             )
-        self._step = self._replica_step
-        self._gradients = network.gradients
-        self._evaluated, self._answers = network.evaluated, network.answers
+        self._step: Any = self._replica_step
+        self._gradients: Any = network.gradients
+        self._evaluated, self._answered = network.evaluated, network.answers
         if compiled:
             self._evaluated = tf.function(network.evaluated, jit_compile=True)
-            self._answers = tf.function(network.answers, jit_compile=True)
+            self._answered = tf.function(network.answers, jit_compile=True)
             if self.replicas == 1:
                 self._step = tf.function(self._replica_step, jit_compile=True)
             else:
@@ -104,9 +104,10 @@ class TensorFlowEngine(Engine):
 
     # Training.
 
-    def feed(self, make_dataset):
-        def dataset(context):
-            # Known to be endless, no step asks all workers whether data remain.
+    def feed(self, make_dataset: MakeDataset) -> Iterator:
+        def dataset(context: Any) -> tf.data.Dataset:
+            # An infinite cardinality spares a collective per step that would ask
+            # every worker for more data.
             endless = tf.data.experimental.assert_cardinality(
                 tf.data.experimental.INFINITE_CARDINALITY
             )
@@ -117,15 +118,9 @@ class TensorFlowEngine(Engine):
 
         return iter(self.strategy.distribute_datasets_from_function(dataset))
 
-    def train(self, iterator, steps):
+    def train(self, iterator: Iterator, steps: int) -> dict[str, np.ndarray]:
         options = self.options
-        table = seeds(
-            options.seed,
-            self.step,
-            steps,
-            self.replicas * options.accumulate,
-            len(self._network.generators),
-        )
+        table = self._seeds(steps, self.replicas)
         results = []
         with self._lost_workers():
             for start in range(0, steps, options.steps_per_execution):
@@ -200,13 +195,10 @@ class TensorFlowEngine(Engine):
             gradients, statistics, sums = context.all_reduce(
                 tf.distribute.ReduceOp.SUM, [gradients, means, sums]
             )
-        if self.loss_scale is not None:
-            gradients = [g / scale for g in gradients]
-        norm = global_norm(gradients)
-        finite = tf.math.is_finite(norm)
-        gradients = clip_by_global_norm(gradients, norm, self.options.clip_norm)
+        bound = self.options.clip_norm
+        gradients, norm, finite = clipped(gradients, scale, bound)
 
-        def update():
+        def update() -> bool:
             self._update(gradients, statistics)
             return True
 
@@ -231,42 +223,25 @@ class TensorFlowEngine(Engine):
 
     # Evaluation.
 
-    def evaluate(self, make_dataset):
-        with self._lost_workers():
-            sums = total(self._batch_sums(make_dataset()))
-            if self.workers > 1:
+    def evaluate(self, make_dataset: MakeDataset) -> np.ndarray:
+        sums = super().evaluate(make_dataset)
+        if self.workers > 1:
+            with self._lost_workers():
                 (sums,) = self._sum([sums])
         return sums
 
     def _batch_sums(self, dataset):
-        for group in self._groups(dataset):
-            *inputs, weights = group[0]
-            empty = (*inputs, tf.zeros_like(weights))
-            group += [empty] * (self.local_replicas - len(group))
+        for group in self._weighted(dataset):
             yield from (own.numpy() for own in self._measure(self._spread(group)))
 
-    def infer(self, make_dataset):
-        size = None
-        for group in self._groups(make_dataset()):
-            group = tf.nest.map_structure(lambda tensor: tensor.numpy(), group)
-            size = size or rows(group[0])
-            inputs = [filled((batch[0],), size) for batch in group]
-            inputs += inputs[:1] * (self.local_replicas - len(group))
-            inputs = tf.nest.map_structure(tf.constant, inputs)
-            with self._lost_workers():
-                answers = self._infer(self._spread(inputs))
-            for batch, answer in zip(group, answers):
-                answer = tf.nest.map_structure(lambda tensor: tensor.numpy(), answer)
-                yield batch, cut(answer, rows(batch))
-
-    def _groups(self, dataset):
-        """Lists of batches for the replicas of this process, the last one short."""
-        batches = iter(dataset)
-        while group := list(itertools.islice(batches, self.local_replicas)):
-            yield group
+    def _answers(self, inputs):
+        with self._lost_workers():
+            answers = self._infer(self._spread([(image,) for image in inputs]))
+        return tf.nest.map_structure(lambda tensor: tensor.numpy(), answers)
 
     def _spread(self, values):
         """A value for each replica of this process, as `strategy.run` takes them."""
+        values = tf.nest.map_structure(tf.constant, values)
         if self.replicas == 1:
             return values[0]
         first = self.worker * self.local_replicas
@@ -275,15 +250,15 @@ class TensorFlowEngine(Engine):
         )
 
     def _evaluation_step(self, batch):
-        def replica(*batch):
+        def replica(*batch: Any) -> tf.Tensor:
             return self._evaluated(*self._network.values(), *batch)
 
         sums = self.strategy.run(replica, args=batch)
         return self.strategy.experimental_local_results(sums)
 
     def _inference_step(self, inputs):
-        def replica(images):
-            return self._answers(*self._network.values(), images)
+        def replica(images: Any) -> Any:
+            return self._answered(*self._network.values(), images)
 
         answers = self.strategy.run(replica, args=inputs)
         return tuple(
@@ -295,35 +270,30 @@ class TensorFlowEngine(Engine):
 
     # Between processes.
 
-    def any(self, flag):
-        if self.workers == 1:
-            return bool(flag)
-        with self._lost_workers():
-            return bool(self._sum([np.float32(flag)])[0] > 0)
+    def _any(self, flag):
+        return bool(self._sum([np.float32(flag)])[0] > 0)
 
-    def broadcast_all(self, arrays):
-        arrays = [np.asarray(a) for a in arrays]
-        if self.workers == 1:
-            return arrays
-        with self._lost_workers():
-            return self._sum([a if self.chief else np.zeros_like(a) for a in arrays])
+    def _of_chief(self, arrays):
+        return self._sum([a if self.chief else np.zeros_like(a) for a in arrays])
 
-    def gather(self, data):
-        if self.workers == 1:
-            return [data]
-        with self._lost_workers():
-            sizes = np.zeros(self.workers, "int64")
-            sizes[self.worker] = len(data)
-            (sizes,) = self._sum([sizes])
-            gathered = []
-            for worker, size in enumerate(sizes):
-                # Collectives take no bytes: four of them make an integer.
-                sent = np.zeros(-(-int(size) // 4), "int32")
-                if worker == self.worker:
-                    sent = np.frombuffer(data + bytes(-len(data) % 4), "int32")
-                (received,) = self._sum([sent])
-                gathered.append(received.tobytes()[:size])
+    def _gathered(self, data):
+        sizes = np.zeros(self.workers, "int64")
+        sizes[self.worker] = len(data)
+        (sizes,) = self._sum([sizes])
+        gathered = []
+        for worker, size in enumerate(sizes):
+            # Collectives take no bytes: four of them make an integer.
+            sent = np.zeros(-(-int(size) // 4), "int32")
+            if worker == self.worker:
+                sent = np.frombuffer(data + bytes(-len(data) % 4), "int32")
+            (received,) = self._sum([sent])
+            gathered.append(received.tobytes()[:size])
         return gathered
+
+    def _cause(self, error):
+        # The line with the cause stands among many.
+        lines = [line for line in str(error).splitlines() if "aborted by" in line]
+        return ": ".join([type(error).__name__, *lines[:1]])
 
     def _sum(self, arrays):
         """Sums of arrays over processes, in one collective per dtype."""
@@ -344,7 +314,7 @@ class TensorFlowEngine(Engine):
         if dtype in self._reductions:
             return self._reductions[dtype]
 
-        def replica(values):
+        def replica(values: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
             # One replica of a process speaks for it.
             speaks = context.replica_id_in_sync_group % self.local_replicas == 0
@@ -353,32 +323,18 @@ class TensorFlowEngine(Engine):
 
         # For any length, so that it is traced once.
         @tf.function(input_signature=[tf.TensorSpec((None,), dtype)])
-        def reduction(values):
+        def reduction(values: tf.Tensor) -> tf.Tensor:
             values = self.strategy.run(replica, args=(values,))
             return self.strategy.experimental_local_results(values)[0]
 
         self._reductions[dtype] = reduction
         return reduction
 
-    @contextlib.contextmanager
-    def _lost_workers(self):
-        """Turns what collective operations raise into `WorkerLost`."""
-        try:
-            yield
-        except _LOST as error:
-            if self.workers == 1:
-                raise
-            # The line with the cause stands among many.
-            lines = [line for line in str(error).splitlines() if "aborted by" in line]
-            raise WorkerLost(
-                "Another worker is gone or no longer answers: start all workers again "
-                "to go on from the last checkpoint. Received: "
-                + ": ".join([type(error).__name__, *lines[:1]])
-            ) from error
 
-
-def share(batches, replicas, hosts, host):
-    """A host's batches of a data set: `replicas` consecutive ones of every step."""
+def share(
+    batches: tf.data.Dataset, replicas: int, hosts: int, host: int
+) -> tf.data.Dataset:
+    """Return a host's batches of a data set: `replicas` consecutive ones a step."""
     if hosts == 1:
         return batches
     numbered = batches.enumerate()
@@ -386,8 +342,10 @@ def share(batches, replicas, hosts, host):
     return own.map(lambda _, batch: batch)
 
 
-def decay_weights(optimizer, variables, rate):
-    """Decoupled weight decay as Keras' optimizers do it, within a replica."""
+def decay_weights(
+    optimizer: keras.Optimizer, variables: list[keras.Variable], rate: Any
+) -> None:
+    """Decay weights, decoupled, as Keras' optimizers do, within a replica."""
     if keras_internals.decay_weights(optimizer, variables):
         return
     if optimizer.weight_decay is None:

@@ -4,28 +4,27 @@ Gradients are taken with respect to the weights' values, and what a forward pass
 assign is held back until the step is known to be finite, as in the other engines.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 import numpy as np
 import torch
 
-from kmlp.training.engine.engine import Engine
+from kmlp.training.engine.engine import Engine, MakeDataset
 from kmlp.training.engine.rules import (
-    clip_by_global_norm,
+    clipped,
     cut,
-    global_norm,
     measurements,
     next_average,
     next_loss_scale,
     rows,
-    seed_states,
-    seeds,
-    total,
 )
-from kmlp.training.engine.weight_names import frozen, weight_names
+from kmlp.training.engine.weight_names import frozen
 
 
 class TorchEngine(Engine):
-    """Takes steps on the device that Keras has chosen, eagerly.
+    """Take steps on the device that Keras has chosen, eagerly.
 
     `xla` and `steps_per_execution` are of no effect.
     """
@@ -35,42 +34,24 @@ class TorchEngine(Engine):
         kind = "GPU" if self.device.type == "cuda" else self.device.type.upper()
         self.description = f"1 {kind} device, PyTorch"
 
-    def prepare(self, model, optimizer, task, options, teacher=None):
-        super().prepare(model, optimizer, task, options, teacher)
+    def prepare(self, model: keras.Model, *others: Any, **more: Any) -> None:
+        super().prepare(model, *others, **more)
         self._trainable = model.trainable_weights
-        self._statistics = model.non_trainable_weights
         still = frozen(model)
-        self._moving = [v for v in self._statistics if id(v) not in still]
-        self._generators = seed_states(model)
-        weights = weight_names(model)
-        # Keras makes a variable of a parameter's own memory: averages need theirs.
-        self.averages = {
-            name: keras.Variable(
-                np.array(keras.ops.convert_to_numpy(weights[name])),
-                trainable=False,
-                dtype=weights[name].dtype,
-            )
-            for name in self.averages
-        }
-        self._averages = [(v, weights[name]) for name, v in self.averages.items()]
+        others = model.non_trainable_weights
+        self._moving = [v for v in others if id(v) not in still]
 
-    def feed(self, make_dataset):
-        return _numpy(make_dataset())
+    def feed(self, make_dataset: MakeDataset) -> Iterator:
+        return (batch for (batch,) in self._groups(make_dataset()))
 
-    def train(self, iterator, steps):
-        states = seeds(
-            self.options.seed,
-            self.step,
-            steps,
-            self.options.accumulate,
-            len(self._generators),
-        )
-        values = []
+    def train(self, iterator: Iterator, steps: int) -> dict[str, np.ndarray]:
+        states = self._seeds(steps, streams=1)
+        results = []
         for state in states:
-            values.append(self._take_step(next(iterator), state))
+            results.append(self._take_step(next(iterator), state))
             self.step += 1
         # Only now, so that a GPU need not wait for Python between the steps.
-        values = np.stack([keras.ops.convert_to_numpy(value) for value in values])
+        values = np.stack([keras.ops.convert_to_numpy(found) for found in results])
         return measurements(self.task, values)
 
     def _take_step(self, batch, states):
@@ -80,11 +61,9 @@ class TorchEngine(Engine):
         scale = 1.0 if self.loss_scale is None else self.loss_scale.value
         gradients, statistics, sums = self._micro_batches(batch, scale / size, states)
         with torch.no_grad():
-            gradients = [gradient / scale for gradient in gradients]
-            norm = global_norm(gradients)
-            finite = torch.isfinite(norm)
+            bound = self.options.clip_norm
+            gradients, norm, finite = clipped(gradients, scale, bound)
             if finite:
-                gradients = clip_by_global_norm(gradients, norm, self.options.clip_norm)
                 self._update(gradients, statistics)
             if self.loss_scale is not None:
                 pair = self.loss_scale, self.loss_scale_steps
@@ -142,37 +121,19 @@ class TorchEngine(Engine):
         statistics = [scope.get_current_value(v).detach() for v in self._moving]
         return gradients, statistics, sums.detach()
 
-    def evaluate(self, make_dataset):
-        return total(self._batch_sums(make_dataset()))
-
     def _batch_sums(self, dataset):
-        for batch in _numpy(dataset):
+        for batch in self._groups(dataset):
             with torch.no_grad():
-                batch = keras.tree.map_structure(self._placed, batch)
+                batch = keras.tree.map_structure(self._placed, batch[0])
                 sums = self.task.evaluation(self.model, *batch)
             yield keras.ops.convert_to_numpy(sums)
 
-    def infer(self, make_dataset):
-        for batch in _numpy(make_dataset()):
-            with torch.no_grad():
-                images = keras.tree.map_structure(self._placed, batch[0])
-                answers = self.model(images, training=False)
-            yield batch, keras.tree.map_structure(keras.ops.convert_to_numpy, answers)
-
-    def gather(self, data):
-        return [data]
-
-    def any(self, flag):
-        return bool(flag)
-
-    def broadcast_all(self, arrays):
-        return [np.asarray(array) for array in arrays]
+    def _answers(self, inputs):
+        with torch.no_grad():
+            images = keras.tree.map_structure(self._placed, inputs[0])
+            answers = self.model(images, training=False)
+        return [keras.tree.map_structure(keras.ops.convert_to_numpy, answers)]
 
     def _placed(self, array):
         # Copied where it is read-only, as a data set's own memory is.
         return torch.from_numpy(np.require(array, requirements="CW")).to(self.device)
-
-
-def _numpy(dataset):
-    """The batches of a `tf.data.Dataset`, or of an iterable, as arrays."""
-    return getattr(dataset, "as_numpy_iterator", dataset.__iter__)()

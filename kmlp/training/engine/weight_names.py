@@ -1,6 +1,7 @@
 """Names of the variables in a saved state: unique, and alike in every process."""
 
 import re
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -8,8 +9,8 @@ import numpy as np
 from kmlp.keras_internals import flat_layers
 
 
-def weight_names(model):
-    """`{name: variable}` of a model's weights, without seed generators.
+def weight_names(model: keras.Model) -> dict[str, keras.Variable]:
+    """Return `{name: variable}` of a model's weights, without seed generators.
 
     The name is the path. Numbers that Keras appends to unnamed layers count what was
     built before in the process; here they count what has the same name beside it.
@@ -18,8 +19,8 @@ def weight_names(model):
     return dict(zip(_stable([v.path for v in weights]), weights))
 
 
-def frozen(model):
-    """Ids of the weights that nothing in training moves: those of frozen layers.
+def frozen(model: keras.Model) -> set[int]:
+    """Return ids of the weights that nothing in training moves: of frozen layers.
 
     Other weights that are not trainable, such as BatchNorm's statistics, move.
     """
@@ -27,19 +28,22 @@ def frozen(model):
     return {id(weight) for layer in layers for weight in layer.weights}
 
 
-def optimizer_names(optimizer, model):
-    """`{name: variable}` of an optimizer's state.
+def optimizer_names(
+    optimizer: keras.Optimizer, model: keras.Model
+) -> dict[str, keras.Variable]:
+    """Return `{name: variable}` of an optimizer's state.
 
     What belongs to a weight is called after it, such as `head/dense/kernel/momentum`.
     """
     # Keras flattens the weight's path into the name, which two paths can share;
     # variables of one role come in the order of the weights.
-    owners = {}
+    owners: dict[str, list[str]] = {}
     for name, weight in weight_names(model).items():
         if weight.trainable:
             owners.setdefault(weight.path.replace("/", "_") + "_", []).append(name)
     prefixes = sorted(owners, key=len, reverse=True)
-    used, names = {}, []
+    used: dict[str, int] = {}
+    names = []
     for variable in optimizer.variables:
         prefix = next((p for p in prefixes if variable.name.startswith(p)), None)
         if prefix is None:
@@ -55,8 +59,9 @@ def _stable(paths):
     """Paths whose appended numbers count siblings instead of the process's layers."""
     ranks = {}  # (parent, stem) -> {segment: rank}
 
-    def renamed(path):
-        parent, parts = (), []
+    def renamed(path: str) -> str:
+        parent: tuple[str, ...] = ()
+        parts = []
         for segment in path.split("/"):
             stem = re.sub(r"_\d+$", "", segment)
             siblings = ranks.setdefault((parent, stem), {})
@@ -78,8 +83,10 @@ def _unique(names):
     return result
 
 
-def mismatch(state, named):
-    """One line on how a state does not fit the variables; empty where it does."""
+def mismatch(
+    state: Mapping[str, np.ndarray], named: Mapping[str, keras.Variable]
+) -> str:
+    """Say in a line how a state does not fit the variables; `""` where it does."""
     expected = {name: spec(v)[0] for name, v in named.items()} | {"step": ()}
     missing = [name for name in expected if name not in state]
     unexpected = [name for name in state if name not in expected]
@@ -106,11 +113,11 @@ def mismatch(state, named):
     )
 
 
-def spec(variable):
-    """Shape and dtype by name of a Keras variable."""
+def spec(variable: keras.Variable) -> tuple[tuple[int, ...], str]:
+    """Return shape and name of the dtype of a variable."""
     return tuple(variable.shape), keras.backend.standardize_dtype(variable.dtype)
 
 
-def is_float(variable):
-    """Whether a variable holds floating-point numbers."""
+def is_float(variable: keras.Variable) -> bool:
+    """Return whether a variable holds floating-point numbers."""
     return "float" in keras.backend.standardize_dtype(variable.dtype)

@@ -5,6 +5,7 @@ import hashlib
 import sys
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from kmlp.atomic import new_file
 from kmlp.console import NAMED, first_line
 from kmlp.data.sources import SUFFIXES, image_folder
 from kmlp.errors import InputError, RunError
+from kmlp.typing import Config, PathLike
 
 # What arrays are called here, and in the files that others make of such data.
 OWN = ("train_images", "train_labels", "test_images", "test_labels")
@@ -24,11 +26,11 @@ class Packed:
     """A data set in memory.
 
     Attributes:
-        name: for people.
-        class_names: in the order of the labels.
+        name: Name for people.
+        class_names: Names in the order of the labels.
         train_images, test_images: `(N, S, S, 3)` uint8.
         train_labels, test_labels: `(N,)` int32.
-        content: fingerprint of all of that, wherever it lies.
+        content: Fingerprint of all of that, wherever it lies.
     """
 
     name: str
@@ -39,8 +41,8 @@ class Packed:
     test_labels: np.ndarray
     content: str
 
-    def part(self, training, test):
-        """The first images of every class, so many in all of each split."""
+    def part(self, training: int, test: int) -> "Packed":
+        """Return the first images of every class, so many in all of each split."""
         changes = {}
         for split, count in (("train", training), ("test", test)):
             labels = getattr(self, f"{split}_labels")
@@ -50,31 +52,31 @@ class Packed:
         return dataclasses.replace(self, **changes)
 
 
-def first_of_each(labels, classes, count):
-    """Indices of the first images of every class, about `count` in all."""
+def first_of_each(labels: np.ndarray, classes: int, count: int) -> np.ndarray:
+    """Return indices of the first images of every class, about `count` in all."""
     each = max(1, count // classes)
     chosen = [np.flatnonzero(labels == label)[:each] for label in range(classes)]
     return np.sort(np.concatenate(chosen))
 
 
-def write(packed, path):
-    """Writes an `.npz` that `read` takes."""
-    arrays = {name: getattr(packed, name) for name in OWN}
-    texts = {"class_names": list(packed.class_names), "content": packed.content}
+def write(packed: Packed, path: PathLike) -> None:
+    """Write an `.npz` that `read` takes."""
+    names = (*OWN, "class_names", "content")
+    arrays: Config = {name: np.array(getattr(packed, name)) for name in names}
     with open(path, "wb") as file:
-        np.savez(file, **arrays, **{k: np.array(v) for k, v in texts.items()})
+        np.savez(file, **arrays)
 
 
-def read(path, name=None):
-    """The images of an `.npz` file.
+def read(path: PathLike, name: str | None = None) -> Packed:
+    """Return the images of an `.npz` file.
 
     Args:
-        path: of arrays named as in `OWN`, or as in `OTHERS` like those of
+        path: File of arrays named as in `OWN`, or as in `OTHERS` like those of
             `keras.datasets`.
-        name: for people; `None`: the path.
+        name: Name for people; `None`: the path.
 
     Raises:
-        ValueError, KeyError, OSError, …: whatever is wrong with the file.
+        ValueError, KeyError, OSError, …: If anything is wrong with the file.
     """
     with np.load(path, allow_pickle=False) as file:
         names = OWN if OWN[0] in file.files else OTHERS
@@ -100,22 +102,21 @@ def read(path, name=None):
             raise ValueError(f"{names[index]} must be class numbers from 0")
         arrays[index] = labels.astype(np.int32)
     count = int(max(arrays[1].max(), arrays[3].max())) + 1
-    classes = map(str, range(count) if classes is None else classes)
-    classes = tuple(classes)
+    classes = tuple(map(str, range(count) if classes is None else classes))
     if count > len(classes):
         raise ValueError(f"{len(classes)} class names for {count} classes")
     if arrays[0].shape[1] != arrays[2].shape[1]:
         raise ValueError("images to train and to test on must have one size")
     content = content or content_of(classes, arrays)
-    return Packed(name or str(path), classes, *arrays, content)
+    return Packed(name or str(path), classes, *(*arrays, content))
 
 
-def content_of(class_names, arrays):
-    """A fingerprint of what is learned from."""
+def content_of(class_names: Sequence[str], arrays: Sequence[np.ndarray]) -> str:
+    """Return a fingerprint of what is learned from."""
     mark = hashlib.sha256(repr(list(class_names)).encode())
     for array in arrays:
         mark.update(repr((array.shape, str(array.dtype))).encode())
-        mark.update(np.ascontiguousarray(array))
+        mark.update(np.ascontiguousarray(array).data)
     return mark.hexdigest()
 
 
@@ -123,17 +124,20 @@ NPZ = ".npz"
 _DAMAGES = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
-def open_packed(spec, size, folder, on_corrupt="stop"):
-    """The images that `--data` names, packed where they are not.
+def open_packed(
+    spec: PathLike, size: int, folder: PathLike, on_corrupt: str = "stop"
+) -> Packed:
+    """Return the images that `--data` names, packed where they are not.
 
     Args:
-        spec: an image folder, or an `.npz` file of arrays.
-        size: height and width of the images; those of a folder are brought to it.
-        folder: where packed folders are kept.
+        spec: Image folder, or an `.npz` file of arrays.
+        size: Height and width of the images; those of a folder are brought to it.
+        folder: Folder in which packed folders are kept.
         on_corrupt: `"stop"` or `"skip"` where images cannot be decoded.
 
     Raises:
-        InputError: nothing there, images that cannot be decoded, or a full disk.
+        InputError: If there is nothing, or images cannot be decoded.
+        RunError: If the packed images cannot be written.
     """
     path = Path(spec).expanduser()
     if path.suffix.lower() == NPZ:
@@ -225,7 +229,7 @@ def _pack(source, size):
     if bad:
         some = ", ".join(bad[:NAMED])
         some += f" and {len(bad) - NAMED:,} more" if len(bad) > NAMED else ""
-        noun = "1 image" if len(bad) == 1 else f"{len(bad):,} images"
+        noun = _images(len(bad))
         if source.validation.on_corrupt == "stop":
             raise InputError(
                 f"{noun} cannot be decoded: replace or remove what is damaged, or pass "
@@ -233,10 +237,13 @@ def _pack(source, size):
             )
         print(f"Skipped {noun}: {some}")
     if resized:
-        noun = "1 image" if resized == 1 else f"{resized:,} images"
-        print(f"Brought {noun} of another size to {size}x{size}")
+        print(f"Brought {_images(resized)} of another size to {size}x{size}")
     content = content_of(source.class_names, arrays)
     return Packed(source.name, tuple(source.class_names), *arrays, content)
+
+
+def _images(number):
+    return "1 image" if number == 1 else f"{number:,} images"
 
 
 def _decoded(path, size):

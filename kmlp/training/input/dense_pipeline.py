@@ -1,17 +1,26 @@
-"""NumPy functions within a data set, and the end of the process."""
+"""The batches that detectors and segmenters train and are tested on.
+
+Pictures are prepared by NumPy within a `tf.data.Dataset`, in its threads.
+"""
 
 import atexit
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from kmlp.data.dense.source import Unreadable
+from kmlp.data.dense.source import DenseSource, DenseSplit, Unreadable
 from kmlp.data.reading import REMEDY, SUBSTITUTES
 from kmlp.errors import RunError
-from kmlp.training.input import detection_examples, segmentation_examples
+from kmlp.training.input.dense_examples import (
+    DetectionExamples,
+    SegmentationExamples,
+    Spec,
+)
 from kmlp.training.input.order import visits
 
 # How long nothing has been called when nothing will be, in seconds.
@@ -38,8 +47,8 @@ class _Calls:
             self.active -= 1
             self.last = time.monotonic()
 
-    def close(self):
-        """Refuses further calls and waits until no one asks."""
+    def close(self) -> None:
+        """Refuse further calls and wait until no one asks."""
         self.closing = True
         end = time.monotonic() + LONGEST
         while time.monotonic() < end:
@@ -53,43 +62,43 @@ _CALLS = _Calls()
 atexit.register(_CALLS.close)
 
 
-def in_graph(function, spec):
-    """A function of Python integers to arrays as one of tensors to tensors.
+def in_graph(function: Callable[..., Sequence[Any]], spec: Spec) -> Callable:
+    """Return a function of integers to arrays as one of tensors to tensors.
 
     Args:
-        function: of any number of integers, to a sequence of arrays.
-        spec: `[(shape, type)]` of them; `None` in a shape: unknown.
+        function: Function of any number of integers, to a sequence of arrays.
+        spec: Their shapes and types.
     """
     types = [dtype for _, dtype in spec]
 
-    def arrays(*numbers):
+    def arrays(*numbers: np.ndarray) -> list[np.ndarray]:
         with _CALLS:
             found = function(*map(int, numbers))
             return [np.asarray(part, dtype) for part, dtype in zip(found, types)]
 
-    def tensors(*numbers):
+    def tensors(*numbers: tf.Tensor) -> list[tf.Tensor]:
         parts = tf.numpy_function(arrays, numbers, types)
         return [tf.ensure_shape(part, shape) for part, (shape, _) in zip(parts, spec)]
 
     return tensors
 
 
-def guarded(split, prepare):
-    """Prepares an example, or one of the next few in its place.
+def guarded(split: DenseSplit, prepare: Callable) -> Callable:
+    """Return a function that prepares an example, or one of the next few instead.
 
     Args:
-        split: `DenseSplit`; its `on_corrupt` says what befalls what cannot be read:
+        split: Pictures; its `on_corrupt` says what befalls what cannot be read:
             `"stop"` ends the iteration with an error that `kmlp.data.reason` turns into
             words, `"skip"` takes one of the next few. A file that is gone ends it in
             either case.
-        prepare: function of an index, and of what else there is, to an example.
+        prepare: Function of an index, and of what else there is, to an example.
 
     Returns:
         A function of the same to `(example, whether it is that of the index)`.
     """
     noted = set()
 
-    def read(index, *arguments):
+    def read(index: int, *arguments: int) -> tuple[Any, bool]:
         failures = []
         for number in range(1 + SUBSTITUTES):
             try:
@@ -117,105 +126,89 @@ def guarded(split, prepare):
 # What an image's random numbers are for, besides those of
 # `kmlp.training.input.order`.
 _PURPOSE = 0xDE45E
-_TASKS = {"detection": detection_examples, "segmentation": segmentation_examples}
+_TASKS: dict[str, Any] = {
+    "detection": DetectionExamples,
+    "segmentation": SegmentationExamples,
+}
 # Batches that are prepared ahead: some have hundreds of megabytes.
 _AHEAD = 2
 
 
 def training_batches(
-    source,
-    recipe,
-    *,
-    batch_size,
-    global_batch,
-    start_step=0,
-    worker=0,
-    workers=1,
-    seed=0,
-):
-    """Shuffled, augmented batches without end.
-
-    Position p of the run is image `p % global_batch` of step `p // global_batch`.
-    Worker w of W prepares positions w, w + W, w + 2W, …. An epoch has as many steps as
-    there are full global batches, and an order of its own.
+    source: DenseSource, recipe: Any, *, batch_size: int, seed: int = 0, **share: int
+) -> tf.data.Dataset:
+    """Return shuffled, augmented batches without end.
 
     Args:
-        source: `DenseSource`.
+        source: Data set with pictures to train on.
         recipe: `DenseRecipe`.
-        batch_size: of a replica; the replicas of a worker take successive batches.
-        global_batch: images per step over all workers.
-        start_step: first step.
-        worker, workers: which of how many processes asks.
-        seed: integer.
+        batch_size: Images per replica and step.
+        seed: Seed of order and augmentation.
+        **share: Further arguments of `order.visits`: `global_batch`, and the step and
+            the worker that batches are for.
 
     Returns:
         A `tf.data.Dataset` of `(images, targets)` of static shapes: float32
         `(batch_size, H, W, 3)` with the recipe's `image_size`, and the targets of
-        `detection_examples` or `segmentation_examples`.
+        `dense_examples`.
 
     Raises:
-        InputError: fewer images than a batch.
-        InputError: a global batch that does not divide into the workers' batches.
+        InputError: In the cases of `order.visits`.
     """
-    split, task = source.train, _TASKS[source.task]
+    split = source.train
+    shown = _TASKS[source.task](split, recipe)
 
-    def prepared(index, position):
-        generator = np.random.default_rng((seed, _PURPOSE, position))
-        return task.training_example(split, index, recipe, generator)
+    def prepared(index: int, position: int) -> Any:
+        return shown.training(index, np.random.default_rng((seed, _PURPOSE, position)))
 
-    sample = _sampler(guarded(split, prepared), task.training_spec(recipe))
+    sample = _sampler(guarded(split, prepared), shown.training_spec())
 
-    def of_task(index, position):
+    def of_task(index: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, Any]:
         image, *targets = sample(index, position)[:-1]
-        return image, task.named(targets, recipe)
+        return image, shown.named(targets)
 
-    steps = visits(
-        split.count,
-        batch_size=batch_size,
-        global_batch=global_batch,
-        start_step=start_step,
-        worker=worker,
-        workers=workers,
-        seed=seed,
-    )
+    steps = visits(split.count, batch_size=batch_size, seed=seed, **share)
     return _batched(steps.unbatch(), of_task, split, batch_size)
 
 
 def evaluation_batches(
-    source, recipe, *, batch_size, worker=0, workers=1, replicas=1, split=None
-):
-    """Whole pictures in order, padded to full batches, as many for every worker.
+    source: DenseSource,
+    recipe: Any,
+    *,
+    batch_size: int,
+    worker: int = 0,
+    workers: int = 1,
+    replicas: int = 1,
+    split: DenseSplit | None = None,
+) -> tf.data.Dataset:
+    """Return whole pictures in order, padded to full batches, as many for each worker.
 
     Args:
-        source: `DenseSource`.
+        source: Data set.
         recipe: `DenseRecipe`.
-        batch_size: of a replica. Class maps of several sizes come one by one.
-        worker, workers: which of how many processes asks; worker w takes images w,
-            w + W, ….
-        replicas: of a worker; the number of its batches is a multiple of it.
-        split: of `source`; `None`: its validation.
+        batch_size: Images per replica. Class maps of several sizes come one by one.
+        worker, workers: Process that asks, and how many there are; worker w takes
+            images w, w + W, ….
+        replicas: Replicas of a worker; the number of its batches is a multiple of it.
+        split: Pictures of `source`; `None`: those of validation.
 
     Returns:
         A `tf.data.Dataset` of `(images, targets, weights)`. Weights are 1, and 0 for
         padding and for what was skipped as unreadable.
     """
     split = split or source.validation
-    task = _TASKS[source.task]
-    spec = task.evaluation_spec(split, recipe)
+    shown = _TASKS[source.task](split, recipe)
+    spec = shown.evaluation_spec()
     if None in spec[0][0]:
         batch_size = 1
     rounds = -(-split.count // (workers * batch_size * replicas))
     last = workers * rounds * batch_size * replicas
+    sample = _sampler(guarded(split, shown.evaluation), spec)
 
-    def prepared(index):
-        return task.evaluation_example(split, index, recipe)
-
-    sample = _sampler(guarded(split, prepared), spec)
-
-    def of_task(index):
+    def of_task(index: tf.Tensor) -> tuple[tf.Tensor, Any, tf.Tensor]:
         image, *targets, itself = sample(tf.minimum(index, split.count - 1))
         weight = tf.cast(itself & (index < split.count), tf.float32)
-        return image, task.named_evaluation(targets, recipe), weight
+        return image, shown.named(targets), weight
 
     dataset = tf.data.Dataset.range(worker, last, workers)
     return _batched(dataset, of_task, split, batch_size)
@@ -224,7 +217,7 @@ def evaluation_batches(
 def _sampler(read, spec):
     """A function of tensors to an example's and whether it is the one asked for."""
 
-    def flat(*numbers):
+    def flat(*numbers: int) -> tuple[Any, ...]:
         example, itself = read(*numbers)
         return *example, itself
 

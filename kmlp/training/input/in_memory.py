@@ -2,11 +2,12 @@
 
 import dataclasses
 import os
+from typing import Any
 
 import tensorflow as tf
 
 from kmlp.data.decode import decode
-from kmlp.data.images import Memory
+from kmlp.data.images import Memory, Source
 from kmlp.data.reading import REMEDY, images, named, read_all
 from kmlp.errors import InputError
 from kmlp.training.input.order import WHOLE_CROPS
@@ -15,16 +16,17 @@ from kmlp.training.input.pipeline import square
 MEMORY_SHARE = 1 / 4
 
 
-def load(source, recipe):
-    """Reads a source's images into memory where they fit, and checks them.
+def load(source: Source, recipe: Any) -> Source:
+    """Read a source's images into memory where they fit, and check them.
 
     They fit where all files take at most a quarter of the machine's memory. Then each
     is decoded once. Where the recipe shows windows of the whole image, images are
     kept as they are after resizing; else encoded, as only parts are decoded.
 
     Args:
-        source: `Source` as it was opened.
-        recipe: `Recipe`; its `crop`, `interpolation` and `image_size` count.
+        source: Source as it was opened.
+        recipe: `ClassificationRecipe`; its `crop`, `interpolation` and `image_size`
+            count.
 
     Returns:
         A `Source`, without what cannot be decoded where that is to be skipped. A
@@ -32,8 +34,8 @@ def load(source, recipe):
         checked, while training.
 
     Raises:
-        InputError: images that cannot be decoded, a class of nothing else, or nothing
-            to train on.
+        InputError: If images cannot be decoded, a class has none that can, or there
+            is nothing to train on.
     """
     if source.train is None:
         raise InputError(f"There are no images to train on. Received: {source.name}")
@@ -72,8 +74,8 @@ def load(source, recipe):
     return dataclasses.replace(source, skipped=tuple(places), **loaded)
 
 
-def allowance():
-    """How many bytes of images may be kept in memory."""
+def allowance() -> float:
+    """Return how many bytes of images may be kept in memory."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return memory * MEMORY_SHARE
 

@@ -1,19 +1,21 @@
-"""XLA for the host's processor."""
+"""Mixup and CutMix of batches, and random erasing of images."""
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 
-def compiled(function):
-    """The function as one compiled kernel, several times as fast as its ops.
+def compiled(function: Callable) -> Callable:
+    """Return the function as one compiled kernel, several times as fast as its ops.
 
     On the hosts of TPUs the compiler serves the TPU alone: there the ops run one by
     one, with the same result.
 
     Args:
-        function: of tensors, whose shapes follow from those of its arguments.
+        function: Function of tensors, whose shapes follow from its arguments'.
     """
     return tf.function(function, jit_compile=not tf.config.list_logical_devices("TPU"))
 
@@ -22,30 +24,21 @@ _STREAM = 3
 
 
 def mix(
-    images,
-    labels,
-    classes,
-    seed,
-    *,
-    smoothing,
-    mixup,
-    cutmix,
-    probability,
-    switch_probability,
-):
-    """Mixes a batch by mixup or CutMix, one draw for the whole batch.
+    images: tf.Tensor, labels: tf.Tensor, classes: int, seed: tf.Tensor, recipe: Any
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mix a batch by mixup or CutMix, by one draw for the whole batch.
 
     Args:
         images: `(B, H, W, 3)` float32; B may be odd, the middle image then meets
             itself.
         labels: `(B,)` integers.
-        classes: how many there are, K.
+        classes: Number of classes, K.
         seed: `(2,)` integers.
-        smoothing: share of each target that is spread over all classes.
-        mixup, cutmix: alpha of Beta(alpha, alpha), of which the share that an image
-            keeps of itself is drawn; zero for never.
-        probability: of mixing at all.
-        switch_probability: of CutMix where both are on.
+        recipe: `ClassificationRecipe`. Its `label_smoothing` is spread over all
+            classes; `mixup` and `cutmix` are alpha of Beta(alpha, alpha), of which
+            the share that an image keeps of itself is drawn, zero for never;
+            `mix_probability` is that of mixing at all, `switch_probability` that of
+            CutMix where both are on.
 
     Returns:
         Images `(B, H, W, 3)` and targets `(B, K)`, float32.
@@ -54,19 +47,20 @@ def mix(
         Zhang et al., "mixup: Beyond Empirical Risk Minimization"; Yun et al.,
         "CutMix"; timm's `Mixup`, mode "batch".
     """
-    targets = smoothed(labels, classes, smoothing)
-    if not (mixup or cutmix) or not probability:
+    targets = smoothed(labels, classes, recipe.label_smoothing)
+    mixup, cutmix = recipe.mixup, recipe.cutmix
+    if not (mixup or cutmix) or not recipe.mix_probability:
         return images, targets
     seed = tf.random.fold_in(seed, _STREAM)
     draws = tf.random.stateless_uniform((4,), seed, dtype=tf.float64)
     applied, switch, row, column = tf.unstack(draws)
     if mixup and cutmix:
-        cutting = switch < switch_probability
+        cutting = switch < recipe.switch_probability
     else:
         cutting = tf.constant(bool(cutmix))
     alpha = tf.where(cutting, float(cutmix), float(mixup))
     share = _beta(alpha, tf.random.fold_in(seed, 1))
-    share = tf.where(applied < probability, share, 1.0)
+    share = tf.where(applied < recipe.mix_probability, share, 1.0)
     kept = tf.cond(
         cutting,
         lambda: outside(share, row, column, *tf.unstack(tf.shape(images)[1:3])),
@@ -75,29 +69,35 @@ def mix(
     return _compiled()(images, targets, kept)
 
 
-def smoothed(labels, classes, smoothing):
-    """Targets `(B, K)`, float32: `smoothing / K` everywhere, the rest at the label."""
+def smoothed(labels: tf.Tensor, classes: int, smoothing: float) -> tf.Tensor:
+    """Return float32 targets `(B, K)`: `smoothing / K`, the rest at the label."""
     off = smoothing / classes
     return tf.one_hot(labels, classes, on_value=1 - smoothing + off, off_value=off)
 
 
-def outside(share, row, column, height, width):
-    """CutMix's rectangle, as the image's kept part.
+def outside(
+    share: tf.Tensor,
+    row: tf.Tensor,
+    column: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+) -> tf.Tensor:
+    """Return what CutMix's rectangle leaves of an image.
 
     The rectangle has the image's shape and a `1 - share` of its area; its centre may
     lie anywhere, and what lies outside of the image is cut off.
 
     Args:
-        share: in 0…1, float64.
-        row, column: in 0…1, of the centre, float64.
-        height, width: int32.
+        share: Share that is left, in 0…1, float64.
+        row, column: Place of the centre, in 0…1, float64.
+        height, width: Sides of the image, int32.
 
     Returns:
         `(height, width)` float32, one where the image stays.
     """
     ratio = tf.sqrt(1 - share)
 
-    def covered(draw, side):
+    def covered(draw: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
         length = tf.cast(tf.cast(side, ratio.dtype) * ratio, tf.int32)
         centre = tf.cast(tf.cast(side, draw.dtype) * draw, tf.int32)
         first = centre - length // 2
@@ -108,14 +108,16 @@ def outside(share, row, column, height, width):
     return 1 - tf.cast(inside, tf.float32)
 
 
-def mixed(images, targets, kept):
-    """The batch blended with itself in reverse.
+def mixed(
+    images: tf.Tensor, targets: tf.Tensor, kept: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the batch blended with itself in reverse.
 
     Args:
         images: `(B, H, W, 3)` float32.
         targets: `(B, K)` float32.
-        kept: `(H, W)` float32, the share that every pixel keeps of itself; targets
-            keep the mean.
+        kept: `(H, W)` float32, share that every pixel keeps of itself; targets keep
+            the mean.
 
     Returns:
         Images and targets of the same shapes.
@@ -145,8 +147,8 @@ ATTEMPTS = 10
 _ERASING_STREAM = 2
 
 
-def erase(image, seed, probability):
-    """Replaces a random rectangle by standard normal noise, different in every pixel.
+def erase(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """Replace a random rectangle by standard normal noise, different in every pixel.
 
     Its area is uniform in 0.02…1/3 of the image's, the logarithm of its height by its
     width uniform between those of 0.3 and 1/0.3. What does not fit is drawn again, at
@@ -155,7 +157,7 @@ def erase(image, seed, probability):
     Args:
         image: `(H, W, 3)` float32, normalised.
         seed: `(2,)` integers.
-        probability: of erasing.
+        probability: Probability of erasing.
 
     Returns:
         `(H, W, 3)` float32.
@@ -169,7 +171,7 @@ def erase(image, seed, probability):
     seed = tf.random.fold_in(seed, _ERASING_STREAM)
     draws = tf.random.stateless_uniform((1 + 4 * ATTEMPTS,), seed)
 
-    def erased():
+    def erased() -> tf.Tensor:
         height, width = tf.unstack(tf.shape(image)[:2])
         tries = tf.reshape(draws[1:], (4, ATTEMPTS))
         fits, top, left, rows, columns = rectangles(tries, height, width)
@@ -186,13 +188,15 @@ def erase(image, seed, probability):
     )
 
 
-def rectangles(draws, height, width):
-    """Rectangles from uniform draws.
+def rectangles(
+    draws: tf.Tensor, height: tf.Tensor, width: tf.Tensor
+) -> tuple[tf.Tensor, ...]:
+    """Return rectangles from uniform draws.
 
     Args:
         draws: `(4, N)` in 0…1: area, aspect, and where it lies vertically and
             horizontally.
-        height, width: of the image, int32.
+        height, width: Sides of the image, int32.
 
     Returns:
         Five tensors `(N,)`: whether it fits; top, left, height and width, int32.

@@ -80,17 +80,7 @@ def mixer(recipe: Any, classes: int) -> Callable[..., tuple[tf.Tensor, tf.Tensor
     """Return a function of a batch of what a sampler gives to `(images, targets)`."""
 
     def mixed(images: tf.Tensor, labels: tf.Tensor, key: tf.Tensor) -> Any:
-        return mix(
-            images,
-            labels,
-            classes,
-            order.seeds(key[0]),
-            smoothing=recipe.label_smoothing,
-            mixup=recipe.mixup,
-            cutmix=recipe.cutmix,
-            probability=recipe.mix_probability,
-            switch_probability=recipe.switch_probability,
-        )
+        return mix(images, labels, classes, order.seeds(key[0]), recipe)
 
     return mixed
 

@@ -5,7 +5,7 @@ timm's RandAugment, and the policy that RepMLPNet was trained with.
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -30,14 +30,14 @@ class Policy:
     """A number of operations, drawn with replacement.
 
     Attributes:
-        values: operations of pixel values by name: image, `Layer` -> image.
-        geometric: affine operations by name: `Layer`, height, width -> matrix.
-        level: draws in 0…1, float64 -> levels.
-        layers: how many operations an image meets.
-        probability: that each of them is carried out.
-        fill: the colour of what comes from outside of the image.
-        interpolation: of the affine operations: "bilinear", "bicubic", or
-            "random" for either at each.
+        values: Operations of pixel values by name: image, `Layer` -> image.
+        geometric: Affine operations by name: `Layer`, height, width -> matrix.
+        level: Function of draws in 0…1, float64, to levels.
+        layers: Number of operations that an image meets.
+        probability: Probability that each of them is carried out.
+        fill: Colour of what comes from outside of the image.
+        interpolation: Interpolation of the affine operations: `"bilinear"`,
+            `"bicubic"`, or `"random"` for either at each.
     """
 
     values: dict[str, Callable]
@@ -45,16 +45,16 @@ class Policy:
     level: Callable
     layers: int = 2
     probability: float = 0.5
-    fill: tuple[int, int, int] = GREY
+    fill: tuple[int, ...] = GREY
     interpolation: str = "random"
 
     @property
-    def operations(self):
-        """Names in the order of `Layer.operation`."""
+    def operations(self) -> tuple[str, ...]:
+        """Return the names in the order of `Layer.operation`."""
         return (*self.values, *self.geometric)
 
-    def draw(self, seed):
-        """Draws the layers of one image.
+    def draw(self, seed: tf.Tensor) -> Layer:
+        """Draw the layers of one image.
 
         Args:
             seed: `(2,)` integers.
@@ -75,18 +75,18 @@ class Policy:
             column=column,
         )
 
-    def apply(self, image, layers):
-        """Carries out what was drawn.
+    def apply(self, image: tf.Tensor, layers: Layer) -> tf.Tensor:
+        """Carry out what was drawn.
 
         Args:
             image: `(H, W, 3)` uint8.
-            layers: a `Layer` of tensors `(layers,)`.
+            layers: `Layer` of tensors `(layers,)`.
 
         Returns:
             `(H, W, 3)` uint8.
         """
 
-        def step(number, image):
+        def step(number: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             layer = tf.nest.map_structure(
                 lambda values: tf.gather(values, number), layers
             )
@@ -101,13 +101,13 @@ class Policy:
         )[1]
 
     def _applied(self, image, layer):
-        def moved():
+        def moved() -> tf.Tensor:
             height, width = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
             matrices = [make(layer, height, width) for make in self.geometric.values()]
             matrix = tf.gather(matrices, layer.operation - len(self.values))
             return policy_choices.affine(image, matrix, self.fill, layer.cubic)
 
-        def valued(operation):
+        def valued(operation: Callable) -> Callable[[], tf.Tensor]:
             return lambda: operation(image, layer)
 
         branches = [lambda: image, *map(valued, self.values.values()), moved]
@@ -116,27 +116,30 @@ class Policy:
         )
 
 
-def policy(name, *, mean=None, interpolation="random"):
-    """The augmentation that a recipe names.
+def policy(
+    name: str, *, mean: Sequence[float] | None = None, interpolation: str = "random"
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """Return the augmentation that a recipe names.
 
     Args:
-        name: "repmlpnet-rand": two of sixteen operations, always, each at a level
+        name: `"repmlpnet-rand"`: two of sixteen operations, always, each at a level
             of 0…14. Or timm's "rand-…", such as "rand-m9-mstd0.5-inc1": of fifteen
             operations `n` (2) are drawn and carried out with probability `p` (0.5)
             each, at a level that is normal about `m` (10) with the deviation `mstd`
             (0; above 100: uniform in 0…m), clipped to 0…`mmax` (10). With `inc1`
             every operation changes more at higher levels.
-        mean: of the data, three numbers in 0…1: the colour of what comes from
+        mean: Mean of the data, three numbers in 0…1: the colour of what comes from
             outside of the image; `None` for grey. RepMLPNet's is always grey.
-        interpolation: of geometric operations: "bilinear", "bicubic" or "random",
-            which draws one of the two each time. RepMLPNet's is always random.
+        interpolation: Interpolation of geometric operations: `"bilinear"`,
+            `"bicubic"` or `"random"`, which draws one of the two each time.
+            RepMLPNet's is always random.
 
     Returns:
         A function of a uint8 image `(H, W, 3)` and an integer seed `(2,)` that gives
         the augmented image.
 
     Raises:
-        InputError: if the name is not understood.
+        InputError: If the name is not understood.
 
     References:
         Cubuk et al., "RandAugment: Practical automated data augmentation with a
@@ -148,8 +151,10 @@ def policy(name, *, mean=None, interpolation="random"):
     return lambda image, seed: apply(image, chosen.draw(seed))
 
 
-def parse(name, *, mean=None, interpolation="random"):
-    """The `Policy` of a name; arguments and errors are those of `policy`."""
+def parse(
+    name: str, *, mean: Sequence[float] | None = None, interpolation: str = "random"
+) -> Policy:
+    """Return the `Policy` of a name; arguments and errors are those of `policy`."""
     if interpolation not in INTERPOLATIONS:
         raise InputError(
             f"interpolation must be one of {', '.join(INTERPOLATIONS)}. "
@@ -200,7 +205,7 @@ def _level_below(count):
 def _level_about(mean, deviation, largest):
     """Normal levels, or uniform ones up to the mean, clipped."""
 
-    def level(draws):
+    def level(draws: tf.Tensor) -> tf.Tensor:
         if deviation > UNIFORM_DEVIATION:
             levels = draws * mean
         elif deviation:

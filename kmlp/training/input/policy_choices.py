@@ -1,28 +1,32 @@
-"""Affine transforms of images, as Pillow computes them.
+"""Operations of augmentation policies, as Pillow computes them, and their strengths.
 
+Affine transforms come first, then those of pixel values, then the policies' choices.
 A matrix `(a, b, c, d, e, f)`, float64, says where a pixel of the result comes from:
 from `(a x + b y + c, d x + e y + f)`, counted in pixels from the left and the top
 edge, a pixel's centre lying at half a pixel.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
 
-def affine(image, matrix, fill, cubic):
-    """Samples an image where a matrix says.
+def affine(
+    image: tf.Tensor, matrix: tf.Tensor, fill: Sequence[int], cubic: tf.Tensor
+) -> tf.Tensor:
+    """Sample an image where a matrix says.
 
     Differs from Pillow by one level where single precision rounds a value to the
     other side of an integer.
 
     Args:
         image: `(H, W, 3)` uint8.
-        matrix: six numbers.
-        fill: the colour of what comes from outside, three integers in 0…255.
-        cubic: scalar boolean, whether to interpolate by 4 x 4 pixels (Pillow's
-            "bicubic") and not by 2 x 2.
+        matrix: Six numbers.
+        fill: Colour of what comes from outside, three integers in 0…255.
+        cubic: Whether to interpolate by 4 x 4 pixels (Pillow's "bicubic") and not by
+            2 x 2, a scalar boolean.
     """
     height, width = tf.unstack(tf.shape(image)[:2])
     a, b, c, d, e, f = tf.unstack(tf.cast(matrix, tf.float32))
@@ -33,11 +37,11 @@ def affine(image, matrix, fill, cubic):
     inside &= (y >= 0) & (y < tf.cast(height, tf.float32))
     pixels = tf.reshape(image, (-1, 3))
 
-    def sampled(interpolate, offsets):
+    def sampled(interpolate: Callable, offsets: Sequence[int]) -> tf.Tensor:
         left, across = _split(x - 0.5)
         top, down = _split(y - 0.5)
 
-        def pixel(row, column):
+        def pixel(row: int, column: int) -> tf.Tensor:
             # Beyond the edge, the edge goes on.
             row = tf.clip_by_value(top + row, 0, height - 1)
             column = tf.clip_by_value(left + column, 0, width - 1)
@@ -57,8 +61,8 @@ def affine(image, matrix, fill, cubic):
     return tf.where(inside[..., None], result, tf.constant(fill, tf.uint8))
 
 
-def rotation(degrees, height, width):
-    """Counter-clockwise, about the image's centre."""
+def rotation(degrees: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Rotate counter-clockwise, about the image's centre."""
     angle = degrees * (math.pi / 180)
     cos, sin = tf.cos(angle), tf.sin(angle)
     x, y = width / 2, height / 2
@@ -67,23 +71,23 @@ def rotation(degrees, height, width):
     return _matrix(cos, -sin, left, sin, cos, top)
 
 
-def shear_x(factor):
-    """Moves each row to the left, the further the lower it lies."""
+def shear_x(factor: tf.Tensor) -> tf.Tensor:
+    """Move each row to the left, the further the lower it lies."""
     return _matrix(1, factor, 0, 0, 1, 0)
 
 
-def shear_y(factor):
-    """Moves each column upwards, the further the more to the right it lies."""
+def shear_y(factor: tf.Tensor) -> tf.Tensor:
+    """Move each column upwards, the further the more to the right it lies."""
     return _matrix(1, 0, 0, factor, 1, 0)
 
 
-def translate_x(pixels):
-    """To the left."""
+def translate_x(pixels: tf.Tensor) -> tf.Tensor:
+    """Move to the left."""
     return _matrix(1, 0, pixels, 0, 1, 0)
 
 
-def translate_y(pixels):
-    """Upwards."""
+def translate_y(pixels: tf.Tensor) -> tf.Tensor:
+    """Move upwards."""
     return _matrix(1, 0, 0, 0, 1, pixels)
 
 
@@ -112,8 +116,8 @@ def _cubic(values, t):
 _LUMA = (19595, 38470, 7471)
 
 
-def autocontrast(image):
-    """Stretches every channel over 0…255."""
+def autocontrast(image: tf.Tensor) -> tf.Tensor:
+    """Stretch every channel over 0…255."""
     low = tf.cast(_over_pixels(tf.reduce_min, image), tf.float64)
     high = tf.cast(_over_pixels(tf.reduce_max, image), tf.float64)
     scale = 255 / tf.maximum(high - low, 1)
@@ -125,8 +129,8 @@ def autocontrast(image):
     return tf.where(high > low, stretched, image)
 
 
-def equalize(image):
-    """Maps every channel so that its histogram becomes flat."""
+def equalize(image: tf.Tensor) -> tf.Tensor:
+    """Map every channel so that its histogram becomes flat."""
     channels = tf.range(3) * 256
     bins = tf.reshape(tf.cast(image, tf.int32) + channels, (-1,))
     counts = tf.math.unsorted_segment_sum(tf.ones_like(bins), bins, 768)
@@ -145,47 +149,47 @@ def equalize(image):
     return tf.gather(table, tf.cast(image, tf.int32) + channels)
 
 
-def invert(image):
-    """The negative."""
+def invert(image: tf.Tensor) -> tf.Tensor:
+    """Return the negative."""
     return 255 - image
 
 
-def posterize(image, bits):
-    """Keeps the highest `bits` (int32, cut to 0…8) of every value."""
+def posterize(image: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
+    """Keep the highest `bits` (int32, cut to 0…8) of every value."""
     mask = 256 - tf.bitwise.right_shift(256, tf.clip_by_value(bits, 0, 8))
     return tf.cast(tf.cast(image, tf.int32) & mask, tf.uint8)
 
 
-def solarize(image, threshold):
-    """Inverts what reaches `threshold` (int32)."""
+def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
+    """Invert what reaches `threshold` (int32)."""
     return tf.where(tf.cast(image, tf.int32) < threshold, image, 255 - image)
 
 
-def solarize_add(image, addend):
-    """Adds `addend` (int32, not negative) to what lies below 128."""
+def solarize_add(image: tf.Tensor, addend: tf.Tensor) -> tf.Tensor:
+    """Add `addend` (int32, not negative) to what lies below 128."""
     brighter = tf.cast(tf.minimum(tf.cast(image, tf.int32) + addend, 255), tf.uint8)
     return tf.where(image < 128, brighter, image)
 
 
-def color(image, factor):
-    """From the grey image (0) to the image (1) and beyond."""
+def color(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Blend from the grey image (0) to the image (1) and beyond."""
     return _blend(_luma(image)[..., None], image, factor)
 
 
-def contrast(image, factor):
-    """From the image's mean grey (0) to the image (1) and beyond."""
+def contrast(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Blend from the image's mean grey (0) to the image (1) and beyond."""
     luma = tf.cast(_luma(image), tf.int64)
     count = tf.size(luma, out_type=tf.int64)
     return _blend((2 * tf.reduce_sum(luma) + count) // (2 * count), image, factor)
 
 
-def brightness(image, factor):
-    """From black (0) to the image (1) and beyond."""
+def brightness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Blend from black (0) to the image (1) and beyond."""
     return _blend(0, image, factor)
 
 
-def sharpness(image, factor):
-    """From the smoothed image (0) to the image (1) and beyond."""
+def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Blend from the smoothed image (0) to the image (1) and beyond."""
     wide = tf.cast(image, tf.int32)
     rows = wide[:-2] + wide[1:-1] + wide[2:]
     total = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * wide[1:-1, 1:-1]
@@ -195,17 +199,23 @@ def sharpness(image, factor):
     return tf.concat([image[:1], middle, image[-1:]], axis=0)
 
 
-def cutout(image, size, row, column, fill):
-    """Fills a square; what would lie outside of the image is cut off.
+def cutout(
+    image: tf.Tensor,
+    size: tf.Tensor,
+    row: tf.Tensor,
+    column: tf.Tensor,
+    fill: Sequence[int],
+) -> tf.Tensor:
+    """Fill a square; what would lie outside of the image is cut off.
 
     Args:
         image: `(H, W, 3)` uint8.
-        size: int32; the square reaches half of it, rounded down, to each side.
-        row, column: in 0…1, where among the rows and columns its centre lies.
-        fill: the colour, three integers in 0…255.
+        size: Side, int32; the square reaches half of it, rounded down, to each side.
+        row, column: Place of its centre among the rows and columns, in 0…1.
+        fill: Colour, three integers in 0…255.
     """
 
-    def covered(share, axis):
+    def covered(share: tf.Tensor, axis: int) -> tf.Tensor:
         side = tf.shape(image)[axis]
         position = tf.range(side)
         centre = tf.cast(share * tf.cast(side, share.dtype), tf.int32)
@@ -246,11 +256,12 @@ class Layer(NamedTuple):
     """What was drawn for one operation on one image, as scalar tensors.
 
     Attributes:
-        operation: int32, of the policy's operations; -1 leaves the image as it is.
-        strength: the level as a share of the top level, float64.
-        negative: whether a signed operation goes the other way.
-        cubic: whether a geometric operation interpolates by 4 x 4 pixels.
-        row, column: in 0…1, where a cutout lies, float64.
+        operation: Number of the policy's operation, int32; -1 leaves the image as it
+            is.
+        strength: Level as a share of the top level, float64.
+        negative: Whether a signed operation goes the other way.
+        cubic: Whether a geometric operation interpolates by 4 x 4 pixels.
+        row, column: Place of a cutout, in 0…1, float64.
     """
 
     operation: tf.Tensor
@@ -260,65 +271,50 @@ class Layer(NamedTuple):
     row: tf.Tensor
     column: tf.Tensor
 
-    def signed(self, largest):
-        """`largest` or its negative, at full strength."""
+    def signed(self, largest: float) -> tf.Tensor:
+        """Return `largest` or its negative, at full strength."""
         value = self.strength * largest
         return tf.where(self.negative, -value, value)
 
-    def whole(self, largest):
-        """`largest` at full strength, rounded down, int32."""
+    def whole(self, largest: int) -> tf.Tensor:
+        """Return `largest` at full strength, rounded down, int32."""
         return tf.cast(self.strength * largest, tf.int32)
 
-    def factor(self):
-        """0.1…1.9; at half strength it changes nothing."""
+    def factor(self) -> tf.Tensor:
+        """Return 0.1…1.9; at half strength it changes nothing."""
         return self.strength * 1.8 + 0.1
 
-    def increasing_factor(self):
-        """0.1…1.9, further from one with more strength."""
+    def increasing_factor(self) -> tf.Tensor:
+        """Return 0.1…1.9, further from one with more strength."""
         return tf.maximum(1 + self.signed(0.9), 0.1)
 
 
-# Operations of pixel values: image and layer -> image.
-_PLAIN = {
-    "AutoContrast": lambda image, layer: autocontrast(image),
-    "Equalize": lambda image, layer: equalize(image),
-    "Invert": lambda image, layer: invert(image),
-}
+def _operations(suffix, factor, **others):
+    """Operations of pixel values by name: image and layer -> image.
 
-
-def _enhancements(suffix, factor):
-    def enhancement(operation):
-        return lambda image, layer: operation(image, factor(layer))
-
+    Args:
+        suffix: End of the names whose strength is a factor.
+        factor: Function of a layer to that factor.
+        others: Operations by name, besides those that every policy has.
+    """
+    plain = {"AutoContrast": autocontrast, "Equalize": equalize, "Invert": invert}
+    blends = {
+        "Color": color,
+        "Contrast": contrast,
+        "Brightness": brightness,
+        "Sharpness": sharpness,
+    }
     return {
-        f"Color{suffix}": enhancement(color),
-        f"Contrast{suffix}": enhancement(contrast),
-        f"Brightness{suffix}": enhancement(brightness),
-        f"Sharpness{suffix}": enhancement(sharpness),
+        **{name: lambda image, _, do=do: do(image) for name, do in plain.items()},
+        **{
+            name + suffix: lambda image, layer, do=do: do(image, factor(layer))
+            for name, do in blends.items()
+        },
+        **others,
     }
 
 
-def _posterize(image, layer):
-    return posterize(image, layer.whole(4))
-
-
-def _posterize_increasing(image, layer):
-    return posterize(image, 4 - layer.whole(4))
-
-
-def _solarize(image, layer):
-    return solarize(image, layer.whole(256))
-
-
-def _solarize_increasing(image, layer):
-    return solarize(image, 256 - layer.whole(256))
-
-
-def _solarize_add(image, layer):
-    return solarize_add(image, layer.whole(110))
-
-
-def _solarize_add_limited(image, layer):
+def _add_limited(image, layer):
     return solarize_add(image, tf.minimum(layer.whole(110), 128))
 
 
@@ -336,18 +332,22 @@ GEOMETRIC = {
     "TranslateYRel": lambda layer, h, w: translate_y(layer.signed(0.45) * h),
 }
 
-RAND = {
-    **_PLAIN,
-    **_enhancements("", Layer.factor),
-    "Posterize": _posterize,
-    "Solarize": _solarize,
-    "SolarizeAdd": _solarize_add_limited,
+RAND = _operations(
+    "",
+    Layer.factor,
+    Posterize=lambda image, layer: posterize(image, layer.whole(4)),
+    Solarize=lambda image, layer: solarize(image, layer.whole(256)),
+    SolarizeAdd=_add_limited,
+)
+RAND_INCREASING = _operations(
+    "Increasing",
+    Layer.increasing_factor,
+    PosterizeIncreasing=lambda image, layer: posterize(image, 4 - layer.whole(4)),
+    SolarizeIncreasing=lambda image, layer: solarize(image, 256 - layer.whole(256)),
+    SolarizeAdd=_add_limited,
+)
+REPMLPNET_CHOICES = {
+    **RAND,
+    "SolarizeAdd": lambda image, layer: solarize_add(image, layer.whole(110)),
+    "Cutout": _cutout,
 }
-RAND_INCREASING = {
-    **_PLAIN,
-    **_enhancements("Increasing", Layer.increasing_factor),
-    "PosterizeIncreasing": _posterize_increasing,
-    "SolarizeIncreasing": _solarize_increasing,
-    "SolarizeAdd": _solarize_add_limited,
-}
-REPMLPNET_CHOICES = {**RAND, "SolarizeAdd": _solarize_add, "Cutout": _cutout}

@@ -20,7 +20,7 @@ from kmlp.predicting.dense_network import DenseNetwork
 from kmlp.predicting.dense_predictions import classes_of, way_of
 from kmlp.predicting.drawing import draw_classes
 from kmlp.segmentation.segmenter import confusion, pixel_loss
-from kmlp.training.input.segmentation_examples import evaluation_spec
+from kmlp.training.input.dense_examples import SegmentationExamples
 from kmlp.training.job import Job
 from kmlp.training.tasks.dense_task import DenseTask, check, resolve_dense
 from kmlp.weights.grid_resizing import resize
@@ -110,7 +110,8 @@ def resolve(options: argparse.Namespace, engine: Any) -> Job:
     """Bring recipe, data, weights and devices together."""
 
     def _make_task(source, recipe, indices):
-        (shape, _), _ = evaluation_spec(source.validation, recipe)
+        examples = SegmentationExamples(source.validation, recipe)
+        (shape, _), _ = examples.evaluation_spec()
         return Segmentation(len(source.class_names), shape[:2])
 
     return resolve_dense(options, engine, _make_task)

@@ -5,7 +5,7 @@ import colorsys
 import numpy as np
 import pytest
 
-from kmlp.training.input.segmentation_examples import distorted
+from kmlp.training.input.dense_examples import distorted
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (12, 15, 3), dtype=np.uint8)
 
