@@ -157,7 +157,7 @@ def open_packed(
                 "again.",
                 file=sys.stderr,
             )
-    count = source.train.count + source.validation.count
+    count = sum(split.count for split in source.splits.values())
     print(f"Packing {count:,} images once: {source.name}", flush=True)
     packed = _pack(source, size)
     try:

@@ -12,6 +12,7 @@ from kmlp.data.reading import REMEDY, images, named, read_all
 from kmlp.errors import InputError
 from kmlp.training.input.order import WHOLE_CROPS
 from kmlp.training.input.pipeline import square
+from kmlp.typing import Config
 
 MEMORY_SHARE = 1 / 4
 
@@ -42,7 +43,8 @@ def load(source: Source, recipe: Any) -> Source:
     splits = source.splits
     if sum(split.store.size_in_bytes() for split in splits.values()) > allowance():
         return source
-    loaded, places, lost = {}, [], []
+    loaded: Config = {}
+    places, lost = [], []
     for name, split in splits.items():
         keep = _kept(recipe, split.count) if name == "train" else _checked
         if split.store.in_memory and keep is _checked:
