@@ -121,12 +121,12 @@ def prepared(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     Returns:
         `(N, S, S, 3)` float32.
     """
-    size: Any = preprocessing.image_size
-    crop, method = preprocessing.test_crop, preprocessing.test_interpolation
+    complete: Any = preprocessing
+    size, crop = complete.image_size, complete.test_crop
 
     def prepare(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels = centre_crop(image, size, crop, method)
-        return (normalise(pixels, preprocessing.mean, preprocessing.std),)
+        pixels = centre_crop(image, size, crop, complete.test_interpolation)
+        return (normalise(pixels, complete.mean, complete.std),)
 
     spec = tf.TensorSpec((size, size, 3), tf.float32)
     return _mapped(prepare, image_bytes, spec)[0]
