@@ -176,11 +176,11 @@ class SegmentationExamples(Examples):
         return [((*size, 3), "float32"), (size, "uint8")]
 
     def evaluation_spec(self) -> Spec:
-        size = self.split.size or (None, None)
-        shape = size
-        if size[0] is not None:
+        unknown, size = (None, None), self.split.size
+        shape = unknown
+        if size is not None:
             shape = scaled(size, self.recipe.resize_to, 1.0)
-        return [((*shape, 3), "float32"), (size, "uint8")]
+        return [((*shape, 3), "float32"), (size or unknown, "uint8")]
 
     def named(self, targets: Sequence[Any]) -> Any:
         return targets[0]

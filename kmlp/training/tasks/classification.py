@@ -207,7 +207,7 @@ def resolve(options: argparse.Namespace, engine: Any) -> Job:
         parse(recipe.policy)  # refuse a wrong name before any image is read
     batch_size = divided_batch(recipe, engine)
     source = load(source, recipe)
-    images = source.train.count
+    images = source.splits["train"].count
     mean, std = _statistics(source, begun)
     recipe = recipe.resolved(images=images, flip=source.flip, mean=mean, std=std)
     steps = steps_per_epoch(images, recipe.batch_size)

@@ -82,7 +82,7 @@ class DenseTask(RunTask):
         share = job.share(step)
         return functools.partial(training_batches, job.source, job.recipe, **share)
 
-    def validation_batches(self, job: Job, **share: int) -> Any:
+    def validation_batches(self, job: Job, **share: Any) -> Any:
         return evaluation_batches(
             job.source, job.recipe, batch_size=job.batch_size, **share
         )
