@@ -11,12 +11,17 @@ References:
     the fusion of BatchNorm, Eqs. 14-15.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 import numpy as np
 
 
-def batch_norm_affine(gamma, beta, mean, variance, epsilon):
-    """BatchNorm in inference mode as `scale * x + shift`.
+def batch_norm_affine(
+    gamma: Any, beta: Any, mean: Any, variance: Any, epsilon: float
+) -> tuple[Any, Any]:
+    """Return BatchNorm in inference mode as `scale * x + shift`.
 
     Reference: RepMLPNet, Eq. 14 (`scale` is gamma / sigma).
     """
@@ -24,8 +29,8 @@ def batch_norm_affine(gamma, beta, mean, variance, epsilon):
     return scale, beta - mean * scale
 
 
-def fold_after(kernel, bias, scale, shift=0.0):
-    """Linear map followed by `scale * y + shift`, as one linear map.
+def fold_after(kernel: Any, bias: Any, scale: Any, shift: Any = 0.0) -> tuple[Any, Any]:
+    """Return a linear map followed by `scale * y + shift`, as one linear map.
 
     `kernel` has its output on the last axis; `scale` and `shift` are vectors
     over the output or scalars; `bias` may be `None`.
@@ -36,21 +41,21 @@ def fold_after(kernel, bias, scale, shift=0.0):
     return kernel * scale, folded_bias
 
 
-def fold_after_sets(kernel, bias, scale, shift):
-    """`fold_after` for FC kernels `(S, out, in)` and a norm over the share-sets."""
+def fold_after_sets(kernel: Any, bias: Any, scale: Any, shift: Any) -> tuple[Any, Any]:
+    """Fold a norm over the share-sets after FC kernels `(S, out, in)`."""
     shift = repeat_bias(shift, kernel.shape[1])
     bias = shift if bias is None else bias * scale[:, None] + shift
     return kernel * scale[:, None, None], bias
 
 
-def repeat_bias(bias, length):
-    """A bias per share-set `(S,)` at each of `length` positions: `(S, length)`."""
+def repeat_bias(bias: Any, length: int) -> Any:
+    """Repeat a bias per share-set `(S,)` at `length` positions: `(S, length)`."""
     repeat = np.repeat if isinstance(bias, np.ndarray) else keras.ops.repeat
     return repeat(bias[:, None], length, axis=1)
 
 
-def fold_before(kernel, bias, scale, shift):
-    """`scale * x + shift` followed by a matrix `(in, out)`, as one linear map.
+def fold_before(kernel: Any, bias: Any, scale: Any, shift: Any) -> tuple[Any, Any]:
+    """Return `scale * x + shift` followed by a matrix `(in, out)`, as one map.
 
     The columns of `W` weigh the scaled input, and the shift passes through `W`:
     `(scale * x + shift) W + b = x (diag(scale) W) + (shift W + b)`.
@@ -59,8 +64,8 @@ def fold_before(kernel, bias, scale, shift):
     return kernel * scale[:, None], through if bias is None else bias + through
 
 
-def pad_kernel(kernel, size):
-    """Zero-pads a `(kh, kw, …)` convolution kernel to `size`, centred.
+def pad_kernel(kernel: Any, size: Sequence[int]) -> Any:
+    """Zero-pad a `(kh, kw, …)` convolution kernel to `size`, centred.
 
     With same padding the padded kernel computes the same map, so kernels of
     several sizes can be summed (RepMLPNet, Sect. 4.2).
@@ -71,8 +76,8 @@ def pad_kernel(kernel, size):
     return pad(kernel, widths)
 
 
-def conv_to_fc(kernel, grid):
-    """A same-padded depthwise kernel `(kh, kw, S)` as FC kernels `(S, hw, hw)`.
+def conv_to_fc(kernel: Any, grid: tuple[int, int]) -> Any:
+    """Return a same-padded depthwise kernel `(kh, kw, S)` as FC kernels.
 
     RepMLPNet obtains the matrix by convolving an identity (Eq. 13). A stride-1
     convolution of one channel is a sum over taps of products of two shifts, one
@@ -82,7 +87,7 @@ def conv_to_fc(kernel, grid):
 
     Args:
         kernel: `(kh, kw, S)`, odd sizes.
-        grid: `(h, w)`, the map on which the convolution ran.
+        grid: `(h, w)` of the map on which the convolution ran.
 
     Returns:
         `(S, h*w, h*w)`, output position before input position.
@@ -99,8 +104,10 @@ def conv_to_fc(kernel, grid):
     return keras.ops.reshape(dense, (sets, height * width, height * width))
 
 
-def resize_matrix(source, target, method="linear", step=None):
-    """Interpolation of `source` positions at `target` ones, as a matrix.
+def resize_matrix(
+    source: int, target: int, method: str = "linear", step: float | None = None
+) -> np.ndarray:
+    """Return the interpolation of `source` positions at `target` ones, as a matrix.
 
     Positions are centres of equal cells of one interval (half-pixel centres). Each
     output is a mean of inputs under a filter as wide as the cells of the coarser of
@@ -108,10 +115,11 @@ def resize_matrix(source, target, method="linear", step=None):
     it is; equal sizes give the identity.
 
     Args:
-        source, target: numbers of positions.
+        source: Number of positions given.
+        target: Number of positions wanted.
         method: `"linear"` (a triangle) or `"cubic"` (Keys' kernel with a = -1/2,
             which blurs less).
-        step: cells of the source that one of the target covers; `None`:
+        step: Cells of the source that one of the target covers; `None`:
             `source / target`. It is another where the last cell of either reaches
             beyond the interval.
 
@@ -142,17 +150,25 @@ def _cubic(x):
 _FILTERS = {"linear": _triangle, "cubic": _cubic}
 
 
-def resize_kernel(kernel, source, target, method="linear", steps=(None, None)):
-    """FC kernels over a grid as FC kernels over another, `W' = Up W Down`.
+def resize_kernel(
+    kernel: np.ndarray,
+    source: tuple[int, int],
+    target: tuple[int, int],
+    method: str = "linear",
+    steps: Sequence[float | None] = (None, None),
+) -> np.ndarray:
+    """Return FC kernels over a grid as kernels over another, `W' = Up W Down`.
 
     A map on the `target` grid is resized to `source`, mixed there and resized back,
     along each axis by `resize_matrix`. A kernel that keeps constants goes on keeping
     them.
 
     Args:
-        kernel: array `(S, h*w, h*w)`, output position before input position.
-        source, target: `(h, w)` before and after.
-        method, steps: of `resize_matrix`, the latter along each axis.
+        kernel: Array `(S, h*w, h*w)`, output position before input position.
+        source: `(h, w)` before.
+        target: `(h, w)` after.
+        method: As in `resize_matrix`.
+        steps: `step` of `resize_matrix` along each axis.
 
     Returns:
         `(S, h'*w', h'*w')`.
@@ -170,15 +186,27 @@ def resize_kernel(kernel, source, target, method="linear", steps=(None, None)):
     return resized.reshape(-1, length, length)
 
 
-def resize_map(values, source, target, method="linear", steps=(None, None)):
-    """Values per position `(S, h*w)`, as a bias is, on another grid: `Up b`."""
+def resize_map(
+    values: np.ndarray,
+    source: tuple[int, int],
+    target: tuple[int, int],
+    method: str = "linear",
+    steps: Sequence[float | None] = (None, None),
+) -> np.ndarray:
+    """Return values per position `(S, h*w)`, such as a bias, on another grid."""
     up = _resize_matrices(source, target, method, steps)
     resized = np.einsum("ah,bw,shw->sab", *up, values.reshape(-1, *source))
     return resized.reshape(-1, target[0] * target[1])
 
 
-def resize_inputs(kernel, source, target, method="linear", steps=(None, None)):
-    """Weights of positions `(units, h*w)` for inputs on another grid: `W Down`.
+def resize_inputs(
+    kernel: np.ndarray,
+    source: tuple[int, int],
+    target: tuple[int, int],
+    method: str = "linear",
+    steps: Sequence[float | None] = (None, None),
+) -> np.ndarray:
+    """Return weights of positions `(units, h*w)` for another grid, `W Down`.
 
     A map on the `target` grid is resized to `source` and weighed there. Each unit's
     weights keep their sum.

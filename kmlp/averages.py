@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +12,7 @@ from kmlp.keras_internals import averaged_pairs
 
 
 class Averages:
-    """The weights that an optimizer averages, wherever they currently are.
+    """Weights that an optimizer averages, wherever they currently are.
 
     `SwapEMAWeights` exchanges weights and averages at times of its own, and `fit`
     ends by replacing the weights with the averages; neither leaves a trace. The
@@ -22,15 +24,15 @@ class Averages:
         self._probes = None
         self._trained = []
 
-    def remember(self, model):
+    def remember(self, model: keras.Model) -> None:
         if self._probes is None:
             pairs = average_pairs(model)
             self._probes = sorted(pairs, key=lambda p: math.prod(p[0].shape))[:8]
         self._trained = [keras.ops.copy(variable) for variable, _ in self._probes]
 
     @contextlib.contextmanager
-    def in_model(self, model):
-        """Holds the averages in the model for the time of the block.
+    def in_model(self, model: keras.Model) -> Iterator[None]:
+        """Hold the averages in the model for the time of the block.
 
         Where something else has replaced the trained weights, that stays.
         """
@@ -66,8 +68,8 @@ def _array(variable):
     return keras.ops.convert_to_numpy(variable).astype("float64")
 
 
-def average_pairs(model):
-    """`(variable, average)` of every averaged weight."""
+def average_pairs(model: Any) -> list[tuple]:
+    """Return `(variable, average)` of every averaged weight."""
     optimizer = getattr(model, "optimizer", None)
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # loss scaling
     pairs = []

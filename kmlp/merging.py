@@ -1,6 +1,8 @@
 """Rebuilding a model layer by layer, nested models included."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -12,12 +14,12 @@ from kmlp.layers.layer import copy, remade
 _KEPT = ("preprocessing", "class_names", "weights_source", "num_classes", "task")
 
 
-def rewrite(layer, replace):
-    """A new model whose layers are replacements or copies of a model's.
+def rewrite(layer: Any, replace: Callable[[keras.Layer], keras.Layer | None]) -> Any:
+    """Return a new model whose layers are replacements or copies of a model's.
 
     Args:
-        layer: a built `keras.Model` or `keras.Layer`; it is left untouched.
-        replace: called with every layer that is no model; returns its built
+        layer: Built `keras.Model` or `keras.Layer`; it is left untouched.
+        replace: Function of a layer that is no model; returns its built
             replacement, or `None` where it has none. Layers without a
             replacement are copied with their weights, and their parts are
             replaced where a part has a replacement of its own.
@@ -56,7 +58,7 @@ def _rewrite_graph(model, replace):
 
 
 def _marked(twin, model):
-    """The twin with what a model knows beside its graph."""
+    """Return the twin with what a model knows beside its graph."""
     for name in _KEPT:
         if hasattr(model, name):
             setattr(twin, name, getattr(model, name))
@@ -64,7 +66,7 @@ def _marked(twin, model):
 
 
 def _clone(model, replace):
-    def convert(layer):
+    def convert(layer: Any) -> Any:
         return rewrite(layer, replace)
 
     if isinstance(model, keras.Sequential):
@@ -73,7 +75,7 @@ def _clone(model, replace):
 
 
 def _call(layer, *args, **kwargs):
-    """Calls a layer as its original was called, less what it does not take.
+    """Call a layer as its original was called, less what it does not take.
 
     A graph records `training` and `mask` for a BatchNorm; the affine layer that
     replaces it knows neither.
@@ -127,7 +129,7 @@ def _rewrite_value(value, replace):
 
 
 def merge(model: keras.Model) -> keras.Model:
-    """The equivalent inference model of any model that holds kmlp layers.
+    """Return the equivalent inference model of any model that holds kmlp layers.
 
     Locality branches go into their FC kernels, norms, scales and shifts into
     their linear neighbours. The walk knows one protocol: a layer with a method
@@ -135,7 +137,7 @@ def merge(model: keras.Model) -> keras.Model:
     model is left untouched; merging a merged model changes nothing.
 
     Args:
-        model: a built `keras.Model` (functional, `Sequential` or subclassed) or
+        model: Built `keras.Model` (functional, `Sequential` or subclassed) or
             `keras.Layer`; nested models and layers are walked too.
 
     Returns:
@@ -144,7 +146,7 @@ def merge(model: keras.Model) -> keras.Model:
         model has them.
 
     Raises:
-        InputError: the model is not built.
+        InputError: If the model is not built.
 
     Reference: RepMLPNet (Ding et al., 2022), Sect. 3.
     """

@@ -70,15 +70,15 @@ class ConvNorm(Layer):
     The norm folds into the convolution at inference.
 
     Args:
-        filters: output channels; ignored where `depthwise`.
-        kernel_size: odd integer or pair.
-        strides: integer.
-        depthwise: one filter per channel.
-        use_bias: bias of the convolution.
+        filters: Output channels; ignored where `depthwise`.
+        kernel_size: Odd integer or pair.
+        strides: Stride along both axes.
+        depthwise: Whether there is one filter per channel.
+        use_bias: Whether there is a bias of the convolution.
         norm: `"batch"` or `None`.
-        activation: name of a Keras activation, or `None`.
-        epsilon: of the norm.
-        kernel_initializer: of the convolution.
+        activation: Name of a Keras activation, or `None`.
+        epsilon: Constant of the norm.
+        kernel_initializer: Initializer of the convolution.
 
     Shapes: `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), filters)`.
 
@@ -158,10 +158,10 @@ class NormDepthwiseConv(Layer):
     the zero-padded border it would reach in from outside the map.
 
     Args:
-        kernel_size: odd integer.
-        norm_scale: whether the norm has its learned scale.
-        epsilon: of the norm.
-        kernel_initializer: of the convolution.
+        kernel_size: Odd integer.
+        norm_scale: Whether the norm has its learned scale.
+        epsilon: Constant of the norm.
+        kernel_initializer: Initializer of the convolution.
 
     Shapes: `(N, H, W, C)` in and out.
 
@@ -227,19 +227,19 @@ class ConvMixing(Layer):
     position. The residual addition is the caller's.
 
     Args:
-        kernel_size: odd integer or pair.
-        depthwise: one filter per channel.
+        kernel_size: Odd integer or pair.
+        depthwise: Whether there is one filter per channel.
         norm: `"affine"`, `"layer"`, `"batch"`, `"l2"` or `None`.
-        norm_affine: whether a layer or l2 norm has its learned scale and shift.
-        layer_scale: initial value of the scale, or `None`.
-        folded: the inference form.
-        epsilon: of the norm.
-        kernel_initializer: of the convolution.
+        norm_affine: Whether a layer or l2 norm has its learned scale and shift.
+        layer_scale: Initial value of the scale, or `None`.
+        folded: Whether this is the inference form.
+        epsilon: Constant of the norm.
+        kernel_initializer: Initializer of the convolution.
 
     Shapes: `(N, H, W, C)` in and out, sizes known.
 
     Raises:
-        InputError: unknown sizes.
+        InputError: If sizes are unknown.
 
     Reference: ResMLP (Touvron et al., 2021), Sect. 3.5 and Table 4.
     """

@@ -94,22 +94,22 @@ class FocalAttention(Layer):
     is a vector.
 
     Args:
-        heads: number of heads.
-        window_size: side of a window. On a map with a side no longer than that,
+        heads: Number of heads.
+        window_size: Side of a window. On a map with a side no longer than that,
             windows are as large as that side and see no positions around them.
-        focal_window: side of the region of pooled windows, odd.
+        focal_window: Side of the region of pooled windows, odd.
         focal_level: 2, or 1 for attention without pooled windows.
-        expansion: how far the positions around a window reach, at most
+        expansion: Distance that the positions around a window reach, at most
             `window_size`; 0: none.
-        folded: the inference form.
-        epsilon: of the norm.
-        kernel_initializer: of the linear maps.
+        folded: Whether this is the inference form.
+        epsilon: Constant of the norm.
+        kernel_initializer: Initializer of the linear maps.
 
     Shapes: `(N, H, W, C)` in and out, H and W known and tiled by the windows.
 
     Raises:
-        InputError: heads that do not divide the channels, an even focal window,
-            levels or an expansion that there are not, or a map that does not fit.
+        InputError: If heads do not divide the channels, a focal window is even, levels
+            or expansion are out of range, or the map does not fit.
 
     Reference: Focal Self-attention for Local-Global Interactions in Vision
     Transformers (Yang et al., 2021), Sect. 3.2, Eq. 1.

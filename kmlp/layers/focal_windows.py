@@ -44,7 +44,7 @@ class FocalWindows:
         size: `(h, w)` of the map, which the windows tile.
         side: of a window.
         expansion: how far neighbours reach beyond the window; 0: there are none.
-        focal_window: side of the region of pooled windows, odd; 0: there are none.
+        focal_window: Side of the region of pooled windows, odd; 0: there are none.
 
     Reference: Focal Transformer (Yang et al., 2021), Sect. 3.2.
     """

@@ -24,14 +24,14 @@ class ClassifierHead(Layer):
     """Norm, mean over all positions, Dense; the norm folds into the Dense.
 
     Args:
-        num_classes: units of the Dense; 0: no Dense, the output is the features that
+        num_classes: Units of the Dense; 0: no Dense, the output is the features that
             it would see.
         norm: `"batch"`, `"layer"`, `"affine"`, `"l2"` or `None`.
-        norm_affine: whether a layer or l2 norm has its learned scale and shift.
-        pool_first: pooling before the norm (MS-MLP) instead of after it.
-        activation: of the Dense; `None` gives logits.
-        epsilon: of the norm.
-        kernel_initializer: of the Dense.
+        norm_affine: Whether a layer or l2 norm has its learned scale and shift.
+        pool_first: Pooling before the norm (MS-MLP) instead of after it.
+        activation: Activation of the Dense; `None` gives logits.
+        epsilon: Constant of the norm.
+        kernel_initializer: Initializer of the Dense.
 
     Attributes:
         dense: the Dense, or `None`.
@@ -39,7 +39,7 @@ class ClassifierHead(Layer):
     Shapes: `(N, H, W, C)` in, `(N, num_classes)` or `(N, C)` out.
 
     Raises:
-        InputError: `num_classes` is no integer of at least 0.
+        InputError: If `num_classes` is no integer of at least 0.
 
     References: ResMLP Sect. 2; RepMLPNet Sect. 4.3; MS-MLP Sect. 3.1.
     """
@@ -117,11 +117,11 @@ class ClassMixing(Layer):
 
     Args:
         norm: `"affine"`, `"layer"`, `"batch"`, `"l2"` or `None`, of token and patches.
-        norm_affine: whether a layer or l2 norm has its learned scale and shift.
-        layer_scale: initial value of the scale, or `None`.
-        folded: the inference form.
-        epsilon: of the norm.
-        kernel_initializer: of the linear map.
+        norm_affine: Whether a layer or l2 norm has its learned scale and shift.
+        layer_scale: Initial value of the scale, or `None`.
+        folded: Whether this is the inference form.
+        epsilon: Constant of the norm.
+        kernel_initializer: Initializer of the linear map.
 
     Shapes: a map `(N, H, W, C)`, for which it is built, and a token `(N, 1, C)`, or
     `(1, 1, C)` where all images have the same, to `(N, 1, C)`.
@@ -221,14 +221,14 @@ class ClassMLP(Layer):
     random. The norm before the classifier is the head's.
 
     Args:
-        depth: number of class layers.
-        mlp_ratio: hidden channels per channel of their MLPs.
+        depth: Number of class layers.
+        mlp_ratio: Hidden channels per channel of their MLPs.
         norm: `"affine"`, `"layer"`, `"batch"`, `"l2"` or `None`.
-        layer_scale: initial value of the scales of both sublayers, or `None`.
-        activation: of the MLPs.
-        folded: the inference form.
-        epsilon: of the norms.
-        kernel_initializer: of all linear maps.
+        layer_scale: Initial value of the scales of both sublayers, or `None`.
+        activation: Activation of the MLPs.
+        folded: Whether this is the inference form.
+        epsilon: Constant of the norms.
+        kernel_initializer: Initializer of all linear maps.
 
     Shapes: `(N, H, W, C)`, sizes known, to `(N, 1, 1, C)`, a map of the token alone.
 

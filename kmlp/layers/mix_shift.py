@@ -50,21 +50,21 @@ class MixShift(Layer):
     of every group are one.
 
     Args:
-        regions: kernel size per group.
-        shifts: distance per group; negative to the left and upwards.
+        regions: Kernel size per group.
+        shifts: Distance per group; negative to the left and upwards.
         order: `"shift_mix"` (published weights) or `"mix_shift"` (the paper's
             words).
         mixing: `"depthwise"`, or `"full"`: convolutions that mix the channels of
             a group, too.
-        folded: the inference form.
-        kernel_initializer: of the convolutions.
+        folded: Whether this is the inference form.
+        kernel_initializer: Initializer of the convolutions.
 
     Shapes: `(N, H, W, C)` in and out. The first groups have `ceil(C / groups)`
     channels, the last one the rest.
 
     Raises:
-        InputError: regions and shifts of different number, too few channels, or an
-            unknown order or mixing.
+        InputError: If regions and shifts differ in number, channels are too few, or an
+            order or mixing is unknown.
 
     Reference: MS-MLP (Zheng et al., 2022), Sect. 3.2, Eqs. 1-4; Table 13 for full
     convolutions.

@@ -64,21 +64,21 @@ class PatchEmbed(Layer):
     inference, a layer norm stays (its output feeds the residual stream).
 
     Args:
-        filters: output channels.
-        patch_size: integer or pair; both the patch and its stride.
-        use_bias: bias of the Dense.
+        filters: Output channels.
+        patch_size: Integer or pair; both the patch and its stride.
+        use_bias: Whether there is a bias of the Dense.
         norm: `"batch"`, `"layer"` or `None`.
-        activation: name of a Keras activation, or `None`.
-        epsilon: of the norm.
+        activation: Name of a Keras activation, or `None`.
+        epsilon: Constant of the norm.
         padding: `"valid"` demands maps that the patch divides; `"same"` pads
             with zeros at the bottom and right.
-        kernel_initializer: of the Dense, whose kernel has rows ordered (patch
-            row, patch column, channel).
+        kernel_initializer: Initializer of the Dense, whose kernel has rows ordered
+            (patch row, patch column, channel).
 
     Shapes: `(N, H, W, C)` to `(N, ceil(H / p), ceil(W / p), filters)`.
 
     Raises:
-        InputError: `padding="valid"` and the patch does not divide the map.
+        InputError: If `padding="valid"` and the patch does not divide the map.
     """
 
     def __init__(
@@ -153,12 +153,12 @@ class PatchMerging(Layer):
     bias; the standardisation stays.
 
     Args:
-        filters: output channels; `None`: twice the input's.
-        norm_affine: whether the norm has its learned scale and shift.
-        use_bias: bias of the Dense.
-        epsilon: of the norm.
-        kernel_initializer: of the Dense, whose rows are ordered (row, column,
-            channel), as the norm's channels are.
+        filters: Output channels; `None`: twice the input's.
+        norm_affine: Whether the norm has its learned scale and shift.
+        use_bias: Whether there is a bias of the Dense.
+        epsilon: Constant of the norm.
+        kernel_initializer: Initializer of the Dense, whose rows are ordered (row,
+            column, channel), as the norm's channels are.
 
     Shapes: `(N, H, W, C)` to `(N, ceil(H / 2), ceil(W / 2), filters)`; odd maps are
     padded with zeros at the bottom and right.
@@ -218,7 +218,7 @@ class PositionEncoding(Layer):
     Shapes: `(N, H, W, C)` in and out, sizes known.
 
     Raises:
-        InputError: unknown sizes.
+        InputError: If sizes are unknown.
 
     Reference: ResMLP (Touvron et al., 2021), Appendix A, Position encoding.
     """
@@ -247,7 +247,7 @@ class PositionEncoding(Layer):
         """Take over the vectors of a layer for another grid, interpolated to this one.
 
         Args:
-            source: a built `PositionEncoding`.
+            source: Built `PositionEncoding`.
             method, steps: as in `kmlp.algebra.resize_map`.
         """
         values = host(source.encoding)

@@ -44,15 +44,15 @@ class CrossPatch(Layer):
 
     Args:
         norm: `"affine"` (Aff), `"batch"`, `"layer"`, `"l2"` or `None`.
-        norm_affine: whether a layer or l2 norm has its learned scale and shift.
-        layer_scale: initial value of gamma, or `None`.
+        norm_affine: Whether a layer or l2 norm has its learned scale and shift.
+        layer_scale: Initial value of gamma, or `None`.
         block_size: `(h, w)` of the patch grid the kernel covers; `None`: the map.
             Maps that the blocks do not tile are padded and cropped.
-        local_kernels: sizes of local branches beside the FC.
-        folded: the inference form: `scale` and `shift` instead of norm, bias
-            and gamma.
-        epsilon: of the norms.
-        kernel_initializer: of the FC kernel.
+        local_kernels: Sizes of local branches beside the FC.
+        folded: Whether this is the inference form: `scale` and `shift` instead of
+            norm, bias and gamma.
+        epsilon: Constant of the norms.
+        kernel_initializer: Initializer of the FC kernel.
 
     Shapes: `(N, H, W, C)` in and out.
 
@@ -171,9 +171,9 @@ class PositionLinear(Layer):
     """Positions to positions, for every channel alike: a Dense on transposed tokens.
 
     Args:
-        units: output positions.
-        use_bias: a bias per output position.
-        kernel_initializer: of the kernel.
+        units: Output positions.
+        use_bias: Whether there is a bias per output position.
+        kernel_initializer: Initializer of the kernel.
 
     Attributes:
         input_grid, output_grid: `(h, w)` of the map whose positions inputs and outputs
@@ -221,7 +221,7 @@ class PositionLinear(Layer):
         sums, `Up W` and `Up b` over outputs. All else is as it was.
 
         Args:
-            source: a built `PositionLinear` over maps alike.
+            source: Built `PositionLinear` over maps alike.
             method, steps: as in `kmlp.algebra.resize_map`.
         """
         kernel, bias = host(source.kernel), host(source.bias)
@@ -248,14 +248,14 @@ class MixingMLP(Layer):
     patches on, more to compute. The scale after the second FC stays likewise.
 
     Args:
-        hidden: positions between the FCs.
+        hidden: Positions between the FCs.
         norm: `"layer"`, `"batch"`, `"affine"`, `"l2"` or `None`.
-        activation: name of a Keras activation; GELU is exact.
-        layer_scale: initial value of the scale, or `None`.
+        activation: Name of a Keras activation; GELU is exact.
+        layer_scale: Initial value of the scale, or `None`.
         block_size: `(h, w)` of the patch grid that the FCs cover; `None`: the map.
             Maps that the blocks do not tile are padded and cropped.
-        epsilon: of the norm.
-        kernel_initializer: of the FC kernels.
+        epsilon: Constant of the norm.
+        kernel_initializer: Initializer of the FC kernels.
 
     Shapes: `(N, H, W, C)` in and out; the kernels are `(hidden, h*w)` and
     `(h*w, hidden)`. On another grid the hidden positions stay as many.

@@ -32,8 +32,8 @@ class GlobalPerceptron(Layer):
     """Gate per channel from the whole map: pool, Dense, ReLU, Dense, sigmoid.
 
     Args:
-        reduction: channels per hidden unit.
-        kernel_initializer: of the Dense layers.
+        reduction: Channels per hidden unit.
+        kernel_initializer: Initializer of the Dense layers.
 
     Shapes: `(N, H, W, C)` in, `(N, 1, 1, C)` out, within (0, 1).
 
@@ -74,9 +74,9 @@ class LocalBranch(Layer):
     norm's statistics.
 
     Args:
-        kernel_size: odd integer or pair of odd integers.
-        share_sets: number S of kernels; divides the channels.
-        epsilon: of the BatchNorm.
+        kernel_size: Odd integer or pair of odd integers.
+        share_sets: Number S of kernels; divides the channels.
+        epsilon: Constant of the BatchNorm.
 
     Called with `valid`, a function of the convolution's output, the norm sees what
     it returns: of padded blocks the positions of the map.
@@ -163,23 +163,23 @@ class SetSharingLinear(Layer):
     the FC kernel (Locality Injection).
 
     Args:
-        share_sets: number S of kernels; divides the channels.
+        share_sets: Number S of kernels; divides the channels.
         block_size: `(h, w)` of a block; `None`: the map. A map that the blocks do
             not tile is padded with zeros at the bottom and right and cropped again;
             the norms' statistics leave the padding out.
-        local_kernels: sizes of the parallel depthwise convolutions, odd integers
+        local_kernels: Sizes of the parallel depthwise convolutions, odd integers
             or pairs.
-        use_bias: a bias per share-set and position.
+        use_bias: Whether there is a bias per share-set and position.
         norm: `"batch"` (over the share-sets, after the FC) or `None`.
-        epsilon: of the norms.
-        kernel_initializer: of the FC kernels; `None`: uniform within
+        epsilon: Constant of the norms.
+        kernel_initializer: Initializer of the FC kernels; `None`: uniform within
             `1 / sqrt(h*w)`.
 
     Shapes: `(N, H, W, C)` in and out; the kernel is `(S, h*w, h*w)`, output
     position first.
 
     Raises:
-        InputError: share-sets do not divide the channels, or unknown sizes.
+        InputError: If share-sets do not divide the channels, or sizes are unknown.
 
     References: RepMLPNet Sect. 3 and 4.1 (set-sharing linear mapping); ResMLP
     Eq. 2; sMLPNet Sect. 3.3.
@@ -328,7 +328,7 @@ class SetSharingLinear(Layer):
         weights. Norm and branches, which know no positions, are not touched.
 
         Args:
-            source: a built `SetSharingLinear` with as many share-sets.
+            source: Built `SetSharingLinear` with as many share-sets.
             method, steps: as in `kmlp.algebra.resize_kernel`.
         """
         kernel, bias = host(source.kernel), host(source.bias)

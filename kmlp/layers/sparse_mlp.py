@@ -31,21 +31,21 @@ class SparseMLP(Layer):
     Args:
         block_size: `(h, w)` of the map the FCs cover; `None`: the map. Each axis of
             a map that the blocks do not tile is padded and cropped for its FC.
-        local_kernels: odd sizes of one-dimensional local branches.
-        fusion: of the paths, `"concat"`: a Dense over all their channels; `"sum"`;
-            `"weighted_sum"`: a learned weight per path and channel.
+        local_kernels: Odd sizes of one-dimensional local branches.
+        fusion: Fusion of the paths, `"concat"`: a Dense over all their channels;
+            `"sum"`; `"weighted_sum"`: a learned weight per path and channel.
         axes: `"parallel"`: a path each; `"sequential"`: one path, first along the
             width, then along the height. The paper does not say how that one is
             fused: here as the paths of parallel axes are, by a Dense also where it
             is the only one.
-        identity: whether there is a path of the input itself.
-        kernel_initializer: of the fusing Dense.
-        epsilon: of the local branches' norms.
+        identity: Whether there is a path of the input itself.
+        kernel_initializer: Initializer of the fusing Dense.
+        epsilon: Constant of the local branches' norms.
 
     Shapes: `(N, H, W, C)` in and out.
 
     Raises:
-        InputError: an unknown fusion or order of axes.
+        InputError: If a fusion or an order of axes is unknown.
 
     Reference: sMLPNet (Tang et al., 2022), Sect. 3.3, Algorithm 1; Tables 3 and 4 for
     other fusions and paths.

@@ -30,7 +30,7 @@ class Axis(NamedTuple):
         size: positions of the map.
         window: positions of a window.
         windows: number of windows, the last of which may reach beyond the map.
-        shift: how far the windows are shifted.
+        shift: Distance by which the windows are shifted.
     """
 
     size: Any
@@ -171,19 +171,19 @@ class WindowAttention(Layer):
     maps of all sizes take the same weights.
 
     Args:
-        heads: number of heads.
-        window_size: positions along each side of a window.
-        shift: how far the windows are shifted down and to the right, less than
-            `window_size`.
-        folded: the inference form.
-        epsilon: of the norm.
-        kernel_initializer: of the two linear maps.
+        heads: Number of heads.
+        window_size: Positions along each side of a window.
+        shift: Distance by which the windows are shifted down and to the right, less
+            than `window_size`.
+        folded: Whether this is the inference form.
+        epsilon: Constant of the norm.
+        kernel_initializer: Initializer of the two linear maps.
 
     Shapes: `(N, H, W, C)` in and out.
 
     Raises:
-        InputError: heads that do not divide the channels, a window without positions,
-            or a shift that is no part of it.
+        InputError: If heads do not divide the channels, a window has no positions, or
+            the shift is no part of it.
 
     Reference: Swin Transformer (Liu et al., 2021), Sect. 3.2, Eq. 4.
     """

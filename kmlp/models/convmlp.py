@@ -5,6 +5,7 @@ Li, Hassani, Walton, Shi: ConvMLP: Hierarchical Convolutional MLPs for Vision,
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -14,7 +15,7 @@ from kmlp.layers.conv_norm import ConvNorm, NormDepthwiseConv
 from kmlp.layers.layer import check_choice, drop_path, drop_path_rates
 from kmlp.layers.patch_embed import PatchMerging
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
-from kmlp.typing import Activation, DType, Shape, Sizes
+from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 CONV_INITIALIZER = keras.initializers.VarianceScaling(
@@ -30,30 +31,31 @@ class ConvMLP(VisionMLP):
     """ConvMLP (defaults: ConvMLP-S).
 
     Args:
-        num_classes: classes of the head; 0: pooled features without a classifier.
+        num_classes: Classes of the head; 0: pooled features without a classifier.
         input_shape: `(H, W, C)`; any sizes, `None` for unknown ones.
-        stem_width: channels of tokenizer and convolution stage.
-        conv_blocks: blocks of the convolution stage; of a plain one at least one.
-        widths: channels per Conv-MLP stage; the first is also the width inside
+        stem_width: Channels of tokenizer and convolution stage.
+        conv_blocks: Blocks of the convolution stage; of a plain one at least one.
+        widths: Channels per Conv-MLP stage; the first is also the width inside
             the convolution stage's bottlenecks.
-        depths: blocks per Conv-MLP stage.
-        mlp_ratios: hidden channels per channel, per Conv-MLP stage.
-        conv_stage: blocks of the convolution stage, `"bottleneck"`: residual 1×1, 3×3,
+        depths: Blocks per Conv-MLP stage.
+        mlp_ratios: Hidden channels per channel, per Conv-MLP stage.
+        conv_stage: Blocks of the convolution stage, `"bottleneck"`: residual 1×1, 3×3,
             1×1 convolutions; `"plain"`: 3×3 convolutions, the last one to the next
             width, and a max-pool in place of the downsampling; `"mlp"`: pairs of
             channel MLPs, of the first stage's ratio, and no convolution.
         downsample: between stages, `"conv"`: 3×3 convolutions of stride 2; `"merge"`:
             patch merging.
-        depthwise: whether there is a depthwise convolution between the two MLPs of a
+        depthwise: Whether there is a depthwise convolution between the two MLPs of a
             Conv-MLP block.
-        include_top: whether the head is included; else the output is the last
+        include_top: Whether the head is included; else the output is the last
             stage's map.
-        drop_path_rate: stochastic depth, rising from 0 within each stage.
-        head_activation: activation of the head; `None` gives logits.
-        name, dtype: of the model; every layer follows the dtype policy.
+        drop_path_rate: Stochastic depth, rising from 0 within each stage.
+        head_activation: Activation of the head; `None` gives logits.
+        name: Name of the model.
+        dtype: Dtype policy, which every layer follows.
 
     Raises:
-        InputError: stages that do not fit, or an unknown kind of one.
+        InputError: If stages do not fit, or a kind of one is unknown.
 
     Reference: Sect. 3, Table 1; Table 2 for the kinds of stages.
     """
@@ -132,8 +134,16 @@ class ConvMLP(VisionMLP):
         )
 
 
-def conv_norm_relu(x, filters, kernel_size, *, strides=1, name, dtype):
-    """Convolution without bias, BatchNorm, ReLU."""
+def conv_norm_relu(
+    x: Tensor,
+    filters: int,
+    kernel_size: int,
+    *,
+    strides: int = 1,
+    name: str,
+    dtype: Any,
+) -> Tensor:
+    """Apply a convolution without bias, BatchNorm and ReLU."""
     return ConvNorm(
         filters,
         kernel_size,
@@ -145,8 +155,8 @@ def conv_norm_relu(x, filters, kernel_size, *, strides=1, name, dtype):
     )(x)
 
 
-def tokenizer(x, width, *, dtype):
-    """Three 3×3 convolutions and a max-pool, stride 4 in all (Sect. 3.2)."""
+def tokenizer(x: Tensor, width: int, *, dtype: Any) -> Tensor:
+    """Apply three 3×3 convolutions and a max-pool, stride 4 in all (Sect. 3.2)."""
     for index, (filters, strides) in enumerate(
         ((width // 2, 2), (width // 2, 1), (width, 1))
     ):
@@ -156,15 +166,15 @@ def tokenizer(x, width, *, dtype):
     return max_pool(x, name="tokenizer", dtype=dtype)
 
 
-def max_pool(x, *, name, dtype):
-    """Stride-2 3×3 max-pool of a map behind a ReLU."""
+def max_pool(x: Tensor, *, name: str, dtype: Any) -> Tensor:
+    """Halve a map behind a ReLU by a 3×3 max-pool."""
     # Zeros at the border never exceed the maximum there.
     x = keras.layers.ZeroPadding2D(1, name=f"{name}_pad", dtype=dtype)(x)
     return keras.layers.MaxPooling2D(3, 2, name=f"{name}_pool", dtype=dtype)(x)
 
 
-def plain_stage(x, width, blocks, *, dtype):
-    """3×3 convolutions, the last one to `width`, and a max-pool (Table 2)."""
+def plain_stage(x: Tensor, width: int, blocks: int, *, dtype: Any) -> Tensor:
+    """Apply 3×3 convolutions, the last one to `width`, and a max-pool (Table 2)."""
     if blocks < 1:
         raise InputError(
             "`conv_stage='plain'` widens in the last of its convolutions and needs "
@@ -176,16 +186,16 @@ def plain_stage(x, width, blocks, *, dtype):
     return max_pool(x, name="conv", dtype=dtype)
 
 
-def bottleneck(x, hidden, *, name, dtype):
-    """Residual 1×1, 3×3, 1×1 convolutions (Sect. 3.3)."""
+def bottleneck(x: Tensor, hidden: int, *, name: str, dtype: Any) -> Tensor:
+    """Apply residual 1×1, 3×3, 1×1 convolutions (Sect. 3.3)."""
     y = conv_norm_relu(x, hidden, 1, name=f"{name}_conv0", dtype=dtype)
     y = conv_norm_relu(y, hidden, 3, name=f"{name}_conv1", dtype=dtype)
     y = conv_norm_relu(y, x.shape[-1], 1, name=f"{name}_conv2", dtype=dtype)
     return keras.layers.Add(name=f"{name}_add", dtype=dtype)([x, y])
 
 
-def halve(x, filters, kind, *, name, dtype):
-    """Patch merging, or a stride-2 3×3 convolution with bias (Sect. 3.4)."""
+def halve(x: Tensor, filters: int, kind: str, *, name: str, dtype: Any) -> Tensor:
+    """Merge patches, or apply a stride-2 3×3 convolution with bias (Sect. 3.4)."""
     if kind == "merge":
         return PatchMerging(
             filters, kernel_initializer=DENSE_INITIALIZER, name=name, dtype=dtype
@@ -202,8 +212,16 @@ def halve(x, filters, kind, *, name, dtype):
     )(x)
 
 
-def conv_mlp_block(x, *, mlp_ratio, depthwise, drop_path_rate, name, dtype):
-    """Channel MLP, depthwise convolution, channel MLP (Sect. 3.4, Fig. 3).
+def conv_mlp_block(
+    x: Tensor,
+    *,
+    mlp_ratio: float,
+    depthwise: bool,
+    drop_path_rate: float,
+    name: str,
+    dtype: Any,
+) -> Tensor:
+    """Apply channel MLP, depthwise convolution, channel MLP (Sect. 3.4, Fig. 3).
 
     Only the MLPs are residual; without `depthwise` there is nothing between them.
     """

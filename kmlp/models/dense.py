@@ -1,5 +1,6 @@
-"""What detectors and segmenters share: a backbone's pyramid and two graphs."""
+"""The model that detectors and segmenters are: a backbone's pyramid, two graphs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -7,6 +8,7 @@ from keras import ops
 
 from kmlp.errors import InputError
 from kmlp.layers.layer import record_arguments, recorded_arguments
+from kmlp.typing import Config, Tensor
 
 # Classes of backbones whose taps the published networks normalise, by name, so that
 # transformers of other libraries may join.
@@ -26,13 +28,14 @@ class DenseModel(keras.Model):
     subclass that is defined with `abstract=True` leaves that to its own subclasses.
 
     Args:
-        inputs: the image tensor.
-        outputs: of the inference graph.
-        raw: a structure of tensors, what training needs of the same layers.
-        backbone: as the constructor took it.
-        pyramid: the nested model of its taps, from `pyramid_of`.
+        inputs: Image tensor.
+        outputs: Outputs of the inference graph.
+        raw: Structure of tensors, what training needs of the same layers.
+        backbone: Backbone as the constructor took it.
+        pyramid: Nested model of its taps, from `pyramid_of`.
         parts: `{name: layer}` that only training or `losses_of` call.
-        name, dtype: of the model.
+        name: Name of the model.
+        dtype: Dtype policy of the model.
 
     Attributes:
         backbone: the nested model `images -> {"P2": map, …}`.
@@ -78,29 +81,36 @@ class DenseModel(keras.Model):
         self._config = config
 
     @property
-    def class_names(self):
-        """Names in the order of the classes, `None` where nobody knows them."""
+    def class_names(self) -> Sequence[str] | None:
+        """Names in the order of the classes, `None` where they are unknown."""
         return None if self.preprocessing is None else self.preprocessing.class_names
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if training:
             return self._raw(inputs, training=True)
         return super().call(inputs, training=training, mask=mask)
 
-    def losses_of(self, outputs, targets, training=True):
-        """Losses of images, each as float32 `(N,)`; their sum is what is minimised.
+    def losses_of(
+        self, outputs: Any, targets: Any, training: bool = True
+    ) -> dict[str, Tensor]:
+        """Return losses of images, each as float32 `(N,)`; their sum is minimised.
 
         Args:
-            outputs: of `model(images, training=True)`.
-            targets: as the class documents them.
-            training: whether layers that are called here learn.
+            outputs: Outputs of `model(images, training=True)`.
+            targets: Targets as the class documents them.
+            training: Whether layers that are called here learn.
         """
         raise NotImplementedError
 
     def compute_loss(
-        self, x=None, y=None, y_pred=None, sample_weight=None, training=True
-    ):
-        """The loss of `fit`: the mean over images of all losses."""
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Tensor:
+        """Return the loss of `fit`: the mean over images of all losses."""
         if not training:
             # `evaluate` calls the inference graph; losses need the other one.
             y_pred = self._raw(x, training=False)
@@ -110,7 +120,7 @@ class DenseModel(keras.Model):
             losses = losses * ops.cast(sample_weight, losses.dtype)
         return ops.mean(losses)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "backbone": self._backbone_config,
             **self._config,
@@ -120,7 +130,7 @@ class DenseModel(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: Any = None) -> Any:
         config = dict(config)
         trainable = config.pop("trainable", True)
         for key in ("backbone", "dtype"):
@@ -133,23 +143,29 @@ class DenseModel(keras.Model):
         return model
 
 
-def pyramid_of(backbone, levels=LEVELS, *, norm="auto", dtype=None):
-    """A backbone's taps as a model to build upon.
+def pyramid_of(
+    backbone: keras.Model,
+    levels: Sequence[str] = LEVELS,
+    *,
+    norm: str | None = "auto",
+    dtype: Any = None,
+) -> tuple[keras.Model, Tensor, list]:
+    """Return a backbone's taps as a model to build upon.
 
     Args:
-        backbone: a functional model with `pyramid_outputs`, of kmlp or another
+        backbone: Functional model with `pyramid_outputs`, of kmlp or another
             library; its classifier stays outside.
-        levels: keys of the taps wanted.
+        levels: Keys of the taps wanted.
         norm: `"layer"`: a layer norm on every tap, which belongs to the dense model;
             `None`: none; `"auto"`: as the published networks of the family have it.
-        dtype: of the norms.
+        dtype: Dtype policy of the norms.
 
     Returns:
-        the nested model of the taps, an input tensor, and the list of maps, finest
+        The nested model of the taps, an input tensor, and the list of maps, finest
         first, with their norms.
 
     Raises:
-        InputError: no pyramid, or levels that it does not have.
+        InputError: If there is no pyramid, or it lacks a level.
     """
     taps = getattr(backbone, "pyramid_outputs", None)
     if not taps:

@@ -5,6 +5,8 @@ Interactions in Vision Transformers, NeurIPS 2021.
 """
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -21,7 +23,7 @@ from kmlp.models.swin import (
     transformer_block,
 )
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
-from kmlp.typing import Activation, DType, Shape, Sizes
+from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -29,27 +31,28 @@ class FocalTransformer(VisionMLP):
     """Focal Transformer (defaults: Focal-T): without shift, pooling by a Dense.
 
     Args:
-        num_classes: classes of the head; 0: pooled features without a classifier.
+        num_classes: Classes of the head; 0: pooled features without a classifier.
         input_shape: `(H, W, C)`; known sizes, at which every stage's map halves
             exactly and is tiled by its windows.
-        patch_size: of the patch embedding.
-        width: channels of the first stage; they double from stage to stage.
-        depths: blocks per stage, any number of stages.
-        heads: attention heads per stage.
-        window_size: side of the windows; on a map with a side no longer than that,
+        patch_size: Side of the patches.
+        width: Channels of the first stage; they double from stage to stage.
+        depths: Blocks per stage, any number of stages.
+        heads: Attention heads per stage.
+        window_size: Side of the windows; on a map with a side no longer than that,
             windows are as large as that side, and see no positions around them.
-        focal_windows: side of the region of pooled windows per stage, odd.
+        focal_windows: Side of the region of pooled windows per stage, odd.
         focal_levels: per stage 2, or 1 for attention without pooled windows.
-        expansion: how far a window sees positions around itself; 0: not at all.
-        mlp_ratio: hidden channels per channel.
-        include_top: whether the head is included; else the output is the last
+        expansion: Distance to which a window sees around itself; 0: not at all.
+        mlp_ratio: Hidden channels per channel.
+        include_top: Whether the head is included; else the output is the last
             stage's map.
-        drop_path_rate: stochastic depth at the last block, rising from 0.
-        head_activation: activation of the head; `None` gives logits.
-        name, dtype: of the model; every layer follows the dtype policy.
+        drop_path_rate: Stochastic depth at the last block, rising from 0.
+        head_activation: Activation of the head; `None` gives logits.
+        name: Name of the model.
+        dtype: Dtype policy, which every layer follows.
 
     Raises:
-        InputError: stages, heads or windows that do not fit, or a size that the
+        InputError: If stages, heads or windows do not fit, or a size is none that the
             windows do not tile; the message names the nearest that they do.
 
     Reference: Sect. 3, Table 1.
@@ -121,19 +124,19 @@ class FocalTransformer(VisionMLP):
 
 
 def focal_block(
-    x,
+    x: Tensor,
     *,
-    heads,
-    window_size,
-    focal_window,
-    focal_level,
-    expansion,
-    mlp_ratio,
-    drop_path_rate,
-    name,
-    dtype,
-):
-    """Focal attention, then the channel MLP, each with norm and shortcut (Fig. 2)."""
+    heads: int,
+    window_size: int,
+    focal_window: int,
+    focal_level: int,
+    expansion: int,
+    mlp_ratio: float,
+    drop_path_rate: float,
+    name: str,
+    dtype: Any,
+) -> Tensor:
+    """Apply focal attention, then the channel MLP, with norm and shortcut (Fig. 2)."""
     attention = FocalAttention(
         heads,
         window_size,
@@ -155,17 +158,17 @@ def focal_block(
     )
 
 
-def focal_input(input_shape, strides, window_size):
-    """The input tensor of a network with focal attention at these strides.
+def focal_input(input_shape: Shape, strides: Sequence[int], window_size: int) -> Tensor:
+    """Return the input tensor of a network with focal attention at these strides.
 
     Args:
         input_shape: `(H, W, C)`, known, multiples of the last stride.
-        strides: of the stages with focal attention, rising.
-        window_size: of all of them.
+        strides: Strides of the stages with focal attention, rising.
+        window_size: Side of the windows of all of them.
 
     Raises:
-        InputError: sizes that are unknown, or that the windows do not tile at every
-            stride; the message names the nearest that they do. Or no window.
+        InputError: If sizes are unknown, or the windows do not tile them at every
+            stride; the message names the nearest that they do.
     """
     check_positive(window_size=window_size)
     shape = tuple(input_shape)

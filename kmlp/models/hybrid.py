@@ -26,37 +26,38 @@ class MSMLPHybrid(VisionMLP):
     Stages zero and one have mix-shift blocks, the other three the transformer's.
 
     Args:
-        num_classes: classes of the head; 0: pooled features without a classifier.
+        num_classes: Classes of the head; 0: pooled features without a classifier.
         input_shape: `(H, W, C)`; with Swin's attention any sizes, `None` for unknown
             ones, as `SwinTransformer` has it; with Focal's those that
             `FocalTransformer` takes.
         attention: `"swin"` or `"focal"`.
-        stage_zero: whether there is a stage before the first, on patches of 2 and with
+        stage_zero: Whether there is a stage before the first, on patches of 2 and with
             half its channels; else the first stage is on patches of 4.
         depths: blocks of stages zero to four; without stage zero of one to four, or of
             all five, the first being left out.
-        width: channels of the first stage; they double from stage to stage.
-        heads: heads of the attention in the last three stages.
-        window_size: positions along each side of a window.
-        focal_windows: side of the region of Focal's pooled windows, in the last three
+        width: Channels of the first stage; they double from stage to stage.
+        heads: Heads of the attention in the last three stages.
+        window_size: Positions along each side of a window.
+        focal_windows: Side of the region of Focal's pooled windows, in the last three
             stages.
-        expansion: how far a window of Focal's sees positions around itself.
-        regions: kernel sizes of the mix-shift blocks' channel groups.
-        shifts: shift distances of the channel groups.
+        expansion: Distance to which a window of Focal's sees positions around itself.
+        regions: Kernel sizes of the mix-shift blocks' channel groups.
+        shifts: Shift distances of the channel groups.
         order: `"shift_mix"` or `"mix_shift"`.
-        mlp_ratio: hidden channels per channel.
-        layer_scale: initial value of the mix-shift blocks' per-channel scale.
-        include_top: whether the head is included; else the output is the last
+        mlp_ratio: Hidden channels per channel.
+        layer_scale: Initial value of the mix-shift blocks' per-channel scale.
+        include_top: Whether the head is included; else the output is the last
             stage's map.
-        drop_path_rate: stochastic depth at the last block, rising from 0.
-        head_activation: activation of the head; `None` gives logits.
-        name, dtype: of the model; every layer follows the dtype policy.
+        drop_path_rate: Stochastic depth at the last block, rising from 0.
+        head_activation: Activation of the head; `None` gives logits.
+        name: Name of the model.
+        dtype: Dtype policy, which every layer follows.
 
     Attributes:
         pyramid_outputs: of stages one to four.
 
     Raises:
-        InputError: an unknown `attention`, or stages, heads, groups or sizes that do
+        InputError: If `attention` is unknown, or stages, heads, groups or sizes do
             not fit.
 
     Reference: Sect. 4.1 (Results with Transformers), Table 10.
@@ -165,7 +166,7 @@ def _check(attention, stage_zero, depths, width, heads, focal_windows):
 
 
 def _enter(x, stage, first, filters, attention, dtype):
-    """What leads into a stage: an embedding of patches, or Swin's merging."""
+    """Lead into a stage by an embedding of patches, or by Swin's merging."""
     name = "patch_embed" if stage == first else f"downsample{stage - 1}"
     if stage > 1 and attention == "swin":
         return patch_merging(name=name, dtype=dtype)(x)

@@ -5,6 +5,7 @@ Dependencies in Vision MLPs, 2022.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -13,7 +14,7 @@ from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.mix_shift import MixShift
 from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
-from kmlp.typing import Activation, DType, Shape, Sizes
+from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 # PyTorch's default for convolutions.
@@ -28,29 +29,30 @@ class MSMLP(VisionMLP):
     """MS-MLP (defaults: MS-MLP-T).
 
     Args:
-        num_classes: classes of the head; 0: pooled features without a classifier.
+        num_classes: Classes of the head; 0: pooled features without a classifier.
         input_shape: `(H, W, C)`; any sizes, `None` for unknown ones. Maps that a
             patch does not divide are padded with zeros at the bottom and right.
-        width: channels of the first stage; they double from stage to stage.
-        depths: blocks per stage, any number of stages.
-        regions: kernel sizes of the channel groups, per stage.
-        shifts: shift distances of the channel groups.
+        width: Channels of the first stage; they double from stage to stage.
+        depths: Blocks per stage, any number of stages.
+        regions: Kernel sizes of the channel groups, per stage.
+        shifts: Shift distances of the channel groups.
         order: `"shift_mix"` or `"mix_shift"`.
         mixing: `"depthwise"`, or `"full"`: convolutions over all channels of a group.
-        projections: whether each block maps its channels by a Dense without bias
+        projections: Whether each block maps its channels by a Dense without bias
             before mixing and shifting and by another one after it. The published
             blocks do not; those of Table 12 count as if they did.
-        mlp_ratio: hidden channels per channel.
-        layer_scale: initial value of the learned per-channel scale.
-        patch_size: of the patch embedding.
-        include_top: whether the head is included; else the output is the last
+        mlp_ratio: Hidden channels per channel.
+        layer_scale: Initial value of the learned per-channel scale.
+        patch_size: Side of the patches.
+        include_top: Whether the head is included; else the output is the last
             stage's map.
-        drop_path_rate: stochastic depth at the last block, rising from 0.
-        head_activation: activation of the head; `None` gives logits.
-        name, dtype: of the model; every layer follows the dtype policy.
+        drop_path_rate: Stochastic depth at the last block, rising from 0.
+        head_activation: Activation of the head; `None` gives logits.
+        name: Name of the model.
+        dtype: Dtype policy, which every layer follows.
 
     Raises:
-        InputError: stages or groups that do not fit, or an unknown order or mixing.
+        InputError: If stages or groups do not fit, or order or mixing is unknown.
 
     Reference: Sect. 3, Table 1; Tables 9, 12 and 13 for other regions, distances,
     stages and convolutions.
@@ -125,32 +127,36 @@ class MSMLP(VisionMLP):
 
 
 def mix_shift_block(
-    x,
+    x: Tensor,
     *,
-    regions,
-    shifts,
-    order,
-    mixing="depthwise",
-    projections=False,
-    mlp_ratio,
-    layer_scale,
-    drop_path_rate,
-    name,
-    dtype=None,
-):
-    """Mixing and shifting, then a channel MLP, on one residual branch.
+    regions: Sequence[int],
+    shifts: Sequence[int],
+    order: str,
+    mixing: str = "depthwise",
+    projections: bool = False,
+    mlp_ratio: float,
+    layer_scale: float | None,
+    drop_path_rate: float,
+    name: str,
+    dtype: Any = None,
+) -> Tensor:
+    """Apply mixing and shifting, then a channel MLP, on one residual branch.
 
     Args:
-        x: map.
-        regions, shifts, order, mixing: of `MixShift`.
-        projections: whether there is a Dense on either side of it.
-        mlp_ratio, layer_scale: of `ChannelMLP`.
-        drop_path_rate: of the branch.
-        name: beginning of the layers' names.
-        dtype: of the layers.
+        x: Map.
+        regions: Kernel sizes of `MixShift`.
+        shifts: Distances of `MixShift`.
+        order: Order of `MixShift`.
+        mixing: Convolutions of `MixShift`.
+        projections: Whether there is a Dense on either side of it.
+        mlp_ratio: Ratio of `ChannelMLP`.
+        layer_scale: Scale of `ChannelMLP`.
+        drop_path_rate: Stochastic depth of the branch.
+        name: Beginning of the layers' names.
+        dtype: Dtype policy of the layers.
 
     Returns:
-        a map of the same shape.
+        A map of the same shape.
 
     Reference: Sect. 3.2, 3.3.
     """
@@ -180,8 +186,8 @@ def mix_shift_block(
     return keras.layers.Add(name=f"{name}_add", dtype=dtype)([x, y])
 
 
-def projection(x, *, name, dtype):
-    """A Dense without bias from channels to as many."""
+def projection(x: Tensor, *, name: str, dtype: Any) -> Tensor:
+    """Apply a Dense without bias from channels to as many."""
     return keras.layers.Dense(
         x.shape[-1],
         use_bias=False,

@@ -4,6 +4,9 @@ Ding, Chen, Zhang, Han, Ding: RepMLPNet: Hierarchical Vision MLP with
 Re-parameterized Locality, CVPR 2022.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import keras
 
 from kmlp.layers.channel_mlp import ChannelMLP
@@ -17,7 +20,7 @@ from kmlp.models.vision_mlp import (
     check_stages,
     partitioned_input,
 )
-from kmlp.typing import Activation, DType, Shape, Sizes
+from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
 
 # What stands between stages, and the size of its kernel.
 DOWNSAMPLINGS = {"patch": 2, "conv3": 3, "conv5": 5}
@@ -30,21 +33,21 @@ class RepMLPNet(VisionMLP):
     """RepMLPNet (defaults: RepMLPNet-T224).
 
     Args:
-        num_classes: classes of the head; 0: pooled features without a classifier.
+        num_classes: Classes of the head; 0: pooled features without a classifier.
         input_shape: `(H, W, C)`; known sizes, any with `block_size`, else multiples
             of the patch and of every halving.
-        depths: blocks per stage.
-        widths: channels per stage.
-        share_sets: share-sets per stage; each divides its width.
-        local_kernels: kernel sizes of the Local Perceptron; `()` for none.
-        patch_size: of the stem.
+        depths: Blocks per stage.
+        widths: Channels per stage.
+        share_sets: Share-sets per stage; each divides its width.
+        local_kernels: Kernel sizes of the Local Perceptron; `()` for none.
+        patch_size: Side of the stem's patches.
         block_size: `(h, w)` of the first-stage token grid that the FC kernels
             cover, halved from stage to stage; `None`: the grid of `input_shape`.
             Other inputs are partitioned; what the blocks do not tile is padded with
             zeros, of which gate, pyramid and head see nothing.
-        gate_reduction: channels per hidden unit of the Global Perceptron.
-        global_perceptron: whether there is a Global Perceptron.
-        mlp_ratio: hidden channels per channel in the FFN.
+        gate_reduction: Channels per hidden unit of the Global Perceptron.
+        global_perceptron: Whether there is a Global Perceptron.
+        mlp_ratio: Hidden channels per channel in the FFN.
         downsample: between stages, `"patch"`: 2×2 embeddings; `"conv3"`, `"conv5"`: a
             1×1 convolution to the next width, then a depthwise 3×3 or 5×5 one of
             stride 2, by which blocks learn of one another: for dense prediction. The
@@ -53,14 +56,15 @@ class RepMLPNet(VisionMLP):
             checkpoints circulate: FC kernels with a bias, neither norm nor Local
             Perceptron beside them (`local_kernels` is of no effect); the FFN keeps
             its norms. `kmlp.merge` goes further.
-        include_top: whether the head is included; else the output is the last
+        include_top: Whether the head is included; else the output is the last
             stage's map.
-        drop_path_rate: stochastic depth at the last block.
-        head_activation: activation of the head; `None` gives logits.
-        name, dtype: of the model; every layer follows the dtype policy.
+        drop_path_rate: Stochastic depth at the last block.
+        head_activation: Activation of the head; `None` gives logits.
+        name: Name of the model.
+        dtype: Dtype policy, which every layer follows.
 
     Raises:
-        InputError: sizes, stages, share-sets or a downsampling that do not fit.
+        InputError: If sizes, stages, share-sets or the downsampling do not fit.
 
     Reference: Sect. 4, Table 1; Sect. 5.3 and Appendix B for dense prediction.
     """
@@ -142,8 +146,10 @@ class RepMLPNet(VisionMLP):
         )
 
 
-def communicating_embedding(x, width, kernel_size, *, name, dtype):
-    """An embedding of half the size whose outputs see across the edges of blocks.
+def communicating_embedding(
+    x: Tensor, width: int, kernel_size: int, *, name: str, dtype: Any
+) -> Tensor:
+    """Embed a map at half the size, with outputs that see across blocks' edges.
 
     A k×k convolution of stride 2 decomposed into a 1×1 one that widens and a depthwise
     one (Appendix B, Fig. 5).
@@ -169,19 +175,19 @@ def communicating_embedding(x, width, kernel_size, *, name, dtype):
 
 
 def repmlp_unit(
-    x,
+    x: Tensor,
     *,
-    share_sets,
-    block_size,
-    local_kernels,
-    locality_injected,
-    gate_reduction,
-    mlp_ratio,
-    drop_path_rate,
-    name,
-    dtype,
-):
-    """`y = x + Block(BN(x))`, `z = y + FFN(BN(y))` (Sect. 4.3).
+    share_sets: int,
+    block_size: tuple[int, int] | None,
+    local_kernels: Sequence[Any],
+    locality_injected: bool,
+    gate_reduction: int | None,
+    mlp_ratio: float,
+    drop_path_rate: float,
+    name: str,
+    dtype: Any,
+) -> Tensor:
+    """Return `z = y + FFN(BN(y))` with `y = x + Block(BN(x))` (Sect. 4.3).
 
     The RepMLP Block is the sum of Channel and Local Perceptron times the gate of
     the Global Perceptron (Fig. 1); `gate_reduction=None` leaves the gate out.

@@ -34,16 +34,16 @@ class ResMLP(VisionMLP):
     """ResMLP (defaults: ResMLP-S12).
 
     Args:
-        num_classes: classes of the head; 0: pooled features without a classifier.
+        num_classes: Classes of the head; 0: pooled features without a classifier.
         input_shape: `(H, W, C)`; known sizes, any with `block_size`, else multiples
             of the patch.
-        patch_size: of the patch embedding.
-        width: channels.
-        depth: blocks.
-        mlp_ratio: hidden channels per channel in the cross-channel sublayer.
-        layer_scale: initial value of the learned scales of both sublayers; `None`:
+        patch_size: Side of the patches.
+        width: Channels.
+        depth: Number of blocks.
+        mlp_ratio: Hidden channels per channel in the cross-channel sublayer.
+        layer_scale: Initial value of the learned scales of both sublayers; `None`:
             they have none.
-        local_kernels: sizes of local branches parallel to the patch-mixing FC;
+        local_kernels: Sizes of local branches parallel to the patch-mixing FC;
             they merge into it.
         block_size: `(h, w)` of the patch grid that the FC or the mixing MLP covers;
             `None`: the grid of `input_shape`. Other inputs are partitioned; what the
@@ -59,14 +59,15 @@ class ResMLP(VisionMLP):
         pooling: `"average"` or `"class_mlp"`, two class layers behind the map.
         activation: `"gelu"` (exact), `"silu"`, `"hard_swish"` or `"relu"`, of all MLPs.
         position_encoding: `"learned"`: added to the patches; or `None`.
-        epsilon: of the norms.
-        include_top: whether the head is included; else the output is the map.
-        drop_path_rate: stochastic depth, the same at every block.
-        head_activation: activation of the head; `None` gives logits.
-        name, dtype: of the model; every layer follows the dtype policy.
+        epsilon: Constant of the norms.
+        include_top: Whether the head is included; else the output is the map.
+        drop_path_rate: Stochastic depth, the same at every block.
+        head_activation: Activation of the head; `None` gives logits.
+        name: Name of the model.
+        dtype: Dtype policy, which every layer follows.
 
     Raises:
-        InputError: sizes that do not fit, or arguments that do not go together.
+        InputError: If sizes do not fit, or arguments do not go together.
 
     Reference: Sect. 2, Eqs. 2-3; variants of Sect. 3.5 and Appendix A.
     """

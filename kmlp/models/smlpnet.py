@@ -5,6 +5,7 @@ Self-Attention Really Necessary?, AAAI 2022.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -21,7 +22,7 @@ from kmlp.models.vision_mlp import (
     check_stages,
     partitioned_input,
 )
-from kmlp.typing import Activation, DType, Shape, Sizes
+from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 # PyTorch's default for convolutions; its fan of a depthwise 3×3 kernel is 9.
@@ -37,20 +38,20 @@ class SMLPNet(VisionMLP):
     """sMLPNet (defaults: sMLPNet-T; `mlp_ratio=2` is the paper's T*).
 
     Args:
-        num_classes: classes of the head; 0: pooled features without a classifier.
+        num_classes: Classes of the head; 0: pooled features without a classifier.
         input_shape: `(H, W, C)`; known sizes, any with `block_size`, else multiples
             of the patch and of every halving.
-        width: channels of the first stage; they double from stage to stage.
-        depths: blocks per stage.
-        mlp_ratio: hidden channels per channel in the FFN.
-        patch_size: of the patch embedding.
+        width: Channels of the first stage; they double from stage to stage.
+        depths: Blocks per stage.
+        mlp_ratio: Hidden channels per channel in the FFN.
+        patch_size: Side of the patches.
         block_size: `(h, w)` of the first-stage token grid that the axis FCs
             cover, halved from stage to stage; `None`: the grid of `input_shape`.
             Other inputs are partitioned into strips, the last ones padded with
             zeros.
-        local_kernels: sizes of one-dimensional local branches beside the axis
+        local_kernels: Sizes of one-dimensional local branches beside the axis
             FCs; they merge into them.
-        local_mixing: whether there is a depthwise convolution, with the norm and the
+        local_mixing: Whether there is a depthwise convolution, with the norm and the
             activation before it.
         global_mixing: what comes behind it and a norm and an activation of its own,
             one value or one per stage. `True`: the sparse MLP; `"depthwise"`: another
@@ -61,16 +62,17 @@ class SMLPNet(VisionMLP):
             `"weighted_sum"`.
         axes: of the sparse MLP: `"parallel"`, or `"sequential"`: along the width,
             then along the height.
-        identity: whether the input itself is among the sparse MLP's paths.
-        include_top: whether the head is included; else the output is the last
+        identity: Whether the input itself is among the sparse MLP's paths.
+        include_top: Whether the head is included; else the output is the last
             stage's map.
-        drop_path_rate: stochastic depth at the last block, rising from 0.
-        head_activation: activation of the head; `None` gives logits.
-        name, dtype: of the model; every layer follows the dtype policy.
+        drop_path_rate: Stochastic depth at the last block, rising from 0.
+        head_activation: Activation of the head; `None` gives logits.
+        name: Name of the model.
+        dtype: Dtype policy, which every layer follows.
 
     Raises:
-        InputError: sizes or stages that do not fit, unknown kinds of mixing, or a
-            stage without any.
+        InputError: If sizes or stages do not fit, a kind of mixing is unknown, or a
+            stage has none.
 
     Reference: Sect. 3; Tables 1-5 for other mixings and fusions.
     """
@@ -142,11 +144,13 @@ class SMLPNet(VisionMLP):
         )
 
 
-def mixing_per_stage(global_mixing, depths, local_mixing):
-    """`global_mixing` as a tuple with a value per stage.
+def mixing_per_stage(
+    global_mixing: Any, depths: Sequence[int], local_mixing: bool
+) -> tuple:
+    """Return `global_mixing` as a tuple with a value per stage.
 
     Raises:
-        InputError: an unknown value, not one per stage, or a stage without mixing.
+        InputError: If a value is unknown, not one per stage, or leaves a stage unmixed.
     """
     if not isinstance(global_mixing, (list, tuple)):
         global_mixing = (global_mixing,) * len(depths)
@@ -163,19 +167,19 @@ def mixing_per_stage(global_mixing, depths, local_mixing):
 
 
 def smlp_block(
-    x,
+    x: Tensor,
     *,
-    block_size,
-    local_kernels,
-    local_mixing,
-    global_mixing,
-    sparse_mlp,
-    mlp_ratio,
-    drop_path_rate,
-    name,
-    dtype,
-):
-    """Token mixing (depthwise convolution, sparse MLP), then FFN (Fig. 2, 3)."""
+    block_size: tuple[int, int] | None,
+    local_kernels: Sequence[Any],
+    local_mixing: bool,
+    global_mixing: Any,
+    sparse_mlp: dict[str, Any],
+    mlp_ratio: float,
+    drop_path_rate: float,
+    name: str,
+    dtype: Any,
+) -> Tensor:
+    """Apply token mixing (depthwise convolution, sparse MLP), then FFN (Fig. 2, 3)."""
     add = keras.layers.Add
     y = NormActivation(name=f"{name}_norm", dtype=dtype)(x)
     if local_mixing:
@@ -214,8 +218,8 @@ def smlp_block(
     return add(name=f"{name}_add2", dtype=dtype)([x, y])
 
 
-def depthwise_conv(x, *, activated, name, dtype):
-    """A depthwise 3×3 convolution, with BN and GELU behind it where `activated`."""
+def depthwise_conv(x: Tensor, *, activated: bool, name: str, dtype: Any) -> Tensor:
+    """Apply a depthwise 3×3 convolution, then BN and GELU where `activated`."""
     return ConvNorm(
         kernel_size=3,
         depthwise=True,
@@ -227,8 +231,15 @@ def depthwise_conv(x, *, activated, name, dtype):
     )(x)
 
 
-def position_mlp(x, *, block_size, local_kernels, name, dtype):
-    """Two FCs over all positions with GELU between them (Table 5)."""
+def position_mlp(
+    x: Tensor,
+    *,
+    block_size: tuple[int, int] | None,
+    local_kernels: Sequence[Any],
+    name: str,
+    dtype: Any,
+) -> Tensor:
+    """Apply two FCs over all positions with GELU between them (Table 5)."""
     for part in (1, 2):
         x = SetSharingLinear(
             block_size=block_size,

@@ -4,6 +4,8 @@ Liu, Lin, Cao, Hu, Wei, Zhang, Lin, Guo: Swin Transformer: Hierarchical Vision
 Transformer using Shifted Windows, 2021.
 """
 
+from typing import Any
+
 import keras
 
 from kmlp.layers.channel_mlp import ChannelMLP
@@ -11,7 +13,7 @@ from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.patch_embed import PatchEmbed, PatchMerging
 from kmlp.layers.window_attention import WindowAttention
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
-from kmlp.typing import Activation, DType, Shape, Sizes
+from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
 
 DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 # PyTorch's default for convolutions.
@@ -25,25 +27,26 @@ class SwinTransformer(VisionMLP):
     """Swin Transformer (defaults: Swin-T).
 
     Args:
-        num_classes: classes of the head; 0: pooled features without a classifier.
+        num_classes: Classes of the head; 0: pooled features without a classifier.
         input_shape: `(H, W, C)`; any sizes, `None` for unknown ones. Maps that
             patches or windows do not divide are padded with zeros at the bottom and
             right.
-        patch_size: of the patch embedding.
-        width: channels of the first stage; they double from stage to stage.
-        depths: blocks per stage, any number of stages.
-        heads: heads of the attention, per stage.
-        window_size: positions along each side of a window. Every other block shifts
+        patch_size: Side of the patches.
+        width: Channels of the first stage; they double from stage to stage.
+        depths: Blocks per stage, any number of stages.
+        heads: Heads of the attention, per stage.
+        window_size: Positions along each side of a window. Every other block shifts
             its windows by half of that.
-        mlp_ratio: hidden channels per channel.
-        include_top: whether the head is included; else the output is the last
+        mlp_ratio: Hidden channels per channel.
+        include_top: Whether the head is included; else the output is the last
             stage's map.
-        drop_path_rate: stochastic depth at the last block, rising from 0.
-        head_activation: activation of the head; `None` gives logits.
-        name, dtype: of the model; every layer follows the dtype policy.
+        drop_path_rate: Stochastic depth at the last block, rising from 0.
+        head_activation: Activation of the head; `None` gives logits.
+        name: Name of the model.
+        dtype: Dtype policy, which every layer follows.
 
     Raises:
-        InputError: stages or heads that do not fit.
+        InputError: If stages or heads do not fit.
 
     Reference: Sect. 3.1, 3.3.
     """
@@ -105,28 +108,38 @@ class SwinTransformer(VisionMLP):
         )
 
 
-def patch_merging(*, name, dtype):
-    """What leads from one stage into the next: twice the channels."""
+def patch_merging(*, name: str, dtype: Any) -> keras.Layer:
+    """Return the layer that leads from one stage into the next, twice as wide."""
     return PatchMerging(
         epsilon=EPSILON, kernel_initializer=DENSE_INITIALIZER, name=name, dtype=dtype
     )
 
 
 def swin_block(
-    x, *, heads, window_size, shift, mlp_ratio, drop_path_rate, name, dtype=None
-):
-    """Attention in windows and channel MLP, each on a residual branch.
+    x: Tensor,
+    *,
+    heads: int,
+    window_size: int,
+    shift: int,
+    mlp_ratio: float,
+    drop_path_rate: float,
+    name: str,
+    dtype: Any = None,
+) -> Tensor:
+    """Apply attention in windows and a channel MLP, each on a residual branch.
 
     Args:
-        x: map.
-        heads, window_size, shift: of `WindowAttention`.
-        mlp_ratio: of `ChannelMLP`.
-        drop_path_rate: of both branches.
-        name: beginning of the layers' names.
-        dtype: of the layers.
+        x: Map.
+        heads: Heads of `WindowAttention`.
+        window_size: Window of `WindowAttention`.
+        shift: Shift of `WindowAttention`.
+        mlp_ratio: Ratio of `ChannelMLP`.
+        drop_path_rate: Stochastic depth of both branches.
+        name: Beginning of the layers' names.
+        dtype: Dtype policy of the layers.
 
     Returns:
-        a map of the same shape.
+        A map of the same shape.
 
     Reference: Swin Transformer Sect. 3.2, Eq. 3.
     """
@@ -149,13 +162,21 @@ def swin_block(
     )
 
 
-def transformer_block(x, attention, *, mlp_ratio, drop_path_rate, name, dtype=None):
-    """Attention, then channel MLP, each with its norm on a residual branch.
+def transformer_block(
+    x: Tensor,
+    attention: keras.Layer,
+    *,
+    mlp_ratio: float,
+    drop_path_rate: float,
+    name: str,
+    dtype: Any = None,
+) -> Tensor:
+    """Apply attention, then a channel MLP, each with its norm, on residual branches.
 
     Args:
-        x: map.
-        attention: layer from maps to maps, with its norm in it.
-        mlp_ratio, drop_path_rate, name, dtype: as in `swin_block`.
+        x: Map.
+        attention: Layer from maps to maps, with its norm in it.
+        mlp_ratio: As in `swin_block`, like the arguments after it.
     """
     mlp = ChannelMLP(
         mlp_ratio,

@@ -1,6 +1,8 @@
-"""What the families share as Keras models."""
+"""The model that every family is, and checks that the families share."""
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -8,6 +10,7 @@ import keras
 from kmlp.errors import InputError
 from kmlp.layers.head import ClassifierHead
 from kmlp.layers.layer import pair, record_arguments, recorded_arguments
+from kmlp.typing import Config, PathLike, Shape, Tensor
 
 
 class VisionMLP(keras.Model):
@@ -67,26 +70,32 @@ class VisionMLP(keras.Model):
                 setattr(self, key, value)
 
     @property
-    def class_names(self):
-        """Names in the order of the outputs, `None` where nobody knows them."""
+    def class_names(self) -> Sequence[str] | None:
+        """Names in the order of the outputs, `None` where they are unknown."""
         return None if self.preprocessing is None else self.preprocessing.class_names
 
-    def save_preset(self, folder, *, preprocessing=None, class_names=None):
-        """Saves weights, configuration, preprocessing and class names in a folder.
+    def save_preset(
+        self,
+        folder: PathLike,
+        *,
+        preprocessing: Any = None,
+        class_names: Sequence[str] | None = None,
+    ) -> Path:
+        """Save weights, configuration, preprocessing and class names in a folder.
 
         `kmlp.create_model(weights=folder)` brings all of it back.
 
         Args:
-            folder: made where it is missing; a preset in it is replaced.
+            folder: Folder, made where it is missing; a preset in it is replaced.
             preprocessing: `kmlp.preprocessing.Preprocessing`; `None`: the model's.
-            class_names: in the order of the outputs; `None`: the model's.
+            class_names: Names in the order of the outputs; `None`: the model's.
 
         Returns:
             The `pathlib.Path` of the folder.
 
         Raises:
-            ValueError: names or preprocessing do not fit the model.
-            OSError: the folder cannot be written.
+            InputError: If names or preprocessing do not fit the model.
+            OSError: If the folder cannot be written.
         """
         if self._save_preset is None:
             # Whoever imported a family's module alone has not used the face yet.
@@ -95,7 +104,7 @@ class VisionMLP(keras.Model):
             folder, preprocessing=preprocessing, class_names=class_names
         )
 
-    def get_config(self):
+    def get_config(self) -> Config:
         policy = keras.dtype_policies.serialize(self.dtype_policy)
         return {
             **self._config,
@@ -105,7 +114,7 @@ class VisionMLP(keras.Model):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: Any = None) -> Any:
         config = dict(config)
         trainable = config.pop("trainable", True)
         if isinstance(config.get("dtype"), dict):
@@ -115,17 +124,19 @@ class VisionMLP(keras.Model):
         return model
 
 
-def image_input(input_shape, *, fixed, multiple=None):
-    """The input tensor of an image model.
+def image_input(
+    input_shape: Shape, *, fixed: bool, multiple: Sequence[int] | None = None
+) -> Tensor:
+    """Return the input tensor of an image model.
 
     Args:
         input_shape: `(H, W, C)`; sizes may be `None` unless `fixed`.
-        fixed: whether the network needs known sizes.
-        multiple: `(h, w)`, what the sizes must be multiples of, or `None`.
+        fixed: Whether the network needs known sizes.
+        multiple: `(h, w)` whose multiples the sizes must be, or `None`.
 
     Raises:
-        InputError: no three entries, unknown sizes where they must be known, or
-            sizes that do not fit; the message names the nearest that do.
+        InputError: If there are not three entries, or sizes are unknown that must be
+            known, or do not fit; the message names the nearest that do.
     """
     shape = tuple(input_shape)
     if len(shape) != 3 or shape[2] is None:
@@ -133,7 +144,7 @@ def image_input(input_shape, *, fixed, multiple=None):
             "`input_shape` is (height, width, channels). "
             f"Received: input_shape={input_shape}"
         )
-    sizes = shape[:2]
+    sizes: Any = shape[:2]
     if fixed and None in sizes:
         raise InputError(
             "`input_shape` needs a known height and width: this family is fully "
@@ -155,23 +166,25 @@ def image_input(input_shape, *, fixed, multiple=None):
     return keras.Input(shape, name="images")
 
 
-def partitioned_input(input_shape, patch_size, block_size, stages):
-    """The input of a network with spatial kernels, and each stage's block.
+def partitioned_input(
+    input_shape: Shape, patch_size: int, block_size: Any, stages: int
+) -> tuple[Tensor, list[tuple[int, int]], str]:
+    """Return the input of a network with spatial kernels, and each stage's block.
 
     Args:
         input_shape: `(H, W, C)`, known; without `block_size` multiples of what the
             last stage makes one token of, with it any sizes.
-        patch_size: of the first embedding; later ones halve the map.
+        patch_size: Patch of the first embedding; later ones halve the map.
         block_size: `(h, w)` of the first-stage tokens that a kernel covers, or
             `None` for all of them. Blocks that do not cover the image are halved
             exactly, so that the stages' blocks lie in one another.
-        stages: number of stages.
+        stages: Number of stages.
 
     Returns:
         The input tensor, `(h, w)` per stage, and the embeddings' padding.
 
     Raises:
-        InputError: sizes that do not fit.
+        InputError: If sizes do not fit.
     """
     halvings = 2 ** (stages - 1)
     multiple = None if block_size is not None else [patch_size * halvings] * 2
@@ -184,20 +197,21 @@ def partitioned_input(input_shape, patch_size, block_size, stages):
             f"{halvings} where it does not cover the grid of {grid[0]}x{grid[1]} "
             f"tokens. Received: block_size={tuple(block_size)}"
         )
-    blocks = [tuple(-(-size // 2**i) for size in block) for i in range(stages)]
+    blocks = [token_grid(block, 2**stage) for stage in range(stages)]
     return inputs, blocks, "valid" if block_size is None else "same"
 
 
-def token_grid(input_shape, patch_size):
-    """`(h, w)` of the tokens of an image, the last ones padded."""
-    return tuple(-(-size // patch_size) for size in input_shape[:2])
+def token_grid(input_shape: Sequence[Any], patch_size: int) -> tuple[int, int]:
+    """Return `(h, w)` of the tokens of an image, the last ones padded."""
+    height, width = (-(-size // patch_size) for size in input_shape[:2])
+    return height, width
 
 
-def check_stages(**per_stage):
-    """Checks that arguments that name a value per stage agree in length.
+def check_stages(**per_stage: Sequence) -> None:
+    """Check that arguments that name a value per stage agree in length.
 
     Raises:
-        InputError: they do not.
+        InputError: If they do not.
     """
     lengths = {name: len(values) for name, values in per_stage.items()}
     if len(set(lengths.values())) > 1:
