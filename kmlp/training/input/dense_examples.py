@@ -176,8 +176,8 @@ class SegmentationExamples(Examples):
         return [((*size, 3), "float32"), (size, "uint8")]
 
     def evaluation_spec(self) -> Spec:
-        unknown, size = (None, None), self.split.size
-        shape = unknown
+        unknown: tuple[int | None, ...] = (None, None)
+        size, shape = self.split.size, unknown
         if size is not None:
             shape = scaled(size, self.recipe.resize_to, 1.0)
         return [((*shape, 3), "float32"), (size or unknown, "uint8")]
