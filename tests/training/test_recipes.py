@@ -19,6 +19,7 @@ from kmlp.recipes import (
     to_json,
 )
 from kmlp.recipes.choosing import CATALOGUE
+from kmlp.recipes.paper_recipes import read_entries
 from kmlp.training.networks import build
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -209,6 +210,59 @@ def test_every_recipe_is_checked_here():
         assert entry.recipe.name == name
         assert entry.recipe.reproduces
         assert set(entry.recipe.top1) <= set(kmlp.list_models())
+
+
+@pytest.mark.parametrize("entry", CATALOGUE.values(), ids=CATALOGUE)
+def test_what_differs_by_architecture_is_of_known_fields(entry):
+    for pattern in entry.by_arch:
+        assert isinstance(entry.of(pattern), ClassificationRecipe)
+
+
+FILE = """
+[notes]
+known = "It is known."
+[shared.base]
+batch_size = 8
+flip = "none"
+statistics = "CIFAR10"
+[recipes.one]
+like = ["base"]
+notes = ["One. ", "known"]
+learning_rate = 1
+[recipes.two]
+like = ["one"]
+crop = "none"
+mean = "none"
+std = "none"
+top1 = ["convmlp/table3/convmlp_s", { resmlp_b24 = 81.0 }]
+"""
+
+
+def test_a_file_of_recipes():
+    one, two = read_entries(FILE)
+    assert (one.recipe.name, one.recipe.notes) == ("one", "One. It is known.")
+    assert (one.recipe.mean, one.recipe.std) == STATISTICS["finetune_cifar10"]
+    assert (one.recipe.flip, one.recipe.top1) == (None, {})
+    assert (one.data, one.by_arch) == ("", {})
+    assert (two.recipe.batch_size, two.recipe.learning_rate) == (8, 1.0)
+    assert (two.recipe.crop, two.recipe.mean, two.recipe.std) == ("none", None, None)
+    assert two.recipe.top1 == {"convmlp_s": 76.8, "resmlp_b24": 81.0}
+
+
+@pytest.mark.parametrize(
+    ("line", "error", "words"),
+    [
+        ("bath_size = 8", TypeError, "bath_size"),
+        ('bath_size = "none"', TypeError, "bath_size"),
+        ('batch_size = "none"', KmlpError, "batch_size must be an integer"),
+        ("test_crop = 2.0", KmlpError, "test_crop must be a number"),
+        ('statistics = "CIFAR11"', AttributeError, "CIFAR11"),
+        ('[recipes.three]\nlike = ["later"]', KeyError, "later"),
+    ],
+)
+def test_a_file_of_recipes_is_checked(line, error, words):
+    with pytest.raises(error, match=words):
+        read_entries(f"{FILE}{line}\n")
 
 
 @pytest.mark.parametrize("name", ROWS)
