@@ -44,7 +44,7 @@ def lines(capsys):
 # File, words of its source and of its network.
 SOURCES = [
     ("repmlpnet_small.pth", "PyTorch file, key 'model'", "share_sets=(1, 4, 8, 16)"),
-    ("resmlp_small.pth", "PyTorch file, 0.1 MB", "ResMLP(patch_size=8, width=24"),
+    ("resmlp_small.pth", "PyTorch file, 0.1 MB", "ResMLP(width=24, patch_size=8"),
     ("convmlp_small.npz", ".npz file, key 'state'", "mlp_ratios=(2, 3, 2)"),
     ("msmlp_small.pth", "key 'model'", "MSMLP(width=14, depths=(1, 1, 2, 1))"),
     ("smlpnet_small.npz", ".npz file", "SMLPNet(width=8, depths=(1, 2, 2, 1))"),
@@ -318,8 +318,8 @@ BAD = [
     ("nan.npz a.keras", ["1 arrays hold NaN or infinity (norm.alpha)"]),
     ("gap.npz a.keras", ["Missing from the state (3): blocks.0.attn.bias (our"]),
     ("more.npz a.keras", ["Surplus in the state (1): aux. Received"]),
-    ("zip.pth a.keras --arch resmlp_s12", ["'resmlp_s12'", "ResMLP(patch_size=8"]),
-    ("zip.pth a.keras --arch convmlp_s", ["'convmlp_s'", "ResMLP(patch_size=8"]),
+    ("zip.pth a.keras --arch resmlp_s12", ["'resmlp_s12'", "ResMLP(width=24, patch_size=8"]),
+    ("zip.pth a.keras --arch convmlp_s", ["'convmlp_s'", "ResMLP(width=24, patch_size=8"]),
     ("zip.pth a.keras --arch resmlp_12", ["resmlp_s12"]),
     ("zip.pth a.keras --key model_ema", ["['model']", "key='model_ema'"]),
     ("a.npz a.keras --key state", ["prefixes []", "key='state'"]),
