@@ -18,7 +18,7 @@ from kmlp.artifacts.running import (
 )
 from kmlp.atomic import check_writable, new_version
 from kmlp.averages import Averages, average_pairs
-from kmlp.errors import InputError, RunError
+from kmlp.errors import InputError, RunError, check_choice
 from kmlp.export.groundwork import in_float32, inference_form, outside_strategy
 from kmlp.export.offer import offer
 from kmlp.export.saved_model import write_saved_model
@@ -95,9 +95,9 @@ class MergeAndExport(MonitorCallback):
         class_names=None,
         on_failure="warn",
     ):
-        _check_choice("save", save, ("end", "best"))
-        _check_choice("mode", mode, ("auto", "min", "max"))
-        _check_choice("on_failure", on_failure, ("warn", "raise"))
+        check_choice(("end", "best"), save=save)
+        check_choice(("auto", "min", "max"), mode=mode)
+        check_choice(("warn", "raise"), on_failure=on_failure)
         if save == "best" and monitor is None:
             raise InputError(
                 "save='best' needs `monitor`, the name of a value that `fit` logs. "
@@ -285,10 +285,3 @@ def _sample_images(sample, spec):
             f"Received: shape {images.shape}"
         )
     return images
-
-
-def _check_choice(argument, value, choices):
-    if value not in choices:
-        raise InputError(
-            f"`{argument}` must be one of {choices}. Received: {argument}={value!r}"
-        )

@@ -12,7 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from kmlp.errors import InputError, Interrupted, KmlpError, RunError, TimeUp
+from kmlp.errors import (
+    InputError,
+    Interrupted,
+    KmlpError,
+    RunError,
+    TimeUp,
+    check_choice,
+)
 
 NAMED = 3  # how many of many a message names
 
@@ -70,8 +77,7 @@ def table(
     Raises:
         InputError: If the form is unknown, or a row has another length.
     """
-    if form not in FORMS:
-        raise InputError(f"form must be one of {FORMS}. Received: {form!r}")
+    check_choice(FORMS, form=form)
     cells = [["" if c is None else str(c) for c in row] for row in (header, *rows)]
     for row in cells:
         if len(row) != len(cells[0]):

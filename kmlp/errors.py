@@ -5,7 +5,8 @@ command line's affair (`kmlp.console.exit_code`).
 """
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from typing import Any
 
 
 class KmlpError(Exception):
@@ -47,3 +48,34 @@ def check_known(name: str, known: Collection[str], kind: str) -> None:
         near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
         choose = " or ".join(near) if near else f"one of {', '.join(known)}"
         raise InputError(f"Unknown {kind}: choose {choose}. Received: {name!r}")
+
+
+def check_positive(**numbers: int) -> None:
+    """Check that arguments are positive integers.
+
+    Raises:
+        InputError: If one is not.
+    """
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+            raise InputError(
+                f"`{name}` must be a positive integer. Received: {name}={value!r}"
+            )
+
+
+def check_choice(allowed: Iterable, **argument: Any) -> None:
+    """Check that an argument is one of the values that it takes.
+
+    Args:
+        allowed: Values that may be given.
+        **argument: The one argument, by name.
+
+    Raises:
+        InputError: If it is another.
+    """
+    ((name, value),) = argument.items()
+    if value not in allowed:
+        raise InputError(
+            f"`{name}` must be one of {', '.join(map(repr, allowed))}. "
+            f"Received: {name}={value!r}"
+        )

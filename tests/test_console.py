@@ -36,7 +36,7 @@ def test_no_rows_leave_the_header():
 
 @pytest.mark.parametrize(
     ("rows", "form", "words"),
-    [([], "html", "form must be one of"), ([("a",)], "csv", "2 cells")],
+    [([], "html", "`form` must be one of"), ([("a",)], "csv", "2 cells")],
 )
 def test_what_is_no_table_is_refused(rows, form, words):
     with pytest.raises(ValueError, match=f"{words}.*Received"):

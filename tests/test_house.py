@@ -124,20 +124,18 @@ def circles():
     return sorted(name for name in plain if name in reached[name])
 
 
-# Figure -> (function, what it may be at most). Budgets that are not met yet stand at
-# what was reached: they may fall, never rise without a feature named here.
-# Since the second plan: `kmlp.recipes.fit`, a recipe for one's own `fit`; the commands
-# train, evaluate, probe, compress, study and benchmark-input of an installed package.
+# Figure -> (function, what it may be at most): the budgets of the second plan of the
+# house. Those of files and lines rise with a feature alone, which is named here.
 FIGURES = {
-    "files": (lambda: len(MODULES), 352),
-    "lines of code": (lambda: sum(map(code_lines, MODULES)), 36_000),
+    "files": (lambda: len(MODULES), 300),
+    "lines of code": (lambda: sum(map(code_lines, MODULES)), 32_000),
     "closure of RepMLPNet": (lambda: len(closure("kmlp.models.repmlpnet")), 25),
     "closure of a training run": (
         lambda: len(closure("kmlp.training.job", "kmlp.training.tasks.classification")),
-        144,
+        140,
     ),
     "modules in circles": (lambda: len(circles()), 0),
-    "percent without hints": (lambda: round(100 * unhinted()[0] / unhinted()[1]), 83),
+    "percent without hints": (lambda: round(100 * unhinted()[0] / unhinted()[1]), 0),
 }
 
 

@@ -14,7 +14,7 @@ from kmlp.analysis.live_memory import live_bytes, weight_bytes
 from kmlp.analysis.maps import graph_of, ordered_nodes
 from kmlp.analysis.tracing import trace
 from kmlp.console import aligned
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_positive
 from kmlp.keras_internals import global_state
 
 _WAITING = "uninitialized_variables"  # Keras' name for them
@@ -239,8 +239,7 @@ def profile(
             "profile() reads a functional or Sequential model's graph. "
             f"Received: {model!r}"
         )
-    if not isinstance(batch, int) or batch < 1:
-        raise InputError(f"batch must be 1, 2, … images. Received: batch={batch!r}")
+    check_positive(batch=batch)
     shape = (
         tuple(model.inputs[0].shape[1:]) if input_shape is None else tuple(input_shape)
     )

@@ -14,7 +14,7 @@ import tensorflow as tf
 from kmlp.analysis.linear import CHANNEL, KINDS, MIXING, LinearLayer, linear_layers
 from kmlp.averages import average_pairs
 from kmlp.compression.tfmot import import_tfmot
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice
 from kmlp.typing import Tensor
 
 SCHEDULES = ("polynomial", "constant")
@@ -178,10 +178,7 @@ class Pruning(keras.callbacks.Callback):
         super().__init__()
         import_tfmot()
         _check_steps(begin_step, end_step, frequency)
-        if schedule not in SCHEDULES:
-            raise InputError(
-                f"`schedule` must be one of {SCHEDULES}. Received: {schedule!r}"
-            )
+        check_choice(SCHEDULES, schedule=schedule)
         _check_share("initial_sparsity", initial_sparsity)
         if sparsity_m_by_n is not None:
             sparsity_m_by_n = _checked_pattern(sparsity_m_by_n)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_positive
 from kmlp.preprocessing import NEEDED, DensePreprocessing, Preprocessing
 
 DETECTION, SEGMENTATION = "detection", "segmentation"
@@ -58,8 +58,7 @@ def offer(
     """
     if _is_dense(model, preprocessing):
         return _dense_offer(model, specs, preprocessing, class_names)
-    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-        raise InputError(f"`top_k` must be a positive integer. Received: top_k={top_k}")
+    check_positive(top_k=top_k)
     own = getattr(model, "preprocessing", None)
     if preprocessing is None and isinstance(own, Preprocessing):
         known = own.complete

@@ -17,7 +17,7 @@ from kmlp.artifacts.operation_audit import audited
 from kmlp.artifacts.running import in_batches, input_specs, load_tflite
 from kmlp.atomic import new_file
 from kmlp.console import quiet
-from kmlp.errors import InputError, RunError
+from kmlp.errors import InputError, RunError, check_choice, check_positive
 from kmlp.export.device_spelling import equalised, spelled_for_tflite
 from kmlp.export.groundwork import (
     check_model,
@@ -163,19 +163,13 @@ def check_options(
     Raises:
         InputError: As `tflite` does.
     """
-    if quantize not in QUANTIZATIONS:
-        raise InputError(
-            f"`quantize` must be one of {QUANTIZATIONS}. Received: {quantize!r}"
-        )
+    check_choice(QUANTIZATIONS, quantize=quantize)
     if quantize == "int8" and representative_data is None:
         raise InputError(
             "quantize='int8' needs `representative_data`, an iterable of image "
             "batches that shows the ranges of the activations. Received: None"
         )
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(
-            f"`batch_size` is a positive integer. Received: {batch_size!r}"
-        )
+    check_positive(batch_size=batch_size)
     if isinstance(getattr(model, "output", None), dict):
         raise InputError(
             "A detector is served as a SavedModel: TFLite has no operations for its "

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmlp.errors import check_choice
 from kmlp.layers.conv_norm import ConvNorm
-from kmlp.layers.layer import Layer, check_choice, strided
+from kmlp.layers.layer import Layer, strided
 from kmlp.typing import Shape, Tensor
 
 EXTRAS = ("input", "output", "pool")

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmlp.errors import InputError
-from kmlp.layers.layer import Layer, check_choice, check_positive, initializer
+from kmlp.errors import InputError, check_choice, check_positive
+from kmlp.layers.layer import Layer, initializer
 from kmlp.layers.partition import cut, put_together
 from kmlp.typing import KnownShape, Shape, Tensor
 

@@ -221,37 +221,6 @@ def optional_pair(value: int | Iterable[int] | None, argument: str) -> Any:
     return None if value is None else pair(value, argument)
 
 
-def check_positive(**numbers: int) -> None:
-    """Check that arguments are positive integers.
-
-    Raises:
-        InputError: If one is not.
-    """
-    for name, value in numbers.items():
-        if not hasattr(value, "__index__") or value < 1:
-            raise InputError(
-                f"`{name}` must be a positive integer. Received: {name}={value!r}"
-            )
-
-
-def check_choice(allowed: Iterable, **argument: Any) -> None:
-    """Check that an argument is one of the values that it takes.
-
-    Args:
-        allowed: Values that may be given.
-        **argument: The one argument, by name.
-
-    Raises:
-        InputError: If it is another.
-    """
-    ((name, value),) = argument.items()
-    if value not in allowed:
-        raise InputError(
-            f"`{name}` must be one of {', '.join(map(repr, allowed))}. "
-            f"Received: {name}={value!r}"
-        )
-
-
 def gelu(x: Tensor) -> Tensor:
     """Return the exact GELU, `x * Phi(x)`, which all five papers use.
 

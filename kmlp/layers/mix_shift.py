@@ -6,17 +6,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice
 from kmlp.layers.conv_norm import conv2d
-from kmlp.layers.layer import (
-    Layer,
-    assign,
-    check_choice,
-    copy,
-    host,
-    initializer,
-    kernel_products,
-)
+from kmlp.layers.layer import Layer, assign, copy, host, initializer, kernel_products
 from kmlp.typing import KnownShape, Tensor
 
 ORDERS = ("shift_mix", "mix_shift")

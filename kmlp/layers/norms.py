@@ -7,14 +7,8 @@ import keras
 from keras import ops
 
 from kmlp import algebra
-from kmlp.layers.layer import (
-    Layer,
-    activation_function,
-    assign,
-    check_choice,
-    copy,
-    host,
-)
+from kmlp.errors import check_choice
+from kmlp.layers.layer import Layer, activation_function, assign, copy, host
 from kmlp.typing import Config, KnownShape, Shape, Tensor
 
 NORMS = ("batch", "layer", "affine", "l2", None)

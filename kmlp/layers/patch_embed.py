@@ -6,12 +6,11 @@ import keras
 from keras import ops
 
 from kmlp import algebra
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice
 from kmlp.layers.layer import (
     Layer,
     activation_function,
     assign,
-    check_choice,
     copy,
     host,
     kernel_products,

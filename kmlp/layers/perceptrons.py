@@ -11,17 +11,8 @@ import keras
 from keras import ops
 
 from kmlp import algebra
-from kmlp.errors import InputError
-from kmlp.layers.layer import (
-    Layer,
-    assign,
-    check_choice,
-    copy,
-    host,
-    optional_pair,
-    pair,
-    tensor,
-)
+from kmlp.errors import InputError, check_choice
+from kmlp.layers.layer import Layer, assign, copy, host, optional_pair, pair, tensor
 from kmlp.layers.norms import affine_terms, own_norm
 from kmlp.layers.partition import Partition
 from kmlp.typing import KnownShape, Shape, Tensor

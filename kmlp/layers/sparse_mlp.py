@@ -3,10 +3,10 @@
 import keras
 from keras import ops
 
+from kmlp.errors import check_choice
 from kmlp.layers.layer import (
     Layer,
     assign,
-    check_choice,
     copy,
     host,
     kernel_products,

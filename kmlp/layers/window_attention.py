@@ -11,8 +11,8 @@ import numpy as np
 from keras import ops
 
 from kmlp import algebra
-from kmlp.errors import InputError
-from kmlp.layers.layer import Layer, assign, check_positive, copy, host
+from kmlp.errors import InputError, check_positive
+from kmlp.layers.layer import Layer, assign, copy, host
 from kmlp.layers.norms import affine_terms, normalization
 from kmlp.typing import KnownShape, Tensor
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.conv_norm import ConvNorm, NormDepthwiseConv
-from kmlp.layers.layer import check_choice, drop_path, drop_path_rates
+from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.patch_embed import PatchMerging
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
 from kmlp.typing import Activation, DType, Shape, Sizes, Tensor

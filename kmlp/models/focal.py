@@ -10,10 +10,10 @@ from typing import Any
 
 import keras
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_positive
 from kmlp.layers.focal_attention import FocalAttention
 from kmlp.layers.focal_windows import tiling
-from kmlp.layers.layer import check_positive, drop_path_rates
+from kmlp.layers.layer import drop_path_rates
 from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.models.swin import (
     CONV_INITIALIZER,

@@ -6,8 +6,8 @@ Dependencies in Vision MLPs, 2022, Sect. 4.1.
 
 import keras
 
-from kmlp.errors import InputError
-from kmlp.layers.layer import check_choice, drop_path_rates
+from kmlp.errors import InputError, check_choice
+from kmlp.layers.layer import drop_path_rates
 from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.models import msmlp, swin
 from kmlp.models.focal import focal_block, focal_input

@@ -9,11 +9,11 @@ import math
 
 import keras
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.conv_norm import ConvMixing
 from kmlp.layers.head import ClassMLP
-from kmlp.layers.layer import check_choice, drop_path
+from kmlp.layers.layer import drop_path
 from kmlp.layers.patch_embed import PatchEmbed, PositionEncoding
 from kmlp.layers.patch_mixing import CrossPatch, MixingMLP
 from kmlp.models.vision_mlp import VisionMLP, partitioned_input

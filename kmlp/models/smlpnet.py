@@ -9,10 +9,10 @@ from typing import Any
 
 import keras
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.conv_norm import ConvNorm
-from kmlp.layers.layer import check_choice, drop_path, drop_path_rates
+from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.norms import NormActivation
 from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.layers.perceptrons import SetSharingLinear

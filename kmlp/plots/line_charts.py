@@ -11,7 +11,7 @@ import numpy as np
 from kmlp.analysis.linear import KINDS
 from kmlp.analysis.sparsity import Sparsity
 from kmlp.artifacts.run_curves import Curves
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice
 from kmlp.plots import style
 
 if TYPE_CHECKING:
@@ -65,8 +65,7 @@ def curves(
     """
     if not runs:
         raise InputError("There is no run to draw. Received: runs=()")
-    if x not in _X:
-        raise InputError(f"`x` is one of {', '.join(_X)}. Received: x={x!r}")
+    check_choice(_X, x=x)
     panels = _default(runs) if columns is None else [_panel(c, runs) for c in columns]
     figure, places = style.new_panels(len(panels), 3, (3.6, 2.9), (0, 0.3))
     for axes, panel in zip(places.flat, panels):

@@ -10,7 +10,7 @@ from kmlp.analysis.efficiency import Cost
 from kmlp.benchmarking.benchmarked import BACKENDS, WORK
 from kmlp.benchmarking.findings import Benchmark, Findings, Speed
 from kmlp.benchmarking.measuring import PEAK, quartiles
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice
 from kmlp.models.papers import reported
 from kmlp.plots import style
 
@@ -74,11 +74,8 @@ def costs(
         InputError: If there is no such `x` or `y`, no network with top-1, or one whose
             `x` was not counted.
     """
-    for name, value, known in (("x", x, _COST), ("y", y, _REACHED)):
-        if value not in known:
-            raise InputError(
-                f"`{name}` is one of {', '.join(known)}. Received: {value!r}"
-            )
+    check_choice(_COST, x=x)
+    check_choice(_REACHED, y=y)
     points = [_point(row, x, y, *_series(row.name)) for row in rows if row.top1]
     points += [_point(row, x, y, _OWN, row.name) for row in runs if row.top1]
     if not points:
@@ -195,8 +192,7 @@ def throughput(
     Raises:
         InputError: If there is no such `x`, or nothing of that work has such a figure.
     """
-    if x not in _AGAINST:
-        raise InputError(f"`x` is one of {', '.join(_AGAINST)}. Received: x={x!r}")
+    check_choice(_AGAINST, x=x)
     panels = [
         (found, kind, batch, own)
         for found in results

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice
 from kmlp.layers.layer import assign, host
 from kmlp.models.dense import DenseModel
 from kmlp.models.repmlpnet import DOWNSAMPLINGS
@@ -64,11 +64,7 @@ def resize(
 
     Reference: RepMLPNet Sect. 5.3, for blocks.
     """
-    if resolution not in RESOLUTIONS:
-        raise InputError(
-            f"`resolution` must be one of {tuple(RESOLUTIONS)}. "
-            f"Received: resolution={resolution!r}"
-        )
+    check_choice(RESOLUTIONS, resolution=resolution)
     if isinstance(model, DenseModel):
         return _resized_dense(model, input_shape, resolution)
     if not isinstance(model, VisionMLP):

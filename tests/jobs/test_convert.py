@@ -318,8 +318,14 @@ BAD = [
     ("nan.npz a.keras", ["1 arrays hold NaN or infinity (norm.alpha)"]),
     ("gap.npz a.keras", ["Missing from the state (3): blocks.0.attn.bias (our"]),
     ("more.npz a.keras", ["Surplus in the state (1): aux. Received"]),
-    ("zip.pth a.keras --arch resmlp_s12", ["'resmlp_s12'", "ResMLP(width=24, patch_size=8"]),
-    ("zip.pth a.keras --arch convmlp_s", ["'convmlp_s'", "ResMLP(width=24, patch_size=8"]),
+    (
+        "zip.pth a.keras --arch resmlp_s12",
+        ["'resmlp_s12'", "ResMLP(width=24, patch_size=8"],
+    ),
+    (
+        "zip.pth a.keras --arch convmlp_s",
+        ["'convmlp_s'", "ResMLP(width=24, patch_size=8"],
+    ),
     ("zip.pth a.keras --arch resmlp_12", ["resmlp_s12"]),
     ("zip.pth a.keras --key model_ema", ["['model']", "key='model_ema'"]),
     ("a.npz a.keras --key state", ["prefixes []", "key='state'"]),

@@ -8,7 +8,7 @@ import socket
 import keras
 
 from kmlp.console import quiet
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice, check_positive
 from kmlp.training.engine.engine import Engine
 from kmlp.training.engine.meeting import join_jax, meet, prepare_jax_devices
 
@@ -53,13 +53,9 @@ def open_engine(
     Raises:
         InputError: If what is asked for does not fit the machine or `TF_CONFIG`.
     """
-    if strategy not in STRATEGIES:
-        raise InputError(
-            f"The strategy must be one of {', '.join(STRATEGIES)}. "
-            f"Received: {strategy!r}"
-        )
-    if devices is not None and devices < 1:
-        raise InputError(f"devices must be a positive integer. Received: {devices}")
+    check_choice(STRATEGIES, strategy=strategy)
+    if devices is not None:
+        check_positive(devices=devices)
     cluster = read_cluster(os.environ.get("TF_CONFIG", ""))
     if strategy == "single" and devices not in (None, 1):
         raise InputError(

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice, check_positive
 from kmlp.training.engine.rules import (
     FIRST_LOSS_SCALE,
     cut,
@@ -137,17 +137,10 @@ class Options:
     seed: int = 0
 
     def __post_init__(self):
-        if self.precision not in PRECISIONS:
-            raise InputError(
-                f"precision must be one of {', '.join(PRECISIONS)}. "
-                f"Received: {self.precision!r}"
-            )
-        for name in ("accumulate", "steps_per_execution"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"{name} must be a positive integer. "
-                    f"Received: {getattr(self, name)}"
-                )
+        check_choice(PRECISIONS, precision=self.precision)
+        check_positive(
+            accumulate=self.accumulate, steps_per_execution=self.steps_per_execution
+        )
 
 
 class Engine:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice
 from kmlp.training.input import policy_choices
 from kmlp.training.input.mixing import compiled
 from kmlp.training.input.policy_choices import Layer
@@ -155,11 +155,7 @@ def parse(
     name: str, *, mean: Sequence[float] | None = None, interpolation: str = "random"
 ) -> Policy:
     """Return the `Policy` of a name; arguments and errors are those of `policy`."""
-    if interpolation not in INTERPOLATIONS:
-        raise InputError(
-            f"interpolation must be one of {', '.join(INTERPOLATIONS)}. "
-            f"Received: {interpolation!r}"
-        )
+    check_choice(INTERPOLATIONS, interpolation=interpolation)
     if name == REPMLPNET:
         return Policy(
             policy_choices.REPMLPNET_CHOICES,

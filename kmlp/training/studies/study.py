@@ -4,7 +4,6 @@ The table shows the paper's figures beside ours, for people and for programs.
 """
 
 import dataclasses
-import difflib
 import itertools
 import json
 import types
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kmlp.console import table
-from kmlp.errors import InputError
+from kmlp.errors import InputError, check_choice, check_known
 from kmlp.models.papers import ABLATIONS, Row
 from kmlp.models.registry import described, variant
 from kmlp.recipes.choosing import LARGEST_SMALL
@@ -274,14 +273,8 @@ def find(name: str, scale: str) -> Study:
             table's networks.
     """
     known = tables()
-    if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-        choose = " or ".join(near) or f"one of {', '.join(known)}"
-        raise InputError(f"Unknown study: choose {choose}. Received: --study {name}")
-    if scale not in SCALES:
-        raise InputError(
-            f"The scale is one of {', '.join(SCALES)}. Received: --scale {scale}"
-        )
+    check_known(name, known, "study")
+    check_choice(SCALES, scale=scale)
     study = Study(name, rows_of(name), SCALES[scale])
     smaller = study.scale.arguments
     if smaller is not None:
