@@ -109,6 +109,11 @@ def quick(*argv):
         (["plot", "saliency", "--help"], 0),
         (["train", "--task", "detect", "--help"], 0),
         (["train", "--task", "segment", "--typo"], 2),
+        (["train", "--arch", "convmlp_z"], 2),
+        (["train", "--arch", "convmlp_s", "--recipe", "imagenet"], 2),
+        (["train", "--task", "detect", "--recipe", "convmlp_ade20k"], 2),
+        (["study", "convmlp/table9"], 2),
+        (["study", "list"], 0),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

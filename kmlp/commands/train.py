@@ -33,6 +33,7 @@ from kmlp.commands.arguments import (
 from kmlp.commands.main import Script
 from kmlp.commands.training_arguments import add_training, run_or_return
 from kmlp.console import import_quietly
+from kmlp.errors import check_known
 
 STUDY = """\
 Trains the rows of a paper's table of ablations one after the other, under one recipe
@@ -177,6 +178,13 @@ def _run(options):
 
         print(table())
         return
+    from kmlp.recipes.choosing import CATALOGUE
+    from kmlp.training.studies.study import listed
+
+    if options.study == "list":
+        print(listed())
+        return
+    _check_names(options, CATALOGUE)
     import_quietly(settle=False, needed=not options.study)
     if options.study:
         from kmlp.training.studies.study_run import run
@@ -186,6 +194,19 @@ def _run(options):
     from kmlp.training.tasks import classification
 
     run_or_return(options, classification)
+
+
+def _check_names(options, recipes, kind="recipe"):
+    """Refuse unknown names before anything is imported that takes seconds."""
+    from kmlp.models.registry import described
+    from kmlp.training.studies.study import tables
+
+    if getattr(options, "study", None):
+        check_known(options.study, tables(), "study")
+    if options.arch:
+        described(options.arch.partition(".")[0])
+    if options.recipe:
+        check_known(options.recipe, recipes, kind)
 
 
 def _check(parser, options):
@@ -323,6 +344,9 @@ def _run_dense(task, options):
 
         print(dense_table(task))
         return
+    from kmlp.recipes.dense_choosing import dense_recipes
+
+    _check_names(options, dense_recipes(task), f"recipe of {task}")
     import_quietly(settle=False)
     if task == "detection":
         from kmlp.training.tasks import detection as of_task

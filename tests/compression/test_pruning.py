@@ -301,7 +301,7 @@ def test_a_fit_that_is_too_short_is_said():
         ({"sparsity": 0.5, "end_step": 0}, "end_step=0"),
         ({"sparsity": 0.5, "begin_step": -1}, "begin_step=-1"),
         ({"sparsity": 0.5, "frequency": 0}, "Received: 0"),
-        ({"sparsity": 0.5, "schedule": "linear"}, "Received: 'linear'"),
+        ({"sparsity": 0.5, "schedule": "linear"}, "Received: schedule='linear'"),
         ({"sparsity": 0.5, "initial_sparsity": 2}, "`initial_sparsity`.*Received: 2"),
         ({"sparsity_m_by_n": (4, 2)}, r"Received: \(4, 2\)"),
         ({"sparsity_m_by_n": 2}, "Received: 2"),

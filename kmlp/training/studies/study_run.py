@@ -22,9 +22,7 @@ from kmlp.training.loop import train
 from kmlp.training.monitor import HISTORY
 from kmlp.training.studies import throughput
 from kmlp.training.studies.row_job import resolve_row, results, row_recipe
-from kmlp.training.studies.study import REHEARSAL, SPEED, find, listed, made_for
-
-LIST = "list"
+from kmlp.training.studies.study import REHEARSAL, SPEED, find, made_for
 
 
 def run(options: argparse.Namespace) -> None:
@@ -35,9 +33,6 @@ def run(options: argparse.Namespace) -> None:
         RunError: If a run ends before its time.
     """
     begun = time.monotonic()
-    if options.study == LIST:
-        print(listed())
-        return
     study = find(options.study, options.scale)
     if read_cluster(os.environ.get("TF_CONFIG", "")).workers > 1:
         raise InputError(
