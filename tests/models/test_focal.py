@@ -229,7 +229,7 @@ def test_the_nearest_of_maps_shorter_than_the_window():
         ({"heads": (0,)}, ["positive integer", "heads=0"]),
         ({"heads": (2, 4)}, ["one value per stage", "heads=(2, 4)"]),
         ({"focal_windows": (4,)}, ["odd", "focal_window=4"]),
-        ({"focal_levels": (3,)}, ["(1, 2)", "focal_level=3"]),
+        ({"focal_levels": (3,)}, ["one of 1, 2.", "focal_level=3"]),
         ({"expansion": 8}, ["0 to `window_size`", "expansion=8"]),
         ({"expansion": -1}, ["expansion=-1"]),
         ({"window_size": 0}, ["positive integer", "window_size=0"]),

@@ -88,8 +88,8 @@ def test_other_axes():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"rows": ROWS, "x": "speed"}, r"parameters, macs, .*Received: 'speed'"),
-        ({"rows": ROWS, "y": "top5"}, r"top1, per_gmac, .*Received: 'top5'"),
+        ({"rows": ROWS, "x": "speed"}, r"'parameters', 'macs', .*Received: x='speed'"),
+        ({"rows": ROWS, "y": "top5"}, r"'top1', 'per_gmac', .*Received: y='top5'"),
         ({"rows": ROWS[-1:]}, r"top-1.*Received: \['msmlp/table9/local'\]"),
         ({"rows": [], "runs": RUNS, "x": "activations"}, "not counted for mine"),
     ],

@@ -157,7 +157,7 @@ def test_a_preset_is_replaced_as_one_step(tmp_path, monkeypatch):
     model = preset("resmlp", tmp_path)
     kept = (tmp_path / "trained.keras").read_bytes()
 
-    def full(*arguments):
+    def full(*arguments, **described):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
