@@ -86,11 +86,11 @@ def conv_to_fc(kernel: Any, grid: tuple[int, int]) -> Any:
     without `hw` images in memory.
 
     Args:
-        kernel: `(kh, kw, S)`, odd sizes.
-        grid: `(h, w)` of the map on which the convolution ran.
+        kernel: Kernel `(kh, kw, S)` of odd sizes.
+        grid: Size `(h, w)` of the map that the convolution ran on.
 
     Returns:
-        `(S, h*w, h*w)`, output position before input position.
+        Kernel `(S, h*w, h*w)`, output position before input position.
     """
     height, width = grid
     kh, kw, sets = kernel.shape
@@ -117,14 +117,14 @@ def resize_matrix(
     Args:
         source: Number of positions given.
         target: Number of positions wanted.
-        method: `"linear"` (a triangle) or `"cubic"` (Keys' kernel with a = -1/2,
-            which blurs less).
+        method: Interpolation, `"linear"` (a triangle) or `"cubic"` (Keys' kernel with a
+            = -1/2, which blurs less).
         step: Cells of the source that one of the target covers; `None`:
             `source / target`. It is another where the last cell of either reaches
             beyond the interval.
 
     Returns:
-        `(target, source)`, float64.
+        Matrix `(target, source)`, float64.
 
     Reference: Keys, Cubic convolution interpolation for digital image processing,
     1981, Eq. 15.
@@ -165,13 +165,13 @@ def resize_kernel(
 
     Args:
         kernel: Array `(S, h*w, h*w)`, output position before input position.
-        source: `(h, w)` before.
-        target: `(h, w)` after.
+        source: Size `(h, w)` before.
+        target: Size `(h, w)` after.
         method: As in `resize_matrix`.
-        steps: `step` of `resize_matrix` along each axis.
+        steps: Values of `step` of `resize_matrix` along each axis.
 
     Returns:
-        `(S, h'*w', h'*w')`.
+        Kernel `(S, h'*w', h'*w')`.
     """
     up = _resize_matrices(source, target, method, steps)
     down = _resize_matrices(target, source, method, [s and 1 / s for s in steps])
@@ -222,5 +222,5 @@ def _resize_matrices(source, target, method, steps):
 
 
 def _shifts(length, taps):
-    """`(taps, length, length)`: tap `t` reads the input at `t - taps // 2`."""
+    """Return `(taps, length, length)`: tap `t` reads the input at `t - taps // 2`."""
     return np.stack([np.eye(length, k=t - taps // 2) for t in range(taps)])

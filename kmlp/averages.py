@@ -52,7 +52,7 @@ class Averages:
                     variable.assign(value)
 
     def _replaced(self):
-        """Whether the model holds other weights than the last step left in it.
+        """Return whether the model holds other weights than the last step left in it.
 
         Exchanging and exchanging back costs some last digits, so the weights count
         as trained where they are nearer to what the step left than the averages.

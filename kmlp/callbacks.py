@@ -45,35 +45,37 @@ class MergeAndExport(MonitorCallback):
     restore weights at the end (`EarlyStopping`) come before this one in the list.
 
     Args:
-        directory: folder of the versions.
-        monitor: name of the value that decides which epoch is best; may be `None`
-            with `save="end"`.
-        mode: `"auto"`, `"min"` or `"max"`, as `keras.callbacks.ModelCheckpoint`.
-        save: `"end"` (once, after training) or `"best"` (after each epoch that is
-            better than the last one published).
-        tflite: whether a TFLite file is written too.
-        quantize, representative_data: of the TFLite file, as `kmlp.export.tflite`.
-        tolerance: largest allowed difference over largest magnitude. A quantised
-            TFLite file is only reported, unless its outputs are not finite.
-        sample: images to compare on, as the model takes them; `None`: four random
-            ones of the model's input shape, always the same. Models of unknown
-            height and width need a sample, which also sets the size of the TFLite
-            file.
-        preprocessing: `kmlp.preprocessing.Preprocessing` of the images, for the
-            signatures that take encoded ones.
-        class_names: in the order of the outputs; `None`: those of `preprocessing`.
-        verbose: 1 prints a line per export, 0 nothing.
-        on_failure: what happens where the check fails or an artifact cannot be
-            written: `"warn"` (training must not be lost to it) or `"raise"`.
+        directory: Folder of the versions.
+        monitor: Name of the value that decides which epoch is best; may be `None` with
+            `save="end"`.
+        mode: Direction of `monitor`: `"auto"`, `"min"` or `"max"`, as
+            `keras.callbacks.ModelCheckpoint`.
+        save: Time of export: `"end"` (once, after training) or `"best"` (after each
+            epoch that is better than the last one published).
+        tflite: Whether a TFLite file is written too.
+        quantize, representative_data: Options of the TFLite file, as in
+            `kmlp.export.tflite`.
+        tolerance: Largest allowed difference over largest magnitude. A quantised TFLite
+            file is only reported, unless its outputs are not finite.
+        sample: Images to compare on, as the model takes them; `None`: four random ones
+            of the model's input shape, always the same. Models of unknown height and
+            width need a sample, which also sets the size of the TFLite file.
+        preprocessing: Preparation of the images, a `kmlp.preprocessing.Preprocessing`,
+            for the signatures that take encoded ones.
+        class_names: Names in the order of the outputs; `None`: those of
+            `preprocessing`.
+        verbose: Verbosity: 1 prints a line per export, 0 nothing.
+        on_failure: Reaction where the check fails or an artifact cannot be written:
+            `"warn"` (training must not be lost to it) or `"raise"`.
 
     Attributes:
-        exported: paths of the published versions.
-        report: of the last attempt: `published` (path or `None`), `epoch`,
+        exported: Paths of the published versions.
+        report: Report of the last attempt: `published` (path or `None`), `epoch`,
             `monitored`, `averaged_weights`, `differences` by artifact, `tolerance`,
             `fully_connected_only` by artifact, and `failure` (message or `None`).
 
     Raises:
-        ValueError, OSError: when training begins, for arguments that do not fit.
+        ValueError, OSError: If arguments do not fit, when training begins.
     """
 
     best: Any
@@ -130,7 +132,7 @@ class MergeAndExport(MonitorCallback):
                 "MergeAndExport takes a model with one input. "
                 f"Received: inputs {[spec.name for spec in specs]}"
             )
-        # What does not fit is said now, not after the last epoch.
+        # Refuse now what does not fit, not after the last epoch.
         offer(
             self.model,
             specs,
@@ -183,7 +185,7 @@ class MergeAndExport(MonitorCallback):
         )
 
     def _export(self, value):
-        """Whether a version was published (by another process where that exports)."""
+        """Export and return whether a version was published, here or by the chief."""
         if not self._is_chief():
             return True
         self.report = {

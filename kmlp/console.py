@@ -71,7 +71,7 @@ def table(
         header: Titles of the columns.
         rows: Sequences of as many cells. What is no string is written by `str`,
             `None` as an empty cell. Numbers for programs come without separators.
-        form: `"text"`, `"csv"` or `"markdown"`.
+        form: Format, `"text"`, `"csv"` or `"markdown"`.
         left: Number of columns that are aligned left, where the form knows sides.
 
     Raises:

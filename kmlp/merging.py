@@ -10,7 +10,7 @@ from kmlp.errors import InputError
 from kmlp.keras_internals import flat_layers, parts_unlocked
 from kmlp.layers.layer import copy, remade
 
-# What a model knows of its images, its classes and its weights.
+# Attributes by which a model describes its images, classes and weights.
 _KEPT = ("preprocessing", "class_names", "weights_source", "num_classes", "task")
 
 
@@ -85,7 +85,7 @@ def _call(layer, *args, **kwargs):
 
 
 def _rewrite_parts(layer, replace):
-    """A copy of a layer or subclassed model with its parts rewritten.
+    """Return a copy of a layer or subclassed model with its parts rewritten.
 
     Parts are found where Keras tracks them: attributes, and lists, tuples and
     dictionaries that attributes hold.

@@ -1,4 +1,4 @@
-"""How images become a model's input: what travels with its weights."""
+"""Describe how images become a model's input, which travels with its weights."""
 
 import dataclasses
 import json
@@ -13,14 +13,14 @@ from kmlp.typing import Config, PathLike
 
 # The later overrides the former: a report has what training really used.
 FILES = ("recipe.json", "report.json")
-# What stands where a run left it open, as training has it.
+# Values for fields that a run left open, as training has them.
 DEFAULTS = {"test_crop": 1.0, "test_interpolation": "bilinear"}
 NEEDED = ("image_size", "mean", "std", "test_crop", "test_interpolation")
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How images become a model's input; `None` where nobody knows.
+    """The preparation that makes images a model's input; `None` where unknown.
 
     The shorter side is resized to `image_size / test_crop`, and the centre taken.
 
@@ -28,7 +28,7 @@ class Preprocessing:
         mean, std: Statistics per channel, of images in 0…1.
         image_size: Height and width of the input.
         test_crop: Share of the resized image that the centre crop shows.
-        test_interpolation: `"bilinear"` or `"bicubic"`, for that resizing.
+        test_interpolation: Interpolation of that resizing, `"bilinear"` or `"bicubic"`.
         class_names: Names in the order of the outputs.
         found: Files that said so.
     """
@@ -43,7 +43,7 @@ class Preprocessing:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left open that an image needs."""
+        """Return whether everything that an image needs is known."""
         return None not in [getattr(self, name) for name in NEEDED]
 
     def completed(self, given: Mapping[str, Any]) -> Self:
@@ -52,7 +52,7 @@ class Preprocessing:
         Size, mean and deviation have no defaults.
 
         Args:
-            given: `{name: value}`, `None` for what is not given.
+            given: Values `{name: value}`, `None` for what is not given.
         """
         values: Any = {n: value for n, value in given.items() if value is not None}
         known = dataclasses.replace(self, **values)
@@ -76,13 +76,13 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DensePreprocessing:
-    """How pictures become the input of a detector or segmenter.
+    """The preparation that makes pictures the input of a detector or segmenter.
 
     Pictures keep their aspect. A detector's are fitted to its canvas, a segmenter's to
     `resize_to`; what is left of the canvas is zero.
 
     Attributes:
-        task: `"detection"` or `"segmentation"`.
+        task: Task, `"detection"` or `"segmentation"`.
         mean, std: Statistics per channel, of pictures in 0…1.
         canvas: Height and width of the network's input.
         short_side, long_side: Sides of a picture on a detector's canvas; `None`: as
@@ -128,7 +128,7 @@ class DensePreprocessing:
 
     @property
     def sides(self) -> tuple[int | None, int | None]:
-        """Short and long side that pictures get, `None` each where they keep theirs."""
+        """Return the pictures' short and long side, `None` where they keep theirs."""
         if self.task == "detection":
             return self.short_side, self.long_side
         if self.resize_to is None:

@@ -52,12 +52,12 @@ class _Shapes(keras.StatelessScope):
 
 @dataclasses.dataclass(frozen=True)
 class StageProfile:
-    """What the layers of one stage need together.
+    """The joint needs of one stage's layers.
 
     Attributes:
-        name: `"stem"`, a level of the pyramid (`"P2"`: its stride is 2^2), `"head"`;
-            `"stem (P2)"` where the first level is what the stem puts out; the model's
-            own name where it has no pyramid.
+        name: Name of the stage: `"stem"`, a level of the pyramid (`"P2"`: its stride is
+            2^2), `"head"`; `"stem (P2)"` where the first level is what the stem puts
+            out; the model's own name where it has no pyramid.
         output_shape: Shape of its last layer's output.
         trainable, non_trainable, macs, activations: Sums over its layers.
         memory: Largest of its layers'.
@@ -73,7 +73,7 @@ class StageProfile:
 
 
 def _stages(model, rows, ends):
-    """The rows of layers gathered by stage.
+    """Return the rows of layers gathered by stage.
 
     The stem are the layers up to the first map of the size of the first level, a stage
     those from there, or from the end of the stage before, to its level's map; what
@@ -81,7 +81,7 @@ def _stages(model, rows, ends):
 
     Args:
         model: With or without `pyramid_outputs`.
-        rows: `LayerProfile`s of all calls.
+        rows: Rows of all calls, `LayerProfile`s.
         ends: How many calls have begun once each node of the model's graph has run.
 
     Returns:
@@ -104,7 +104,7 @@ def _stages(model, rows, ends):
 
 
 def _bounds(model, rows, ends):
-    """The stages' names, and how many rows there are up to the end of each."""
+    """Return the stages' names and the number of rows up to the end of each."""
     pyramid = getattr(model, "pyramid_outputs", None)
     if not pyramid or not rows:
         return [(model.name, len(rows))]
@@ -157,7 +157,7 @@ class LayerProfile:
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """What a model needs, for one image unless said otherwise.
+    """The needs of a model, for one image unless stated otherwise.
 
     Attributes:
         trainable, non_trainable: Numbers of parameters; moving statistics are
@@ -187,7 +187,7 @@ class Profile:
 
     @property
     def peak_memory(self) -> int:
-        """Bytes that inference holds at once: weights and live activations."""
+        """Return the peak bytes of inference: weights and live activations."""
         return self.weight_bytes + self.peak_activation_bytes
 
     def __str__(self):
@@ -224,7 +224,7 @@ def profile(
 
     Args:
         model: Functional or `Sequential` `keras.Model`, train form or merged.
-        input_shape: `(H, W, C)` at which to count; `None` for the model's own.
+        input_shape: Shape `(H, W, C)` to count at; `None` for the model's own.
         batch: Images that go through at once, for the memory.
 
     Returns:

@@ -27,11 +27,11 @@ class Efficiency:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """What a network costs and reaches.
+    """The cost of a network and the accuracy that it reaches.
 
     Attributes:
         name: Name of an architecture, an ablation or a run.
-        image_size: `(height, width)` at which it is counted.
+        image_size: Size `(height, width)` that it is counted at.
         parameters: Number of trainable ones.
         macs: Multiply-adds for one image.
         activations: Values that linear maps and convolutions put out for one image;
@@ -52,14 +52,14 @@ class Cost:
 
     @property
     def efficiency(self) -> Efficiency | None:
-        """Top-1 for what is counted here: an `Efficiency`, or `None` without top-1."""
+        """Return top-1 per counted cost, an `Efficiency`; `None` without top-1."""
         if self.top1 is None:
             return None
         return efficiency(self.top1, self.macs, self.parameters)
 
     @property
     def reported_efficiency(self) -> Efficiency | None:
-        """By the paper's figures as it rounds them: an `Efficiency`, or `None`."""
+        """Return the `Efficiency` by the paper's rounded figures, or `None`."""
         row = self.reported
         if self.top1 is None or not (row and row.macs and row.parameters):
             return None

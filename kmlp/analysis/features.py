@@ -15,7 +15,7 @@ from kmlp.analysis.maps import (
 )
 from kmlp.typing import Tensor
 
-# Of networks of one resolution: as many maps as the others have stages.
+# Networks of one resolution show as many maps as the others have stages.
 DEPTHS = 4
 BATCH = 4
 
@@ -37,13 +37,13 @@ def stage_maps(
     Args:
         model: Built functional or Sequential `keras.Model` of one input, train form or
             merged.
-        images: `(N, H, W, C)` as the model takes them.
+        images: Images `(N, H, W, C)` as the model takes them.
         layers: Names of maps to take instead, levels of the pyramid or layers, as
             `kmlp.analysis.maps` has them.
         batch_size: Images at a time.
 
     Returns:
-        `{name: (N, h, w, C) float32}`, `"P2"` or the layer's name, in order.
+        Maps as `{name: (N, h, w, C) float32}`, `"P2"` or the layer's name, in order.
 
     Raises:
         InputError: If the model has no maps or no such layer, or images do not fit.
@@ -83,7 +83,7 @@ def varied_channels(maps: np.ndarray, count: int) -> np.ndarray:
     it is the first; which they are depends on the maps alone.
 
     Args:
-        maps: `(N, h, w, C)`.
+        maps: Maps `(N, h, w, C)`.
         count: Number of channels; fewer where there are fewer.
 
     Returns:
@@ -124,7 +124,7 @@ def _stages(model, shape):
 
 
 def _sizes(model, maps, shape):
-    """Height and width of each map where images are of a shape."""
+    """Return the height and width of each map for images of a shape."""
     if all(None not in one.tensor.shape[1:3] for one in maps):
         return [tuple(one.tensor.shape[1:3]) for one in maps]
     found = _Taps(model, maps).compute_output_spec(keras.KerasTensor((1, *shape)))

@@ -98,9 +98,9 @@ def logits_of(model: Any) -> tuple[Callable, Sequence]:
             to a tensor of logits.
 
     Returns:
-        `(function, variables)`: the function takes images and further arguments of
-        `kmlp.analysis.maps.run_graph`, where the model has a graph; variables are all
-        that it reads.
+        Tuple `(function, variables)`: the function takes images and further arguments
+        of `kmlp.analysis.maps.run_graph`, where the model has a graph; variables are
+        all that it reads.
 
     Raises:
         InputError: If the model does not take images to one batch of classes.
@@ -131,7 +131,7 @@ def logits_of(model: Any) -> tuple[Callable, Sequence]:
 
 
 def _without_activation(model):
-    """`{id of a layer: what gives its values before the activation}`."""
+    """Map a layer's id to a function that gives its values before the activation."""
     graph = graph_of(model)
     produced = {id(t): node for node in calls_of(graph) for t in node.outputs}
     last = produced[id(graph.outputs[0])]
@@ -140,7 +140,7 @@ def _without_activation(model):
         return _without_activation(layer)
     if type(layer).__name__ in _ACTIVATIONS:
         return {id(layer): lambda x, **_: x}
-    # Of other layers, an activation of that name may be one within.
+    # In other layers, `activation` may be an inner one.
     activation = layer.activation if isinstance(layer, _ENDS) else None
     if keras.activations.get(activation) is keras.activations.linear:
         return {}
@@ -151,7 +151,7 @@ def _without_activation(model):
 
 
 def _arrays(structure):
-    """Tensors as float32 arrays; integers stay what they are."""
+    """Convert tensors to float32 arrays; integers keep their type."""
 
     def _array(tensor):
         if keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype)):

@@ -19,15 +19,15 @@ STAGE, BLOCK, POSITION = 3, 10, 6
 
 @dataclasses.dataclass(frozen=True)
 class KernelPair:
-    """What one output position reads, without and with the local branches.
+    """Weights that one output position reads by, without and with the local branches.
 
     Attributes:
         name: Name of the layer.
         share_set: Index of the share-set.
-        position: `(row, column)` of the output position, from 0.
-        footprint: `(top, left, height, width)` of the largest branch's kernel around
-            it, as far as it lies on the map.
-        before, after: `(h, w)` weights.
+        position: Output position `(row, column)`, from 0.
+        footprint: Place `(top, left, height, width)` of the largest branch's kernel
+            around it, as far as it lies on the map.
+        before, after: Weights `(h, w)`.
         smallest: Smallest magnitude that is not zero in the whole matrix, of all
             share-sets and positions, before or after: one number for both, so that a
             weight that no branch reaches has the same logarithm in both.
@@ -43,12 +43,12 @@ class KernelPair:
 
     @property
     def log_before(self) -> np.ndarray:
-        """`log(|before| / smallest)`; NaN where a weight is zero."""
+        """Return `log(|before| / smallest)`; NaN where a weight is zero."""
         return self._log(self.before)
 
     @property
     def log_after(self) -> np.ndarray:
-        """`log(|after| / smallest)`; NaN where a weight is zero."""
+        """Return `log(|after| / smallest)`; NaN where a weight is zero."""
         return self._log(self.after)
 
     @property
@@ -63,7 +63,7 @@ class KernelPair:
 
     @property
     def reaching(self) -> int:
-        """How many positions outside of the footprint weigh more than its least, after.
+        """Count the positions outside the footprint that outweigh its least one, after.
 
         The paper's dashed rectangles: what is far away still counts.
         """
@@ -97,8 +97,8 @@ class Injection:
         kernel: Kernel with local branches.
 
     Attributes:
-        before, after: `(S, h*w, h*w)` float64 arrays, output position first.
-        footprint: `(kh, kw)`, height and width of the largest branches.
+        before, after: Kernels `(S, h*w, h*w)`, float64, output position first.
+        footprint: Size `(kh, kw)`: height and width of the largest branches.
 
     Raises:
         InputError: If the layer has no local branches.
@@ -113,7 +113,7 @@ class Injection:
 
     @functools.cached_property
     def smallest(self) -> float:
-        """The smallest magnitude before or after that is not zero."""
+        """Return the smallest nonzero magnitude before or after."""
         magnitudes = np.abs([self.before, self.after])
         return float(np.min(magnitudes, initial=np.inf, where=magnitudes > 0))
 
@@ -165,8 +165,8 @@ def kernel_before_after(
     Args:
         kernel: Kernel with local branches, from `injected_kernels(model)`.
         share_set: Index of the share-set.
-        position: `(row, column)` from 0; `None` for the paper's (6, 6) or the middle of
-            a small map.
+        position: Output position `(row, column)` from 0; `None` for the paper's (6, 6)
+            or the middle of a small map.
 
     Returns:
         A `KernelPair`; for several of a layer, `Injection(kernel).at(…)`.
@@ -255,13 +255,13 @@ COLUMNS = (
 
 @dataclasses.dataclass(frozen=True)
 class LayerLocality:
-    """How much of a layer's FC kernels lies where its local branches are.
+    """The share of a layer's FC kernels that lies where its local branches are.
 
     Attributes:
         name, depth: As of the `SpatialKernel`.
-        grid: `(h, w)` of its positions.
+        grid: Size `(h, w)` of its positions.
         share_sets: Number of kernels.
-        footprint: `(kh, kw)` of the largest branches.
+        footprint: Size `(kh, kw)` of the largest branches.
         chance: Share of a matrix that the footprints cover.
         before, after: Share of the sum of magnitudes in them.
     """

@@ -23,7 +23,7 @@ KINDS = (MIXING, CHANNEL, GATE, EMBEDDING, CONVOLUTION, HEAD)
 EXPANSION, PROJECTION = "expansion", "projection"
 PARTS = (EXPANSION, PROJECTION)
 
-# What the Dense layers inside of a layer are, where they are not channel maps.
+# Kinds of the Dense layers inside a layer, where they are not channel maps.
 _INSIDE = (
     (PatchEmbed, EMBEDDING),
     (GlobalPerceptron, GATE),
@@ -56,13 +56,13 @@ class LinearLayer:
 
     @property
     def block(self) -> str:
-        """The part of the name that names the block, `""` outside of blocks."""
+        """Return the part of the name that names the block, `""` outside blocks."""
         found = _BLOCK.match(self.name)
         return found[0] if found else ""
 
     @property
     def kernel(self) -> keras.Variable:
-        """The kernel as a Keras variable."""
+        """Return the kernel as a Keras variable."""
         return self.layer.kernel
 
     def matrix(self) -> np.ndarray:
@@ -84,7 +84,7 @@ def linear_layers(model: keras.Model) -> list[LinearLayer]:
     without such names every linear layer counts as a block.
 
     Args:
-        model: `keras.Model`, train form or merged.
+        model: Keras model in train form or merged.
 
     Raises:
         InputError: If the model is not built.

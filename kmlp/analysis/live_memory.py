@@ -69,7 +69,7 @@ def live_bytes(trace: Trace) -> list[int]:
     for time, (call, operations, in_place) in enumerate(steps):
         read = {roots[v] for op in operations for v in op.inputs}
         written = {roots[v] for op in operations for v in op.outputs}
-        # What fused operations hand to one another is not stored.
+        # Values passed between fused operations are not stored.
         stored = {r for r in written if r not in read or last[r] > time}
         new = collections.Counter(sizes[r] for r in stored)
         if in_place:
@@ -84,7 +84,7 @@ def live_bytes(trace: Trace) -> list[int]:
 
 
 def _steps(operations, values):
-    """A call's operations as `(operations that run as one, whether in place)`.
+    """Yield a call's operations as `(operations that run as one, whether in place)`.
 
     Neighbouring elementwise ones run as one; views do not run.
     """
@@ -97,7 +97,7 @@ def _steps(operations, values):
 
 
 def _storage(trace):
-    """For every value the value whose memory it shows, itself where it is no view."""
+    """Return, for every value, the value whose memory it shows: itself if no view."""
     roots = list(range(len(trace.values)))
     for call in trace.calls:
         for op in call.operations:
@@ -113,7 +113,7 @@ def _is_view(op, values):
 
 
 def _bytes(value):
-    """Of a value; sizes that are unknown count as one."""
+    """Return the bytes of a value, counting sizes that are unknown as one."""
     bits = 8 if value.dtype == "bool" else int(re.search(r"\d+", value.dtype)[0])
     return math.prod(1 if size is None else size for size in value.shape) * bits // 8
 

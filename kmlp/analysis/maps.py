@@ -45,8 +45,8 @@ class Map:
     """A map that a layer puts out.
 
     Attributes:
-        name: `"P5"` of a pyramid's level, or the layer's name, after the names of the
-            models that it is nested in, with slashes between them.
+        name: Name of the map: `"P5"` of a pyramid's level, or the layer's name, after
+            the names of the models that it is nested in, with slashes between them.
         tensor: Symbolic tensor of shape `(None, h, w, C)`.
         trunk: Whether everything behind it depends on it alone: the sum that ends a
             block is, what a branch computes is not.
@@ -63,7 +63,7 @@ def maps_of(model: keras.Model) -> list[Map]:
     A map has more than one position: what squeezes one to a vector is none.
 
     Args:
-        model: `keras.Model` with a graph.
+        model: Keras model with a graph.
 
     Returns:
         Maps, named after layers.
@@ -114,7 +114,7 @@ def find_map(model: keras.Model, layer: str | None = None) -> Map:
     """Return a map of a model by its name.
 
     Args:
-        model: `keras.Model` with a graph.
+        model: Keras model with a graph.
         layer: Level of its pyramid, such as `"P4"`, or a layer's name, those of nested
             models before it, `"backbone/stage1"`; `None` for the pyramid's last level
             of more than one position, or else the last map of the graph.
@@ -157,11 +157,12 @@ def run_graph(
     """Run a model's inference with a hand in its graph.
 
     Args:
-        model: `keras.Model` with a graph and one input.
+        model: Keras model with a graph and one input.
         inputs: Its input.
-        changes: `{id of a KerasTensor: function of its value}`.
-        seen: `{id of a KerasTensor: None}`; the values are put in its place.
-        stand_ins: `{id of a layer: what is called in its place}`.
+        changes: Changes `{id of a KerasTensor: function of its value}`.
+        seen: Tensors to watch, `{id of a KerasTensor: None}`; each value takes the
+            place of `None`.
+        stand_ins: Stand-ins `{id of a layer: function called in its place}`.
 
     Returns:
         The model's outputs, one by itself.

@@ -27,22 +27,22 @@ TOLERANCE = 0.01  # of the logit's change, that they may miss
 
 @dataclasses.dataclass(frozen=True)
 class Saliency:
-    """How much each place of some images speaks for a class.
+    """The evidence for a class at each place of some images.
 
     Attributes:
-        maps: `(N, H, W)` float32; of a class-activation map `(N, h, w)`, the sizes of
-            the layer's map, which covers the image.
-        signed: whether values below zero speak against the class; else all are
+        maps: Maps `(N, H, W)`, float32; of a class-activation map `(N, h, w)`, the
+            sizes of the layer's map, which covers the image.
+        signed: Whether values below zero speak against the class; else all are
             magnitudes.
-        classes: `(N,)`, the class of each image that is explained.
-        logits: `(N, K)` of the images.
-        values: `(N, H, W, C)` what the maps sum up, with signs and per channel;
+        classes: Class `(N,)` of each image that is explained.
+        logits: Logits `(N, K)` of the images.
+        values: Values `(N, H, W, C)` that the maps sum up, with signs and per channel;
             `None` of a class-activation map.
-        gap: `(N,)` of integrated gradients: by how much their sum misses the change
-            of the logit from the baseline to the image, in logits.
-        change: `(N,)` that change.
-        steps: `(N,)` of integrated gradients: the number of parts of each image.
-        layer: of a class-activation map, the name of the layer.
+        gap: Error `(N,)` of integrated gradients: by how much their sum misses the
+            change of the logit from the baseline to the image, in logits.
+        change: Change `(N,)` of the logit from the baseline to the image.
+        steps: Number `(N,)` of steps that integrated gradients took for each image.
+        layer: Name of the layer that a class-activation map is of.
     """
 
     maps: np.ndarray
@@ -64,7 +64,7 @@ def gradient(
     Args:
         model: Built `keras.Model` from images to classes, train form or merged, or a
             function of a tensor of images to a tensor of logits.
-        images: `(N, H, W, C)` as the model takes them.
+        images: Images `(N, H, W, C)` as the model takes them.
         classes: One for all images or one for each; `None` for the model's own choice.
         batch_size: Images at a time.
 
@@ -320,7 +320,7 @@ def _magnitudes(gradients, logits, classes):
 
 
 def _chosen(logits, classes):
-    """Each image's logit of its class, and that class; below 0: the likeliest."""
+    """Return each image's logit of its class and that class; below 0: the likeliest."""
     if len(logits.shape) != 2:
         raise InputError(
             "Saliency is of one batch of logits (N, K). "
@@ -328,13 +328,13 @@ def _chosen(logits, classes):
         )
     likeliest = ops.cast(ops.argmax(logits, axis=-1), "int32")
     classes = ops.where(classes < 0, likeliest, classes)
-    # Of a class that there is not, nothing: it is said afterwards, on every backend.
+    # A class that does not exist selects nothing; the caller refuses it afterwards.
     marks = ops.cast(classes[:, None] == ops.arange(logits.shape[-1]), logits.dtype)
     return ops.sum(logits * marks, axis=-1), classes
 
 
 def _asked(classes, count):
-    """`(N,)` int32, -1 where the model chooses."""
+    """Return the classes asked for, `(N,)` int32, -1 where the model chooses."""
     if classes is None:
         return np.full(count, -1, "int32")
     asked = np.asarray(classes)
@@ -362,7 +362,7 @@ def _check_count(**argument):
 
 
 def _batches(count, size):
-    """`(rows that count, indices)`, all of one length, so that a graph serves all."""
+    """Yield `(rows that count, indices)`, all of one length: one graph serves all."""
     size = min(size, count)
     for start in range(0, count, size):
         batch = np.arange(start, min(start + size, count))
@@ -370,7 +370,7 @@ def _batches(count, size):
 
 
 def _in_batches(step, arrays, size):
-    """What a function of arrays returns, batch by batch, joined over the images."""
+    """Run a function of arrays batch by batch and join its results over the images."""
     parts = []
     for rows, batch in _batches(len(arrays[0]), size):
         found = keras.tree.flatten(step(*(array[batch] for array in arrays)))

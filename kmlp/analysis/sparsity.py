@@ -40,7 +40,7 @@ class LayerSparsity:
 
     @property
     def series(self) -> str:
-        """What it is drawn with: its kind, and which layer of an MLP it is."""
+        """Return the series it is drawn in: its kind and its layer of an MLP."""
         return f"{self.kind}, {self.part}" if self.part else self.kind
 
 
@@ -88,7 +88,7 @@ class Sparsity:
         return found
 
     def _groups(self):
-        """`{(kind, part): layers}`, in the order of `KINDS` and `PARTS`."""
+        """Return `{(kind, part): layers}`, in the order of `KINDS` and `PARTS`."""
         found = {key: [] for key in itertools.product(KINDS, ("", *PARTS))}
         for row in self.layers:
             found[row.kind, row.part].append(row)

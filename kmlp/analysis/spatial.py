@@ -17,9 +17,9 @@ class SpatialKernel(LinearLayer):
     """A linear layer whose inputs or outputs are the positions of a map.
 
     Attributes:
-        grid: `(h, w)` of the positions; of a partitioned map those of a block.
-        outputs: `(rows, columns)` of the output positions, where inputs and outputs
-            are positions; else `None`.
+        grid: Size `(h, w)` of the positions; of a partitioned map those of a block.
+        outputs: Size `(rows, columns)` of the output positions, where inputs and
+            outputs are positions; else `None`.
         share_sets: Number of kernels.
     """
 
@@ -29,18 +29,18 @@ class SpatialKernel(LinearLayer):
 
     @property
     def branches(self) -> tuple[tuple[int, int], ...]:
-        """Sizes of the local branches beside it, `()` for none."""
+        """Return the sizes of the local branches beside it, `()` for none."""
         return getattr(self.layer, "local_kernels", ())
 
     @property
     def along(self) -> str:
-        """`"width"` or `"height"` where it mixes along one axis only, else `""`."""
+        """Return `"width"` or `"height"` if it mixes along one axis only, else `""`."""
         height, width = self.grid
         return "width" * (height == 1 < width) or "height" * (width == 1 < height)
 
     @property
     def label(self) -> str:
-        """What tells it from the model's others, in a few letters."""
+        """Return a short label that tells it from the model's other kernels."""
         which = self.along or self.part
         return " ".join(part for part in (self.block or self.name, which) if part)
 
@@ -52,7 +52,7 @@ def spatial_kernels(model: keras.Model) -> list[SpatialKernel]:
     layers, the axes of sMLPNet, class layers, nested ones too.
 
     Args:
-        model: `keras.Model`, train form or merged.
+        model: Keras model in train form or merged.
 
     Raises:
         InputError: If the model has none, or no weights.
@@ -91,8 +91,8 @@ class KernelRows:
     Attributes:
         label: What tells the kernel from the model's others, in a few letters.
         what: Which rows, in words.
-        images: `(rows, columns, h, w)`: what each output position of a part of the grid
-            reads from the map; of an axis `(w, 1, 1, w)` or `(1, h, h, 1)`.
+        images: Images `(rows, columns, h, w)`: what each output position of a part of
+            the grid reads from the map; of an axis `(w, 1, 1, w)` or `(1, h, h, 1)`.
         share_set: Index of the share-set; `None` where there is one only.
     """
 
@@ -160,7 +160,7 @@ def _central(images, central):
 
 
 def _units(kernel, matrix, central):
-    """Images of hidden units in a nearly square arrangement, spare places empty."""
+    """Arrange images of hidden units nearly in a square, spare places empty."""
     reads = kernel.layer.input_grid is not None
     units = matrix if reads else matrix.T
     count = len(units) if central is None else min(central**2, len(units))

@@ -27,7 +27,7 @@ _PRODUCTS = names(
 
 
 def _is_composite(operation):
-    """Whether an operation is a layer whose `call` is to be opened."""
+    """Return whether an operation is a layer whose `call` is to be opened."""
     if not isinstance(operation, keras.Layer):
         return False
     owner = next(c for c in type(operation).__mro__ if "call" in vars(c))
@@ -35,26 +35,26 @@ def _is_composite(operation):
 
 
 def _multiplies(layer, args):
-    """Whether a layer says that it is a linear map or holds one."""
+    """Return whether a layer reports multiply-adds for its one input."""
     shapes = [tuple(t.shape) for t in _tensors_in(args)]
     counts = len(shapes) == 1 and hasattr(layer, "multiply_adds")
     return counts and layer.multiply_adds(shapes[0]) > 0
 
 
 def _kinds_of(operation):
-    """Names of Keras' classes that an operation is of, the nearest first."""
+    """Return the names of the Keras classes that an operation is of, nearest first."""
     owners = type(operation).__mro__
     return [c.__name__ for c in owners if c.__module__.startswith("keras.")]
 
 
 def _tensors_in(structure):
-    """The symbolic tensors in nested lists, tuples and dictionaries, in order."""
+    """Return the symbolic tensors in nested lists, tuples and dictionaries in order."""
     return [
         t for t in keras.tree.flatten(structure) if isinstance(t, keras.KerasTensor)
     ]
 
 
-# What code that wants a backend's tensors makes of symbolic ones.
+# Exceptions of code that wants a backend's tensors and gets symbolic ones.
 _UNFOLLOWED = (
     AttributeError,
     IndexError,
@@ -112,7 +112,7 @@ class Call:
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """What runs when a model is applied to a batch.
+    """The operations that run when a model is applied to a batch.
 
     Attributes:
         values: All tensors.
@@ -200,7 +200,7 @@ class _Tracer:
             images = _tensors_in((args, kwargs))
             return self._run_model(layer, images, f"{prefix}{layer.name}/")
         if isinstance(layer, keras.Layer) and not self._opened:
-            # What ran before the first layer counts with it.
+            # Operations before the first layer count with it.
             self._ran = [] if self.calls else self._ran
             shapes = tuple(tuple(t.shape) for t in node.input_tensors)
             output_shape = tuple(node.outputs[0].shape)
@@ -273,7 +273,7 @@ class _Tracer:
 
 
 def _nodes_between(inputs, outputs):
-    """The nodes that lead from tensors to tensors, arguments before what takes them.
+    """List the nodes between tensors, arguments before the operations that take them.
 
     So they run in the order in which Python computes an expression.
     """
@@ -297,7 +297,7 @@ def _nodes_between(inputs, outputs):
 
 @contextlib.contextmanager
 def _unrecorded(layer):
-    """Inside, calls of the layer's parts leave no traces on them afterwards."""
+    """Remove the traces that calls made inside leave on the layer's parts."""
     parts = flat_layers(layer) if isinstance(layer, keras.Layer) else [layer]
     marks = [
         (nodes, len(nodes))
@@ -312,7 +312,7 @@ def _unrecorded(layer):
 
 
 def _outputs(operation, args, kwargs, recorded):
-    """What an operation puts out for these arguments, by shapes alone."""
+    """Return the outputs of an operation for these arguments, by shapes alone."""
     try:
         return _tensors_in(operation.compute_output_spec(*args, **kwargs))
     except _UNFOLLOWED:
@@ -321,7 +321,7 @@ def _outputs(operation, args, kwargs, recorded):
 
 
 def _at_shape(model, images):
-    """A model's graph, where it was built for another size a twin's for this one."""
+    """Return a model's graph, or a twin's if the model was built for another size."""
     shapes = [tuple(t.shape[1:]) for t in images]
     if [tuple(t.shape[1:]) for t in model.inputs] != shapes and len(shapes) == 1:
         # Layers may have been built for a size.

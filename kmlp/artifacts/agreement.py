@@ -31,7 +31,7 @@ _TINY = 1e-30
 
 
 class _Agreement:
-    """How well a form does, and how far it is from the trained model.
+    """The quality of a form, and its distance from the trained model.
 
     Attributes:
         unit: Name of what is compared.
@@ -207,7 +207,7 @@ def compare(
     """Run all forms on images and hold them against the first.
 
     Args:
-        forms: `{name: function}` of `(N, H, W, 3)` to outputs by name.
+        forms: Forms `{name: function}`: functions of `(N, H, W, 3)` to outputs by name.
         batches: Batches of `(images, targets, weights)`.
         make: Function that makes a form's measure.
     """
@@ -233,7 +233,7 @@ def check_agreement(results: dict[str, dict[str, Any]]) -> None:
     """Refuse forms that do not answer as the trained model does.
 
     Args:
-        results: `{form: result of its measure}`.
+        results: Results as `{form: result of its measure}`.
 
     Raises:
         RunError: If one disagrees.
@@ -253,7 +253,7 @@ def check_agreement(results: dict[str, dict[str, Any]]) -> None:
             )
 
 
-# What every origin says of a form's equality with the trained model.
+# Entries of every origin on a form's equality with the trained model.
 EQUALITY = ("images", "relative_difference", "disagreements", "ties", "allowed")
 
 
@@ -299,7 +299,7 @@ def compare_artifact(
 
     Args:
         model: Train form, in float32.
-        runner: `kmlp.artifacts.running.Runner` of the artifact.
+        runner: Runner of the artifact, a `kmlp.artifacts.running.Runner`.
         images: Images as the model takes them; `None`: random ones.
         exact: Whether both must agree within `TOLERANCE`.
 
@@ -364,7 +364,7 @@ def _picture_difference(actual, expected, scale):
     """Compare one picture's detections: 1 where one has no counterpart."""
     left = set(np.flatnonzero(actual["classes"] >= 0).tolist())
     there = np.flatnonzero(expected["classes"] >= 0)
-    # What may have been cut off: by the threshold, or by the number of places.
+    # Objects that the threshold or the number of places may have cut off.
     lowest = expected["scores"][there].min(initial=1.0) + TIE
     worst = 0.0
     for k in there:

@@ -28,7 +28,7 @@ from kmlp.weights.strict_loading import Match, match, misfit
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Conversion:
-    """What a conversion found and did, for a person by `str` and as data.
+    """The findings and actions of a conversion, for a person by `str` and as data.
 
     Attributes:
         target: Path of the file that was written.

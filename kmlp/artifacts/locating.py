@@ -14,7 +14,7 @@ KERAS, SAVED_MODEL, TFLITE = ".keras checkpoint", "SavedModel", "TFLite file"
 CHECKPOINT, REPORT = "trained.keras", "report.json"
 HISTORY, STEPS = "history.csv", "steps.csv"
 UNFINISHED = "unfinished-"
-# What a file begins with, from which byte, and what it is.
+# The bytes that a file begins with, their offset, and its form.
 _MAGIC = ((4, b"TFL3", TFLITE), (0, b"PK\x03\x04", KERAS), (0, b"\x89HDF", "HDF5 file"))
 
 
@@ -27,7 +27,7 @@ def locate(path: PathLike) -> tuple[Path, str]:
             newest).
 
     Returns:
-        `(path, form)`: the file or the SavedModel's folder, and one of `KERAS`,
+        Tuple `(path, form)`: the file or the SavedModel's folder, and one of `KERAS`,
         `SAVED_MODEL`, `TFLITE`.
 
     Raises:

@@ -42,7 +42,7 @@ GROUPS = {
         "quantisation": "QUANTIZE DEQUANTIZE",
     },
 }
-# What holds or passes on values without computing any.
+# Operations that hold or pass on values without computing any.
 _PLUMBING = {
     "Const",
     "DisableCopyOnRead",
@@ -60,7 +60,7 @@ class Audit(dict):
     """`{operation: count}` of an artifact.
 
     Attributes:
-        kind: `"SavedModel"` or `"TFLite"`.
+        kind: Kind of artifact, `"SavedModel"` or `"TFLite"`.
         path: Path of what was read.
         other: Operations that are on no list of "fully connected only".
         fully_connected_only: Whether there is none of these, and an FC.

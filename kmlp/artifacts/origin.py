@@ -36,7 +36,7 @@ FOLDER = "assets.extra"
 METADATA = "kmlp_origin"
 TRAIN_FORM, MERGED = "train form", "merged"
 _PACKAGES = ("keras", "tensorflow", "numpy", "ai-edge-litert")
-# What the maker of an artifact may add, and what it says until then.
+# Entries that the maker of an artifact may add, and their values until then.
 _EVIDENCE: dict[str, Any] = {
     "artifact": None,  # its kind and how it was made
     "equality": None,  # from `kmlp.artifacts.agreement.equality`
@@ -61,8 +61,9 @@ def describe(
     Args:
         model: Trained model, built.
         form: What of it is written, `TRAIN_FORM` or `MERGED`.
-        preprocessing: `kmlp.preprocessing.Preprocessing`, or `DensePreprocessing` of
-            detectors and segmenters; `None`: the model's own, if it has one.
+        preprocessing: Preparation of the images, a `kmlp.preprocessing.Preprocessing`,
+            or a `DensePreprocessing` of detectors and segmenters; `None`: the model's
+            own, if it has one.
         class_names: Names in the order of the outputs; `None`: those of
             `preprocessing`.
 
@@ -196,7 +197,7 @@ def save_checkpoint(
     Args:
         model: Model that is built.
         path: Path of the file.
-        form: `TRAIN_FORM` or `MERGED`.
+        form: Form of the network, `TRAIN_FORM` or `MERGED`.
         preprocessing: How images are prepared; `None`: what the model knows.
         **entries: Further entries of the origin.
     """

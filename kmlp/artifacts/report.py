@@ -12,7 +12,7 @@ def forms_table(forms: dict[str, dict[str, Any]]) -> str:
     """Return a table with a column for every form, each row once.
 
     Args:
-        forms: `{form: figures}`; a row that no form has is left out.
+        forms: Figures as `{form: figures}`; a row that no form has is left out.
     """
     rows = []
     for title, value in ROWS:
@@ -33,7 +33,7 @@ def files_table(
     """Return a table with a row for every form, each column once.
 
     Args:
-        forms: `{form: figures}`; a column that no form has is left out.
+        forms: Figures as `{form: figures}`; a column that no form has is left out.
         columns: Titles and the functions to their cells.
         head: Title of the forms.
     """
@@ -68,7 +68,7 @@ ROWS = (
     ("file size", cell("bytes", lambda size: f"{size / 1e6:.1f} MB")),
     ("fully connected only", cell("fully_connected_only", _YES_NO)),
 )
-# Of TFLite files.
+# Columns of TFLite files.
 TOP1 = ("top-1", cell("top1", "{:.2%}".format))
 BYTES = ("bytes", cell("bytes", "{:,}".format))
 MILLISECONDS = (("ms, 1 thr.", latency(1)), ("ms, 2 thr.", latency(2)))

@@ -29,7 +29,7 @@ WHAT = (
 _REPORTED = f"A finished run of a classifier has a {REPORT} with its accuracy"
 
 
-# What a run is judged by: the first that it has.
+# The scores that a run is judged by: the first that it has.
 SCORES = ("val_top1", "val_mIoU", "val_mask_AP", "val_AP")
 
 
@@ -40,7 +40,8 @@ class Curves:
     Attributes:
         label: Name beside other runs.
         path: Path of the file that holds its epochs.
-        epochs: `{column: values}`, an entry per epoch; `nan` where one says nothing.
+        epochs: Curves `{column: values}`, an entry per epoch; `nan` where one says
+            nothing.
         steps: The same of its steps, every so many; empty where none were kept.
     """
 
@@ -51,18 +52,18 @@ class Curves:
 
     @property
     def minutes(self) -> np.ndarray | None:
-        """Minutes of training and validation, at the end of each epoch."""
+        """Return the minutes of training and validation at the end of each epoch."""
         seconds = self.epochs.get("seconds")
         return None if seconds is None else np.cumsum(np.nan_to_num(seconds)) / 60
 
     @property
     def score(self) -> str | None:
-        """The column that the run is judged by, `None` where it has none."""
+        """Return the column that the run is judged by, `None` where it has none."""
         return next((name for name in SCORES if name in self.epochs), None)
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps of the first epoch."""
+        """Return the steps per epoch, from the first recorded one."""
         return self.epochs["step"][0] / self.epochs["epoch"][0]
 
 
@@ -146,7 +147,7 @@ def _labels(paths):
 
 
 def _parts(path):
-    """Return `(names of folders, version, what is said of the run besides)`."""
+    """Return `(names of folders, version, further words on the run)`."""
     parts = path.resolve().parent.parts[1:]
     *above, last = parts or ("run",)
     if above and last.isdecimal():

@@ -249,7 +249,7 @@ def latencies(files: dict[str, Path]) -> dict[str, dict[int, float]]:
         files: Paths by name.
 
     Returns:
-        `{name: {threads: median milliseconds}}`.
+        Latencies as `{name: {threads: median milliseconds}}`.
     """
     with quiet():  # delegates announce themselves
         calls = {
@@ -268,7 +268,7 @@ def model_latencies(models: dict[str, keras.Model]) -> dict[str, dict[int, float
         models: Models by name.
 
     Returns:
-        `{name: {batch size: median milliseconds}}`.
+        Latencies as `{name: {batch size: median milliseconds}}`.
     """
     functions = {
         name: tf.function(lambda x, model=model: model(x, training=False))

@@ -16,7 +16,7 @@ IMAGES = 2
 
 
 class Comparison(NamedTuple):
-    """How far a model is from its source network.
+    """The distance of a model from its source network.
 
     Attributes:
         difference: Largest difference of the outputs, over the largest output.
@@ -39,7 +39,7 @@ def compare(
     Args:
         model: Model with the state's weights.
         state: Arrays by their published names.
-        scheme: `kmlp.weights.scheme.Scheme` of the names.
+        scheme: Scheme of the names, a `kmlp.weights.scheme.Scheme`.
 
     Raises:
         InputError: If there is nothing to compare, or an option that the published

@@ -56,8 +56,8 @@ def benchmark_backends(
             AdamW by the train form.
         xla: With XLA (`True`), without (`False`), or both, where a backend can.
         batches: Images per call.
-        precision: `"float32"`, `"bfloat16"` or `"float16"`.
-        device: `"cpu"` or `"gpu"`; `None`: a GPU where the machine has one.
+        precision: Compute precision, `"float32"`, `"bfloat16"` or `"float16"`.
+        device: Device, `"cpu"` or `"gpu"`; `None`: a GPU where the machine has one.
         threads: Threads of every backend on a CPU, each on a core of its own.
         rounds: Interleaved rounds.
         memory: Whether each case runs once more alone, in a process of its own, for

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where a network comes from.
+    """The origin of a network.
 
     Attributes:
         name: Name of an architecture or of an ablation; or a `.keras` file, or a run's
             folder.
         num_classes: Number of classes of an architecture; `None`: its own.
-        input_shape: `(H, W, C)`; `None`: the network's own.
-        settings: `((option, value), …)`, further arguments of an architecture.
+        input_shape: Shape `(H, W, C)`; `None`: the network's own.
+        settings: Further arguments of an architecture, `((option, value), …)`.
     """
 
     name: str

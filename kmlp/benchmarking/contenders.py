@@ -1,4 +1,4 @@
-"""What a backend's process measures: inference and training steps, and their memory."""
+"""Measure inference and training steps, and their memory, in a backend's process."""
 
 import gc
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What each of Keras' backends has its own way for: compiling, waiting, devices."""
+"""Compile, wait and choose devices as each of Keras' backends does it."""
 
 import contextlib
 import ctypes
@@ -128,7 +128,7 @@ class Peak:
     """Operations per second of large square matrix products on the device in use.
 
     Args:
-        precision: `"float32"`, `"bfloat16"` or `"float16"`.
+        precision: Compute precision, `"float32"`, `"bfloat16"` or `"float16"`.
         seconds: Seconds of one measurement; `None`: `SECONDS`.
         smallest: Size of the first matrices; `None`: `SMALLEST_MATRIX`.
 
@@ -177,7 +177,7 @@ class Peak:
     def _product(self, size):
         """Return a function without arguments that takes `CHAIN` products."""
         random = np.random.default_rng(0)
-        # Of such variance that products keep theirs.
+        # Scaled so that products keep their variance.
         a, b = (
             ops.cast(
                 random.standard_normal((size, size), np.float32) * size**-power,

@@ -1,4 +1,4 @@
-"""What benchmarks of forms and of backends found: figures, tables, files."""
+"""Findings of benchmarks of forms and of backends: figures, tables, files."""
 
 import dataclasses
 import json
@@ -60,7 +60,7 @@ class Verdict:
 
     @property
     def met(self) -> bool | None:
-        """Whether the bar is met; `None` without one.
+        """Return whether the bar is met; `None` without one.
 
         A form that must not be slower fails where the spread lies below the bar, one
         that must be clearly faster where it reaches down to it.
@@ -112,17 +112,17 @@ def ratio(one: Timing, other: Timing) -> tuple[float, float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """What a benchmark of a network's forms found.
+    """The findings of a benchmark of a network's forms.
 
     Attributes:
         name: Name of the network.
-        input_shape: `(H, W, C)`.
+        input_shape: Shape `(H, W, C)`.
         threads: Threads that everything ran on.
         clock: Clock whose seconds were counted, `"wall"` or `"cpu"`.
         timings: A `Timing` per form and batch, the matrix product first.
         verdicts: A `Verdict` per comparison and batch.
-        reasons: `{batch: lines}` where int8 missed its bar, from the files.
-        missing: `{label: reason}` of the forms that do not exist here.
+        reasons: Reasons `{batch: lines}` why int8 missed its bar, from the files.
+        missing: Reasons `{label: reason}` for the forms that do not exist here.
     """
 
     name: str
@@ -196,9 +196,10 @@ class Speed:
 
     Attributes:
         network: Name.
-        image_size: `(height, width)`.
-        work: `"inference"`, of the merged form, or `"training"`, of the train form.
-        backend: `"tensorflow"`, `"jax"` or `"torch"`.
+        image_size: Size `(height, width)`.
+        work: Timed work: `"inference"` of the merged form or `"training"` of the train
+            form.
+        backend: Keras backend, `"tensorflow"`, `"jax"` or `"torch"`.
         xla: Whether XLA compiled it.
         batch: Images per call.
         rounds: Images per second of each round.
@@ -227,7 +228,7 @@ class Speed:
 
     @property
     def images_per_second(self) -> float:
-        """Median of the rounds."""
+        """Return the median of the rounds."""
         return statistics.median(self.rounds)
 
     @property
@@ -238,16 +239,16 @@ class Speed:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What a benchmark of backends found.
+    """The findings of a benchmark of backends.
 
     Attributes:
-        device: `"cpu"` or `"gpu"`.
+        device: Device, `"cpu"` or `"gpu"`.
         threads: Threads of the CPU.
-        precision: `"float32"`, `"bfloat16"` or `"float16"`.
-        backends: `{backend: {"version", "keras", "device", "peak"}}`, the peak being
-            the multiply-adds per second of its matrix product, the best round's.
+        precision: Compute precision, `"float32"`, `"bfloat16"` or `"float16"`.
+        backends: Backends `{backend: {"version", "keras", "device", "peak"}}`, the peak
+            being the multiply-adds per second of its matrix product, the best round's.
         speeds: A `Speed` per network, work, batch, backend and XLA.
-        missing: `{what: why}` of what could not be measured.
+        missing: Reasons `{what: why}` for what could not be measured.
     """
 
     device: str

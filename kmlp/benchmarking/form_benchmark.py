@@ -55,7 +55,7 @@ class Network:
         model: Model in its train form.
         folder: Folder for what is exported.
         threads: Threads of the TFLite interpreter and of PyTorch.
-        input_shape: `(H, W, C)`, for models of unknown height and width.
+        input_shape: Shape `(H, W, C)`, for models of unknown height and width.
     """
 
     def __init__(
@@ -96,19 +96,19 @@ class Network:
 
     @functools.cached_property
     def merged(self) -> keras.Model:
-        """The inference form, float32."""
+        """Return the inference form, float32."""
         from kmlp.export.groundwork import inference_form
 
         return inference_form(self.model)
 
     @functools.cached_property
     def macs(self) -> int:
-        """Multiply-adds per image of the train form, at the size that is timed."""
+        """Return the train form's multiply-adds per image, at the timed size."""
         return profile(self.model, self.input_shape).macs
 
     @functools.cached_property
     def merged_macs(self) -> int:
-        """Multiply-adds per image of the merged form."""
+        """Return the merged form's multiply-adds per image."""
         return profile(self.merged, self.input_shape).macs
 
     def tflite_file(self, form: str, batch: int) -> Path:
@@ -177,8 +177,8 @@ def benchmark(
         rounds: Interleaved rounds.
         threads: Threads of the TFLite interpreter and of PyTorch; TensorFlow's are set
             by `use_threads`.
-        clock: `"wall"`, or on a machine that others use `"cpu"`, for one thread.
-        input_shape: `(H, W, C)`, for models of unknown height and width.
+        clock: Clock, `"wall"`, or on a machine that others use `"cpu"`, for one thread.
+        input_shape: Shape `(H, W, C)`, for models of unknown height and width.
         progress: Function that is called with a line about what is being done, an
             empty one at the end; or `None`.
 

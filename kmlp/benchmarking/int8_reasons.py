@@ -1,4 +1,4 @@
-"""Why int8 is not twice as fast as float32: the operations of both files, timed."""
+"""Explain, by timing both files' operations, why int8 is not twice as fast."""
 
 import copy
 import dataclasses
@@ -53,7 +53,7 @@ def operations(
         clock: Function that returns seconds, as of `measure`.
 
     Returns:
-        `{kind: Operations}` of each file; matrix products count as one kind.
+        Operations `{kind: Operations}` of each file; matrix products count as one kind.
     """
     found: list[dict[str, tuple[int, int, int]]] = []
     turns: dict[tuple[int, str], Callable[[], float]] = {}
@@ -141,7 +141,7 @@ def _outside(content, threads):
 BAR = 2.0
 # A kind of operation is named where it takes this share of the int8 file's time.
 _WORTH_NAMING = 0.05
-# What moves or rescales values that a float file leaves alone.
+# Operations that move or rescale values, which a float file leaves alone.
 _MOVING = ("QUANTIZE", "DEQUANTIZE", "TRANSPOSE", "PACK", "UNPACK", "CONCATENATION")
 # Flags of /proc/cpuinfo for instructions that multiply and add bytes.
 _DOT_PRODUCTS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "asimddp")

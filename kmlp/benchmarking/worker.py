@@ -44,8 +44,8 @@ class Worker:
     ```
 
     Args:
-        backend: `"tensorflow"`, `"jax"` or `"torch"`.
-        device: `"cpu"` or `"gpu"`.
+        backend: Keras backend, `"tensorflow"`, `"jax"` or `"torch"`.
+        device: Device, `"cpu"` or `"gpu"`.
         command: Program and its arguments.
     """
 
@@ -77,7 +77,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it may still be asked."""
+        """Return whether the worker's process still runs."""
         return self._process.poll() is None
 
     def ask(self, question: str, **arguments: Any) -> Any:
@@ -105,7 +105,7 @@ class Worker:
             self._process.kill()
         self._process.wait()
         for pipe in (self._asked, self._answers, self._said):
-            # What was still to be sent has nobody to read it.
+            # Nobody is left to read the rest.
             with contextlib.suppress(OSError):
                 pipe.close()
 
@@ -145,8 +145,8 @@ def listen(asked: queue.SimpleQueue) -> None:
 
 
 def main() -> None:
-    """Answer until nobody asks any more."""
-    # What libraries print must not come between the answers.
+    """Answer until no more questions come."""
+    # Output that libraries print must not come between the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     asked: queue.SimpleQueue = queue.SimpleQueue()

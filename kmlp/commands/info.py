@@ -89,7 +89,7 @@ def _parts(forms, layers, form):
     """Return a table by stage or by layer, the forms beside one another.
 
     Args:
-        forms: `{form: Profile}`.
+        forms: Profiles as `{form: Profile}`.
         layers: Whether to have a row per layer, except for layers that hold and compute
             nothing, instead of one per stage.
         form: Form of the table, `"text"` or `"markdown"`.

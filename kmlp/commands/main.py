@@ -22,8 +22,8 @@ class Entry:
     """A command in the table.
 
     Attributes:
-        path: `module:function` of what adds its arguments and its job to a parser; by
-            default the function is `add_arguments`.
+        path: Path `module:function` of the function that adds its arguments and its job
+            to a parser; `add_arguments` by default.
         help: Line of `kmlp --help`.
         program: Name that begins its lines on standard error. A trainer's lines name
             the command, as those of its script name the file.

@@ -25,13 +25,13 @@ class Clustering:
     values, which training moves. Every share-set has values of its own.
 
     Args:
-        model: `kmlp.merge(model)` of a RepMLPNet or a ResMLP, in float32.
+        model: Merged RepMLPNet or ResMLP, `kmlp.merge(model)`, in float32.
         number_of_clusters: Distinct values per kernel, at least 2. Kernels of no
             more weights than that are left alone.
         kinds: Kinds of layers that are clustered, of `kmlp.analysis.linear.KINDS`.
 
     Attributes:
-        model: `tf_keras.Model` to compile and fit.
+        model: A `tf_keras.Model` to compile and fit.
 
     Raises:
         InputError: If the model has no twin (`kmlp.compression.twin`), or nothing in

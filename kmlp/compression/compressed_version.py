@@ -42,7 +42,7 @@ def publish(
         parent: Folder of the versions.
         checkpoint: Checkpoint that was compressed.
         model: Its network in float32.
-        compressed: `kmlp.compression.compressing.Compressed`.
+        compressed: Result of compression, a `kmlp.compression.compressing.Compressed`.
         images: Images to compare on.
         shown: Images that show the ranges of int8.
         settings: Settings of the compression.
@@ -114,7 +114,7 @@ def _files(merged, compressed, shown, prepared, folder, beside):
         try:
             files[name] = write(path, preprocessing=prepared)
         except RuntimeError as error:
-            # What took hours of fine-tuning is not lost to one of its files.
+            # One bad file must not cost hours of fine-tuning.
             print(f"{name}: {error}")
             failures[name] = str(error)
     return files, failures

@@ -46,7 +46,7 @@ OUTPUT = SAVED_MODELS / "compressed"
 RATE = 0.3
 # Pruning ends after this share of the steps; the rest is to recover.
 PRUNED_BY = 0.6
-# How often the masks grow on the way.
+# The number of times that the masks grow.
 GROWTHS = 50
 
 
@@ -110,7 +110,7 @@ def _recipe(folder):
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """How and on what a network is fine-tuned.
+    """The settings and data that a network is fine-tuned with.
 
     Attributes:
         source: Loaded `Source`.
@@ -128,12 +128,12 @@ class Tuning:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches of an epoch."""
+        """Return the number of full batches in an epoch."""
         return steps_per_epoch(self.source.train.count, self.recipe.batch_size)
 
     @property
     def steps(self) -> int:
-        """Updates in all."""
+        """Return the number of updates in all."""
         return self.epochs * self.steps_per_epoch
 
     def compile(self, model: Any, keras: Any) -> None:
@@ -209,7 +209,7 @@ def _tuning(options, recipe, checkpoint, engine):
 
 @dataclasses.dataclass(frozen=True)
 class Compressed:
-    """What a method gives.
+    """The result of a method.
 
     Attributes:
         model: Merged Keras 3 model, in no strategy and not compiled.

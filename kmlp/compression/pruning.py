@@ -30,7 +30,7 @@ class Schedule:
     is only reached where the frequency divides the steps.
 
     Args:
-        kind: `"polynomial"` or `"constant"`.
+        kind: Kind of schedule, `"polynomial"` or `"constant"`.
         final: Sparsity at the end, in (0, 1).
         initial: Sparsity at the beginning of a polynomial.
         begin_step: First step of any zeros, as in `Pruning`; so are the others.
@@ -92,7 +92,7 @@ def block_mask(weights: Tensor, m_by_n: tuple[int, int], input_axis: int) -> Ten
 
     Args:
         weights: Weights of any shape.
-        m_by_n: `(m, n)`, m zeros of every n.
+        m_by_n: Pattern `(m, n)`: m zeros of every n.
         input_axis: That axis.
     """
     # tfmot takes matrices as Dense has them, with the inputs first.
@@ -144,16 +144,17 @@ class Pruning(keras.callbacks.Callback):
             `None` with `sparsity_m_by_n`: patch mixing and channel layers.
         end_step: Optimizer step that reaches it.
         begin_step: Optimizer step of the first zeros.
-        schedule: `"polynomial"` or `"constant"` (all at `begin_step`).
+        schedule: Kind of schedule, `"polynomial"` or `"constant"` (all at
+            `begin_step`).
         initial_sparsity: Share of zeros where the polynomial begins.
         power: Power of the polynomial.
         frequency: Steps between two changes of the masks.
-        sparsity_m_by_n: `(2, 4)` for two zeros in every four consecutive inputs, or
-            any `(m, n)`; the shares are m / n then, and all zeros come at
-            `begin_step`. The blocks lie along the input of a kernel, its last axis
-            in `(S, out, in)` and its first in a Dense layer's `(in, out)`: hardware
-            that skips zeros does so within the sum that makes an output, where two
-            of four products fall away for all outputs alike.
+        sparsity_m_by_n: Pattern of zeros: `(2, 4)` for two zeros in every four
+            consecutive inputs, or any `(m, n)`; the shares are m / n then, and all
+            zeros come at `begin_step`. The blocks lie along the input of a kernel, its
+            last axis in `(S, out, in)` and its first in a Dense layer's `(in, out)`:
+            hardware that skips zeros does so within the sum that makes an output, where
+            two of four products fall away for all outputs alike.
 
     Raises:
         InputError: If a share, step, kind or pattern cannot be.
@@ -283,7 +284,7 @@ class _Pruned:
     def __init__(self, linear, schedule):
         self.linear, self.schedule = linear, schedule
         shape = linear.kernel.shape
-        # Of a byte each: masks stay on every device.
+        # One byte each, since masks stay on every device.
         self.mask = tf.Variable(tf.ones(shape, tf.int8), trainable=False)
         self._reached = 0.0
 

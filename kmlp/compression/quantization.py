@@ -39,13 +39,12 @@ class QuantizationAware:
     into it, each rounded for itself.
 
     Args:
-        model: `kmlp.merge(model)` of a RepMLPNet or a ResMLP, in float32.
+        model: Merged RepMLPNet or ResMLP, `kmlp.merge(model)`, in float32.
         images: Images as the model takes them, a hundred or so: the ranges begin
             with theirs.
 
     Attributes:
-        model: `tf_keras.Model` to compile and fit, in float32 with fake
-            quantisation.
+        model: A `tf_keras.Model` to compile and fit, in float32 with fake quantisation.
 
     Raises:
         InputError: If the model has no twin (`kmlp.compression.twin`), or images are
@@ -117,8 +116,8 @@ class QuantizationAware:
         Args:
             path: Path of the file.
             batch_size: Images that the file takes at once.
-            preprocessing: `kmlp.preprocessing.Preprocessing` of the images, for the
-                origin.
+            preprocessing: Preparation of the images for the origin, a
+                `kmlp.preprocessing.Preprocessing`.
             overwrite: Whether an existing file is replaced, in one step at the end.
 
         Returns:
@@ -132,7 +131,7 @@ class QuantizationAware:
         refuse_existing(path, overwrite)
         merged = self.merged()
         with named_failures(path), new_file(path) as file:
-            # As for a dynamic file, to which the model's own ranges are added.
+            # Begin as for a dynamic file, then add the model's own ranges.
             write_tflite(
                 self._rounded(),
                 file,

@@ -70,7 +70,7 @@ def taken_ranges() -> Iterator[None]:
 
 @dataclasses.dataclass(eq=False)
 class Config(QuantizeConfig):
-    """How the named weights, the activation and the output of a layer are quantised.
+    """The quantisation of a layer's named weights, activation and output.
 
     Attributes:
         weights: Names of weights.

@@ -26,7 +26,7 @@ class Twin:
 
     Attributes:
         merged: Keras 3 model.
-        model: `tf_keras.Model`.
+        model: A `tf_keras.Model`.
         links: A `Link` per weight.
     """
 
@@ -61,7 +61,7 @@ def twin(model: keras.Model) -> Twin:
     """Return the `tf_keras` twin of a merged, fully connected model.
 
     Args:
-        model: `kmlp.merge(model)` of a RepMLPNet or a ResMLP, in float32.
+        model: Merged RepMLPNet or ResMLP, `kmlp.merge(model)`, in float32.
 
     Returns:
         A `Twin`; its model gives the outputs of `model` in inference.

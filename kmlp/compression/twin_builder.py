@@ -19,13 +19,13 @@ _ADVICE = (
     "A twin is made of merged RepMLPNets and ResMLPs in float32: merge the model first "
     "(kmlp.merge)"
 )
-# What training has and merging takes away, save for layer norms.
+# Layers that training has and merging removes, except layer norms.
 _TRAIN_FORM = ("normalize", "norm1", "norm2", "branches", "gamma")
 
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """Where a variable, or a share-set's part of it, is in the twin.
+    """The place of a variable, or of a share-set's part of it, in the twin.
 
     Attributes:
         variable: Variable of the merged model.
@@ -48,7 +48,7 @@ class Link:
 
     @property
     def size(self) -> int:
-        """Number of weights."""
+        """Return the number of weights."""
         return math.prod(self.shape)
 
     def value(self) -> np.ndarray:

@@ -36,10 +36,10 @@ def centre_crop(
         image: Encoded or decoded image.
         size: Height and width of the result.
         test_crop: Share in (0, 1].
-        interpolation: `"bilinear"` or `"bicubic"`.
+        interpolation: Interpolation, `"bilinear"` or `"bicubic"`.
 
     Returns:
-        `(size, size, 3)` uint8, equal to timm's evaluation transform.
+        Image `(size, size, 3)`, uint8, equal to timm's evaluation transform.
     """
     image = decode(image)
     resized = math.floor(size / test_crop)
@@ -108,7 +108,7 @@ def height_and_width(image: Tensor) -> tuple[Tensor, Tensor]:
 LARGEST_IMAGE = 2**26
 LONGEST_SIDE = 2**16 - 1
 LIMITS = f"at most {LARGEST_IMAGE} pixels, {LONGEST_SIDE} a side"
-# How many of a request's images a refusal names.
+# The number of a request's images that a refusal names.
 NAMED = 3
 
 _JPEG = list(b"\xff\xd8\xff")
@@ -124,11 +124,11 @@ def checked(images: Tensor, name: str) -> Tensor:
     refused. What is damaged behind its header shows only when it is decoded.
 
     Args:
-        images: `(N,)` strings.
+        images: Encoded images `(N,)`, strings.
         name: Name of the argument, for messages.
 
     Returns:
-        `(N,)` strings.
+        Encoded images `(N,)`, strings.
 
     Raises:
         InvalidArgumentError: When run, for the whole batch; the message names the

@@ -19,7 +19,7 @@ from kmlp.typing import Tensor
 
 # Images up to this height and width are small: they have recipes of their own.
 LARGEST_SMALL = 64
-# How many of a data set's images tell whether it has small ones.
+# The number of images sampled to tell whether a data set's are small.
 SAMPLE = 16
 
 
@@ -80,8 +80,8 @@ class Files:
     """Images in files.
 
     Attributes:
-        paths: `(N,)` paths of the files.
-        labels: `(N,)` class numbers.
+        paths: Paths `(N,)` of the files.
+        labels: Class numbers `(N,)`.
     """
 
     paths: np.ndarray
@@ -114,8 +114,8 @@ class Memory:
     """Images in memory.
 
     Attributes:
-        images: `(N,)` encoded images as bytes, or `(N, H, W, 3)` uint8.
-        labels: `(N,)` class numbers.
+        images: Encoded images `(N,)` as bytes, or decoded ones `(N, H, W, 3)`, uint8.
+        labels: Class numbers `(N,)`.
     """
 
     images: Any
@@ -143,7 +143,7 @@ class Subset:
 
     Attributes:
         store: Store of all images.
-        indices: `(N,)` numbers of the chosen ones.
+        indices: Numbers `(N,)` of the chosen ones.
     """
 
     store: Any
@@ -186,9 +186,9 @@ class Split:
 
     Attributes:
         name: Name of the data set and the split.
-        store: `Files`, `Memory`, `Subset` or another with their methods.
+        store: Storage: `Files`, `Memory`, `Subset` or another with their methods.
         mean, std: Statistics per channel, of images in 0…1; `None` if unknown.
-        on_corrupt: `"stop"` or `"skip"` where an image cannot be decoded.
+        on_corrupt: What to do where an image cannot be decoded, `"stop"` or `"skip"`.
     """
 
     name: str
@@ -199,12 +199,12 @@ class Split:
 
     @property
     def count(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.store)
 
     @property
     def labels(self) -> np.ndarray | None:
-        """`(count,)` class numbers; `None` where they come with the images only."""
+        """Return class numbers `(count,)`; `None` if only images bring them."""
         return self.store.labels
 
 
@@ -246,17 +246,17 @@ class Source:
 
     @property
     def mean(self) -> tuple[float, ...] | None:
-        """Mean per channel, of images in 0…1; `None` if unknown."""
+        """Return the mean per channel of images in 0…1; `None` if unknown."""
         return self.validation.mean
 
     @property
     def std(self) -> tuple[float, ...] | None:
-        """Standard deviation per channel, of images in 0…1; `None` if unknown."""
+        """Return the deviation per channel of images in 0…1; `None` if unknown."""
         return self.validation.std
 
     @functools.cached_property
     def small(self) -> bool:
-        """Whether images have at most `LARGEST_SMALL` pixels to a side, by a sample."""
+        """Return whether sampled sides have at most `LARGEST_SMALL` pixels."""
         import tensorflow as tf
 
         from kmlp.data.decode import decode
@@ -271,6 +271,6 @@ class Source:
 
     @property
     def splits(self) -> dict[str, Split]:
-        """Splits that exist, by their attributes' names."""
+        """Return the splits that exist, by their attributes' names."""
         both = {"train": self.train, "validation": self.validation}
         return {name: split for name, split in both.items() if split is not None}

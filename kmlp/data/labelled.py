@@ -1,4 +1,4 @@
-"""Which of a network's outputs are right for an image."""
+"""Match a network's outputs to the right classes of an image."""
 
 import json
 import re

@@ -31,8 +31,8 @@ class Records:
     """Images in TFRecord or ArrayRecord files.
 
     Args:
-        shards: `FileInstruction`s of TensorFlow Datasets: names of files, and how many
-            records of each to skip and to take.
+        shards: Shards as TensorFlow Datasets' `FileInstruction`s: names of files, and
+            how many records of each to skip and to take.
         features: Features of the data set.
         image, label: Names of the image and of its class.
     """
@@ -49,7 +49,7 @@ class Records:
 
     @functools.cached_property
     def _record(self):
-        """Function of an index to the record's bytes."""
+        """Return a function of an index to the record's bytes."""
         array = ".array_record" in str(self.shards[0].filename)
         return (_array_records if array else _records)(self.shards)
 
@@ -119,7 +119,7 @@ def _array_records(shards):
 
     @functools.cache
     def opened(path: str) -> Any:
-        # Nothing is read ahead: the order is random.
+        # Reading ahead is of no use in a random order.
         return ArrayRecordReader(path, "readahead_buffer_size:0")
 
     def record(index: int) -> bytes:
@@ -177,7 +177,7 @@ KNOWN = {
         **statistics.FLOWERS102._asdict(),
     ),
 }
-# What has to be fetched by hand: the files and where they are.
+# Files to fetch by hand, and where they are.
 BY_HAND = {
     "imagenet2012": (
         "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar from "
@@ -200,7 +200,7 @@ def named_set(
             `NAME:VERSION`.
         data_dir: Folder of prepared sets; `None`: the package's default.
         download: Whether a set that is missing is fetched and prepared.
-        on_corrupt: `"stop"` or `"skip"` where images cannot be decoded.
+        on_corrupt: What to do where images cannot be decoded, `"stop"` or `"skip"`.
 
     Raises:
         InputError: If there is no such set, it is not prepared, or has no images by

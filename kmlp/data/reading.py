@@ -1,4 +1,4 @@
-"""Images as batches, whatever became of their files.
+"""Images as batches, damaged files included.
 
 Images that fit in memory are read and decoded once, before the first step. Others are
 read again in every epoch, and one that cannot be is met in the middle of it.
@@ -20,14 +20,14 @@ from kmlp.data.images import Split
 from kmlp.errors import InputError, RunError
 from kmlp.typing import Tensor
 
-# How many images after one that cannot be decoded are tried in its place.
+# The number of images tried in place of one that cannot be decoded.
 SUBSTITUTES = 3
 _MARK = "cannot be decoded:"
-# How TensorFlow tells of a `KmlpError` that a function of NumPy's raised.
+# TensorFlow's message for a `KmlpError` raised in a NumPy function.
 _STOPPED = re.compile(r"^kmlp\.errors\.(?:InputError|RunError): (.*)$", re.MULTILINE)
 _SIGNATURES = {b"\xff\xd8\xff": "damaged JPEG", b"\x89PNG": "damaged PNG"}
 _PNG_END = b"IEND\xaeB`\x82"
-# How messages of TensorFlow, of Python and of `guarded` name a file.
+# Ways in which messages of TensorFlow, Python and `guarded` name a file.
 _NAMING = (
     r"(?:.*(?:: |\}\} ))?(.+); (?:No such file|Permission denied|Input/output)",
     r"\[Errno \d+\] [^\n:]+: '([^\n']+)'",
@@ -49,8 +49,8 @@ def read_all(
             fails where the image cannot be decoded.
 
     Returns:
-        `(kept, labels, failed)`: an array of what was kept, `(N,)` class numbers, and
-        the indices of what cannot be decoded.
+        Tuple `(kept, labels, failed)`: an array of what was kept, `(N,)` class numbers,
+        and the indices of what cannot be decoded.
     """
     read = split.store.reader()
 
@@ -198,7 +198,7 @@ def _state(place):
 
 
 def _looks_whole(image):
-    """Whether an encoded image has its end, as all have that were not cut short."""
+    """Return whether an encoded image has its end, which one cut short lacks."""
     length = tf.strings.length(image)
 
     def end(count: int) -> Tensor:
@@ -222,7 +222,7 @@ def evaluation_batches(
 
     Args:
         split: Images to read.
-        recipe: `Recipe` or `Preprocessing`, of which `test_crop`,
+        recipe: A `Recipe` or `Preprocessing`, of which `test_crop`,
             `test_interpolation`, `mean` and `std` count.
         image_size: Height and width of the images.
         batch_size: Images per replica.

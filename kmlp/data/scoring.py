@@ -59,8 +59,8 @@ class Score:
         """Count a batch.
 
         Args:
-            outputs: `(N, classes)`.
-            images: `(N,)` indices into `truth`.
+            outputs: Outputs `(N, classes)`.
+            images: Indices `(N,)` into `truth`.
 
         Raises:
             RunError: If an output is not finite.
@@ -137,8 +137,9 @@ def average_precision(
         masks: Whether masks are scored too.
 
     Returns:
-        `{"AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR"}` in 0…1, and
-        the same with `mask_` before it; without those of which there is no object.
+        Scores `{"AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large", "AR"}` in
+        0…1, and the same with `mask_` before it; without those of which there is no
+        object.
 
     Raises:
         InputError: If nothing is to be found, or pycocotools is not installed.
@@ -195,7 +196,7 @@ def confusion(
         void: Label of what does not count.
 
     Returns:
-        `(classes, classes)` int64, rows the truth.
+        Matrix `(classes, classes)`, int64, rows the truth.
     """
     truth, predicted = np.ravel(truth), np.ravel(predicted)
     counted = truth != void
@@ -207,13 +208,13 @@ def intersection_over_union(matrix: Any) -> dict[str, Any]:
     """Compute the scores of class maps.
 
     Args:
-        matrix: `(classes, classes)`, the sum of `confusion` over pictures.
+        matrix: Matrix `(classes, classes)`, the sum of `confusion` over pictures.
 
     Returns:
-        `{"mIoU", "accuracy", "mean_accuracy", "IoU"}` in 0…1: the mean over the classes
-        that are seen or predicted, the share of pixels that are right, its mean over
-        the classes that are seen, and one number for each class, `None` where it is
-        neither seen nor predicted.
+        Scores `{"mIoU", "accuracy", "mean_accuracy", "IoU"}` in 0…1: the mean over the
+        classes that are seen or predicted, the share of pixels that are right, its mean
+        over the classes that are seen, and one number for each class, `None` where it
+        is neither seen nor predicted.
 
     Raises:
         InputError: If no pixel has a class.

@@ -48,7 +48,7 @@ def open_source(
         spec: Folder of images, `tfds:NAME[/CONFIG]`, or `None`: the embedded digits.
         data_dir: Folder of TensorFlow Datasets' sets; `None`: its default.
         download: Whether a set that is missing is fetched.
-        on_corrupt: `"stop"` or `"skip"` where images cannot be decoded.
+        on_corrupt: What to do where images cannot be decoded, `"stop"` or `"skip"`.
 
     Raises:
         InputError: If there is no such data, or none in a known layout.
@@ -74,11 +74,11 @@ def open_evaluation(
     """Open the images of an evaluation; a folder needs no training images.
 
     Args:
-        spec: `digits`, `tfds:NAME`, a folder with `val/CLASS`, `test/CLASS` or
+        spec: Data: `digits`, `tfds:NAME`, a folder with `val/CLASS`, `test/CLASS` or
             `CLASS`, or a folder of images.
         data_dir: Folder of TensorFlow Datasets' sets; `None`: its default.
         download: Whether a set that is missing is fetched.
-        on_corrupt: `"stop"` or `"skip"` where images cannot be decoded.
+        on_corrupt: What to do where images cannot be decoded, `"stop"` or `"skip"`.
 
     Returns:
         A `Source`. Images without class folders have no class names and the labels -1.
@@ -135,7 +135,7 @@ def image_folder(folder: PathLike, on_corrupt: str = "stop") -> Source:
     Args:
         folder: Folder with `train` and `val`, `validation` or `test`, or with one
             folder that has them.
-        on_corrupt: `"stop"` or `"skip"` where images cannot be decoded.
+        on_corrupt: What to do where images cannot be decoded, `"stop"` or `"skip"`.
 
     Raises:
         InputError: If there is no such folder, nothing in it, or if the classes do not

@@ -35,7 +35,7 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
         b: Boxes `(…, B, 4)`; leading axes broadcast.
 
     Returns:
-        `(…, A, B)`, float32.
+        Overlaps `(…, A, B)`, float32.
     """
     a, b = a[..., :, None, :], b[..., None, :, :]
     width = ops.minimum(a[..., 2], b[..., 2]) - ops.maximum(a[..., 0], b[..., 0])
@@ -53,11 +53,11 @@ def encode(
     sizes, each divided by its `std`.
 
     Args:
-        anchors, boxes: `(…, 4)`, of shapes that broadcast.
+        anchors, boxes: Anchors and boxes `(…, 4)`, of shapes that broadcast.
         std: Four positive numbers.
 
     Returns:
-        `(…, 4)`: dx, dy, dw, dh.
+        Deltas `(…, 4)`: dx, dy, dw, dh.
 
     Reference: Ren et al., Faster R-CNN, 2015, Eq. 2.
     """
@@ -76,11 +76,11 @@ def decode(
     """Return the boxes that predictions at anchors mean: the inverse of `encode`.
 
     Args:
-        anchors: `(…, 4)`.
-        deltas: `(…, 4)`, of a shape that broadcasts with it; the logarithms of sizes
-            are held within ±log(1000 / 16).
+        anchors: Anchors `(…, 4)`.
+        deltas: Deltas `(…, 4)`, of a shape that broadcasts with it; the logarithms of
+            sizes are held within ±log(1000 / 16).
         std: Divisors, as for `encode`.
-        size: `(height, width)` that boxes are clipped to, or `None`.
+        size: Size `(height, width)` that boxes are clipped to, or `None`.
 
     Returns:
         Boxes `(…, 4)`.
@@ -128,7 +128,7 @@ class Anchors:
 
     @property
     def count(self) -> int:
-        """Number of anchors at a place."""
+        """Return the number of anchors at a place."""
         return len(self.scales) * len(self.ratios)
 
     def forms(self, stride: int) -> np.ndarray:
@@ -146,7 +146,7 @@ class Anchors:
         """Return all anchors of maps.
 
         Args:
-            shapes: `(height, width)` of each level, integers or scalar tensors.
+            shapes: Sizes `(height, width)` of each level, integers or scalar tensors.
 
         Returns:
             A list of `(height · width · count, 4)`, one for each level, in order of

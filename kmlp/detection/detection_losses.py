@@ -98,7 +98,7 @@ def box_loss(
 
     Args:
         regions: Sampled regions.
-        codes: `(N, S, K or 1, 4)`.
+        codes: Codes `(N, S, K or 1, 4)`.
         std: Deviations of the codes.
         kind: One of `BOX_LOSSES`: of the codes, or of the boxes they mean.
     """
@@ -120,8 +120,8 @@ def mask_loss(regions: Regions, logits: Tensor, masks: Tensor) -> Tensor:
 
     Args:
         regions: Sampled regions, of which the first P can be positive.
-        logits: `(N, P, h, h, K)`.
-        masks: `(N, M, S, S)`, the objects', each over its own box.
+        logits: Logits `(N, P, h, h, K)`.
+        masks: Objects' masks `(N, M, S, S)`, each over its own box.
     """
     most, size, _, num_classes = logits.shape[1:]
     positive = ops.cast(regions.positive[:, :most], "float32")

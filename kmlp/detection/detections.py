@@ -1,4 +1,4 @@
-"""From what heads say of places and regions to detections, inside the graph."""
+"""Turn the heads' outputs at places and regions into detections, inside the graph."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -46,10 +46,10 @@ def best_of_level(
     """Return the candidates of a level with the highest scores.
 
     Args:
-        scores: `(N, h, w, A·K)`, of pairs of anchor and class; minus infinity where
-            there is no candidate.
-        codes: `(N, h, w, A·4)`.
-        anchors: `(h·w·A, 4)`.
+        scores: Scores `(N, h, w, A·K)` of pairs of anchor and class; minus infinity
+            where there is no candidate.
+        codes: Codes `(N, h, w, A·4)`.
+        anchors: Anchors `(h·w·A, 4)`.
         limit: Number of candidates; fewer on a map that is known to be smaller.
         size: Height and width that boxes are clipped to.
 

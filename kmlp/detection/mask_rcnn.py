@@ -81,7 +81,7 @@ class MaskRCNN(DenseModel):
         roi_samples: Regions of an image that are learned from.
         positive_share: Largest share of objects among them.
         fc_units: Units of each of the two fully connected layers.
-        box_loss: `"l1"`, `"smooth_l1"` or `"giou"`.
+        box_loss: Loss of the boxes, `"l1"`, `"smooth_l1"` or `"giou"`.
         masks: Whether there are masks; `False` gives Faster R-CNN.
         mask_convs, mask_filters: Convolutions of the mask head and their channels.
         score_threshold: Probability above which a detection counts.
@@ -247,14 +247,14 @@ class MaskRCNN(DenseModel):
 
         Args:
             outputs: Outputs of `model(images, training=True)`.
-            targets: `{"boxes": (N, M, 4), "classes": (N, M), "masks": (N, M, S, S)}`;
-                `masks`, each over its own box, only where the model has masks.
+            targets: Targets `{"boxes": (N, M, 4), "classes": (N, M), "masks": (N, M, S,
+                S)}`; `masks`, each over its own box, only where the model has masks.
             training: Whether BatchNorm in the heads learns.
 
         Returns:
-            `{"rpn_class", "rpn_box", "class", "box"}` and `"mask"`; those of several
-            stages are summed by the stages' weights. Each loss's mean over images is
-            its mean over what was sampled from them.
+            Losses `{"rpn_class", "rpn_box", "class", "box"}` and `"mask"`; those of
+            several stages are summed by the stages' weights. Each loss's mean over
+            images is its mean over what was sampled from them.
 
         Raises:
             InputError: If targets have no masks and the model has.
@@ -326,10 +326,10 @@ class CascadeMaskRCNN(MaskRCNN):
     Args:
         backbone: Functional model with `pyramid_outputs` P2…P5.
         num_classes: Number of classes of objects.
-        box_head: `"2fc"`: two fully connected layers, boxes for all classes at once;
-            `"4conv1fc"`: four convolutions with BatchNorm and one fully connected
-            layer, boxes of each class, as in the published transformers' recipe,
-            which has `box_loss="giou"` with it.
+        box_head: Kind of box head. `"2fc"`: two fully connected layers, boxes for all
+            classes at once; `"4conv1fc"`: four convolutions with BatchNorm and one
+            fully connected layer, boxes of each class, as in the published
+            transformers' recipe, which has `box_loss="giou"` with it.
         conv_filters: Channels of the convolutions of `"4conv1fc"`.
         rpn_beta, training_proposals, box_loss, name: As in `MaskRCNN`, with other
             defaults.

@@ -1,4 +1,4 @@
-"""Which boxes count: matching, sampling, suppression, and what regions learn."""
+"""Choose the boxes that count: matching, sampling, suppression, regions' targets."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ def match(
     `min_positive` and not zero; of objects that claim the same anchor the last has it.
 
     Args:
-        iou: `(N, A, M)` of anchors and objects.
-        valid: `(N, M)` bool: false for padding, which matches nothing.
+        iou: Overlaps `(N, A, M)` of anchors and objects.
+        valid: Validity `(N, M)`, bool: false for padding, which matches nothing.
         positive, negative: Thresholds.
         low_quality: Whether objects keep their best anchors.
         min_positive: Least IoU of those.
@@ -69,7 +69,7 @@ def sample(
     far as there are any.
 
     Args:
-        label: `(N, A)` as `match` gives it.
+        label: Labels `(N, A)` as `match` gives them.
         count: Number of samples of an image.
         positive_share: Largest share of positives, 0…1.
         seed_generator: Random state.
@@ -115,9 +115,10 @@ def nms(
     `threshold` in its own group goes; and so on with what remains.
 
     Args:
-        boxes: `(N, C, 4)`.
-        scores: `(N, C)`; candidates of score minus infinity are never picked.
-        groups: `(N, C)` integers: boxes suppress only within their class or level.
+        boxes: Boxes `(N, C, 4)`.
+        scores: Scores `(N, C)`; candidates of score minus infinity are never picked.
+        groups: Groups `(N, C)`, integers: boxes suppress only within their class or
+            level.
         threshold: IoU above which the lower of two boxes goes.
         limit: Number of picks.
 
@@ -202,7 +203,7 @@ class Sampler(Layer):
 
     @property
     def most_positive(self) -> int:
-        """The largest number of positives of an image."""
+        """Return the largest number of positives of an image."""
         return int(self.count * self.positive_share)
 
     def call(self, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,13 +225,13 @@ class Regions:
     """Sampled regions of images, positives first; S is the sampler's count.
 
     Attributes:
-        boxes: `(N, S, 4)`; zeros where there were fewer than S.
-        positive: `(N, S)` bool, whether a region answers for an object.
-        sampled: `(N, S)` bool, whether a region is learned from.
-        is_object: `(N, S)` bool, whether a region is an object's own box.
-        index: `(N, S)` int32, its object.
-        labels: `(N, S)` int32, the object's class, `num_classes` for background.
-        objects: `(N, S, 4)`, the object's box.
+        boxes: Boxes `(N, S, 4)`; zeros where there were fewer than S.
+        positive: Marks `(N, S)`, bool: whether a region answers for an object.
+        sampled: Marks `(N, S)`, bool: whether a region is learned from.
+        is_object: Marks `(N, S)`, bool: whether a region is an object's own box.
+        index: Number `(N, S)` of the region's object, int32.
+        labels: Object's class `(N, S)`, int32, `num_classes` for background.
+        objects: Object's box `(N, S, 4)`.
     """
 
     boxes: Tensor
@@ -253,15 +254,15 @@ def sample_regions(
     """Draw regions from proposals and the objects' own boxes.
 
     Args:
-        proposals: `(N, R, 4)`; those without area are padding.
-        targets: `{"boxes": (N, M, 4), "classes": (N, M)}`.
+        proposals: Proposals `(N, R, 4)`; those without area are padding.
+        targets: Targets `{"boxes": (N, M, 4), "classes": (N, M)}`.
         sampler: Random choice of regions.
         positive: IoU from which a region answers for its object; below, it is
             background.
         num_classes: Label of the background.
 
     Returns:
-        `Regions`, through which nothing is learned.
+        The `Regions`, through which nothing is learned.
 
     Reference: Faster R-CNN, Sect. 3.2, and Fast R-CNN, Sect. 2.3; the reference
     framework adds the objects' boxes, so that there are positives from the start.
@@ -306,9 +307,9 @@ def mask_targets(regions: Tensor, objects: Tensor, masks: Tensor, size: int) -> 
     """Return masks of objects as their regions see them.
 
     Args:
-        regions: `(N, P, 4)`.
-        objects: `(N, P, 4)`, the boxes that the masks lie in.
-        masks: `(N, P, S, S)`, 0 or 1, each over its object's box.
+        regions: Regions `(N, P, 4)`.
+        objects: Boxes `(N, P, 4)` that the masks lie in.
+        masks: Masks `(N, P, S, S)`, 0 or 1, each over its object's box.
         size: Positions per axis of the result.
 
     Returns:

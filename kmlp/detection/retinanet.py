@@ -37,14 +37,15 @@ class RetinaNet(DenseModel):
         anchor_scale: Side of the smallest square anchor, in strides.
         scales_per_octave: Sizes of anchors between one level and the next.
         ratios: Height / width of the anchors.
-        box_loss: `"l1"` or `"smooth_l1"`.
+        box_loss: Loss of the boxes, `"l1"` or `"smooth_l1"`.
         focal_gamma, focal_alpha: Arguments of the focal loss.
         prior: Probability that every class starts with.
         candidates: Candidates of each level, before suppression.
         score_threshold: Score that detections exceed.
         nms_threshold: IoU above which the lower of two detections of a class goes.
         max_detections: Detections of an image, D.
-        tap_norm: `"layer"`, `None` or `"auto"`, as `pyramid_of` takes it.
+        tap_norm: Norm on every tap, `"layer"`, `None` or `"auto"`, as `pyramid_of`
+            takes it.
         name, dtype: Name and dtype policy of the model.
 
     Shapes: images `(N, H, W, 3)` to a dict of `boxes` `(N, D, 4)` in pixels
@@ -156,8 +157,9 @@ class RetinaNet(DenseModel):
             training: Without effect; nothing random or normalised is computed here.
 
         Returns:
-            `{"class": (N,), "box": (N,)}`, float32: sums over anchors, divided by the
-            batch's mean number of positives, where an image without any counts one.
+            Losses `{"class": (N,), "box": (N,)}`, float32: sums over anchors, divided
+            by the batch's mean number of positives, where an image without any counts
+            one.
         """
         boxes = ops.cast(targets["boxes"], "float32")
         classes = ops.cast(targets["classes"], "int32")

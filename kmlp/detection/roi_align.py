@@ -18,12 +18,12 @@ def box_levels(boxes: Tensor, count: int, finest_scale: float = 56) -> Tensor:
     """Return the level of each box, 0 from a side of `finest_scale` pixels on.
 
     Args:
-        boxes: `(…, 4)`.
+        boxes: Boxes `(…, 4)`.
         count: Number of levels; larger and smaller boxes take the last and first.
         finest_scale: Side of the square below whose double a box is of level 0.
 
     Returns:
-        int32 `(…)`.
+        Levels `(…)`, int32.
 
     Reference: Feature Pyramid Networks, Eq. 1.
     """
@@ -49,13 +49,13 @@ def roi_align(
 
     Args:
         maps: List of `(N, H_l, W_l, C)`, finest first; sizes may be unknown.
-        boxes: `(N, R, 4)` in input pixels.
+        boxes: Boxes `(N, R, 4)` in input pixels.
         strides: Strides of the maps.
         size: Bins per axis.
         finest_scale: Side of a box of level 0, as in `box_levels`.
 
     Returns:
-        `(N, R, size, size, C)` in the maps' type.
+        Features `(N, R, size, size, C)` in the maps' type.
 
     Reference: Mask R-CNN, Sect. 3.
     """
@@ -102,9 +102,9 @@ def _corners(low, high, limit, size):
     """Return what an axis of bins reads: pairs of positions and weights `(N, R, size)`.
 
     Args:
-        low, high: `(N, R, 1)`, the boxes' ends in units of the stride.
-        limit: `(N, R, 1)` int32, positions of the map along the axis.
-        size: bins.
+        low, high: Ends `(N, R, 1)` of the boxes in units of the stride.
+        limit: Number `(N, R, 1)` of the map's positions along the axis, int32.
+        size: Number of bins.
     """
     end = ops.cast(limit, "float32")
     bins = ops.arange(size, dtype="float32")

@@ -82,7 +82,7 @@ def rpn_losses(
     Args:
         objectness, deltas: Maps of all levels, as `RPNHead` gives them.
         anchors: Anchors of the levels.
-        targets: `{"boxes": (N, M, 4), "classes": (N, M)}`.
+        targets: Targets `{"boxes": (N, M, 4), "classes": (N, M)}`.
         sampler: Choice of anchors to learn from.
         beta: Bound of the smooth L1 loss of boxes; 0: L1.
 

@@ -137,7 +137,7 @@ def measure(model: keras.Model, files: dict[str, Path], images: Images | None) -
         images: Images that all are run on, if there are any.
 
     Returns:
-        `{form: figures}` as JSON has them, `TRAINED` first.
+        Figures `{form: figures}` as JSON has them, `TRAINED` first.
     """
     forms: Forms = {TRAINED: {}}
     if images is not None:
@@ -339,7 +339,7 @@ def export_dense(task: str, form_is_tflite: bool, options: Namespace) -> None:
     """Write the artifacts of a detector or segmenter and print where to.
 
     Args:
-        task: `"detection"` or `"segmentation"`.
+        task: Task, `"detection"` or `"segmentation"`.
         form_is_tflite: Whether TFLite files are asked for.
         options: Options of `kmlp export`.
 

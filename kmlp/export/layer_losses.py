@@ -28,13 +28,13 @@ _LINEAR = (
     keras.layers.DepthwiseConv2D,
     SetSharingLinear,
 )
-# What has no weights and yet a range of its own.
+# Layers without weights that have a range of their own.
 _SUMS = (keras.layers.Add, keras.layers.Subtract, keras.layers.Multiply)
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-    """What one layer costs.
+    """The loss that one layer causes.
 
     Attributes:
         layer: Path in the model.
@@ -56,7 +56,7 @@ def layer_losses(model: keras.Model, images: np.ndarray, quantize: str) -> list[
     Args:
         model: Float32 model that is converted.
         images: Images `(N, H, W, C)` as it takes them; some are used.
-        quantize: `"float16"`, `"dynamic"` or `"int8"`.
+        quantize: Quantisation, `"float16"`, `"dynamic"` or `"int8"`.
     """
     layers = list(_leaves(model, sums=quantize == "int8"))
     which = tf.Variable(_NOBODY, trainable=False)

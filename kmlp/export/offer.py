@@ -17,7 +17,7 @@ MOST_CLASSES = 255
 
 @dataclasses.dataclass(frozen=True)
 class Offer:
-    """What is served of a model, from `offer`.
+    """The parts of a model that are served, from `offer`.
 
     Attributes:
         preprocessing: Preprocessing with nothing missing, or `DensePreprocessing`;

@@ -27,7 +27,7 @@ from kmlp.export.serving_signatures import signatures
 from kmlp.preprocessing import DensePreprocessing, Preprocessing
 from kmlp.typing import PathLike
 
-# What a server copies beside the model: names, warm-up requests, the origin.
+# Files that a server copies beside the model: names, warm-up requests, the origin.
 EXTRA = origin.FOLDER
 CLASS_NAMES = "class_names.txt"
 
@@ -155,7 +155,8 @@ def write_saved_model(
         input_shape: Shape without batch in place of the model's own; with either, the
             artifact is for a converter: `serving_default` and no more.
         warmup: Whether requests are written that a server replays.
-        **options: `preprocessing`, `class_names` and `top_k`, as in `saved_model`.
+        **options: Options `preprocessing`, `class_names` and `top_k`, as in
+            `saved_model`.
     """
     folder = Path(folder)
     specs = input_specs(model, batch_size=batch_size, input_shape=input_shape)

@@ -44,7 +44,7 @@ def signatures(
         offered: What is served beside the network.
 
     Returns:
-        `{name: function}`, each with an input signature.
+        Functions `{name: function}`, each with an input signature.
     """
     network, known = _network(model, specs, offered.dense), offered.preprocessing
 
@@ -119,7 +119,7 @@ def prepared(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
         preprocessing: Preprocessing with nothing missing.
 
     Returns:
-        `(N, S, S, 3)` float32.
+        Images `(N, S, S, 3)`, float32.
     """
     complete: Any = preprocessing
     size, crop = complete.image_size, complete.test_crop
@@ -177,8 +177,8 @@ def prepared_pictures(
         known: How pictures are prepared.
 
     Returns:
-        `(N, H, W, 3)` float32 on the canvas, `(N, 2)` int32 heights and widths that
-        the pictures have there, and those that they came with.
+        Pictures `(N, H, W, 3)`, float32, on the canvas, `(N, 2)` int32 heights and
+        widths that the pictures have there, and those that they came with.
     """
     canvas = (*known.canvas, 3)
 
@@ -218,9 +218,9 @@ def detections(found: Tensors, shapes: tf.Tensor, sizes: tf.Tensor) -> Tensors:
         sizes: Heights and widths that they came with, `(N, 2)`.
 
     Returns:
-        `boxes` cut at the picture's edges, `scores` and `classes`, best first; a box
-        of nothing but padding becomes an empty place, all of which come last. With
-        `masks` also `whole_boxes`, which the masks cover.
+        Dictionary of `boxes` cut at the picture's edges, `scores` and `classes`, best
+        first; a box of nothing but padding becomes an empty place, all of which come
+        last. With `masks` also `whole_boxes`, which the masks cover.
     """
     ends = tf.cast(tf.tile(sizes[:, ::-1], [1, 2])[:, None], tf.float32)
     own = tf.cast(tf.tile(shapes[:, ::-1], [1, 2])[:, None], tf.float32)
@@ -253,8 +253,9 @@ def class_maps(found: Tensors, shapes: tf.Tensor, sizes: tf.Tensor) -> Tensors:
         sizes: Heights and widths that they came with, `(N, 2)`.
 
     Returns:
-        `classes` `(N, H, W)` uint8, 255 beyond the picture; `shapes` `(N, 2)`, height
-        and width of the picture there; `sizes` `(N, 2)`, those that it came with.
+        Dictionary of `classes` `(N, H, W)` uint8, 255 beyond the picture; `shapes` `(N,
+        2)`, height and width of the picture there; `sizes` `(N, 2)`, those that it came
+        with.
     """
     (logits,) = found.values()
     classes = tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)

@@ -38,8 +38,8 @@ class Checkpoint:
     Attributes:
         path: Path of the `.keras` file.
         model: Train form.
-        prepared: `Preprocessing`; its mean and deviation are `None` where nobody
-            knows them.
+        prepared: Preparation of the images, a `Preprocessing`; its mean and deviation
+            are `None` where nobody knows them.
         trained_on: Name of the data, as the run wrote it; `None` where it did not.
     """
 
@@ -50,7 +50,7 @@ class Checkpoint:
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """`prepared` where nothing is missing in it, and else `None`."""
+        """Return `prepared` if nothing is missing in it, else `None`."""
         return self.prepared if self.prepared.complete else None
 
 
@@ -140,14 +140,14 @@ def _trained_on(path):
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """What an export is tested on.
+    """The images that an export is tested on.
 
     Attributes:
         name: Name of the data.
         split: Validation images.
         classes: For each class of the data the output that it belongs to.
         train: Training images, `None` where there are none.
-        prepared: `Preprocessing` with nothing missing.
+        prepared: Preparation of the images, a `Preprocessing` with nothing missing.
     """
 
     name: str
@@ -158,7 +158,7 @@ class Images:
 
     @property
     def count(self) -> int:
-        """Number of the validation images."""
+        """Return the number of validation images."""
         return self.split.count
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -174,8 +174,8 @@ def open_images(
 
     Args:
         checkpoint: Checkpoint that is exported.
-        spec: `digits`, a folder, `tfds:NAME`, or `None`: the data that the run was
-            trained on, if it is at hand.
+        spec: Data: `digits`, a folder, `tfds:NAME`, or `None`: the data that the run
+            was trained on, if it is at hand.
         count: Largest number of images; `None`: all.
 
     Returns:

@@ -91,14 +91,14 @@ def tflite(
         model: Built `keras.Model` with one input; it is left untouched.
         path: Path of the file; it appears as a whole at the end.
         merge: Whether the model's inference form (`kmlp.merge`) is written.
-        quantize: `None` (float32), `"float16"` (weights), `"dynamic"` (int8
-            weights, activations quantised as they come) or `"int8"` (both, with
+        quantize: Quantisation: `None` (float32), `"float16"` (weights), `"dynamic"`
+            (int8 weights, activations quantised as they come) or `"int8"` (both, with
             ranges from `representative_data`).
         representative_data: For `"int8"`, images as the model takes them: an array,
             or an iterable of batches or of tuples that begin with one, such as a
             `tf.data.Dataset`; about a hundred images do.
         batch_size: Images that the file takes at once.
-        input_shape: `(H, W, C)` of the file, for models of unknown height and
+        input_shape: Shape `(H, W, C)` of the file, for models of unknown height and
             width.
         preprocessing: How images are prepared, for the origin.
         class_names: Names in the order of the outputs, for the origin; `None`: those

@@ -30,8 +30,8 @@ def write_warmup(file: PathLike, functions: dict[str, Any], name: str) -> None:
 
     Args:
         file: Path to write.
-        functions: `{signature: tf.function}` with input signatures; one that leaves
-            open more than the batch and an image's sizes gets no record.
+        functions: Functions `{signature: tf.function}` with input signatures; one that
+            leaves open more than the batch and an image's sizes gets no record.
         name: Name of the model, as it will be served.
     """
     predict_pb2, prediction_log_pb2 = _messages()

@@ -75,7 +75,7 @@ class ConvNorm(Layer):
         strides: Stride along both axes.
         depthwise: Whether there is one filter per channel.
         use_bias: Whether there is a bias of the convolution.
-        norm: `"batch"` or `None`.
+        norm: Kind of norm, `"batch"` or `None`.
         activation: Name of a Keras activation, or `None`.
         epsilon: Constant of the norm.
         kernel_initializer: Initializer of the convolution.
@@ -229,7 +229,7 @@ class ConvMixing(Layer):
     Args:
         kernel_size: Odd integer or pair.
         depthwise: Whether there is one filter per channel.
-        norm: `"affine"`, `"layer"`, `"batch"`, `"l2"` or `None`.
+        norm: Kind of norm, `"affine"`, `"layer"`, `"batch"`, `"l2"` or `None`.
         norm_affine: Whether a layer or l2 norm has its learned scale and shift.
         layer_scale: Initial value of the scale, or `None`.
         folded: Whether this is the inference form.
@@ -324,6 +324,6 @@ class ConvMixing(Layer):
 
 
 def _within(length, taps):
-    """`(length, taps)`: 1 where a tap at a position falls within the map."""
+    """Return `(length, taps)`: 1 where a tap at a position falls within the map."""
     read = np.arange(length)[:, None] + np.arange(taps) - taps // 2
     return ((read >= 0) & (read < length)).astype("float64")

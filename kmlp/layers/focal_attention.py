@@ -16,7 +16,7 @@ from kmlp.layers.norms import affine_terms, folded, normalization
 from kmlp.layers.window_attention import MASKED
 from kmlp.typing import KnownShape, Tensor
 
-# Of positions beside the query, around its window, and of pooled windows.
+# Tables of positions beside the query, around its window, and of pooled windows.
 TABLES = (
     "relative_position_bias_table",
     "relative_position_bias_table_to_neighbors",
@@ -32,7 +32,7 @@ def table_shapes(windows: FocalWindows, heads: int) -> dict[str, tuple[int, ...]
         heads: Number of heads.
 
     Returns:
-        `{name: shape}`.
+        Shapes as `{name: shape}`.
     """
     own, neighbours, pooled = TABLES
     shapes: dict[str, tuple[int, ...]] = {own: ((2 * windows.side - 1) ** 2, heads)}
@@ -98,7 +98,7 @@ class FocalAttention(Layer):
         window_size: Side of a window. On a map with a side no longer than that,
             windows are as large as that side and see no positions around them.
         focal_window: Side of the region of pooled windows, odd.
-        focal_level: 2, or 1 for attention without pooled windows.
+        focal_level: Focal level: 2, or 1 for attention without pooled windows.
         expansion: Distance that the positions around a window reach, at most
             `window_size`; 0: none.
         folded: Whether this is the inference form.
@@ -166,7 +166,7 @@ class FocalAttention(Layer):
             )
             self.pool.build((None, self.windows.area, channels))
             if self.folded:
-                # Of pooled keys and values: their weights need not add up to one.
+                # The weights of pooled keys and values need not add up to one.
                 self.pooled_shift = self.add_weight(
                     name="pooled_shift", shape=(2, channels), initializer="zeros"
                 )
@@ -174,14 +174,14 @@ class FocalAttention(Layer):
         self._index, self._mask = self._key_index(), key_mask(self.windows)
 
     def _key_index(self):
-        """Of (position, head), for a gather that puts heads first; `None`: in order."""
+        """Return indices of (position, head) that put heads first; `None`: in order."""
         if self.windows.in_order:
             return None
         heads = np.arange(self.heads, dtype="int32")[:, None]
         return (self.windows.key_index()[:, None] * self.heads + heads).ravel()
 
     def _add_biases(self):
-        """The tables in the published shapes, or the one array of the folded form."""
+        """Add the tables in the published shapes, or the folded form's one array."""
         for name in (*TABLES, "position_bias"):
             setattr(self, name, None)
         windows, heads = self.windows, self.heads
@@ -225,7 +225,7 @@ class FocalAttention(Layer):
         return windows.join(self.proj(x))
 
     def _seen(self, x, pooled):
-        """Keys or values of each window, by head: `(N·windows, heads, keys, d)`."""
+        """Return windows' keys or values by head: `(N·windows, heads, keys, d)`."""
         windows, channels = self.windows, x.shape[-1]
         depth = channels // self.heads
         x = ops.reshape(x, (-1, windows.number * windows.area, channels))
@@ -243,7 +243,7 @@ class FocalAttention(Layer):
         return (channels // self.heads) ** -0.5
 
     def _attention(self, logits):
-        """Weights of the values; the softmax in float32 at least."""
+        """Return the weights of the values; the softmax is in float32 at least."""
         windows = self.windows
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         bias = self.position_bias
@@ -315,7 +315,7 @@ class FocalAttention(Layer):
 
 
 def _described(layer):
-    """A layer's windows in words."""
+    """Describe a layer's windows in words."""
     windows = layer.windows
     size = "x".join(map(str, windows.size))
     around = "neighbours" if windows.expansion else "no neighbours"

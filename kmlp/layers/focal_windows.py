@@ -21,7 +21,7 @@ def tiling(size: tuple[int, int], window_size: int) -> int | None:
     """Return the side of the windows that tile a map, as the published code has it.
 
     Args:
-        size: `(h, w)` of the map.
+        size: Size `(h, w)` of the map.
         window_size: Side that the windows have on a map that exceeds it.
 
     Returns:
@@ -41,9 +41,9 @@ class FocalWindows:
     neighbours, then the pooled windows.
 
     Attributes:
-        size: `(h, w)` of the map, which the windows tile.
-        side: of a window.
-        expansion: how far neighbours reach beyond the window; 0: there are none.
+        size: Size `(h, w)` of the map, which the windows tile.
+        side: Side of a window, in positions.
+        expansion: Distance that neighbours reach beyond the window; 0: there are none.
         focal_window: Side of the region of pooled windows, odd; 0: there are none.
 
     Reference: Focal Transformer (Yang et al., 2021), Sect. 3.2.
@@ -74,35 +74,35 @@ class FocalWindows:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """`(rows, columns)` of windows."""
+        """Return the grid of windows, `(rows, columns)`."""
         height, width = self.size
         return height // self.side, width // self.side
 
     @property
     def number(self) -> int:
-        """Number of windows."""
+        """Return the number of windows."""
         rows, columns = self.grid
         return rows * columns
 
     @property
     def area(self) -> int:
-        """Positions of a window."""
+        """Return the number of positions in a window."""
         return self.side**2
 
     @property
     def neighbours(self) -> int:
-        """Positions that a window sees around itself, some of them twice."""
+        """Count the positions that a window sees around itself, some of them twice."""
         return 4 * (self.area - (self.side - self.expansion) ** 2)
 
     @property
     def keys(self) -> int:
-        """Number of positions and pooled windows that a window attends to."""
+        """Count the positions and pooled windows that a window attends to."""
         rows, columns = (min(self.focal_window, 2 * n - 1) for n in self.grid)
         return self.area + self.neighbours + rows * columns
 
     @property
     def in_order(self) -> bool:
-        """Whether the windows' keys, one after the other, are all there is."""
+        """Return whether the windows' keys, one after the other, are all there is."""
         index = self.key_index()
         pooled = self.number if self.focal_window else 0
         total = self.number * self.area + pooled
@@ -123,7 +123,7 @@ class FocalWindows:
         return np.concatenate(index, axis=1).astype("int32")
 
     def _neighbour_index(self, own):
-        """Positions of four windows moved towards the corners, but for the own ones.
+        """Index a window's positions once moved to each corner, without its own.
 
         What lies between two corners is in two of them. The map is a torus.
         """

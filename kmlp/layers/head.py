@@ -1,4 +1,4 @@
-"""From a map to classes: the classifier, and the class layers that may precede it."""
+"""Classify a map: the classifier, and the class layers that may precede it."""
 
 import keras
 from keras import ops
@@ -26,7 +26,7 @@ class ClassifierHead(Layer):
     Args:
         num_classes: Units of the Dense; 0: no Dense, the output is the features that
             it would see.
-        norm: `"batch"`, `"layer"`, `"affine"`, `"l2"` or `None`.
+        norm: Kind of norm, `"batch"`, `"layer"`, `"affine"`, `"l2"` or `None`.
         norm_affine: Whether a layer or l2 norm has its learned scale and shift.
         pool_first: Pooling before the norm (MS-MLP) instead of after it.
         activation: Activation of the Dense; `None` gives logits.
@@ -34,7 +34,7 @@ class ClassifierHead(Layer):
         kernel_initializer: Initializer of the Dense.
 
     Attributes:
-        dense: the Dense, or `None`.
+        dense: Dense layer, or `None`.
 
     Shapes: `(N, H, W, C)` in, `(N, num_classes)` or `(N, C)` out.
 
@@ -116,7 +116,8 @@ class ClassMixing(Layer):
     channel, as `CrossPatch` does.
 
     Args:
-        norm: `"affine"`, `"layer"`, `"batch"`, `"l2"` or `None`, of token and patches.
+        norm: Kind of norm, `"affine"`, `"layer"`, `"batch"`, `"l2"` or `None`, of token
+            and patches.
         norm_affine: Whether a layer or l2 norm has its learned scale and shift.
         layer_scale: Initial value of the scale, or `None`.
         folded: Whether this is the inference form.
@@ -223,7 +224,7 @@ class ClassMLP(Layer):
     Args:
         depth: Number of class layers.
         mlp_ratio: Hidden channels per channel of their MLPs.
-        norm: `"affine"`, `"layer"`, `"batch"`, `"l2"` or `None`.
+        norm: Kind of norm, `"affine"`, `"layer"`, `"batch"`, `"l2"` or `None`.
         layer_scale: Initial value of the scales of both sublayers, or `None`.
         activation: Activation of the MLPs.
         folded: Whether this is the inference form.

@@ -1,4 +1,4 @@
-"""What every layer of the library shares: its arguments, its parts and its copies.
+"""The base of every layer of the library: its arguments, its parts and its copies.
 
 A layer that has an equivalent, simpler inference form has a method `merged()`
 that returns a new, built layer holding the folded weights. That method is the

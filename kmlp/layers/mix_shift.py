@@ -44,10 +44,10 @@ class MixShift(Layer):
     Args:
         regions: Kernel size per group.
         shifts: Distance per group; negative to the left and upwards.
-        order: `"shift_mix"` (published weights) or `"mix_shift"` (the paper's
-            words).
-        mixing: `"depthwise"`, or `"full"`: convolutions that mix the channels of
-            a group, too.
+        order: Order of shift and mixing, `"shift_mix"` (published weights) or
+            `"mix_shift"` (the paper's words).
+        mixing: Kind of mixing, `"depthwise"`, or `"full"`: convolutions that mix the
+            channels of a group, too.
         folded: Whether this is the inference form.
         kernel_initializer: Initializer of the convolutions.
 
@@ -84,7 +84,7 @@ class MixShift(Layer):
 
     @property
     def groups(self) -> int:
-        """Number of channel groups."""
+        """Return the number of channel groups."""
         return len(self.regions)
 
     def _conv(self, path, index):

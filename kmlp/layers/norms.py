@@ -100,7 +100,7 @@ class NormActivation(Layer):
     """BatchNorm (or another norm) followed by an activation.
 
     Args:
-        norm: `"batch"`, `"layer"`, `"affine"`, `"l2"` or `None`.
+        norm: Kind of norm, `"batch"`, `"layer"`, `"affine"`, `"l2"` or `None`.
         activation: Name of a Keras activation.
         epsilon: Constant of the norm.
     """
@@ -132,7 +132,8 @@ def normalization(
     """Return a norm layer by name.
 
     Args:
-        kind: `"batch"`, `"layer"`, `"affine"` (Aff), `"l2"` or `None` (gives `None`).
+        kind: Kind of norm, `"batch"`, `"layer"`, `"affine"` (Aff), `"l2"` or `None`
+            (gives `None`).
         epsilon: Constant of the batch, layer or l2 norm.
         affine: Whether a layer or l2 norm has its learned scale and shift.
         name: Name of the layer.
@@ -223,11 +224,11 @@ def folded(
 
     Args:
         dense: A built Dense layer.
-        before: `(scale, shift)` of its inputs, or `None`.
-        after: `(scale, shift)` of its outputs, or `None`.
+        before: Pair `(scale, shift)` of its inputs, or `None`.
+        after: Pair `(scale, shift)` of its outputs, or `None`.
 
     Returns:
-        `{"kernel": array, "bias": array or 0}`, as `assign` takes them.
+        Weights `{"kernel": array, "bias": array or 0}`, as `assign` takes them.
     """
     kernel, bias = host(dense.kernel), host(dense.bias)
     if before is not None:

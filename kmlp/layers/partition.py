@@ -13,8 +13,8 @@ def cut(
 
     Args:
         maps: Maps `(N, rows·h, columns·w, C)`.
-        tiles: `(rows, columns)` of blocks.
-        block: `(h, w)`.
+        tiles: Numbers of blocks, `(rows, columns)`.
+        block: Size `(h, w)` of a block.
         batch: N where it cannot be told from the sizes.
     """
     (rows, columns), (h, w) = tiles, block
@@ -28,8 +28,8 @@ def put_together(blocks: Tensor, tiles: tuple[int, int], block: KnownShape) -> T
 
     Args:
         blocks: Blocks in any shape, ordered as `cut` orders them.
-        tiles: `(rows, columns)` of blocks.
-        block: `(h, w, C)`.
+        tiles: Numbers of blocks, `(rows, columns)`.
+        block: Shape `(h, w, C)` of a block.
     """
     (rows, columns), (h, w, channels) = tiles, block
     x = ops.reshape(blocks, (-1, rows, columns, h, w * channels))
@@ -44,7 +44,7 @@ class Partition:
 
     Args:
         input_shape: Shape `(N, H, W, C)`, sizes known.
-        block_size: `(h, w)`, or `None` for the whole map.
+        block_size: Size `(h, w)` of a block, or `None` for the whole map.
         columns_as_channels: Whether blocks of one full-height column may stand side
             by side as further channels, which moves no data; right where all
             channels are treated alike.
@@ -52,7 +52,7 @@ class Partition:
 
     Attributes:
         length: Positions of a block.
-        tiles: `(rows, columns)` of blocks.
+        tiles: Numbers of blocks, `(rows, columns)`.
         padded: Whether the blocks reach beyond the map.
 
     Raises:

@@ -35,12 +35,12 @@ def patches_of(
 
     Args:
         inputs: Map `(N, H, W, C)`.
-        size: `(h, w)` of a patch.
+        size: Size `(h, w)` of a patch.
         pad: Whether the map may need zeros at the bottom and right.
 
     Returns:
-        `(N·rows·columns, h·w·C)` and `(N, rows, columns)`, N being -1 where the rest
-        is known, so that a graph computes no shapes.
+        Patches `(N·rows·columns, h·w·C)` and `(N, rows, columns)`, N being -1 where the
+        rest is known, so that a graph computes no shapes.
     """
     _, height, width, _ = ops.shape(inputs)
     missing = [-height % size[0], -width % size[1]] if pad else [0, 0]
@@ -66,10 +66,10 @@ class PatchEmbed(Layer):
         filters: Output channels.
         patch_size: Integer or pair; both the patch and its stride.
         use_bias: Whether there is a bias of the Dense.
-        norm: `"batch"`, `"layer"` or `None`.
+        norm: Kind of norm, `"batch"`, `"layer"` or `None`.
         activation: Name of a Keras activation, or `None`.
         epsilon: Constant of the norm.
-        padding: `"valid"` demands maps that the patch divides; `"same"` pads
+        padding: Padding: `"valid"` demands maps that the patch divides; `"same"` pads
             with zeros at the bottom and right.
         kernel_initializer: Initializer of the Dense, whose kernel has rows ordered
             (patch row, patch column, channel).
@@ -247,7 +247,7 @@ class PositionEncoding(Layer):
 
         Args:
             source: Built `PositionEncoding`.
-            method, steps: as in `kmlp.algebra.resize_map`.
+            method, steps: Same as in `kmlp.algebra.resize_map`.
         """
         values = host(source.encoding)
         height, width, channels = self.encoding.shape

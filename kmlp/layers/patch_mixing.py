@@ -43,10 +43,10 @@ class CrossPatch(Layer):
     is the caller's.
 
     Args:
-        norm: `"affine"` (Aff), `"batch"`, `"layer"`, `"l2"` or `None`.
+        norm: Kind of norm, `"affine"` (Aff), `"batch"`, `"layer"`, `"l2"` or `None`.
         norm_affine: Whether a layer or l2 norm has its learned scale and shift.
         layer_scale: Initial value of gamma, or `None`.
-        block_size: `(h, w)` of the patch grid the kernel covers; `None`: the map.
+        block_size: Size `(h, w)` of the patch grid the kernel covers; `None`: the map.
             Maps that the blocks do not tile are padded and cropped.
         local_kernels: Sizes of local branches beside the FC.
         folded: Whether this is the inference form: `scale` and `shift` instead of
@@ -176,9 +176,9 @@ class PositionLinear(Layer):
         kernel_initializer: Initializer of the kernel.
 
     Attributes:
-        input_grid, output_grid: `(h, w)` of the map whose positions inputs and outputs
-            are; `None`: they are no map's. The owner sets them.
-        covers_map: whether that is the whole map, whatever blocks others cut it into.
+        input_grid, output_grid: Size `(h, w)` of the map whose positions inputs and
+            outputs are; `None`: they are no map's. The owner sets them.
+        covers_map: Whether that is the whole map, whatever blocks others cut it into.
 
     Shapes: `(N, L, C)` to `(N, units, C)`; the kernel is `(units, L)`, output
     position first.
@@ -222,7 +222,7 @@ class PositionLinear(Layer):
 
         Args:
             source: Built `PositionLinear` over maps alike.
-            method, steps: as in `kmlp.algebra.resize_map`.
+            method, steps: Same as in `kmlp.algebra.resize_map`.
         """
         kernel, bias = host(source.kernel), host(source.bias)
         if self.input_grid is not None:
@@ -249,10 +249,10 @@ class MixingMLP(Layer):
 
     Args:
         hidden: Positions between the FCs.
-        norm: `"layer"`, `"batch"`, `"affine"`, `"l2"` or `None`.
+        norm: Kind of norm, `"layer"`, `"batch"`, `"affine"`, `"l2"` or `None`.
         activation: Name of a Keras activation; GELU is exact.
         layer_scale: Initial value of the scale, or `None`.
-        block_size: `(h, w)` of the patch grid that the FCs cover; `None`: the map.
+        block_size: Size `(h, w)` of the patch grid that the FCs cover; `None`: the map.
             Maps that the blocks do not tile are padded and cropped.
         epsilon: Constant of the norm.
         kernel_initializer: Initializer of the FC kernels.
@@ -313,7 +313,7 @@ class MixingMLP(Layer):
         return x if self.gamma is None else x * self.gamma
 
     def multiply_adds(self, input_shape: KnownShape) -> int:
-        # What runs are whole blocks, padding included.
+        # Whole blocks are computed, padding included.
         positions = math.prod(self.partition.tiles) * self.partition.length
         return 2 * positions * self.hidden * input_shape[-1]
 

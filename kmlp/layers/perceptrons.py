@@ -155,13 +155,13 @@ class SetSharingLinear(Layer):
 
     Args:
         share_sets: Number S of kernels; divides the channels.
-        block_size: `(h, w)` of a block; `None`: the map. A map that the blocks do
-            not tile is padded with zeros at the bottom and right and cropped again;
-            the norms' statistics leave the padding out.
+        block_size: Size `(h, w)` of a block; `None`: the map. A map that the blocks do
+            not tile is padded with zeros at the bottom and right and cropped again; the
+            norms' statistics leave the padding out.
         local_kernels: Sizes of the parallel depthwise convolutions, odd integers
             or pairs.
         use_bias: Whether there is a bias per share-set and position.
-        norm: `"batch"` (over the share-sets, after the FC) or `None`.
+        norm: Kind of norm, `"batch"` (over the share-sets, after the FC) or `None`.
         epsilon: Constant of the norms.
         kernel_initializer: Initializer of the FC kernels; `None`: uniform within
             `1 / sqrt(h*w)`.
@@ -279,7 +279,7 @@ class SetSharingLinear(Layer):
                 its norm.
 
         Returns:
-            `(S, h*w, h*w)` kernel and `(S, h*w)` bias (`None` without any).
+            Kernel `(S, h*w, h*w)` and bias `(S, h*w)` (`None` without any).
 
         Reference: RepMLPNet Sect. 3.2, Eqs. 7-13 and Sect. 4.2.
         """
@@ -303,7 +303,7 @@ class SetSharingLinear(Layer):
 
     def multiply_adds(self, input_shape: KnownShape) -> int:
         batch, *size, channels = input_shape
-        # What runs are whole blocks, padding included.
+        # Whole blocks are computed, padding included.
         size = [-(-s // b) * b for s, b in zip(size, self.partition.block_size)]
         fully_connected = math.prod(size) * channels * self.partition.length
         shape = (batch, *size, channels)
@@ -320,7 +320,7 @@ class SetSharingLinear(Layer):
 
         Args:
             source: Built `SetSharingLinear` with as many share-sets.
-            method, steps: as in `kmlp.algebra.resize_kernel`.
+            method, steps: Same as in `kmlp.algebra.resize_kernel`.
         """
         kernel, bias = host(source.kernel), host(source.bias)
         grids = source.partition.block_size, self.partition.block_size

@@ -29,15 +29,15 @@ class SparseMLP(Layer):
     the two-dimensional ones.
 
     Args:
-        block_size: `(h, w)` of the map the FCs cover; `None`: the map. Each axis of
-            a map that the blocks do not tile is padded and cropped for its FC.
+        block_size: Size `(h, w)` of the map the FCs cover; `None`: the map. Each axis
+            of a map that the blocks do not tile is padded and cropped for its FC.
         local_kernels: Odd sizes of one-dimensional local branches.
         fusion: Fusion of the paths, `"concat"`: a Dense over all their channels;
             `"sum"`; `"weighted_sum"`: a learned weight per path and channel.
-        axes: `"parallel"`: a path each; `"sequential"`: one path, first along the
-            width, then along the height. The paper does not say how that one is
-            fused: here as the paths of parallel axes are, by a Dense also where it
-            is the only one.
+        axes: Arrangement of the axes. `"parallel"`: a path each; `"sequential"`: one
+            path, first along the width, then along the height. The paper does not say
+            how that one is fused: here as the paths of parallel axes are, by a Dense
+            also where it is the only one.
         identity: Whether there is a path of the input itself.
         kernel_initializer: Initializer of the fusing Dense.
         epsilon: Constant of the local branches' norms.

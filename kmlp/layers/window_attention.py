@@ -16,7 +16,7 @@ from kmlp.layers.layer import Layer, assign, copy, host
 from kmlp.layers.norms import affine_terms, normalization
 from kmlp.typing import KnownShape, Tensor
 
-# What the published code adds where a query must not see a key.
+# The published code adds this where a query must not see a key.
 MASKED = -100.0
 
 
@@ -27,9 +27,9 @@ class Axis(NamedTuple):
     not shifted.
 
     Attributes:
-        size: positions of the map.
-        window: positions of a window.
-        windows: number of windows, the last of which may reach beyond the map.
+        size: Number of the map's positions along the axis.
+        window: Number of a window's positions along the axis.
+        windows: Number of windows, the last of which may reach beyond the map.
         shift: Distance by which the windows are shifted.
     """
 
@@ -52,22 +52,22 @@ class Axis(NamedTuple):
 
     @property
     def length(self) -> Any:
-        """Positions of all windows."""
+        """Return the number of positions in all windows."""
         return self.window * self.windows
 
     @property
     def known(self) -> bool:
-        """Whether the sizes are Python's numbers."""
+        """Return whether the size is a Python integer."""
         return isinstance(self.size, int)
 
     @property
     def padded(self) -> bool:
-        """Whether the windows reach, or may reach, beyond the map."""
+        """Return whether the windows reach, or may reach, beyond the map."""
         return not self.known or self.length != self.size
 
     @property
     def shifted(self) -> bool:
-        """Whether the windows are, or may be, shifted."""
+        """Return whether the windows are, or may be, shifted."""
         return not isinstance(self.shift, int) or self.shift > 0
 
 
@@ -138,11 +138,11 @@ def distances(window: int, axes: Sequence[Axis]) -> Any:
     """Return where pairs of a window's positions lie in a table of all distances.
 
     Args:
-        window: positions along each side for which the table is made.
-        axes: along which the windows may be shorter.
+        window: Number of positions along each side that the table is made for.
+        axes: Axes along which the windows may be shorter.
 
     Returns:
-        `(L·L,)`, query before key, numbers below `(2·window - 1)²`.
+        Indices `(L·L,)`, query before key, numbers below `(2·window - 1)²`.
     """
     rows, columns = axes
     steps = np.arange(window)
@@ -259,7 +259,7 @@ class WindowAttention(Layer):
         return ops.reshape(x, (*shape, dense.units))
 
     def _attend(self, qkv, axes, batch):
-        """Queries, keys and values `(N, h·a, w·b, 3C)` to `(N, h·a, w·b, C)`."""
+        """Attend by queries, keys, values, `(N, h·a, w·b, 3C)`, to `(…, C)`."""
         rows, columns = axes
         width = self.channels // self.heads
         split = (-1, rows.window, columns.windows, columns.window, self.heads, width)
@@ -285,7 +285,7 @@ class WindowAttention(Layer):
         return ops.reshape(x, (batch, rows.length, columns.length, self.channels))
 
     def _softmax(self, logits, axes, shape):
-        """Weights of the values, in float32 at least until they are weights."""
+        """Return the weights of the values, computed in float32 at least."""
         dtype = keras.backend.result_type(self.compute_dtype, "float32")
         area = shape[-1]
         table = ops.transpose(ops.cast(self.relative_position_bias_table, dtype))

@@ -32,7 +32,7 @@ class ConvMLP(VisionMLP):
 
     Args:
         num_classes: Classes of the head; 0: pooled features without a classifier.
-        input_shape: `(H, W, C)`; any sizes, `None` for unknown ones.
+        input_shape: Shape `(H, W, C)`: any sizes, `None` for unknown ones.
         stem_width: Channels of tokenizer and convolution stage.
         conv_blocks: Blocks of the convolution stage; of a plain one at least one.
         widths: Channels per Conv-MLP stage; the first is also the width inside
@@ -43,8 +43,8 @@ class ConvMLP(VisionMLP):
             1×1 convolutions; `"plain"`: 3×3 convolutions, the last one to the next
             width, and a max-pool in place of the downsampling; `"mlp"`: pairs of
             channel MLPs, of the first stage's ratio, and no convolution.
-        downsample: between stages, `"conv"`: 3×3 convolutions of stride 2; `"merge"`:
-            patch merging.
+        downsample: Downsampling between stages. `"conv"`: 3×3 convolutions of stride 2;
+            `"merge"`: patch merging.
         depthwise: Whether there is a depthwise convolution between the two MLPs of a
             Conv-MLP block.
         include_top: Whether the head is included; else the output is the last

@@ -1,4 +1,4 @@
-"""The model that detectors and segmenters are: a backbone's pyramid, two graphs."""
+"""The base model of detectors and segmenters: a backbone's pyramid, two graphs."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -33,14 +33,15 @@ class DenseModel(keras.Model):
         raw: Structure of tensors, what training needs of the same layers.
         backbone: Backbone as the constructor took it.
         pyramid: Nested model of its taps, from `pyramid_of`.
-        parts: `{name: layer}` that only training or `losses_of` call.
+        parts: Layers `{name: layer}` that only training or `losses_of` call.
         name: Name of the model.
         dtype: Dtype policy of the model.
 
     Attributes:
-        backbone: the nested model `images -> {"P2": map, …}`.
-        loss_names: of what `losses_of` gives, in its order.
-        preprocessing: `kmlp.preprocessing.DensePreprocessing`, or `None`.
+        backbone: Nested model `images -> {"P2": map, …}`.
+        loss_names: Names of the losses that `losses_of` gives, in its order.
+        preprocessing: Preparation of the images, a
+            `kmlp.preprocessing.DensePreprocessing`, or `None`.
     """
 
     preprocessing: Any = None
@@ -67,7 +68,7 @@ class DenseModel(keras.Model):
     ):
         super().__init__(inputs=inputs, outputs=outputs, name=name)
         self.dtype_policy = keras.dtype_policies.get(dtype)
-        # What does not reach the outputs is kept too: counted, saved and trained.
+        # Layers that do not reach the outputs are counted, saved and trained too.
         for part, layer in (parts or {}).items():
             setattr(self, part, layer)
         self._raw = keras.Model(inputs, raw, name=f"{name}_raw")
@@ -82,7 +83,7 @@ class DenseModel(keras.Model):
 
     @property
     def class_names(self) -> Sequence[str] | None:
-        """Names in the order of the classes, `None` where they are unknown."""
+        """Return the names in the order of the classes, `None` where unknown."""
         return None if self.preprocessing is None else self.preprocessing.class_names
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -156,8 +157,9 @@ def pyramid_of(
         backbone: Functional model with `pyramid_outputs`, of kmlp or another
             library; its classifier stays outside.
         levels: Keys of the taps wanted.
-        norm: `"layer"`: a layer norm on every tap, which belongs to the dense model;
-            `None`: none; `"auto"`: as the published networks of the family have it.
+        norm: Norm on every tap. `"layer"`: a layer norm, which belongs to the dense
+            model; `None`: none; `"auto"`: as the published networks of the family have
+            it.
         dtype: Dtype policy of the norms.
 
     Returns:

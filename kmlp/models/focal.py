@@ -32,7 +32,7 @@ class FocalTransformer(VisionMLP):
 
     Args:
         num_classes: Classes of the head; 0: pooled features without a classifier.
-        input_shape: `(H, W, C)`; known sizes, at which every stage's map halves
+        input_shape: Shape `(H, W, C)`: known sizes, at which every stage's map halves
             exactly and is tiled by its windows.
         patch_size: Side of the patches.
         width: Channels of the first stage; they double from stage to stage.
@@ -41,7 +41,8 @@ class FocalTransformer(VisionMLP):
         window_size: Side of the windows; on a map with a side no longer than that,
             windows are as large as that side, and see no positions around them.
         focal_windows: Side of the region of pooled windows per stage, odd.
-        focal_levels: per stage 2, or 1 for attention without pooled windows.
+        focal_levels: Focal level of each stage: 2, or 1 for attention without pooled
+            windows.
         expansion: Distance to which a window sees around itself; 0: not at all.
         mlp_ratio: Hidden channels per channel.
         include_top: Whether the head is included; else the output is the last
@@ -162,7 +163,7 @@ def focal_input(input_shape: Shape, strides: Sequence[int], window_size: int) ->
     """Return the input tensor of a network with focal attention at these strides.
 
     Args:
-        input_shape: `(H, W, C)`, known, multiples of the last stride.
+        input_shape: Shape `(H, W, C)`, known, multiples of the last stride.
         strides: Strides of the stages with focal attention, rising.
         window_size: Side of the windows of all of them.
 
@@ -190,7 +191,7 @@ def focal_input(input_shape: Shape, strides: Sequence[int], window_size: int) ->
 
 
 def _fits(size, strides, window_size):
-    """Whether windows tile a map of a size at every stride."""
+    """Return whether windows tile a map of a size at every stride."""
     if any(s < strides[-1] or s % strides[-1] for s in size):
         return False
     maps = ([s // stride for s in size] for stride in strides)
@@ -198,7 +199,7 @@ def _fits(size, strides, window_size):
 
 
 def _nearest(size, strides, window_size):
-    """The sizes that fit best: above or below along either axis."""
+    """Return the sizes that fit best: above or below along either axis."""
     step, best = strides[-1], {}
     # Multiples of step and window fit, so there is one within a window.
     axes = (

@@ -27,13 +27,13 @@ class MSMLPHybrid(VisionMLP):
 
     Args:
         num_classes: Classes of the head; 0: pooled features without a classifier.
-        input_shape: `(H, W, C)`; with Swin's attention any sizes, `None` for unknown
-            ones, as `SwinTransformer` has it; with Focal's those that
+        input_shape: Shape `(H, W, C)`: with Swin's attention any sizes, `None` for
+            unknown ones, as `SwinTransformer` has it; with Focal's those that
             `FocalTransformer` takes.
-        attention: `"swin"` or `"focal"`.
+        attention: Kind of attention, `"swin"` or `"focal"`.
         stage_zero: Whether there is a stage before the first, on patches of 2 and with
             half its channels; else the first stage is on patches of 4.
-        depths: blocks of stages zero to four; without stage zero of one to four, or of
+        depths: Blocks of stages zero to four; without stage zero of one to four, or of
             all five, the first being left out.
         width: Channels of the first stage; they double from stage to stage.
         heads: Heads of the attention in the last three stages.
@@ -43,7 +43,7 @@ class MSMLPHybrid(VisionMLP):
         expansion: Distance to which a window of Focal's sees positions around itself.
         regions: Kernel sizes of the mix-shift blocks' channel groups.
         shifts: Shift distances of the channel groups.
-        order: `"shift_mix"` or `"mix_shift"`.
+        order: Order of shift and mixing, `"shift_mix"` or `"mix_shift"`.
         mlp_ratio: Hidden channels per channel.
         layer_scale: Initial value of the mix-shift blocks' per-channel scale.
         include_top: Whether the head is included; else the output is the last
@@ -54,7 +54,7 @@ class MSMLPHybrid(VisionMLP):
         dtype: Dtype policy, which every layer follows.
 
     Attributes:
-        pyramid_outputs: of stages one to four.
+        pyramid_outputs: Maps of stages one to four.
 
     Raises:
         InputError: If `attention` is unknown, or stages, heads, groups or sizes do

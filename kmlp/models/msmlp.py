@@ -30,14 +30,15 @@ class MSMLP(VisionMLP):
 
     Args:
         num_classes: Classes of the head; 0: pooled features without a classifier.
-        input_shape: `(H, W, C)`; any sizes, `None` for unknown ones. Maps that a
+        input_shape: Shape `(H, W, C)`: any sizes, `None` for unknown ones. Maps that a
             patch does not divide are padded with zeros at the bottom and right.
         width: Channels of the first stage; they double from stage to stage.
         depths: Blocks per stage, any number of stages.
         regions: Kernel sizes of the channel groups, per stage.
         shifts: Shift distances of the channel groups.
-        order: `"shift_mix"` or `"mix_shift"`.
-        mixing: `"depthwise"`, or `"full"`: convolutions over all channels of a group.
+        order: Order of shift and mixing, `"shift_mix"` or `"mix_shift"`.
+        mixing: Kind of mixing, `"depthwise"`, or `"full"`: convolutions over all
+            channels of a group.
         projections: Whether each block maps its channels by a Dense without bias
             before mixing and shifting and by another one after it. The published
             blocks do not; those of Table 12 count as if they did.

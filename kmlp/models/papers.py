@@ -1,4 +1,4 @@
-"""What the papers print of the networks, read from the tables in `papers/`.
+"""The papers' figures of the networks, read from the tables in `papers/`.
 
 One TOML file holds one paper, table by table:
 
@@ -31,7 +31,7 @@ class Row:
     """A network's row in a paper's table.
 
     Attributes:
-        name: `paper/table/row`, such as `"convmlp/table2/mlp_merge"`.
+        name: Name `paper/table/row`, such as `"convmlp/table2/mlp_merge"`.
         source: Paper and table, such as `"ConvMLP, Table 2"`.
         architecture: Name of the variant that it is, or is a change of.
         arguments: Arguments of the variant's class that differ from the variant's.
@@ -41,8 +41,8 @@ class Row:
             the table has none.
         top1: Percent of `data`'s validation images, which prints as in the paper;
             `None` where the table has none.
-        counted: `(trainable parameters, multiply-adds)` of the network as it is built
-            here, to the unit; `None`: not stated.
+        counted: Counts `(trainable parameters, multiply-adds)` of the network as it is
+            built here, to the unit; `None`: not stated.
         training: How it was trained, where the paper says so in the table or beside it,
             such as `"100 epochs"`.
         data: Images that `top1` is on.
@@ -86,11 +86,11 @@ def table_rows(kind: str) -> list[dict[str, Any]]:
     """Return the rows of all papers' tables with every cell in its place.
 
     Args:
-        kind: `"tables"` of classifiers, or `"dense"` ones.
+        kind: Kind of tables, `"tables"` of classifiers, or `"dense"` ones.
 
     Returns:
-        `{column: cell}` of each row, with `name`, `source` and `notes`. Columns with a
-        dot are dictionaries, lists are tuples, and `"none"` is `None`.
+        Rows as `{column: cell}` of each row, with `name`, `source` and `notes`. Columns
+        with a dot are dictionaries, lists are tuples, and `"none"` is `None`.
     """
     flat = {
         cells["name"]: cells

@@ -122,7 +122,7 @@ def create_model(
         name: Name of `list_models()`, or of `list_ablations()`, such as
             `"convmlp/table2/mlp_merge"`.
         num_classes: Classes of the head; `None`: the variant's own, mostly 1000.
-        input_shape: `(H, W, C)`; `None`: the variant's own.
+        input_shape: Shape `(H, W, C)`; `None`: the variant's own.
         **overrides: Further arguments of the family's class.
 
     Returns:

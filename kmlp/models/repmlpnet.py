@@ -23,7 +23,7 @@ from kmlp.models.vision_mlp import (
 )
 from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
 
-# What stands between stages, and the size of its kernel.
+# Layers between stages, and the size of their kernels.
 DOWNSAMPLINGS = {"patch": 2, "conv3": 3, "conv5": 5}
 # PyTorch's default for convolutions, with which the published networks start.
 INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
@@ -35,28 +35,28 @@ class RepMLPNet(VisionMLP):
 
     Args:
         num_classes: Classes of the head; 0: pooled features without a classifier.
-        input_shape: `(H, W, C)`; known sizes, any with `block_size`, else multiples
-            of the patch and of every halving.
+        input_shape: Shape `(H, W, C)`: known sizes, any with `block_size`, else
+            multiples of the patch and of every halving.
         depths: Blocks per stage.
         widths: Channels per stage.
         share_sets: Share-sets per stage; each divides its width.
         local_kernels: Kernel sizes of the Local Perceptron; `()` for none.
         patch_size: Side of the stem's patches.
-        block_size: `(h, w)` of the first-stage token grid that the FC kernels
-            cover, halved from stage to stage; `None`: the grid of `input_shape`.
-            Other inputs are partitioned; what the blocks do not tile is padded with
-            zeros, of which gate, pyramid and head see nothing.
+        block_size: Size `(h, w)` of the first-stage token grid that the FC kernels
+            cover, halved from stage to stage; `None`: the grid of `input_shape`. Other
+            inputs are partitioned; what the blocks do not tile is padded with zeros, of
+            which gate, pyramid and head see nothing.
         gate_reduction: Channels per hidden unit of the Global Perceptron.
         global_perceptron: Whether there is a Global Perceptron.
         mlp_ratio: Hidden channels per channel in the FFN.
-        downsample: between stages, `"patch"`: 2×2 embeddings; `"conv3"`, `"conv5"`: a
-            1×1 convolution to the next width, then a depthwise 3×3 or 5×5 one of
-            stride 2, by which blocks learn of one another: for dense prediction. The
-            latter two stay convolutions when merged.
-        locality_injected: the form after Locality Injection, in which merged
-            checkpoints circulate: FC kernels with a bias, neither norm nor Local
-            Perceptron beside them (`local_kernels` is of no effect); the FFN keeps
-            its norms. `kmlp.merge` goes further.
+        downsample: Downsampling between stages. `"patch"`: 2×2 embeddings; `"conv3"`,
+            `"conv5"`: a 1×1 convolution to the next width, then a depthwise 3×3 or 5×5
+            one of stride 2, by which blocks learn of one another: for dense prediction.
+            The latter two stay convolutions when merged.
+        locality_injected: Whether to build the form after Locality Injection, in which
+            merged checkpoints circulate: FC kernels with a bias, neither norm nor Local
+            Perceptron beside them (`local_kernels` is of no effect); the FFN keeps its
+            norms. `kmlp.merge` goes further.
         include_top: Whether the head is included; else the output is the last
             stage's map.
         drop_path_rate: Stochastic depth at the last block.

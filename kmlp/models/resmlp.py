@@ -19,7 +19,7 @@ from kmlp.layers.patch_mixing import CrossPatch, MixingMLP
 from kmlp.models.vision_mlp import VisionMLP, partitioned_input
 from kmlp.typing import Activation, DType, Shape, Sizes
 
-# What the arguments of these names may be.
+# Allowed values of these arguments.
 ALLOWED = {
     "mixing": ("linear", "depthwise_conv3", "conv3", "mlp"),
     "pooling": ("average", "class_mlp"),
@@ -35,8 +35,8 @@ class ResMLP(VisionMLP):
 
     Args:
         num_classes: Classes of the head; 0: pooled features without a classifier.
-        input_shape: `(H, W, C)`; known sizes, any with `block_size`, else multiples
-            of the patch.
+        input_shape: Shape `(H, W, C)`: known sizes, any with `block_size`, else
+            multiples of the patch.
         patch_size: Side of the patches.
         width: Channels.
         depth: Number of blocks.
@@ -45,20 +45,22 @@ class ResMLP(VisionMLP):
             they have none.
         local_kernels: Sizes of local branches parallel to the patch-mixing FC;
             they merge into it.
-        block_size: `(h, w)` of the patch grid that the FC or the mixing MLP covers;
-            `None`: the grid of `input_shape`. Other inputs are partitioned; what the
-            blocks do not tile is padded with zeros. Convolutions, positions and class
-            layers go over the whole map.
-        norm: `"affine"` (Aff), `"layer"`, `"batch"` or `"l2"`.
-        mixing: what mixes the patches: `"linear"`, `"mlp"`, or a 3×3 convolution,
+        block_size: Size `(h, w)` of the patch grid that the FC or the mixing MLP
+            covers; `None`: the grid of `input_shape`. Other inputs are partitioned;
+            what the blocks do not tile is padded with zeros. Convolutions, positions
+            and class layers go over the whole map.
+        norm: Kind of norm, `"affine"` (Aff), `"layer"`, `"batch"` or `"l2"`.
+        mixing: Layer that mixes the patches: `"linear"`, `"mlp"`, or a 3×3 convolution,
             `"conv3"` or `"depthwise_conv3"`.
-        mixing_ratio: hidden positions of a mixing MLP per patch that it covers, of
+        mixing_ratio: Hidden positions of a mixing MLP per patch that it covers, of
             which the whole number is taken.
-        mixing_width: hidden positions outright; `None`: by `mixing_ratio`. The model
+        mixing_width: Hidden positions outright; `None`: by `mixing_ratio`. The model
             has as attribute, and in its configuration, how many there are.
-        pooling: `"average"` or `"class_mlp"`, two class layers behind the map.
-        activation: `"gelu"` (exact), `"silu"`, `"hard_swish"` or `"relu"`, of all MLPs.
-        position_encoding: `"learned"`: added to the patches; or `None`.
+        pooling: Pooling, `"average"` or `"class_mlp"`, two class layers behind the map.
+        activation: Activation of all MLPs: `"gelu"` (exact), `"silu"`, `"hard_swish"`
+            or `"relu"`.
+        position_encoding: Position encoding. `"learned"`: added to the patches; or
+            `None`.
         epsilon: Constant of the norms.
         include_top: Whether the head is included; else the output is the map.
         drop_path_rate: Stochastic depth, the same at every block.
@@ -169,7 +171,7 @@ class ResMLP(VisionMLP):
 
 
 def _hidden(mixing, ratio, width, grid):
-    """Hidden positions of the mixing MLP over a grid, `None` where there is none."""
+    """Return the mixing MLP's hidden positions over a grid, `None` without an MLP."""
     if not isinstance(ratio, int | float) or not ratio > 0:
         raise InputError(
             "`mixing_ratio` is the mixing MLP's hidden positions per patch, above 0. "
@@ -186,7 +188,7 @@ def _hidden(mixing, ratio, width, grid):
 
 
 def _mixing(mixing, *, hidden, activation, block_size, local_kernels):
-    """The cross-patch sublayer's class with the arguments that are its alone."""
+    """Return the cross-patch sublayer's class with the arguments of its own."""
     if local_kernels and mixing != "linear":
         raise InputError(
             "Local branches merge into a linear map over the patches: leave "

@@ -29,7 +29,7 @@ DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 CONV_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 DEPTHWISE_INITIALIZER = keras.initializers.RandomUniform(-1 / 3, 1 / 3)
 
-# What mixes the tokens of a stage globally.
+# Layers that mix the tokens of a stage globally.
 GLOBAL_MIXINGS = (True, False, "depthwise", "positions")
 
 
@@ -39,29 +39,28 @@ class SMLPNet(VisionMLP):
 
     Args:
         num_classes: Classes of the head; 0: pooled features without a classifier.
-        input_shape: `(H, W, C)`; known sizes, any with `block_size`, else multiples
-            of the patch and of every halving.
+        input_shape: Shape `(H, W, C)`: known sizes, any with `block_size`, else
+            multiples of the patch and of every halving.
         width: Channels of the first stage; they double from stage to stage.
         depths: Blocks per stage.
         mlp_ratio: Hidden channels per channel in the FFN.
         patch_size: Side of the patches.
-        block_size: `(h, w)` of the first-stage token grid that the axis FCs
-            cover, halved from stage to stage; `None`: the grid of `input_shape`.
-            Other inputs are partitioned into strips, the last ones padded with
-            zeros.
+        block_size: Size `(h, w)` of the first-stage token grid that the axis FCs cover,
+            halved from stage to stage; `None`: the grid of `input_shape`. Other inputs
+            are partitioned into strips, the last ones padded with zeros.
         local_kernels: Sizes of one-dimensional local branches beside the axis
             FCs; they merge into them.
         local_mixing: Whether there is a depthwise convolution, with the norm and the
             activation before it.
-        global_mixing: what comes behind it and a norm and an activation of its own,
-            one value or one per stage. `True`: the sparse MLP; `"depthwise"`: another
-            depthwise convolution (the stages without a mark in Table 2);
+        global_mixing: Layer behind the local mixing and a norm and activation of its
+            own, one value or one per stage. `True`: the sparse MLP; `"depthwise"`:
+            another depthwise convolution (the stages without a mark in Table 2);
             `"positions"`: an FC over all positions, GELU, another FC (Table 5);
             `False`: nothing.
-        fusion: of the sparse MLP's paths: `"concat"` and a Dense, `"sum"` or
+        fusion: Fusion of the sparse MLP's paths: `"concat"` and a Dense, `"sum"` or
             `"weighted_sum"`.
-        axes: of the sparse MLP: `"parallel"`, or `"sequential"`: along the width,
-            then along the height.
+        axes: Arrangement of the sparse MLP's axes: `"parallel"`, or `"sequential"`:
+            along the width, then along the height.
         identity: Whether the input itself is among the sparse MLP's paths.
         include_top: Whether the head is included; else the output is the last
             stage's map.
@@ -162,7 +161,7 @@ def mixing_per_stage(
             "Tokens of every stage need local or global mixing. Received: "
             f"local_mixing={local_mixing}, global_mixing={tuple(global_mixing)}"
         )
-    # As the words are spelt: 1 equals True.
+    # Compare as spelt, since 1 equals True.
     return tuple(GLOBAL_MIXINGS[GLOBAL_MIXINGS.index(m)] for m in global_mixing)
 
 

@@ -28,7 +28,7 @@ class SwinTransformer(VisionMLP):
 
     Args:
         num_classes: Classes of the head; 0: pooled features without a classifier.
-        input_shape: `(H, W, C)`; any sizes, `None` for unknown ones. Maps that
+        input_shape: Shape `(H, W, C)`: any sizes, `None` for unknown ones. Maps that
             patches or windows do not divide are padded with zeros at the bottom and
             right.
         patch_size: Side of the patches.

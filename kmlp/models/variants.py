@@ -3,7 +3,7 @@
 from typing import Any
 
 _DEEP = {"depths": (2, 2, 2, 18, 2)}
-# What the hybrids with Swin and with Focal transformers have in common.
+# Arguments that the hybrids with Swin and with Focal transformers share.
 _HYBRIDS = {
     "t": {},
     "s": {**_DEEP, "drop_path_rate": 0.3},

@@ -1,4 +1,4 @@
-"""The model that every family is, and checks that the families share."""
+"""The base model of every family, and checks that the families share."""
 
 import sys
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ class VisionMLP(keras.Model):
     Args:
         inputs: Image tensor.
         features: Map of the last stage, the output without a head.
-        pyramid: `{"P2": KerasTensor, …}`, the map of each stage by the logarithm
-            of its stride.
+        pyramid: Map of each stage by the logarithm of its stride, `{"P2": KerasTensor,
+            …}`.
         head: Arguments of the `ClassifierHead` that the family fixes.
         name: Name of the model.
         dtype: Dtype policy of the model.
@@ -33,11 +33,11 @@ class VisionMLP(keras.Model):
             out.
 
     Attributes:
-        pyramid_outputs: `pyramid`.
-        preprocessing: `kmlp.preprocessing.Preprocessing` of the images that the
-            weights want, or `None`.
-        weights_source: where the weights come from, a dictionary that JSON can hold,
-            or `None`.
+        pyramid_outputs: Maps of the pyramid, as passed.
+        preprocessing: Preparation of the images that the weights want, a
+            `kmlp.preprocessing.Preprocessing`, or `None`.
+        weights_source: Origin of the weights, a dictionary that JSON can hold, or
+            `None`.
     """
 
     preprocessing: Any = None
@@ -71,7 +71,7 @@ class VisionMLP(keras.Model):
 
     @property
     def class_names(self) -> Sequence[str] | None:
-        """Names in the order of the outputs, `None` where they are unknown."""
+        """Return the names in the order of the outputs, `None` where unknown."""
         return None if self.preprocessing is None else self.preprocessing.class_names
 
     def save_preset(
@@ -87,7 +87,8 @@ class VisionMLP(keras.Model):
 
         Args:
             folder: Folder, made where it is missing; a preset in it is replaced.
-            preprocessing: `kmlp.preprocessing.Preprocessing`; `None`: the model's.
+            preprocessing: Preparation of the images, a
+                `kmlp.preprocessing.Preprocessing`; `None`: the model's.
             class_names: Names in the order of the outputs; `None`: the model's.
 
         Returns:
@@ -98,7 +99,7 @@ class VisionMLP(keras.Model):
             OSError: If the folder cannot be written.
         """
         if self._save_preset is None:
-            # Whoever imported a family's module alone has not used the face yet.
+            # The face is still unused if a family's module alone was imported.
             sys.modules["kmlp"].pretrained  # noqa: B018
         return self._save_preset(
             folder, preprocessing=preprocessing, class_names=class_names
@@ -130,9 +131,9 @@ def image_input(
     """Return the input tensor of an image model.
 
     Args:
-        input_shape: `(H, W, C)`; sizes may be `None` unless `fixed`.
+        input_shape: Shape `(H, W, C)`; sizes may be `None` unless `fixed`.
         fixed: Whether the network needs known sizes.
-        multiple: `(h, w)` whose multiples the sizes must be, or `None`.
+        multiple: Sizes `(h, w)` whose multiples the sizes must be, or `None`.
 
     Raises:
         InputError: If there are not three entries, or sizes are unknown that must be
@@ -172,10 +173,10 @@ def partitioned_input(
     """Return the input of a network with spatial kernels, and each stage's block.
 
     Args:
-        input_shape: `(H, W, C)`, known; without `block_size` multiples of what the
-            last stage makes one token of, with it any sizes.
+        input_shape: Shape `(H, W, C)`, known; without `block_size` multiples of what
+            the last stage makes one token of, with it any sizes.
         patch_size: Patch of the first embedding; later ones halve the map.
-        block_size: `(h, w)` of the first-stage tokens that a kernel covers, or
+        block_size: Size `(h, w)` of the first-stage tokens that a kernel covers, or
             `None` for all of them. Blocks that do not cover the image are halved
             exactly, so that the stages' blocks lie in one another.
         stages: Number of stages.

@@ -21,7 +21,7 @@ _TOP = 0.17  # of a bar's lower edge, from the strip's upper one
 
 
 def _new_sheet(rows, columns, width, height, bars=1):
-    """A figure with a grid of panels and places for colour bars below it.
+    """Create a figure with a grid of panels and places for colour bars below it.
 
     Args:
         rows, columns: Of the panels.
@@ -49,7 +49,7 @@ def _colour_bar(axes, colours, ticks, label):
     Args:
         axes: From `_new_sheet`.
         colours: Name of the scale.
-        ticks: `{value: what stands there}` from end to end, narrow words.
+        ticks: Ticks `{value: text}` from end to end, narrow words.
         label: What the colours are, in lines of up to 30 letters.
     """
     from matplotlib.cm import ScalarMappable
@@ -66,7 +66,7 @@ def _colour_bar(axes, colours, ticks, label):
 
 
 def _short(text, width):
-    """Text of 8 points in lines that stay within inches, cut in their middle."""
+    """Break 8-point text into lines within a width in inches, cut in their middle."""
     room = int(width / 0.074)
     half = (room - 1) // 2
     return "\n".join(
@@ -76,7 +76,7 @@ def _short(text, width):
 
 
 def _same_pictures(plot, part, shown, counts):
-    """The one number of pictures that every `part` shows."""
+    """Return the number of pictures that every `part` shows."""
     counts = set(counts)
     if len(counts) != 1:
         raise InputError(
@@ -91,14 +91,14 @@ _CELL, _HEAD = 1.25, 0.38  # inches of a feature map and of the words above it
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """What one network makes of some pictures.
+    """Some pictures and one network's feature maps of them.
 
     Attributes:
         title: Name of the network.
-        pictures: `(N, H, W, 3)` in 0…1, as the network saw them.
-        maps: `{stage: (N, h, w, C)}`, from `kmlp.analysis.features.stage_maps`.
-        channels: `{stage: numbers of the channels}` to draw, such as those from
-            `kmlp.analysis.features.varied_channels`.
+        pictures: Pictures `(N, H, W, 3)` in 0…1, as the network saw them.
+        maps: Maps as `{stage: (N, h, w, C)}`, from `kmlp.analysis.features.stage_maps`.
+        channels: Channels as `{stage: numbers of the channels}` to draw, such as those
+            from `kmlp.analysis.features.varied_channels`.
     """
 
     title: str
@@ -168,7 +168,7 @@ def _row(places, network, index):
 # Single pixels far above all others would leave nothing else to see.
 _PERCENTILE = 99
 _SIDE, _TITLE, _LINE = 1.55, 0.4, 0.15  # inches of a saliency map and its words
-# Whether a map has signs -> its colours, and what stands at their bar.
+# By whether a map has signs: its colours, and the labels of their bar.
 _SCALES = {
     False: (style.SEQUENTIAL, {0: "0", 0.5: "0.5", 1: "1"}),
     True: (style.DIVERGING, {-1: "against", 0: "0", 1: "for"}),
@@ -182,7 +182,7 @@ class Explained:
 
     Attributes:
         title: Title, such as the network's name and the method's, in two lines.
-        pictures: `(N, H, W, 3)` in 0…1, as the network saw them.
+        pictures: Pictures `(N, H, W, 3)` in 0…1, as the network saw them.
         saliency: Saliency of the pictures.
         words: What stands below each, such as the class and its probability.
     """
@@ -194,7 +194,7 @@ class Explained:
 
     @property
     def signed(self) -> bool:
-        """Class-activation maps are drawn above zero, as in the paper."""
+        """Return whether signs are drawn; class-activation maps lie above zero."""
         return self.saliency.signed and self.saliency.layer is None
 
 
@@ -251,7 +251,7 @@ def saliency(
 
 
 def _say_nothing(axes, signed):
-    """An empty map is a finding, and must not look like a fault."""
+    """Mark an empty map, which is a finding and must not look like a fault."""
     text = "zero everywhere" if signed else "nothing above zero"
     box = {"facecolor": "white", "edgecolor": "none", "pad": 2}
     axes.text(0.5, 0.5, text, fontsize=8, ha="center", va="center", bbox=box)
@@ -261,7 +261,7 @@ def scaled(values: np.ndarray, signed: bool) -> np.ndarray:
     """Return a map on its own scale: 0…1, with signs -1…1.
 
     Args:
-        values: `(h, w)`.
+        values: Values `(h, w)`.
         signed: Whether values below zero are shown; else they count as zero.
     """
     values = np.asarray(values, "float64")
@@ -276,12 +276,12 @@ def overlaid(
     """Return a scaled map in colours, over its picture where there is one.
 
     Args:
-        values: `(h, w)`, from `scaled`; enlarged to the picture.
+        values: Values `(h, w)`, from `scaled`; enlarged to the picture.
         signed: Whether values below zero are shown.
-        picture: `(H, W, 3)` in 0…1.
+        picture: Picture `(H, W, 3)` in 0…1.
 
     Returns:
-        `(H, W, 3)` in 0…1.
+        Picture `(H, W, 3)` in 0…1.
     """
     import matplotlib
 

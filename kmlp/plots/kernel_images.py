@@ -162,7 +162,7 @@ def locality(pairs: Iterable[KernelPair]) -> Figure:
 
 
 def _size(pair):
-    """Inches of one of the two panels of a pair."""
+    """Return the size in inches of one of the two panels of a pair."""
     height, width = pair.before.shape
     if 1 in (height, width):
         return _PANEL, _LINE_HEIGHT
@@ -171,7 +171,7 @@ def _size(pair):
 
 
 def _sides(pair):
-    """`(words, logarithms)` of the kernel before and after."""
+    """Yield `(words, logarithms)` of the kernel before and after."""
     for when in ("before", "after"):
         share = getattr(pair, f"inside_{when}")
         share = f"{share:.1%}" if share < 0.1 else f"{share:.0%}"
@@ -196,7 +196,7 @@ def _draw_images(figure, pair, values):
 
 
 def _mark(axes, pair):
-    """The footprint outlined, the position in it as a smaller square."""
+    """Outline the footprint, and the position in it as a smaller square."""
     from matplotlib.patches import Rectangle
 
     top, left, height, width = pair.footprint

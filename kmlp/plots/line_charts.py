@@ -55,7 +55,8 @@ def curves(
         runs: Curves of each run.
         columns: Names of columns of `history.csv`, a panel each; `None` for the loss,
             what each run is judged by, and the learning rate.
-        x: `"epoch"`, `"step"` or `"minutes"`, of training and validation together.
+        x: Horizontal axis, `"epoch"`, `"step"` or `"minutes"`, of training and
+            validation together.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -87,7 +88,7 @@ def _default(runs):
 
 
 def _panel(column, runs, any_of=None):
-    """A column's panel; validation and training of one thing share it."""
+    """Return a column's panel; validation and training of one quantity share it."""
     have = {name for run in runs for name in run.epochs} - set(_NOT_CURVES)
     steps = {name for run in runs for name in run.steps}
     if column == RATE and RATE in steps:
@@ -129,13 +130,13 @@ def _draw(axes, panel, run, x, kind):
 
 
 def _mark(axes, at, values, kind):
-    """Markers, few enough to be told apart."""
+    """Draw markers, few enough to be told apart."""
     picked = np.unique(np.linspace(0, len(at) - 1, _MOST_MARKERS).round().astype(int))
     axes.plot(at[picked], values[picked], **kind | {"linestyle": ""})
 
 
 def _at(run, steps, x):
-    """Where steps stand on the axis."""
+    """Return where steps stand on the axis."""
     if x == "step":
         return steps
     if x == "epoch" or run.minutes is None:
@@ -191,7 +192,7 @@ def sparsity(networks: Mapping[str, Sparsity]) -> Figure:
     # To the right there is room for the legend.
     figure, panels = style.new_panels(count, columns, (3.4, 2.9), (1.9, 0), sharey=True)
     shares = {label: measured.by_depth() for label, measured in networks.items()}
-    # Of each kind, the number of its colour, the same in all panels.
+    # Each kind has one colour in all panels.
     found = {kind for kinds in shares.values() for kind in kinds}
     order = sorted(found, key=lambda kind: (KINDS.index(kind.split(",")[0]), kind))
     for panel, (label, kinds) in zip(panels.flat, shares.items()):

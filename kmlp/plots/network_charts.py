@@ -17,7 +17,7 @@ from kmlp.plots import style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# How a cost is called, and what it is counted in.
+# The name of each cost and its unit.
 _COST = {
     "parameters": ("parameters (millions)", 1e6),
     "macs": ("multiply-adds (billions)", 1e9),
@@ -64,8 +64,8 @@ def costs(
     Args:
         rows: Costs of architectures and ablations; those without top-1 are left out.
         runs: Costs of runs, by the names that stand beside them.
-        x: `"parameters"`, `"macs"` or `"activations"`.
-        y: `"top1"`, `"per_gmac"` or `"per_mparam"`.
+        x: Horizontal axis, `"parameters"`, `"macs"` or `"activations"`.
+        y: Vertical axis, `"top1"`, `"per_gmac"` or `"per_mparam"`.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -118,7 +118,7 @@ def _point(row, x, y, family, label):
 
 
 def _series(name):
-    """The family of a network and what it is called within it."""
+    """Return the family of a network and its name within the family."""
     table, _, row = name.rpartition("/")
     if table:
         return table, row
@@ -130,7 +130,7 @@ def _series(name):
 
 
 def _look(number, family):
-    """A series' signs; where colours come again, markers are open."""
+    """Return a series' line and marker; markers are open once colours repeat."""
     look = style.series(number) | {"linewidth": 0.8}
     if number >= len(style.COLOURS):
         look["markerfacecolor"] = "white"
@@ -184,7 +184,7 @@ def throughput(
         x: Figure that speed is drawn against: `"parameters"` or `"macs"` of the form
             that was timed, `"top1"` as the papers print it, or `"memory"`. Networks
             without such a figure are left out.
-        work: `"inference"` or `"training"`; `None` for what was timed.
+        work: Timed work, `"inference"` or `"training"`; `None` for what was timed.
 
     Returns:
         A `matplotlib.figure.Figure`.
@@ -232,7 +232,7 @@ def position(speed: Speed, x: str) -> float | None:
 
 
 def _speeds(found, work, batch, x):
-    """`[(x, Speed), …]`."""
+    """Return the points `[(x, Speed), …]` to draw."""
     chosen = [s for s in found.speeds if (s.work, s.batch) == (work, batch)]
     points = [(position(speed, x), speed) for speed in chosen]
     return [(at, speed) for at, speed in points if at is not None]
@@ -250,7 +250,7 @@ def _explain_series(figure, axes, columns):
 
 
 def _draw_bars(axes, side, number, label, at, speeds, ranges):
-    """A series of medians with bars from quartile to quartile along a side."""
+    """Draw a series of medians with bars from quartile to quartile along a side."""
     look = style.series(number)
     bars = [
         [speed - low for speed, (low, _) in zip(speeds, ranges)],
@@ -291,7 +291,7 @@ def _spot(point):
 
 
 def _name(axes, points):
-    """Each network's name: above its points, or beside each where they scatter."""
+    """Name each network above its points, or beside each where they scatter."""
     names = [(*_spot(p), _short(p[1].network), "black") for p in points]
     if not _upright(points):
         spans = [((at, s.quartiles[0]), (at, s.quartiles[1])) for at, s in points]
@@ -311,7 +311,7 @@ def _name(axes, points):
 
 
 def _apart(spots):
-    """Ascending places moved apart, as little as a pass each way makes of it."""
+    """Move ascending places apart, as little as a pass each way makes of it."""
     moved = list(spots)
     for _ in range(50):
         for i in range(1, len(moved)):
@@ -323,19 +323,19 @@ def _apart(spots):
 
 
 def _upright(points):
-    """Whether each network's points stand above one another."""
+    """Return whether each network's points stand above one another."""
     places = {(speed.network, at) for at, speed in points}
     return len(places) == len({network for network, _ in places})
 
 
 def _room(points):
-    """Points of height that the names above take."""
+    """Return the height in points that the names above take."""
     longest = max(len(_short(speed.network)) for _, speed in points)
     return _RISE + 6 + 0.6 * _LETTERS * longest * math.sin(math.radians(_SLOPE))
 
 
 def _short(name):
-    """A path's last part."""
+    """Return a path's last part."""
     return name.rstrip("/").rpartition("/")[2]
 
 

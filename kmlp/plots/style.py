@@ -34,9 +34,9 @@ _ORDER = (6, 5, 2, 4, 0, 1)
 COLOURS = (*(tuple(c / 255 for c in DISTINCT[i]) for i in _ORDER), (0.0, 0.0, 0.0))
 _MARKERS = "osD^vPX*"
 _LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-# Of images: values from little to much, and values around zero.
+# Colour maps of images: values from little to much, and values around zero.
 SEQUENTIAL, DIVERGING = "cividis", "PuOr"
-# What is outlined in an image stands out on either scale.
+# This outline stands out from either colour map.
 OUTLINE = COLOURS[1]
 DPI = 150
 _TICKS = [m * 10.0**e for e in range(-4, 8) for m in (1, 2, 5)]
@@ -141,7 +141,7 @@ def logarithmic(axes: Axes, side: str, values: Iterable[float], air: float) -> N
 
     Args:
         axes: Axes of a panel.
-        side: `"x"` or `"y"`.
+        side: Axis, `"x"` or `"y"`.
         values: Values that the side holds.
         air: Factor of the room beyond the least and the greatest.
     """
@@ -239,7 +239,7 @@ def name_points(
 
     Args:
         axes: Axes of a figure with a layout.
-        points: `(x, y, name, color)` of each.
+        points: Points, each `(x, y, name, color)`.
         lines: Sequences of `(x, y)`, straight between them, that names keep off where
             there is room.
 
@@ -294,12 +294,12 @@ def name_points(
 
 
 def _boxes(centres, size):
-    """Corners `(n, 4)` of boxes of one size around places."""
+    """Return the corners `(n, 4)` of boxes of one size around places."""
     return np.hstack([centres - size / 2, centres + size / 2])
 
 
 def _shared(boxes, others):
-    """The area of each box that lies on others."""
+    """Return the area of each box that lies on others."""
     low = np.maximum(boxes[:, None, :2], others[:, :2])
     high = np.minimum(boxes[:, None, 2:], others[:, 2:])
     return np.prod(np.maximum(high - low, 0), axis=-1).sum(1)

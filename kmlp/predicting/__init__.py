@@ -1,1 +1,1 @@
-"""What pictures show, by weights of any form: classes, objects or class maps."""
+"""Predict what pictures show with weights of any form: classes, objects, class maps."""

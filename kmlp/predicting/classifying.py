@@ -39,19 +39,19 @@ class Classifier:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names in the order of the outputs, else their numbers."""
+        """Return the names in the order of the outputs, else their numbers."""
         names = self.prepared.class_names
         return names or tuple(map(str, range(self.weights.classes)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What an image shows.
+    """The likeliest classes of an image.
 
     Attributes:
         image: Path.
-        classes: `(name, index, score)`, the likeliest first; `None` where the image
-            cannot be read.
+        classes: Tuples `(name, index, score)`, the likeliest first; `None` where the
+            image cannot be read.
     """
 
     image: str

@@ -23,10 +23,10 @@ from kmlp.typing import PathLike
 from kmlp.weights.grid_resizing import resize
 
 DETECTION, SEGMENTATION = "detection", "segmentation"
-# As `kmlp.models.dense.DenseModel` is written in a checkpoint.
+# Class names by which checkpoints record a `kmlp.models.dense.DenseModel`.
 _HEADS = ("RetinaNet", "MaskRCNN", "CascadeMaskRCNN", "SemanticFPN", "UperNet")
 
-# The names of classes that nobody named.
+# Stand-ins for unknown class names.
 _NUMBERS = tuple(map(str, range(256)))
 
 
@@ -53,12 +53,12 @@ class DenseNetwork:
 
     @property
     def task(self) -> str:
-        """`"detection"` or `"segmentation"`."""
+        """Return the task, `"detection"` or `"segmentation"`."""
         return self.preprocessing.task
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names in the order of the classes, else their numbers."""
+        """Return the names in the order of the classes, else their numbers."""
         return self.preprocessing.class_names or _NUMBERS
 
     def __call__(self, images: np.ndarray) -> Any:

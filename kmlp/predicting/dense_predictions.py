@@ -1,4 +1,4 @@
-"""What detectors and segmenters see in pictures: objects, or the class of pixels."""
+"""Predictions of detectors and segmenters: objects, or the class of every pixel."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ class Detected:
 
     Attributes:
         image: Path, or whatever stands for it.
-        picture: `(H, W, 3)` uint8; `None` where it cannot be read.
+        picture: Picture `(H, W, 3)`, uint8; `None` where it cannot be read.
         objects: Objects in its own pixels, from `kmlp.data.dense.results.to_picture`.
     """
 
@@ -61,7 +61,7 @@ class Detected:
         Args:
             names: Class names.
             score: Lowest score that is drawn.
-            palette: `(classes, 3)` uint8; `None`: ours.
+            palette: Colours `(classes, 3)`, uint8; `None`: ours.
         """
         assert self.picture is not None
         shown = np.flatnonzero(self.objects["scores"] >= score)
@@ -127,7 +127,7 @@ def detect(
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-    """How a picture is gone through, as `kmlp.segmentation.segment` takes it.
+    """The way through a picture, as `kmlp.segmentation.segment` takes it.
 
     Attributes:
         mode, window, stride, scales, flip: Its arguments.
@@ -188,8 +188,8 @@ class Segmented:
 
     Attributes:
         image: Path.
-        picture: `(H, W, 3)` uint8; `None` where it cannot be read.
-        classes: `(H, W)` class numbers.
+        picture: Picture `(H, W, 3)`, uint8; `None` where it cannot be read.
+        classes: Class numbers `(H, W)`.
     """
 
     image: str
@@ -248,11 +248,11 @@ def classes_of(network: DenseNetwork, picture: np.ndarray, way: Way) -> np.ndarr
 
     Args:
         network: Network of segmentation.
-        picture: `(H, W, 3)` uint8.
+        picture: Picture `(H, W, 3)`, uint8.
         way: How it is gone through.
 
     Returns:
-        `(H, W)` integers.
+        Class numbers `(H, W)`, integers.
 
     Raises:
         RunError: If scores are not finite.
@@ -270,11 +270,11 @@ def likeliest_at(scores: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     gigabytes.
 
     Args:
-        scores: `(h, w, K)` float32.
+        scores: Scores `(h, w, K)`, float32.
         size: Height and width.
 
     Returns:
-        `(H, W)` uint8, or int32 of more than 256 classes.
+        Class numbers `(H, W)`, uint8, or int32 of more than 256 classes.
     """
     found = np.zeros(size, np.uint8 if scores.shape[-1] <= 256 else np.int32)
     best = np.full(size, -np.inf, "float32")

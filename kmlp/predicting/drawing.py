@@ -53,11 +53,11 @@ def draw_classes(
     """Draw a class map over a picture, and below it which colour is which class.
 
     Args:
-        image: `(H, W, 3)` uint8.
-        classes: `(H, W)` class numbers; what is `VOID` stays as it is.
+        image: Image `(H, W, 3)`, uint8.
+        classes: Class numbers `(H, W)`; what is `VOID` stays as it is.
         class_names: Names in the order of the classes.
-        palette: `(classes, 3)` uint8; `None`: ours, class 0 dark where it is named
-            `"background"`.
+        palette: Colours `(classes, 3)`, uint8; `None`: ours, class 0 dark where it is
+            named `"background"`.
         legend: Whether classes are named, the largest first.
 
     Returns:
@@ -122,11 +122,11 @@ def draw_detections(
     """Draw boxes, names with scores, and masks over a picture.
 
     Args:
-        image: `(H, W, 3)` uint8.
+        image: Image `(H, W, 3)`, uint8.
         detections: In pixels of the picture: `boxes` `(K, 4)`, `classes` `(K,)`, and
             perhaps `scores` `(K,)` and `masks` `(K, H, W)` bool. Class -1 is none.
         class_names: Names in the order of the classes.
-        palette: `(classes, 3)` uint8; `None`: ours.
+        palette: Colours `(classes, 3)`, uint8; `None`: ours.
 
     Returns:
         A `PIL.Image`, larger than the picture where that is small.

@@ -1,4 +1,4 @@
-"""From the command's options to accuracy, COCO's AP or the mean IoU."""
+"""Evaluate by the command's options: accuracy, COCO's AP or the mean IoU."""
 
 import argparse
 import dataclasses
@@ -163,7 +163,7 @@ def evaluate_dense(options: argparse.Namespace, task: str) -> dict[str, Any]:
 
     Args:
         options: Options of the command.
-        task: `"detection"` or `"segmentation"`.
+        task: Task, `"detection"` or `"segmentation"`.
 
     Raises:
         InputError: If weights and data cannot be worked with, or do not fit.

@@ -38,11 +38,11 @@ def create_model(
         num_classes: Classes of the head; `None`: those of the weights, or else the
             variant's own, mostly 1000. Another number than the weights' makes a new
             head, and a line says so; 0: features without a classifier.
-        input_shape: `(H, W, C)`; `None`: the weights' own, or the variant's.
-        weights: `None` for fresh ones; `"default"` or a tag of `list_weights()`,
-            fetched once into Keras' cache; the path of a published file (`.pth`,
-            `.safetensors`, `.npz`, `.h5`); of a `.keras` or `.weights.h5` file; or of
-            a folder of a run or of `save_preset`.
+        input_shape: Shape `(H, W, C)`; `None`: the weights' own, or the variant's.
+        weights: Weights to load. `None`: fresh ones; `"default"` or a tag of
+            `list_weights()`, fetched once into Keras' cache; the path of a published
+            file (`.pth`, `.safetensors`, `.npz`, `.h5`); of a `.keras` or `.weights.h5`
+            file; or of a folder of a run or of `save_preset`.
         resolution: Treatment of weights of another size: `"interpolate"` or
             `"interpolate_cubic"` for spatial kernels of the new grid, or `"partition"`
             for the trained grid on blocks of the new one, as in `kmlp.resize`.
@@ -75,7 +75,7 @@ def create_model(
             "Received: neither"
         )
     if name is not None:
-        variant(name)  # a name that is wrong is said before anything is fetched
+        variant(name)  # refuse a wrong name before anything is fetched
     if weights is None and name is not None:
         return models.create_model(name, num_classes, input_shape, **overrides)
     found = find(name, weights)

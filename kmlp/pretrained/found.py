@@ -47,7 +47,7 @@ class Found:
 
     @property
     def is_published(self) -> bool:
-        """Whether the file has published names, not Keras' own."""
+        """Return whether the file has published names, not Keras' own."""
         return not self.path.name.endswith((KERAS, KERAS_WEIGHTS))
 
 
@@ -140,7 +140,7 @@ def load(
         overrides: Further arguments of the family's class.
 
     Returns:
-        `(model, classes of the weights' own head)`, 0 where they have none.
+        Tuple `(model, classes of the weights' own head)`, 0 where they have none.
 
     Raises:
         InputError: If the file cannot be read or does not fit.

@@ -77,8 +77,8 @@ def load(
         overrides: Further arguments of the family's class.
 
     Returns:
-        `(model, classes of the weights' own head)`, the model at the size that it was
-        saved with.
+        Tuple `(model, classes of the weights' own head)`, the model at the size that it
+        was saved with.
 
     Raises:
         InputError: If the file cannot be read, is of another architecture, or the
@@ -166,7 +166,7 @@ def _changed(model, changes, found):
     new = {w.path: w for w in twin.weights}
     replaced = twin.include_top and twin.num_classes != model.num_classes
     fresh = {p for p in new if p.startswith(CLASSIFIER)} if replaced else set()
-    # What is behind the last map is left out with the head.
+    # Layers behind the last map are left out with the head.
     top = HEAD if twin.include_top else (HEAD, "class_mlp/")
     unused = {p for p in old.keys() - new.keys() if not p.startswith(top)}
     unfilled = {p for p in new.keys() - old.keys() - fresh if not p.startswith(HEAD)}
@@ -200,8 +200,9 @@ def save_preset(
     Args:
         model: Network of one of the families, detector or segmenter in its train form.
         folder: Path that is made if missing; a preset in it is replaced in one step.
-        preprocessing: `kmlp.preprocessing.Preprocessing`, of detectors and segmenters
-            `kmlp.preprocessing.DensePreprocessing`; `None`: the model's.
+        preprocessing: Preparation of the images, a `kmlp.preprocessing.Preprocessing`,
+            of detectors and segmenters a `kmlp.preprocessing.DensePreprocessing`;
+            `None`: the model's.
         class_names: Names in the order of the outputs; `None`: those of
             `preprocessing`.
 

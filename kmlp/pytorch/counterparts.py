@@ -8,7 +8,7 @@ from kmlp.errors import InputError
 
 # Class -> options that `_SIZES` translates beside the images' size.
 _FURTHER = {"RepMLPNet": {"block_size"}, "FocalTransformer": {"expansion"}}
-# What has no bearing on the network's operations in inference.
+# Arguments without any effect on inference.
 _INDIFFERENT = {"drop_path_rate", "layer_scale", "name", "trainable", "dtype"}
 
 
@@ -16,7 +16,7 @@ def counterpart(model: Any, *, num_classes: int | None = None, **overrides: Any)
     """Build the PyTorch network of a model's configuration, with fresh weights.
 
     Args:
-        model: `keras.Model` of one of the families, not merged.
+        model: Keras model of one of the families, not merged.
         num_classes: Outputs of the classifier; `None` takes the model's.
         **overrides: Arguments of the PyTorch constructor, such as `deploy=True` of
             RepMLPNet; they take precedence over what follows from the model.

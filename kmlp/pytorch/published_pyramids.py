@@ -23,7 +23,7 @@ from kmlp.pytorch.parts import (
 
 
 def _conv_bn_relu(*layers):
-    """A flat Sequential; every layer is (inputs, outputs, kernel, stride)."""
+    """Build a flat Sequential; every layer is (inputs, outputs, kernel, stride)."""
     parts = []
     for inputs, outputs, k, stride in layers:
         conv = nn.Conv2d(inputs, outputs, k, stride, padding=k // 2, bias=False)
@@ -182,7 +182,7 @@ class MSMLP(nn.Module):
 
 
 def _local_mixing(width):
-    """BN, GELU, depthwise 3x3 convolution."""
+    """Build BN, GELU and a depthwise 3x3 convolution."""
     conv = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
     parts = chain(BN=nn.BatchNorm2d(width), act=nn.GELU(), Conv=conv)
     return chain(conv_merge=parts)

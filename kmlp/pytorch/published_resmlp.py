@@ -19,7 +19,7 @@ class Affine(nn.Module):
 
 
 def _patch_projection(inputs, width, patch_size):
-    """Patch-wise linear map to tokens: (N, C, H, W) -> (N, H/p · W/p, D)."""
+    """Build the linear map of patches to tokens: (N, C, H, W) -> (N, H/p · W/p, D)."""
     proj = nn.Conv2d(inputs, width, patch_size, patch_size)
     return chain(proj=proj, flat=nn.Flatten(2), to_last=Permute(0, 2, 1))
 

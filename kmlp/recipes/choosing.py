@@ -44,21 +44,22 @@ def recipe_for(
     """Return the recipe of an architecture, by name or implied.
 
     Args:
-        arch: of `kmlp.list_models()` or `kmlp.list_ablations()`; the recipe of an
-            ablation is that of the variant it changes, with the fields that its table
-            states.
-        name: of `list_recipes()`; `None`: the embedded digits and small images imply
-            `small_images` (but `cifar100_locality` for small images and the networks
-            made for CIFAR), other images the recipe of the family's paper. Where
-            training begins with weights, it is the data's own fine-tuning, or
+        arch: Architecture of `kmlp.list_models()` or `kmlp.list_ablations()`; the
+            recipe of an ablation is that of the variant it changes, with the fields
+            that its table states.
+        name: Name from `list_recipes()`; `None`: the embedded digits and small images
+            imply `small_images` (but `cifar100_locality` for small images and the
+            networks made for CIFAR), other images the recipe of the family's paper.
+            Where training begins with weights, it is the data's own fine-tuning, or
             `small_images` or `finetune` by what the network sees.
-        small_images: whether images are of at most `LARGEST_SMALL` pixels.
-        embedded: whether they are the embedded digits.
-        pretrained: whether training begins with weights.
-        data: as `--data` takes it.
+        small_images: Whether images are of at most `LARGEST_SMALL` pixels.
+        embedded: Whether images are the embedded digits.
+        pretrained: Whether training begins with weights.
+        data: Name of the data, as `--data` takes it.
 
     Raises:
-        InputError: an unknown architecture or recipe; the message names the nearest.
+        InputError: If the architecture or recipe is unknown; the message names the
+            nearest.
     """
     # Imported here: recipes are listed without waiting for Keras.
     from kmlp.models.papers import ABLATIONS
@@ -91,7 +92,7 @@ def data_for(name: str | None) -> str | None:
     """Return the data that a fine-tuning recipe is for; `None`: any data.
 
     Raises:
-        InputError: they have to be named.
+        InputError: If the data have to be named.
     """
     if name is None or not name.startswith(FINETUNE) or name not in CATALOGUE:
         return None
@@ -105,7 +106,7 @@ def data_for(name: str | None) -> str | None:
 
 
 def _fine_tuning(data):
-    """The recipe that fine-tunes on data of this name, or `None`."""
+    """Return the recipe that fine-tunes on data of this name, or `None`."""
     # Whatever the configuration and version.
     name = re.split(r"[:/]", (data or "").removeprefix("tfds:"))[0]
     fits = [

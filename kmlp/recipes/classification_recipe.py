@@ -22,30 +22,31 @@ class ClassificationRecipe(Recipe):
     The fields that all tasks share are described in `Recipe`.
 
     Attributes:
-        top1: `{architecture: percent}` that the paper reports.
+        top1: Top-1 `{architecture: percent}` that the paper reports.
         images_shown: Images that a run of open length shows, within 5…20 epochs.
         cooldown_epochs: Epochs at the final rate, after the cosine.
-        optimizer: `"adamw"` or `"lamb"`.
+        optimizer: Optimizer, `"adamw"` or `"lamb"`.
 
         warmup_epochs: Epochs in which the rate rises linearly, may be a fraction;
             `None`: a tenth of `epochs`.
         warmup_rate: Rate where the warm-up begins.
-        cosine_from: `"start"`: the cosine is counted from step 0, so that it leaves
-            the warm-up a little under the peak; `"warmup"`: from its end.
-        schedule_by: `"step"` or `"epoch"`, how often the rate changes.
+        cosine_from: Start of the cosine. `"start"`: the cosine is counted from step 0,
+            so that it leaves the warm-up a little under the peak; `"warmup"`: from its
+            end.
+        schedule_by: Interval at which the rate changes, `"step"` or `"epoch"`.
         rate_batch: Batch for which the peak is quoted: at others it scales in
             proportion; `None`: it stands.
         scale_all: Whether warm-up and final rate scale too.
 
         label_smoothing: Share of a label spread over all classes, in [0, 1).
         ema: Decay of the averaged weights, in [0, 1); `None`: no average.
-        evaluate: `"raw"` weights or their average, `"ema"`.
+        evaluate: Weights to evaluate: `"raw"` ones or their average, `"ema"`.
 
         image_size: Height and width that the network sees.
         crop: Kind of the training crop, `"resized"` (random area and aspect), `"pad"`
             (by an eighth, then a random window), `"shift"` or `"none"`.
         crop_scale, crop_ratio: Area and aspect of a `"resized"` crop, low and high.
-        interpolation: `"bilinear"`, `"bicubic"` or `"random"` (either).
+        interpolation: Interpolation, `"bilinear"`, `"bicubic"` or `"random"` (either).
         flip: Probability of mirroring; `None`: a half where the data allow it.
         policy: RandAugment's, such as `"rand-m9-mstd0.5-inc1"`; `None`: none.
         erasing: Probability of erasing a box.
@@ -55,9 +56,10 @@ class ClassificationRecipe(Recipe):
         switch_probability: Probability of CutMix where there is mixup too.
         mean, std: Statistics per channel, of images in 0…1; `None`: the data's own.
         test_crop: Side of the centre crop for the shorter side, in (0, 1].
-        test_interpolation: `"bilinear"` or `"bicubic"`.
+        test_interpolation: Interpolation of that resizing, `"bilinear"` or `"bicubic"`.
 
-        distillation: `"none"`, `"hard"` (the teacher's labels) or `"soft"`.
+        distillation: Distillation: `"none"`, `"hard"` (the teacher's labels) or
+            `"soft"`.
         teacher: A `.keras` file, SavedModel or `keras.applications` name.
         distillation_alpha: Weight of the teacher beside the labels, in [0, 1].
         temperature: Temperature of soft distillation, above 0.

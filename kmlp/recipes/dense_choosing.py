@@ -128,7 +128,7 @@ _COCO_HEADS = {
 
 
 def _on_coco(name, tables, settings, **more):
-    """A recipe on COCO; its name has the backbone, the data and the head."""
+    """Return a recipe on COCO; its name has the backbone, the data and the head."""
     head, title = _COCO_HEADS[name.split("_")[2]]
     return DenseRecipe(
         name=name,
@@ -235,7 +235,7 @@ def dense_recipes(task: str | None = None) -> dict[str, DenseRecipe]:
     """Return the recipes by name, in the catalogue's order.
 
     Args:
-        task: `"detection"` or `"segmentation"`; `None`: of both.
+        task: Task, `"detection"` or `"segmentation"`; `None`: of both.
     """
     return {n: r for n, r in CATALOGUE.items() if task in (None, r.task)}
 
@@ -251,16 +251,16 @@ def dense_recipe_for(
     """Return the recipe of an architecture, by name or implied.
 
     Args:
-        arch: of the backbone, such as `"convmlp_s"`.
-        task: `"detection"` or `"segmentation"`.
-        name: of the recipe; `None`: the embedded scenes imply theirs, other data the
-            first of the family's paper on them, with this head where one is given.
-        head: that takes the place of the recipe's; `None`: the recipe's.
-        data: as `--data` takes it; `None`: the scenes.
+        arch: Architecture of the backbone, such as `"convmlp_s"`.
+        task: Task, `"detection"` or `"segmentation"`.
+        name: Name of the recipe; `None`: the embedded scenes imply theirs, other data
+            the first of the family's paper on them, with this head where one is given.
+        head: Head that takes the place of the recipe's; `None`: the recipe's.
+        data: Name of the data, as `--data` takes it; `None`: the scenes.
 
     Raises:
-        InputError: an unknown recipe or one of the other task, or none that is implied;
-            the message names what there is.
+        InputError: If a recipe is unknown or of the other task, or none is implied; the
+            message names what there is.
     """
     known = dense_recipes(task)
     if head is not None and head not in HEADS[task]:

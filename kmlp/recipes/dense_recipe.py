@@ -40,7 +40,7 @@ class DenseRecipe(Recipe):
         validate_every: Epochs, or steps where the run is counted in steps; divides
             the run.
 
-        optimizer: `"adamw"` or `"sgd"`.
+        optimizer: Optimizer, `"adamw"` or `"sgd"`.
         momentum: Momentum of SGD, in [0, 1).
 
         schedule: Shape of the rate, `"step"` (a tenth at each milestone), `"poly"`,

@@ -1,4 +1,4 @@
-"""What the papers report of dense prediction, beside what is counted here."""
+"""The papers' figures of dense prediction, beside the costs counted here."""
 
 import dataclasses
 import itertools
@@ -23,8 +23,9 @@ class Reported:
         arch: Name of the backbone in `kmlp.create_model`.
         model: Arguments of the backbone besides the recipe's.
         parameters: Millions, of backbone and head; `None`: not stated.
-        flops: 10⁹ multiplications and additions, counted as one; `None`: not stated.
-        figures: `{name: percent}`.
+        flops: Cost in 10⁹ multiplications and additions, counted as one; `None`: not
+            stated.
+        figures: Figures as `{name: percent}`.
         counted: Millions of parameters and 10⁹ multiply-adds of the network as it is
             built here; the latter `None` where its windows do not tile the size at
             which the paper counts.
@@ -62,7 +63,7 @@ def dense_table(task: str) -> str:
     """Say what the recipes of a task reproduce, by which command and how well.
 
     Args:
-        task: `"detection"` or `"segmentation"`.
+        task: Task, `"detection"` or `"segmentation"`.
     """
     lines = []
     for name, recipe in dense_recipes(task).items():

@@ -18,7 +18,7 @@ R = TypeVar("R", bound="Recipe")
 
 MISFIT = object()
 _WORDS = {"none": None, "true": True, "false": False}
-# What numbers must be besides their type, in words and as a condition.
+# Constraints on numbers besides their type, in words and as a condition.
 _CONDITIONS = {
     "of at least 1": lambda numbers: min(numbers) >= 1,
     "of at least 0": lambda numbers: min(numbers) >= 0,
@@ -72,8 +72,8 @@ class Recipe:
         model: Further arguments of the architecture's class.
 
         DESCRIPTIVE: Fields that say which recipe it is, not how it trains.
-        GROUPS: `{title: fields}` in which a recipe is shown.
-        RANGES: `(fields, words)`: what numbers must be besides their type.
+        GROUPS: Groups `{title: fields}` in which a recipe is shown.
+        RANGES: Pairs `(fields, words)`: what numbers must be besides their type.
 
     Raises:
         InputError: If a value has the wrong type or is out of range, or if values
@@ -292,7 +292,7 @@ def parse(text: str, hint: Any) -> Any:
 
 
 def _literal(text):
-    """Text as the number, word, tuple or string that it looks like."""
+    """Return text as the number, word, tuple or string that it looks like."""
     if text.lower() in _WORDS:
         return _WORDS[text.lower()]
     try:

@@ -79,8 +79,8 @@ def from_json(fields: Config, kind: type[Recipe] | None = None) -> Recipe:
 
     Args:
         fields: What `to_json` returned.
-        kind: `ClassificationRecipe` or `DenseRecipe`; `None`: the one that `fields`
-            are of.
+        kind: Class of the recipe, `ClassificationRecipe` or `DenseRecipe`; `None`: the
+            one that `fields` are of.
 
     Raises:
         InputError: If fields are missing or unknown, or values do not fit.

@@ -28,18 +28,18 @@ def segment(
     Args:
         model: A segmenter, merged or not, or any function of images `(1, H, W, 3)`
             to logits `(1, H, W, K)`; one of a fixed size has `input_shape`.
-        image: `(H, W, 3)` float, prepared as in training; any size and aspect.
-        mode: `"whole"`: the picture at once; where the model's size is fixed, shrunk
-            or enlarged to lie in it, with zeros below and to the right. `"slide"`:
-            windows that overlap, their logits averaged.
-        window: `(h, w)` of `"slide"`; `None`: the model's size.
-        stride: `(y, x)` from window to window; `None`: two thirds of it.
+        image: Image `(H, W, 3)`, float, prepared as in training; any size and aspect.
+        mode: Mode. `"whole"`: the picture at once; where the model's size is fixed,
+            shrunk or enlarged to lie in it, with zeros below and to the right.
+            `"slide"`: windows that overlap, their logits averaged.
+        window: Window `(h, w)` of `"slide"`; `None`: the model's size.
+        stride: Stride `(y, x)` from window to window; `None`: two thirds of the window.
         scales: Factors of the picture's sides, at each of which it is scored.
         flip: Whether it is scored mirrored too.
 
     Returns:
-        `(H, W, K)` float32. Of one scale without mirroring: logits; else the mean of
-        the softmax of each, as the "MS mIoU" of the papers is taken.
+        Scores `(H, W, K)`, float32. Of one scale without mirroring: logits; else the
+        mean of the softmax of each, as the "MS mIoU" of the papers is taken.
 
     Raises:
         InputError: If the mode is unknown or the windows do not fit.

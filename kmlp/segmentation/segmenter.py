@@ -23,12 +23,12 @@ def pixel_loss(logits: Tensor, labels: Tensor, void: int = VOID) -> Tensor:
     an image of void alone has the loss 0.
 
     Args:
-        logits: `(N, h, w, K)`, resized to the labels' size.
-        labels: `(N, H, W)` integers, `0 … K - 1` or `void`.
+        logits: Logits `(N, h, w, K)`, resized to the labels' size.
+        labels: Labels `(N, H, W)`, integers, `0 … K - 1` or `void`.
         void: Label of what is not scored.
 
     Returns:
-        `(N,)` float32.
+        Losses `(N,)`, float32.
     """
     logits = resize_bilinear(ops.cast(logits, "float32"), ops.shape(labels)[1:3])
     labels = ops.cast(labels, "int32")
@@ -47,8 +47,8 @@ def confusion(
     In a graph, what `kmlp.data.scoring.confusion` counts of arrays.
 
     Args:
-        logits: `(N, H, W, K)` at the labels' size.
-        labels: `(N, H, W)` integers; `void` is not counted.
+        logits: Logits `(N, H, W, K)` at the labels' size.
+        labels: Labels `(N, H, W)`, integers; `void` is not counted.
     """
     labels = ops.reshape(ops.cast(labels, "int32"), (-1,))
     found = ops.reshape(ops.cast(ops.argmax(logits, axis=-1), "int32"), (-1,))
@@ -60,7 +60,7 @@ def confusion(
     )
 
 
-# As the reference framework starts its heads.
+# The reference framework initialises its heads like this.
 HE_NORMAL = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
 NORMAL = keras.initializers.RandomNormal(stddev=0.01)
 
@@ -99,7 +99,7 @@ class Segmenter(DenseModel, abstract=True):
 
         Args:
             outputs: Outputs of `model(images, training=True)`.
-            targets: `(N, H, W)` integers.
+            targets: Classes `(N, H, W)`, integers.
             training: Without effect; nothing random or normalised is computed here.
         """
         names = {"logits": "class", "auxiliary": "auxiliary"}
@@ -164,7 +164,8 @@ class SemanticFPN(Segmenter):
         fpn_filters: Channels of the pyramid.
         filters: Channels of the steps.
         dropout: Share of channels left out before the classifier.
-        tap_norm: `"layer"`, `None`, or `"auto"` as the family's networks have it.
+        tap_norm: Norm on every tap, `"layer"`, `None`, or `"auto"` as the family's
+            networks have it.
         name, dtype: Name and dtype policy of the model and its layers.
 
     Shapes: `(N, H, W, 3)` to logits `(N, H, W, num_classes)`, float32.

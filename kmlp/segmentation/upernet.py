@@ -34,7 +34,8 @@ class UperNet(Segmenter):
             convolution); it is no part of predictions and of merged models.
         auxiliary_filters: Channels of that head.
         auxiliary_weight: Weight of its loss.
-        tap_norm: `"layer"`, `None`, or `"auto"` as the family's networks have it.
+        tap_norm: Norm on every tap, `"layer"`, `None`, or `"auto"` as the family's
+            networks have it.
         name, dtype: Name and dtype policy of the model and its layers.
 
     Shapes: `(N, H, W, 3)` to logits `(N, H, W, num_classes)`, float32.

@@ -37,7 +37,7 @@ from kmlp.serving.hostile import hostile_images
 from kmlp.serving.session import PREDICT, Session, reason
 from kmlp.typing import PathLike
 
-# What a server replays at most.
+# The most records that a server replays.
 MOST_RECORDS = 1000
 BATCH = 2
 # Of answers by other signatures or in batches of other sizes, over the largest.
@@ -54,7 +54,8 @@ class Artifact:
         folder: Folder of one version.
 
     Attributes:
-        dense: `DensePreprocessing` of a detector or segmenter, else `None`.
+        dense: Preparation, the `DensePreprocessing` of a detector or segmenter, else
+            `None`.
         pictures: Encoded pictures.
         requests: Inputs of each signature by name.
     """
@@ -170,7 +171,7 @@ def _batches(artifact):
     worst = 0.0
     for name, tensors in artifact.requests.items():
         whole = artifact.ask(name)
-        # Of detections, two equally sure ones may change places.
+        # Two equally sure detections may change places.
         numbers = [
             key
             for key, value in whole.items()

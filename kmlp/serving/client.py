@@ -15,7 +15,7 @@ from kmlp.serving import json_tensors
 
 IMAGE_BYTES = "image_bytes"
 CLASSIFY, BYTES = "classify", "serving_bytes"
-# What each signature for encoded images answers with.
+# The outputs of each signature for encoded images.
 OUTPUTS = {CLASSIFY: ("classes", "indices", "scores"), BYTES: ("output_0",)}
 START = "is one running there, and is this its port for"
 
@@ -49,7 +49,7 @@ class Rest:
 
         Args:
             image: Bytes of a JPEG or PNG.
-            signature: `"classify"` or `"serving_bytes"`.
+            signature: Name of the signature, `"classify"` or `"serving_bytes"`.
 
         Returns:
             Arrays by name, each without the batch.

@@ -27,7 +27,7 @@ def write_request(
 
     Args:
         tensors: Inputs by name; strings are bytes.
-        form: `ROW` or `COLUMNAR`.
+        form: Format, `ROW` or `COLUMNAR`.
         signature: Name of the signature; `None` leaves the choice to the server.
     """
     values = {name: _plain(array, True) for name, array in tensors.items()}
@@ -77,7 +77,7 @@ def write_answer(outputs: dict[str, np.ndarray], form: str) -> str:
 
     Args:
         outputs: Outputs by name.
-        form: `ROW` or `COLUMNAR`, as the request has it.
+        form: Format, `ROW` or `COLUMNAR`, as the request has it.
 
     Raises:
         InputError: If rows are asked for and the outputs do not have them.
@@ -207,7 +207,7 @@ def _tensor(value, dtype):
     return _each(functools.partial(_entry, kind=dtype.kind), array, dtype)
 
 
-# What JSON has for NumPy's kinds of numbers, and what messages call it.
+# JSON's types for NumPy's kinds of numbers, and their names in messages.
 _TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     "O": ((str,), "a string"),
     "f": ((int, float), "a number"),

@@ -1,4 +1,4 @@
-"""An artifact in a session, loaded by what is nearest to the server's own loader."""
+"""Open an artifact in a session, as closely as possible to the server's own loader."""
 
 import time
 from pathlib import Path
@@ -21,7 +21,7 @@ class Session:
         folder: Folder of one version.
 
     Attributes:
-        signatures: `{name: SignatureDef}`.
+        signatures: Signatures as `{name: SignatureDef}`.
         seconds: Seconds that loading took.
     """
 

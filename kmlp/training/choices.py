@@ -73,7 +73,8 @@ def overridden(recipe: R, options: argparse.Namespace, flags: dict[str, Any]) ->
     Args:
         recipe: Recipe of any task.
         options: Options of the command.
-        flags: `{field: value}` of the task's own flags; `None` leaves a field as it is.
+        flags: Values `{field: value}` of the task's own flags; `None` leaves a field as
+            it is.
     """
     changed: Any = recipe
     if options.epochs is not None:

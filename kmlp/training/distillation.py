@@ -64,7 +64,7 @@ class Objective:
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether the loss asks a teacher at all."""
+        """Return whether the loss asks a teacher at all."""
         return self.kind != "none"
 
     def __call__(
@@ -78,7 +78,7 @@ class Objective:
             teacher_logits: Teacher's answers, `(N, classes)`; `None` with `"none"`.
 
         Returns:
-            `(N,)` float32.
+            Losses `(N,)`, float32.
         """
         logits = ops.cast(logits, "float32")
         if not self.needs_teacher:
@@ -133,7 +133,7 @@ class Teacher:
         name: Name as it was asked for.
         model: The `keras.Model`, or `None` for a SavedModel. An engine that traces
             may hand its variables in through `keras.StatelessScope`.
-        image_size: `(height, width)` that the teacher sees.
+        image_size: Size `(height, width)` that the teacher sees.
         num_classes: Number of classes that it answers.
     """
 
@@ -165,11 +165,11 @@ class Teacher:
         """Answer a batch in inference mode and without gradient.
 
         Args:
-            images: `(N, H, W, 3)`, normalised as the student's.
+            images: Images `(N, H, W, 3)`, normalised as the student's.
 
         Returns:
-            `(N, classes)` float32 logits. Where the network ends in a softmax they
-            are the logarithm of it, which is the logits up to a constant.
+            Logits `(N, classes)`, float32. Where the network ends in a softmax they are
+            the logarithm of it, which is the logits up to a constant.
         """
         images = ops.cast(images, "float32")
         if self._resizes:

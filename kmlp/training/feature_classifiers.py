@@ -39,7 +39,7 @@ def fit(
         said: Function of a line for every penalty tried.
 
     Returns:
-        scikit-learn's classifier, and what was chosen.
+        Classifier of scikit-learn, and the settings that were chosen.
     """
     features = np.asarray(features, "float64")
     # A tenth that holds every class where there are images enough.
@@ -85,7 +85,7 @@ def outputs(model: Any, features: np.ndarray, classes: int) -> np.ndarray:
         classes: Number of all classes.
 
     Returns:
-        `(N, classes)` float64.
+        Outputs `(N, classes)`, float64.
     """
     found = np.zeros((len(features), classes))
     found[:, model.classes_] = model.predict_proba(features)
@@ -145,14 +145,15 @@ def nearest(
     """Find the k nearest, nearest first, without holding all similarities.
 
     Returns:
-        `(similarities, indices)`, `(Q, k)`; of equal ones the lower index is first.
+        Tuple `(similarities, indices)`, `(Q, k)`; of equal ones the lower index is
+        first.
     """
     similarities = np.empty((len(queries), 0), "float32")
     indices = np.empty((len(queries), 0), "int64")
     for start in range(0, len(memory), MEMORIES):
         found = queries @ memory[start : start + MEMORIES].T
         best = largest(found, min(k, found.shape[1]))
-        # What was found before has lower indices and stays before its equals.
+        # Earlier finds have lower indices and stay before their equals.
         similarities = np.concatenate(
             [similarities, np.take_along_axis(found, best, axis=1)], axis=1
         )

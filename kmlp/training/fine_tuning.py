@@ -52,7 +52,7 @@ class Initial:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What of them decides the result of a run: not where they lie."""
+        """Return what decides the result of a run: not where the weights lie."""
         names = ("sha256", "image_size", "resolution", "new_head")
         return {name: self.described[name] for name in names}
 
@@ -297,8 +297,9 @@ def chosen(text: str, model: VisionMLP) -> tuple[str, ...]:
     """Return the names of the parts that `--freeze` stands for, in the network's order.
 
     Args:
-        text: `"all"`: everything but the classifier; a number N: the stem and the
-            first N stages, of ResMLP blocks; or names with commas between them.
+        text: Choice of layers. `"all"`: everything but the classifier; a number N: the
+            stem and the first N stages, of ResMLP blocks; or names with commas between
+            them.
         model: Network of one of the families.
 
     Raises:

@@ -27,12 +27,12 @@ from kmlp.training.publishing import publish
 
 
 class RunTask(Task):
-    """What a run asks of its task beside what the engine asks of it.
+    """The questions that a run asks of its task besides the engine's.
 
     Attributes:
-        name: `"classification"`, `"detection"` or `"segmentation"`.
-        rehearsal: `(epochs, steps of each, images per device and micro-batch)` of a
-            rehearsal.
+        name: Name of the task, `"classification"`, `"detection"` or `"segmentation"`.
+        rehearsal: Extent `(epochs, steps of each, images per device and micro-batch)`
+            of a rehearsal.
         averages: Whether averaged weights are validated where the recipe says so.
         least_steps: Steps that go without coming back to Python, at least.
     """
@@ -62,7 +62,7 @@ class RunTask(Task):
 
         Args:
             job: The run.
-            **share: `worker`, `workers` and `replicas` of the worker.
+            **share: Share of the worker: `worker`, `workers` and `replicas`.
         """
         raise NotImplementedError
 
@@ -127,7 +127,7 @@ class Job:
     """A run, resolved: nothing is left to decide.
 
     Attributes:
-        task: `RunTask` with its data.
+        task: Task with its data, a `RunTask`.
         options: Options of the command line.
         recipe: Recipe with all that the command line changed.
         base: The recipe before that.
@@ -154,7 +154,7 @@ class Job:
 
     @property
     def averaged(self) -> bool:
-        """Whether the averaged weights are validated and kept as best."""
+        """Return whether the averaged weights are validated and kept as best."""
         chosen = getattr(self.recipe, "evaluate", "raw")
         return self.task.averages and chosen == "ema"
 

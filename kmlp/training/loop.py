@@ -28,7 +28,7 @@ def train(
     """Train a job to its end, from wherever its last checkpoint stands.
 
     Args:
-        job: `kmlp.training.job.Job`, its engine prepared.
+        job: Job whose engine is prepared, a `kmlp.training.job.Job`.
         schedule: Schedule of the learning rate.
         folder: Folder of the run; `None` on workers that do not write.
         until: Time to end at as at a signal, by `time.monotonic()`; `None`: never.

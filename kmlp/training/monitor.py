@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress bars, CSV files, TensorBoard."""
+"""Show a run to a person: progress bars, CSV files, TensorBoard."""
 
 import csv
 import importlib.util
@@ -21,7 +21,7 @@ class Monitor:
     """Show and write down a run as it goes.
 
     Args:
-        job: `kmlp.training.job.Job`.
+        job: Job, a `kmlp.training.job.Job`.
         schedule: Schedule of the learning rate.
         folder: Folder of the run; `None` on a worker that is not the chief: nothing is
             shown or written.
@@ -46,7 +46,7 @@ class Monitor:
             write_rows(self.folder / STEPS, rows)
         else:
             (self.folder / STEPS).unlink(missing_ok=True)
-        # Where nothing else needs TensorFlow, curves are no reason to import it.
+        # Curves alone are no reason to import TensorFlow.
         if sys.modules.get("tensorflow") and importlib.util.find_spec("tensorboard"):
             import tensorflow as tf
 

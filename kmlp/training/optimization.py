@@ -19,7 +19,7 @@ from kmlp.keras_internals import decays as decays_variable
 from kmlp.keras_internals import variable_index
 from kmlp.typing import Config, Tensor
 
-# What a milestone leaves of the rate.
+# The factor by which a milestone lowers the rate.
 _DROP = 0.1
 
 
@@ -43,7 +43,7 @@ class _DecayingAdam(keras.optimizers.Adam):
         return m / (corrected * self._correction(self.beta_1))
 
     def _correction(self, beta):
-        """`1 - beta^t`, exact while beta^t is close to 1."""
+        """Return `1 - beta^t`, exact while beta^t is close to 1."""
         if not beta:
             return 1.0
         step = ops.cast(self.iterations + 1, "float32")
@@ -55,7 +55,7 @@ class AdamW(_DecayingAdam):
     """Adam with decoupled weight decay.
 
     Args:
-        learning_rate, beta_1, beta_2, epsilon, weight_decay: as in
+        learning_rate, beta_1, beta_2, epsilon, weight_decay: Same as in
             `keras.optimizers.AdamW`; epsilon is added after the bias correction.
 
     Reference: Loshchilov and Hutter, 2019, Algorithm 2.
@@ -79,7 +79,7 @@ class Lamb(_DecayingAdam):
     is not clipped here.
 
     Args:
-        learning_rate, beta_1, beta_2, epsilon, weight_decay: as in `AdamW`.
+        learning_rate, beta_1, beta_2, epsilon, weight_decay: Same as in `AdamW`.
 
     Reference: You et al., 2020, Algorithm 2.
     """
@@ -96,7 +96,7 @@ class Lamb(_DecayingAdam):
         self.assign_sub(variable, rate * change)
 
     def _trust(self, variable, change):
-        """`|w| / |change|`, 1 where either is 0."""
+        """Return `|w| / |change|`, 1 where either is 0."""
         weight, step = (
             ops.sqrt(ops.sum(ops.square(values))) for values in (variable, change)
         )
@@ -112,8 +112,8 @@ class SGD(keras.optimizers.SGD):
     weight moves by `-rate v`, so that a new rate counts at once.
 
     Args:
-        learning_rate, momentum: as in `keras.optimizers.SGD`.
-        weight_decay: coupled, as in `torch.optim.SGD`.
+        learning_rate, momentum: Same as in `keras.optimizers.SGD`.
+        weight_decay: Coupled decay, as in `torch.optim.SGD`.
     """
 
     def _apply_weight_decay(self, variables):
@@ -203,11 +203,11 @@ class WarmupCosine(Schedule):
         epochs: Epochs of the cosine, T.
         steps_per_epoch: Updates in an epoch.
         warmup_epochs: Epochs of the warm-up, may be a fraction.
-        by: `"step"`: t counts steps, the warm-up is rounded to whole ones; `"epoch"`:
-            t counts finished epochs, within which the rate stands.
-        cosine_from: `"start"`: s = 0, as in timm, so that the cosine begins a little
-            under the peak; `"warmup"`: s is the end of the warm-up, as in
-            `keras.optimizers.schedules.CosineDecay`.
+        by: Unit of t. `"step"`: t counts steps, the warm-up is rounded to whole ones;
+            `"epoch"`: t counts finished epochs, within which the rate stands.
+        cosine_from: Start s of the cosine. `"start"`: s = 0, as in timm, so that the
+            cosine begins a little under the peak; `"warmup"`: s is the end of the
+            warm-up, as in `keras.optimizers.schedules.CosineDecay`.
 
     Reference: Loshchilov and Hutter, 2017, SGDR, Eq. 5.
     """
@@ -296,7 +296,7 @@ class LinearWarmup(Schedule):
         rate = ops.cast(self.schedule(step), "float32")
         if not self.steps:
             return rate
-        # So written, float32 keeps the smallest ratios.
+        # Written like this, float32 keeps the smallest ratios.
         damped = self.ratio + (1 - self.ratio) * ops.cast(step, "float32") / self.steps
         return rate * ops.where(step < self.steps, damped, 1.0)
 
@@ -337,7 +337,7 @@ def make_dense_schedule(recipe: Any, steps_per_epoch: int) -> LinearWarmup:
     """Build the schedule of a `DenseRecipe`.
 
     Args:
-        recipe: `DenseRecipe`.
+        recipe: A `DenseRecipe`.
         steps_per_epoch: Updates that show every training image once; of no account
             where the recipe counts in steps.
 

@@ -1,4 +1,4 @@
-"""What frozen features are worth: from the command's options to top-1 and top-5."""
+"""Probe frozen features, from the command's options to top-1 and top-5."""
 
 import argparse
 import dataclasses
@@ -47,7 +47,7 @@ class Features:
 
     @property
     def arrays(self) -> dict[str, Any]:
-        """The arrays by name."""
+        """Return the arrays by name."""
         return {field.name: getattr(self, field.name) for field in _FIELDS}
 
 

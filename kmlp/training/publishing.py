@@ -1,4 +1,4 @@
-"""From a trained run to a version folder that was checked as a whole."""
+"""Publish a trained run as a version folder that is checked as a whole."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ from kmlp.training.monitor import BOARD, HISTORY, STEPS
 
 TRAINED, MERGED, SAVED_MODEL, TFLITE = "trained", "merged", "SavedModel", "TFLite"
 RECIPE = "recipe.json"
-# What a run wrote that its version keeps.
+# Files of the run that its version keeps.
 KEPT = (RECIPE, HISTORY, STEPS, BOARD)
 
 
@@ -38,7 +38,7 @@ def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
     exported.
 
     Args:
-        job: `kmlp.training.job.Job`, trained.
+        job: Job, a `kmlp.training.job.Job`, trained.
         folder: Folder of the unfinished run.
         parent: Folder of the versions.
         history: Rows of the epochs.

@@ -107,7 +107,7 @@ def _with_imagenet(spec, constructor, num_classes):
     try:
         return constructor(weights="imagenet", classifier_activation=None)
     except Exception as error:
-        # What Keras raises names the address, whatever the reason.
+        # Keras' exception names the address, whatever the reason.
         address = re.search(r"https?://\S+", str(error))
         file = address.group().rstrip(":") if address else "its weights"
         raise InputError(

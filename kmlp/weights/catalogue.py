@@ -42,7 +42,7 @@ class PublishedWeights:
         image_size: Height and width in pixels.
         mean, std: Statistics per channel, of images in 0…1.
         test_crop: Side of the centre crop as a share of the resized shorter side.
-        test_interpolation: `"bilinear"` or `"bicubic"`, for that resizing.
+        test_interpolation: Interpolation of that resizing, `"bilinear"` or `"bicubic"`.
     """
 
     architecture: str
@@ -65,7 +65,7 @@ class PublishedWeights:
 
     @property
     def name(self) -> str:
-        """Architecture and tag, such as `"resmlp_s12.fb_in1k"`."""
+        """Return the architecture and tag, such as `"resmlp_s12.fb_in1k"`."""
         return f"{self.architecture}.{self.tag}"
 
 

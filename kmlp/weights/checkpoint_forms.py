@@ -44,7 +44,7 @@ _SAFETENSORS_DTYPES = {
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint file holds.
+    """The content of a checkpoint file.
 
     Attributes:
         state: Contiguous arrays by name, in the file's layout.
@@ -185,7 +185,7 @@ def _array(data_set):
 
 
 def _is_of_keras(file):
-    """Whether Keras wrote it: numbered variables, or the layers' names of Keras 2."""
+    """Return whether Keras wrote it: numbered variables, or Keras 2's layer names."""
     if "layer_names" in file.attrs or "model_weights" in file:
         return True
     return any("vars" in name.split("/") for name in _data_sets(file))

@@ -18,7 +18,7 @@ from kmlp.weights.catalogue import PublishedWeights
 
 
 class Part:
-    """What has come of a file, and which file that is.
+    """The part of a file that has arrived, and which file it belongs to.
 
     Attributes:
         path: Path of the bytes, in the order of the file.
@@ -36,12 +36,12 @@ class Part:
 
     @property
     def size(self) -> int:
-        """Number of bytes that have come."""
+        """Return the number of bytes that have come."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Entries that `begin` was told, `{}` where nothing is known."""
+        """Return the entries that `begin` was told, `{}` where nothing is known."""
         try:
             origin = json.loads(self._origin_path.read_text("utf-8"))
         except (OSError, ValueError):
@@ -50,7 +50,7 @@ class Part:
 
     @property
     def room(self) -> int:
-        """Bytes that the disk still has room for."""
+        """Return the bytes that the disk still has room for."""
         return shutil.disk_usage(self.path.parent).free
 
     def begin(self, origin: dict[str, Any]) -> None:

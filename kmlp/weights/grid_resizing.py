@@ -19,7 +19,7 @@ RESOLUTIONS = {
     "partition": "linear",
 }
 
-# What becomes of a network at another size, by `resolution`.
+# The ways to bring a network to another size, by `resolution`.
 WAYS = {
     None: "its weights fit any size",
     "interpolate": "spatial kernels interpolated",
@@ -43,14 +43,14 @@ def resize(
     Args:
         model: Network of one of the families, or a detector or segmenter over one, in
             train form; it is left untouched.
-        input_shape: `(H, W, C)`, at least a patch; `(None, None, C)` for the families
-            that take any size.
-        resolution: `"interpolate"`: kernels over positions become `W' = Up W Down`
-            with linear resize matrices, biases `Up b`, and cover the whole image.
-            Norms, local branches and all else that knows no positions stay.
-            `"interpolate_cubic"`: the same with cubic ones, which blur less.
-            `"partition"`: kernels stay; what the blocks do not tile is padded with
-            zeros and cropped. (A trained grid that cannot be halved from stage to
+        input_shape: Shape `(H, W, C)`, at least a patch; `(None, None, C)` for the
+            families that take any size.
+        resolution: Treatment of the resolution. `"interpolate"`: kernels over positions
+            become `W' = Up W Down` with linear resize matrices, biases `Up b`, and
+            cover the whole image. Norms, local branches and all else that knows no
+            positions stay. `"interpolate_cubic"`: the same with cubic ones, which blur
+            less. `"partition"`: kernels stay; what the blocks do not tile is padded
+            with zeros and cropped. (A trained grid that cannot be halved from stage to
             stage is rounded up, and its kernels interpolated.)
 
     Returns:
@@ -193,7 +193,7 @@ def communicating(model: Any, downsample: str) -> tuple[keras.Model, float]:
 
     Args:
         model: RepMLPNet in train form with `downsample="patch"`; it is left untouched.
-        downsample: `"conv3"` or `"conv5"`.
+        downsample: Downsampling, `"conv3"` or `"conv5"`.
 
     Returns:
         The new model, and the share of the embeddings' squared weights that is kept,
@@ -244,7 +244,7 @@ def _factors(kernel):
     matrices = kernel.reshape(4, -1, outputs).transpose(2, 0, 1)
     left, values, right = np.linalg.svd(matrices, full_matrices=False)
     positions, channels = left[:, :, 0], right[:, 0] * values[:, :1]
-    # Of the two signs the one with which positions add up.
+    # Of the two signs, take the one by which the positions add up.
     sign = np.where(positions.sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
     positions, channels = positions * sign, channels * sign
     return channels.T, positions.T.reshape(2, 2, outputs)

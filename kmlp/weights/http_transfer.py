@@ -37,7 +37,7 @@ def fetch(
 
     Args:
         entry: Entry of the catalogue.
-        part: `kmlp.weights.downloads.Part`.
+        part: Part of a download, a `kmlp.weights.downloads.Part`.
         missing: Beginning of a message, which says what is missing.
         by_hand: End of a message, which says how a person gets the file.
         progress: Whether to show it.
@@ -108,7 +108,7 @@ def _request(entry, part):
 
 
 def _can_go_on(entry, part):
-    """Whether pieces of two versions of the file would be told apart."""
+    """Return whether pieces of two versions of the file would be told apart."""
     return bool(entry.sha256 or part.origin.get("validator"))
 
 
@@ -121,7 +121,7 @@ def _kept(entry, part):
 
 
 def _continues(response, part):
-    """Whether an answer is the rest of the same file."""
+    """Return whether an answer is the rest of the same file."""
     written = response.headers.get("Content-Range", "")
     span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", written)
     origin = part.origin
@@ -184,7 +184,7 @@ def _append(response, part, entry, progress):
 
 
 def _length(response):
-    """Bytes of the whole file; `None` where the transfer itself marks the end."""
+    """Return the whole file's bytes; `None` where the transfer marks its end."""
     headers = response.headers
     if headers.get("Content-Encoding", "identity") == "identity":
         length = headers.get("Content-Length", "")

@@ -1,4 +1,4 @@
-"""What a published state seems to be, by its names and shapes alone.
+"""Recognise the network of a published state by its names and shapes alone.
 
 The readers of structures take `{path of our variable: shape}`, paths as `Scheme.ours`
 gives them and shapes in PyTorch's layouts, output channels first.
@@ -37,7 +37,7 @@ _TABLE = "stage{}_block0_attention/relative_position_bias_table"
 
 @dataclasses.dataclass(frozen=True)
 class Recognised:
-    """What a state seems to be.
+    """The network that a state seems to be of.
 
     Attributes:
         architecture: Name of `kmlp.list_models()`, or `None` where no variant fits.
@@ -88,7 +88,7 @@ def recognise(state: Mapping[str, Any]) -> Recognised:
     (the initial layer scale, shift distances, …) keeps its default.
 
     Args:
-        state: `{published name: array}`.
+        state: Weights as `{published name: array}`.
 
     Raises:
         InputError: If its names are of no known family.
@@ -138,10 +138,11 @@ def structure(family: type, shapes: Shapes) -> Config | None:
 
     Args:
         family: Class of the network.
-        shapes: `{path: shape}`.
+        shapes: Shapes as `{path: shape}`.
 
     Returns:
-        `{argument: value}`, or `None` where the shapes make no such network.
+        Arguments as `{argument: value}`, or `None` where the shapes make no such
+        network.
     """
     try:
         found = _READERS[family](shapes)
@@ -169,7 +170,7 @@ def _blocks(shapes, mlp="mlp/fc1"):
     """Return the blocks per stage, and the MLP ratio of each stage.
 
     Args:
-        shapes: `{path: shape}`.
+        shapes: Shapes as `{path: shape}`.
         mlp: Path of a block's first layer of channels, (hidden, channels).
     """
     stages = range(_count(shapes, f"stage{{}}_block0_{mlp}/kernel"))
@@ -190,7 +191,7 @@ def _patches(stem):
 
 
 def _square(length, stem):
-    """Return `input_shape` for a grid of so many tokens, nothing if it is no square."""
+    """Return `input_shape` for a grid of `length` tokens, `{}` if it is no square."""
     side = math.isqrt(length)
     if side * side != length:
         return {}

@@ -1,4 +1,4 @@
-"""How published arrays become ours: PyTorch's names and layouts, one by one."""
+"""Convert published arrays to ours: PyTorch's names and layouts, one by one."""
 
 import dataclasses
 import functools
@@ -108,13 +108,13 @@ def converted(array: Any, variable: Any, convert: Layout) -> np.ndarray | None:
 
 
 def derived(name: str) -> bool:
-    """Whether a name is that of a buffer that was computed, not learned."""
+    """Return whether a name is that of a buffer that was computed, not learned."""
     return bool(_DERIVED.fullmatch(name.rsplit(".", 1)[-1]))
 
 
 @dataclasses.dataclass(frozen=True)
 class Scheme:
-    """How somebody names the parameters of a family.
+    """One publisher's names for the parameters of a family.
 
     Attributes:
         name: Owner of the names, as messages call them.
@@ -139,8 +139,8 @@ class Scheme:
             depths: Blocks per stage; `None`: our paths count as `table(None)` does.
 
         Returns:
-            `{path: (published name, function (array, shape) -> array)}`; paths that
-            the scheme does not name are left out.
+            Dictionary `{path: (published name, function (array, shape) -> array)}`;
+            paths that the scheme does not name are left out.
         """
         rows = [(_pattern(o), t, KINDS[kind]) for o, t, kind in self.table(depths)]
         found = {}
@@ -165,7 +165,8 @@ class Scheme:
             depths: Blocks per stage, as in `theirs`.
 
         Returns:
-            `{published name: path}`; names that the scheme does not have are left out.
+            Dictionary `{published name: path}`; names that the scheme does not have are
+            left out.
         """
         rows = [
             (_pattern(module), f"{ours}/{leaf}", parameter)

@@ -1,4 +1,4 @@
-"""A published state in a model: what fits, what does not, and why."""
+"""Load a published state into a model: what fits, what does not, and why."""
 
 import dataclasses
 import os
@@ -26,13 +26,14 @@ class Match:
 
     Attributes:
         scheme: Naming scheme of the state.
-        fitting: `{name: (variable, array in our layout)}`.
-        missing: `{name: variable}` without an array.
+        fitting: Pairs as `{name: (variable, array in our layout)}`.
+        missing: Variables `{name: variable}` without an array.
         surplus: Names of arrays without a variable.
-        misshapen: `{name: (variable, the array's shape)}`.
+        misshapen: Pairs as `{name: (variable, the array's shape)}`.
         ignored: Names of derived buffers.
         left_out: Names of the state's head that the model has no use for.
-        fresh: `{name: variable}` of a new classifier, which keep their values.
+        fresh: Variables `{name: variable}` of a new classifier, which keep their
+            values.
     """
 
     scheme: Scheme
@@ -46,7 +47,7 @@ class Match:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every array and every variable is used once."""
+        """Return whether every array and every variable is used once."""
         return not (self.missing or self.surplus or self.misshapen)
 
     def assign(self) -> None:
@@ -64,7 +65,7 @@ def match(
 
     Args:
         model: Network of one of the families.
-        state: `{published name: array}`.
+        state: Weights as `{published name: array}`.
         new_head: Whether the classifier keeps its values, whatever the state has.
 
     Raises:
@@ -139,7 +140,7 @@ def misfit(
 
     Args:
         model: Network of one of the families.
-        state: `{published name: array}`.
+        state: Weights as `{published name: array}`.
         found: Comparison of both.
         received: Argument of the user.
     """
@@ -265,10 +266,10 @@ def load_published(
     `num_batches_tracked` and the masks and indices of Swin and Focal transformers.
 
     Args:
-        model: `RepMLPNet` (with `locality_injected=True` for the merged form that
-            circulates), `ResMLP`, `ConvMLP`, `MSMLP`, `SMLPNet`, `SwinTransformer` or
-            `FocalTransformer`, with the published structure; or over one of them a
-            `RetinaNet`, `MaskRCNN`, `SemanticFPN` or `UperNet`.
+        model: Network to fill: `RepMLPNet` (with `locality_injected=True` for the
+            merged form that circulates), `ResMLP`, `ConvMLP`, `MSMLP`, `SMLPNet`,
+            `SwinTransformer` or `FocalTransformer`, with the published structure; or
+            over one of them a `RetinaNet`, `MaskRCNN`, `SemanticFPN` or `UperNet`.
         source: Path of a PyTorch, `.safetensors`, `.npz` or HDF5 file, or a mapping of
             published names to arrays. PyTorch files are read without executing what
             they pickle. timm's names of ResMLP and Swin and mmpretrain's of RepMLPNet

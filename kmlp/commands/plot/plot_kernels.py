@@ -214,7 +214,7 @@ def _chosen(kernels, words, flag):
     """Return the kernels that words name, in the model's order.
 
     Args:
-        kernels: `SpatialKernel`s.
+        kernels: Kernels, `SpatialKernel`s.
         words: Names, numbers from 1 or patterns such as `stage2_*`; `None` for all.
         flag: Option that named them.
 

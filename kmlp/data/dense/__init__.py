@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 TASKS = ("detection", "segmentation")
-# What each task takes, besides the scenes.
+# Data that each task takes besides the scenes.
 KINDS = {"detection": ("coco",), "segmentation": ("ade20k", "cityscapes")}
 
 
@@ -31,10 +31,10 @@ def open_dense(
     """Open a data set to train on: list it, without reading its pictures.
 
     Args:
-        spec: `"scenes"` or `None`: the embedded scenes; `coco:DIR` of detection;
+        spec: Data: `"scenes"` or `None`: the embedded scenes; `coco:DIR` of detection;
             `ade20k:DIR` or `cityscapes:DIR` of segmentation.
-        task: `"detection"` or `"segmentation"`.
-        on_corrupt: `"stop"` or `"skip"` where pictures cannot be read.
+        task: Task, `"detection"` or `"segmentation"`.
+        on_corrupt: What to do where pictures cannot be read, `"stop"` or `"skip"`.
         **scene_arguments: Arguments of `scenes`.
 
     Raises:

@@ -30,10 +30,10 @@ def numbering(classes: Mapping[int, int]) -> np.ndarray:
     """Return a table from the numbers in files to the numbers of classes.
 
     Args:
-        classes: `{number in files: number of the class, or VOID}`.
+        classes: Classes as `{number in files: number of the class, or VOID}`.
 
     Returns:
-        `(256,)` uint8; numbers that are not in `classes` are `UNKNOWN`.
+        Table `(256,)`, uint8; numbers that are not in `classes` are `UNKNOWN`.
     """
     table = np.full(256, UNKNOWN, "uint8")
     for number, target in classes.items():
@@ -78,7 +78,7 @@ class MapSplit(DenseSplit):
         name: Name for people.
         images, maps: Paths, of the same length.
         table: Function of a map's path to its `numbering`.
-        on_corrupt: `"stop"` or `"skip"`.
+        on_corrupt: What to do with damaged files, `"stop"` or `"skip"`.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class MapSplit(DenseSplit):
 
     @functools.cached_property
     def size(self) -> tuple[int, int] | None:
-        """Height and width that all pictures have by their headers, or `None`."""
+        """Return the one height and width in all pictures' headers, or `None`."""
         sizes: set[tuple[int, int]] = set()
         for path in self.images:
             # A damaged picture is met when it is read.
@@ -144,7 +144,7 @@ def ade20k(folder: Path, on_corrupt: str = "stop") -> DenseSource:
 
     Args:
         folder: Folder of the data set, or the one that holds it.
-        on_corrupt: `"stop"` or `"skip"` where pictures cannot be read.
+        on_corrupt: What to do where pictures cannot be read, `"stop"` or `"skip"`.
 
     Raises:
         InputError: If there is no such folder, or none in this layout.
@@ -178,7 +178,7 @@ def cityscapes(folder: Path, on_corrupt: str = "stop") -> DenseSource:
 
     Args:
         folder: Folder of the data set.
-        on_corrupt: `"stop"` or `"skip"` where pictures cannot be read.
+        on_corrupt: What to do where pictures cannot be read, `"stop"` or `"skip"`.
 
     Raises:
         InputError: If there is no such folder, or none in this layout.
@@ -227,7 +227,7 @@ def _paired(images, maps, layout, folder):
     """Return the paths of images and of their maps, both sorted by name.
 
     Args:
-        images, maps: `{name: path}`.
+        images, maps: Files as `{name: path}`.
         layout: Beginning of a message.
         folder: Folder that was asked for.
     """

@@ -31,7 +31,7 @@ LAYOUT = (
 _FILE = re.compile(r"instances_(train|val)(\d*)\.json")
 # Of the reference frameworks: pictures with a shorter side are not trained on.
 SHORTEST = 32
-# What reading an entry that lacks something, or has something else, raises.
+# Exceptions from reading an entry that lacks something or has something else.
 _MISSHAPEN = (KeyError, TypeError, ValueError)
 
 
@@ -45,7 +45,7 @@ def coco(folder: Path, on_corrupt: str = "stop") -> DenseSource:
 
     Args:
         folder: Folder of the data set.
-        on_corrupt: `"stop"` or `"skip"` where pictures cannot be read.
+        on_corrupt: What to do where pictures cannot be read, `"stop"` or `"skip"`.
 
     Raises:
         InputError: If there is no such folder, files are missing or damaged, or there
@@ -89,14 +89,15 @@ class Annotations:
 
     Attributes:
         path: Path of the file.
-        ids: `(images,)` as the file has them.
-        files: `(images,)` names.
-        sizes: `(images, 2)` height and width.
-        first: `(images + 1,)`; image i has the objects `first[i]` to `first[i + 1]`.
-        bboxes: `(objects, 4)` float64 x, y, width, height.
-        areas: `(objects,)` float64.
-        crowd: `(objects,)` bool.
-        classes: `(objects,)` int32, 0…classes - 1.
+        ids: Numbers `(images,)` as the file has them.
+        files: File names `(images,)`.
+        sizes: Height and width, `(images, 2)`.
+        first: Offsets `(images + 1,)`: image i has the objects `first[i]` to `first[i +
+            1]`.
+        bboxes: Boxes `(objects, 4)`, float64: x, y, width, height.
+        areas: Areas `(objects,)`, float64.
+        crowd: Crowd marks `(objects,)`, bool.
+        classes: Classes `(objects,)`, int32, 0…classes - 1.
         segmentations: Polygons or run lengths of each object, or `None`.
         category_ids, class_names: Categories in the order of the classes.
     """
@@ -121,8 +122,8 @@ class CocoSplit(DenseSplit):
     Args:
         data: Entries of the file.
         folder: Folder of the pictures.
-        on_corrupt: `"stop"` or `"skip"`.
-        chosen: `(count,)` numbers of pictures in the file; `None`: all.
+        on_corrupt: What to do with damaged files, `"stop"` or `"skip"`.
+        chosen: Numbers `(count,)` of pictures in the file; `None`: all.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ def resized(image: np.ndarray, size: Size, box: Any = None) -> np.ndarray:
     """Resize a picture, or a part of it, bilinear and antialiased.
 
     Args:
-        image: `(H, W, 3)` uint8.
+        image: Image `(H, W, 3)`, uint8.
         size: Height and width.
         box: Left, top, right, bottom of the part, in pixels; `None`: the whole.
     """
@@ -65,13 +65,13 @@ def on_canvas(
     """Lay a normalised picture at the top left of a canvas of zeros.
 
     Args:
-        image: `(h, w, 3)` uint8, no larger than the canvas.
+        image: Image `(h, w, 3)`, uint8, no larger than the canvas.
         canvas: Height and width.
         mean, std: Statistics per channel, of images in 0…1.
         flip: Whether it is mirrored.
 
     Returns:
-        `(H, W, 3)` float32.
+        Canvas `(H, W, 3)`, float32.
     """
     height, width = image.shape[:2]
     if flip:
@@ -90,12 +90,12 @@ def boxes_of(objects: Any, size: Size, flip: bool = False) -> np.ndarray:
     """Return the boxes of objects in their picture at another size, perhaps mirrored.
 
     Args:
-        objects: `Objects`.
+        objects: Objects of the picture, `Objects`.
         size: Height and width that the picture gets.
         flip: Whether it is mirrored.
 
     Returns:
-        `(K, 4)` float32.
+        Boxes `(K, 4)`, float32.
     """
     scale = np.array(size[::-1], float) / objects.size[::-1]
     boxes = objects.boxes * np.tile(scale, 2).astype("float32")
@@ -108,12 +108,12 @@ def mask_in_box(mask: np.ndarray, box: Sequence[float], size: int) -> np.ndarray
     """Return the part of a mask within a box, as a small square.
 
     Args:
-        mask: `(H, W)`, true or 1 inside.
+        mask: Mask `(H, W)`, true or 1 inside.
         box: Corners x1, y1, x2, y2 in its pixels.
         size: Height and width of the result.
 
     Returns:
-        `(size, size)` uint8, 1 where at least half is inside.
+        Mask `(size, size)`, uint8, 1 where at least half is inside.
     """
     x1, y1, x2, y2 = map(float, box)
     # Resampling sees this much beyond the box, and the rest need not be copied.
@@ -138,11 +138,12 @@ def prepared(image: np.ndarray, known: Any) -> tuple[np.ndarray, tuple[int, int]
     """Lay a picture on a network's canvas.
 
     Args:
-        image: `(H, W, 3)` uint8.
-        known: `kmlp.preprocessing.DensePreprocessing`.
+        image: Image `(H, W, 3)`, uint8.
+        known: Preparation, a `kmlp.preprocessing.DensePreprocessing`.
 
     Returns:
-        `(H', W', 3)` float32, and the height and width that the picture has there.
+        Picture `(H', W', 3)`, float32, and the height and width that the picture has
+        there.
     """
     shape = fitted(image.shape[:2], known.canvas, *known.sides)
     image = resized(image, shape)
@@ -153,10 +154,10 @@ def alone(image: np.ndarray, known: Any) -> np.ndarray:
     """Prepare a picture without a canvas, at the size at which it is segmented.
 
     Args:
-        image, known: as in `prepared`.
+        image, known: Same as in `prepared`.
 
     Returns:
-        `(h, w, 3)` float32.
+        Picture `(h, w, 3)`, float32.
     """
     shape = fitted(image.shape[:2], None, *known.sides)
     image = resized(image, shape)

@@ -28,7 +28,7 @@ def encoded(mask: np.ndarray) -> dict[str, Any]:
     """Return a mask as run lengths, compressed as text where pycocotools is installed.
 
     Args:
-        mask: `(H, W)`, true or 1 inside.
+        mask: Mask `(H, W)`, true or 1 inside.
     """
     try:
         found = library().encode(np.asfortranarray(mask, np.uint8))
@@ -51,7 +51,7 @@ def drawn(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
         size: Height and width of the image.
 
     Returns:
-        `(H, W)` uint8 of 0 and 1.
+        Mask `(H, W)`, uint8 of 0 and 1.
     """
     mask, (height, width) = library(), size
     if not isinstance(segmentation, dict):
@@ -72,9 +72,9 @@ def to_picture(
     """Return the detections of a picture in its own pixels, without empty places.
 
     Args:
-        detections: `{"boxes": (D, 4), "scores": (D,), "classes": (D,)}` and perhaps
-            `"masks": (D, S, S)`, in the pixels of the network's input; class -1 is an
-            empty place. Whatever else it holds is not looked at.
+        detections: Detections `{"boxes": (D, 4), "scores": (D,), "classes": (D,)}` and
+            perhaps `"masks": (D, S, S)`, in the pixels of the network's input; class -1
+            is an empty place. Other entries are ignored.
         shape: Height and width that the picture had there, without padding.
         size: Height and width of the picture itself.
 
@@ -113,12 +113,12 @@ def paste(mask: np.ndarray, box: Sequence[float], size: Sequence[int]) -> np.nda
     reference framework pastes.
 
     Args:
-        mask: `(S, S)` probabilities.
+        mask: Mask `(S, S)` of probabilities.
         box: Corners x1, y1, x2, y2 in pixels of the picture.
         size: Height and width of the picture.
 
     Returns:
-        `(H, W)` uint8, 1 inside.
+        Mask `(H, W)`, uint8, 1 inside.
     """
     mask = np.asarray(mask, float)
     ranges, weights = [], []

@@ -19,7 +19,7 @@ RADII = (0.095, 0.27)
 LEAST_VISIBLE = 0.6
 # Distance of two colours, of at most 442.
 CONTRAST = 110
-# How far shapes lean to either side, in radians.
+# The lean of shapes to either side, in radians.
 LEAN = math.pi / 8
 _ATTEMPTS = 6
 
@@ -34,8 +34,8 @@ def draw(
         size: Height and width.
 
     Returns:
-        `(image, owners, classes)`: `(size, size, 3)` uint8; `(size, size)` uint8, 0 for
-        the background and k + 1 where object k is seen; `(K,)` int32, numbers in
+        Tuple `(image, owners, classes)`: `(size, size, 3)` uint8; `(size, size)` uint8,
+        0 for the background and k + 1 where object k is seen; `(K,)` int32, numbers in
         `SHAPES`, K from 1 to 4.
     """
     colours = [generator.uniform(30, 225, 3)]
@@ -127,8 +127,8 @@ def scenes(
     Later objects hide earlier ones. Boxes and masks are of what is seen.
 
     Args:
-        task: `"detection"`, of three classes, or `"segmentation"`, where class 0 is
-            the background.
+        task: Task, `"detection"`, of three classes, or `"segmentation"`, where class 0
+            is the background.
         train, validation: Numbers of scenes.
         size: Height and width.
         seed: Integer; each scene is a function of it and of its own number.
@@ -159,7 +159,7 @@ class SceneSplit(DenseSplit):
 
     Args:
         name: Name for people.
-        task: `"detection"` or `"segmentation"`.
+        task: Task, `"detection"` or `"segmentation"`.
         count: Number of scenes.
         size: Height and width.
         seed: Integers that no other split has.

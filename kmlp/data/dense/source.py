@@ -1,4 +1,4 @@
-"""What every data set of objects or class maps looks like."""
+"""The interface of every data set of objects or class maps."""
 
 import colorsys
 import dataclasses
@@ -32,8 +32,8 @@ class Objects:
     """The objects to find in an image.
 
     Attributes:
-        boxes: `(K, 4)` float32, x1, y1, x2, y2 in pixels of the image.
-        classes: `(K,)` int32.
+        boxes: Boxes `(K, 4)`, float32, x1, y1, x2, y2 in pixels of the image.
+        classes: Classes `(K,)`, int32.
         size: Height and width of the image.
         draw: Function of k to the visible part of object k, `(H, W)`, true or 1
             inside.
@@ -63,7 +63,7 @@ class DenseSplit:
         count: Number of pictures.
         size: Height and width if all pictures are known to share them, or `None`.
         in_memory: Whether pictures are at hand without a file.
-        on_corrupt: `"stop"` or `"skip"` where a picture cannot be read.
+        on_corrupt: What to do where a picture cannot be read, `"stop"` or `"skip"`.
     """
 
     name = ""
@@ -113,11 +113,11 @@ class DenseSource:
 
     Attributes:
         name: Name for the person and the report.
-        task: `"detection"` or `"segmentation"`.
+        task: Task, `"detection"` or `"segmentation"`.
         class_names: Names in the order of the class numbers.
         train: Pictures of training.
         validation: Pictures of validation.
-        palette: `(classes, 3)` uint8, a colour for each class.
+        palette: Colours `(classes, 3)`, uint8, a colour for each class.
         category_ids: Numbers by which COCO's files of results call the classes of
             detection.
         notes: Lines on what was left out.
@@ -195,7 +195,7 @@ DISTINCT = (
     (0, 114, 178),
 )
 BACKGROUND = (40, 40, 40)
-# Of the angle between neighbours' hues; no two of many classes come close.
+# The angle between neighbours' hues; no two of many classes come close.
 _TURN = 0.61803398875
 _LEVELS = ((0.55, 1.0), (0.85, 0.95), (0.7, 0.75))
 

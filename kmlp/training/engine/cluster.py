@@ -1,4 +1,4 @@
-"""Which devices and processes a job runs on, and the engine for them."""
+"""Choose the devices and processes that a job runs on, and the engine for them."""
 
 import dataclasses
 import json
@@ -21,7 +21,8 @@ class Cluster:
     """The processes of a job.
 
     Attributes:
-        addresses: `host:port` of each, the chief's first; empty for a single process.
+        addresses: Address `host:port` of each, the chief's first; empty for a single
+            process.
         index: Index of this process.
     """
 
@@ -153,7 +154,7 @@ def check_port(cluster: Cluster) -> None:
     """
     port = int(cluster.addresses[cluster.index].rpartition(":")[2])
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # What a killed worker left behind does not hinder its return.
+        # The remains of a killed worker must not hinder its return.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
@@ -207,7 +208,7 @@ def _best(tf, devices, cluster):
 
 
 def _local(tf, strategy, devices):
-    """One device, or a mirrored strategy over some."""
+    """Return a strategy of one device, or a mirrored one over several."""
     if strategy == "single":
         devices = 1
     kind, count = _devices(tf, devices)
@@ -219,7 +220,7 @@ def _local(tf, strategy, devices):
 
 
 def _devices(tf, devices):
-    """Kind and number of the devices to use; a CPU is cut into as many."""
+    """Return the kind and number of devices to use; a CPU is cut into as many."""
     found = len(tf.config.list_physical_devices("GPU"))
     if found:
         if devices is not None and devices > found:
@@ -312,7 +313,7 @@ def _jax_engine(strategy, devices, cluster, tensorflow_reads):
 
 
 def _leave_gpus_to_jax():
-    """TensorFlow, which reads the images, would take all memory of all GPUs."""
+    """Hide the GPUs from TensorFlow, which would take all of their memory."""
     with quiet():
         try:
             import tensorflow as tf

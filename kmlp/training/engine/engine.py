@@ -1,4 +1,4 @@
-"""What an engine is and does, whatever takes its steps, and the task that it learns."""
+"""The interface of every engine, and of the task that it learns."""
 
 import contextlib
 import dataclasses
@@ -38,7 +38,7 @@ MakeDataset = Callable[[], Any]
 
 
 class Task:
-    """What an engine asks about a model, whatever it is for.
+    """The questions that an engine asks about a model, whatever it is for.
 
     Measures and results whose names end in "loss" are numbers; the others are shares
     in 0…1, shown as percentages. All arrays are trees: a tensor, or dicts and tuples
@@ -65,7 +65,7 @@ class Task:
             taught: A teacher's answer to the images, float32; `None`: no teacher.
 
         Returns:
-            `(N,)` float32 losses, whose mean is minimised; `(len(measures),)` float32
+            Losses `(N,)`, float32, whose mean is minimised; `(len(measures),)` float32
             sums over the batch, the losses' first.
         """
         raise NotImplementedError
@@ -113,7 +113,7 @@ class WorkerLost(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a training step does besides forward, backward and update.
+    """Options of a training step besides forward, backward and update.
 
     Attributes:
         clip_norm: Largest global norm of the gradient; `None`: not clipped.
@@ -264,7 +264,8 @@ class Engine:
                 than the first.
 
         Yields:
-            `(batch, outputs)`, trees of NumPy arrays, in the order of the batches.
+            Tuples `(batch, outputs)`, trees of NumPy arrays, in the order of the
+            batches.
         """
         size = None
         for group in self._answerable(make_dataset()):
@@ -305,13 +306,13 @@ class Engine:
             return self._of_chief(arrays)
 
     def close(self) -> None:
-        """Part from the other processes in agreement; all must call, when trained.
+        """Leave the other processes in agreement; all must call, when trained.
 
         Afterwards a process can end while another is still busy. What was trained can
         be read as before.
         """
 
-    # What the engines of several replicas or processes do in their own ways.
+    # Engines of several replicas or processes override these.
 
     def _batch_sums(self, dataset):
         """Yield the task's sums over batches, NumPy arrays."""
@@ -352,7 +353,7 @@ class Engine:
     # What they share.
 
     def _seeds(self, steps, streams):
-        """States of the seed generators for the next steps, of so many replicas."""
+        """Return the generators' states for the next steps on `streams` replicas."""
         streams *= self.options.accumulate
         count = len(self._generators)
         return seeds(self.options.seed, self.step, steps, streams, count)
@@ -440,7 +441,7 @@ class Engine:
 
 
 def _array(variable):
-    """A variable's value as an array with memory of its own."""
+    """Return a variable's value as an array with memory of its own."""
     return np.array(ops.convert_to_numpy(variable))
 
 

@@ -1,4 +1,4 @@
-"""What a replica computes without touching a variable: gradients and answers.
+"""Compute a replica's gradients and answers without touching a variable.
 
 Everything is a function of the weights' values, so XLA can compile it on any number
 of replicas, and a step that comes to nothing has changed nothing.
@@ -21,7 +21,7 @@ class Network:
 
     Args:
         model: Built model.
-        task: `Task` of the engine.
+        task: Task of the engine, a `Task`.
         accumulate: Micro-batches of a batch.
         synchronized: Whether BatchNorm's statistics are taken over all replicas.
 
@@ -76,7 +76,7 @@ class Network:
         Args:
             weights, statistics: What `values` gives.
             factor: Factor of the loss.
-            streams: `(accumulate, generators, 2)`, states of the seed generators.
+            streams: States `(accumulate, generators, 2)` of the seed generators.
             *batch: Images and targets of this replica, trees, and a teacher's answer
                 or `None`.
 
@@ -116,7 +116,7 @@ class Network:
     def _micro_batch(
         self, weights, statistics, factor, states, images, targets, taught=None
     ):
-        """Gradients, statistics and sums of one micro-batch."""
+        """Return the gradients, statistics and sums of one micro-batch."""
         mapping = [
             *zip(self.trainable, weights),
             *zip(self.statistics, statistics),

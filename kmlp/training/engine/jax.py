@@ -199,7 +199,7 @@ class JaxEngine(Engine):
             jax.distributed.shutdown()
 
     def _joined(self, batches, sharding):
-        """One tree over all devices from a tree for each of this process's."""
+        """Join a tree for each of this process's devices into one over all devices."""
         devices = len(sharding.device_set)
 
         def join(*arrays: np.ndarray) -> jax.Array:
@@ -210,20 +210,20 @@ class JaxEngine(Engine):
         return jax.tree.map(join, *batches)
 
     def _wait(self, queued):
-        """Waits until no more than `steps_per_execution` results are to come."""
+        """Wait until no more than `steps_per_execution` results are to come."""
         if len(queued) > self.options.steps_per_execution:
             queued[-1 - self.options.steps_per_execution].block_until_ready()
 
     # One step, as it is traced.
 
     def _take_step(self, values, batch, states, taught):
-        """New values of the held variables, and the measures, norm, finite.
+        """Return the held variables' new values, and the measures, norm, finite.
 
         Args:
-            values: of the held variables.
-            batch: images and targets, global.
-            states: `(accumulate, generators, 2)`, of the seed generators.
-            taught: values of the teacher's variables.
+            values: Values of the held variables.
+            batch: Images and targets, global.
+            states: States `(accumulate, generators, 2)` of the seed generators.
+            taught: Values of the teacher's variables.
         """
         old = _by_variable(self._held, values)
         size = rows(batch)
@@ -256,8 +256,11 @@ class JaxEngine(Engine):
         return [new[id(v)] for v in self._held], measured
 
     def _micro_batches(self, weights, statistics, factor, states, batch, taught):
-        """Gradients of the losses' sum times `factor`, the statistics after the last
-        micro-batch, and the task's sums."""
+        """Return the gradients, statistics and sums over all micro-batches.
+
+        The gradients are of the losses' sum times `factor`, the statistics those after
+        the last micro-batch, the sums the task's.
+        """
         count = self.options.accumulate
         if count == 1:
             return self._micro_batch(
@@ -330,7 +333,7 @@ class JaxEngine(Engine):
 
 
 def _by_parts(collective, data, size):
-    """What a collective makes of bytes, of which processes have at most `size`.
+    """Apply a collective to bytes, of which processes have at most `size`, in parts.
 
     They are sent in parts of one size, since JAX compiles for every size.
     """

@@ -1,4 +1,4 @@
-"""How the processes of a job meet, under JAX too, and let go of each other.
+"""Bring the processes of a job together, under JAX too, and let them part.
 
 They wait for each other before anything else is set up: JAX ends a process with a
 stack trace where another one does not come; here whoever waits is told who is missing.
@@ -22,7 +22,7 @@ def meet(addresses: Sequence[str], index: int, patience: float = PATIENCE) -> No
     """Return in all processes once all are there.
 
     Args:
-        addresses: `host:port` of each, alike in all; they meet at the first.
+        addresses: Address `host:port` of each, alike in all; they meet at the first.
         index: Index of this process.
         patience: Seconds to wait.
 
@@ -64,7 +64,7 @@ def cut_at_exec() -> None:
 
 
 def _receive(listener, missing, deadline):
-    """Greets the others; those that did not come."""
+    """Greet the other processes and return those that did not come."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(listener)
         visitors = []
@@ -87,7 +87,7 @@ def _receive(listener, missing, deadline):
 
 
 def _visit(host, port, index, deadline):
-    """Waits until the first process says that all are there."""
+    """Wait until the first process says that all are there."""
     problem = TimeoutError("it does not answer")
     while (left := deadline - time.monotonic()) > 0:
         try:
@@ -132,7 +132,8 @@ def join_jax(addresses: Sequence[str], index: int) -> None:
     otherwise must do so by `os._exit`, or it waits for the others as long.
 
     Args:
-        addresses: `host:port` of each, alike on all processes; they meet at the first.
+        addresses: Address `host:port` of each, alike on all processes; they meet at the
+            first.
         index: Index of this process.
 
     Raises:

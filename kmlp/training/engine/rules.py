@@ -88,8 +88,8 @@ def seeds(
         generators: Number of seed generators.
 
     Returns:
-        int32 `(steps, streams, generators, 2)`, not negative, with room above for the
-        increments of repeated draws.
+        Seeds `(steps, streams, generators, 2)`, int32, not negative, with room above
+        for the increments of repeated draws.
     """
     with np.errstate(over="ignore"):
         state = scrambled(np.uint64(seed))

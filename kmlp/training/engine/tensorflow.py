@@ -96,7 +96,7 @@ class TensorFlowEngine(Engine):
             if self.replicas == 1:
                 self._step = tf.function(self._replica_step, jit_compile=True)
             else:
-                # What touches no variable and no other replica.
+                # This touches no variable and no other replica.
                 self._gradients = tf.function(network.gradients, jit_compile=True)
         self._execute = tf.function(self._steps)
         self._measure = tf.function(self._evaluation_step)
@@ -137,7 +137,7 @@ class TensorFlowEngine(Engine):
         return measurements(self.task, values)
 
     def _steps(self, iterator, streams, count):
-        """`count` steps without Python between them; a row of values for each."""
+        """Take `count` steps without Python in between; return a row of values each."""
         # A loop for a single step too: the same graph, so the same bits.
         size = self.options.steps_per_execution
         width = len(self.task.measures) + 2
@@ -154,7 +154,7 @@ class TensorFlowEngine(Engine):
         return values.stack()
 
     def _global_step(self, iterator, streams):
-        """One step on all replicas; the measures, gradient norm, finite."""
+        """Take one step on all replicas; return the measures, gradient norm, finite."""
         with synchronized(self._network.norms):
             values = self.strategy.run(self._step, args=(*iterator.get_next(), streams))
         # Every replica has the same.
@@ -171,7 +171,7 @@ class TensorFlowEngine(Engine):
         return values
 
     def _replica_step(self, images, targets, streams):
-        """A replica's part of a step, from its batch to its updated copies."""
+        """Take a replica's part of a step, from its batch to its updated copies."""
         context = tf.distribute.get_replica_context()
         global_batch = tf.nest.flatten(images)[0].shape[0] * self.replicas
         shape = (self.replicas, self.options.accumulate, *streams.shape[1:])
@@ -206,7 +206,7 @@ class TensorFlowEngine(Engine):
         return tf.concat([sums, [norm, tf.cast(finite, tf.float32)]], axis=0)
 
     def _update(self, gradients, statistics):
-        """Assigns this replica's copies of everything a step changes.
+        """Assign this replica's copies of everything that a step changes.
 
         Variables without aggregation are assigned where they are used, so neither
         communication nor Keras' own all-reduce takes part.
@@ -240,7 +240,7 @@ class TensorFlowEngine(Engine):
         return tf.nest.map_structure(lambda tensor: tensor.numpy(), answers)
 
     def _spread(self, values):
-        """A value for each replica of this process, as `strategy.run` takes them."""
+        """Give each replica of this process its value, as `strategy.run` takes it."""
         values = tf.nest.map_structure(tf.constant, values)
         if self.replicas == 1:
             return values[0]
@@ -296,7 +296,7 @@ class TensorFlowEngine(Engine):
         return ": ".join([type(error).__name__, *lines[:1]])
 
     def _sum(self, arrays):
-        """Sums of arrays over processes, in one collective per dtype."""
+        """Sum arrays over processes, in one collective per dtype."""
         sums = [None] * len(arrays)
         arrays = [np.asarray(a) for a in arrays]
         # In one order on all processes.
@@ -310,7 +310,7 @@ class TensorFlowEngine(Engine):
         return sums
 
     def _reduction(self, dtype):
-        """The compiled sum over processes of a flat array."""
+        """Return the compiled sum over processes of a flat array."""
         if dtype in self._reductions:
             return self._reductions[dtype]
 

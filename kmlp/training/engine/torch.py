@@ -55,7 +55,7 @@ class TorchEngine(Engine):
         return measurements(self.task, values)
 
     def _take_step(self, batch, states):
-        """One step; the measures, gradient norm, finite."""
+        """Take one step; return the measures, gradient norm, finite."""
         batch = keras.tree.map_structure(self._placed, batch)
         size = rows(batch)
         scale = 1.0 if self.loss_scale is None else self.loss_scale.value
@@ -73,7 +73,7 @@ class TorchEngine(Engine):
             return torch.stack([*sums / size, norm, finite.to(torch.float32)])
 
     def _update(self, gradients, statistics):
-        """Assigns everything that a step changes."""
+        """Assign everything that a step changes."""
         optimizer = self.optimizer
         slots = [variable.value for variable in optimizer.variables]
         weights = [variable.value for variable in self._trainable]
@@ -87,8 +87,11 @@ class TorchEngine(Engine):
             average.assign(next_average(average.value, weight.value, self.options.ema))
 
     def _micro_batches(self, batch, factor, states):
-        """Gradients of the losses' sum times `factor`, the statistics after the last
-        micro-batch, and the task's sums."""
+        """Return the gradients, statistics and sums over all micro-batches.
+
+        The gradients are of the losses' sum times `factor`, the statistics those after
+        the last micro-batch, the sums the task's.
+        """
         size = rows(batch) // self.options.accumulate
         statistics = [variable.value for variable in self._moving]
         gradients, sums = None, 0.0

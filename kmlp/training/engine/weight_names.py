@@ -56,7 +56,7 @@ def optimizer_names(
 
 
 def _stable(paths):
-    """Paths whose appended numbers count siblings instead of the process's layers."""
+    """Return paths whose suffixes count siblings, not the process's layers."""
     ranks = {}  # (parent, stem) -> {segment: rank}
 
     def renamed(path: str) -> str:
@@ -74,7 +74,7 @@ def _stable(paths):
 
 
 def _unique(names):
-    """Names with `#2`, `#3`, … appended to repetitions."""
+    """Return names with `#2`, `#3`, … appended to repetitions."""
     seen = {}
     result = []
     for name in names:

@@ -76,8 +76,8 @@ def training_batches(
     """Return shuffled, augmented batches without end, prepared ahead by a thread.
 
     Args:
-        images: `(N, S, S, 3)` uint8.
-        labels: `(N,)` class numbers.
+        images: Images `(N, S, S, 3)`, uint8.
+        labels: Class numbers `(N,)`.
         recipe: Resolved `ClassificationRecipe` that `check` has seen.
         classes: Number of classes.
         batch_size: Images per replica; the replicas take successive batches.
@@ -120,14 +120,14 @@ def validation_batches(
     """Yield the images in order, the last batches filled up with rows of weight 0.
 
     Args:
-        images: `(N, S, S, 3)` uint8.
-        labels: `(N,)` class numbers.
-        recipe: `ClassificationRecipe`; its `mean` and `std` count.
+        images: Images `(N, S, S, 3)`, uint8.
+        labels: Class numbers `(N,)`.
+        recipe: A `ClassificationRecipe`; its `mean` and `std` count.
         batch_size: Images per replica.
         replicas: Number of which the number of batches is a multiple.
 
     Yields:
-        `(images, labels, weights)`, float32 `(batch_size, S, S, 3)`, int32 and
+        Tuples `(images, labels, weights)`, float32 `(batch_size, S, S, 3)`, int32 and
         float32 `(batch_size,)`.
     """
     normal = Normal(images.shape[2], recipe)
@@ -149,14 +149,14 @@ def augmented(
     """Shift and mirror images.
 
     Args:
-        images: `(N, S, S, 3)` uint8.
-        chosen: `(B,)` indices.
-        positions: `(B,)` of them in the run.
-        recipe: `ClassificationRecipe`; its `crop` and `flip` count.
+        images: Images `(N, S, S, 3)`, uint8.
+        chosen: Indices `(B,)` of the chosen images.
+        positions: Positions `(B,)` of those images in the run.
+        recipe: A `ClassificationRecipe`; its `crop` and `flip` count.
         seed: Seed of the augmentation.
 
     Returns:
-        `(B, S, S, 3)` uint8; what a shift uncovers is black.
+        Images `(B, S, S, 3)` uint8; what a shift uncovers is black.
     """
     draws = order.uniform(order.bits(seed, order.SAMPLE, positions, 3))
     if recipe.crop == "none":
@@ -181,7 +181,7 @@ class Normal:
 
     Args:
         width: Width of the images.
-        recipe: `ClassificationRecipe`; its `mean` and `std` count.
+        recipe: A `ClassificationRecipe`; its `mean` and `std` count.
     """
 
     def __init__(self, width: int, recipe: Any):

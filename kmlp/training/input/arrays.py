@@ -16,7 +16,7 @@ from kmlp.data.sources import SUFFIXES, image_folder
 from kmlp.errors import InputError, RunError
 from kmlp.typing import Config, PathLike
 
-# What arrays are called here, and in the files that others make of such data.
+# Names of the arrays here, and in the files that others make of such data.
 OWN = ("train_images", "train_labels", "test_images", "test_labels")
 OTHERS = ("x_train", "y_train", "x_test", "y_test")
 
@@ -28,8 +28,8 @@ class Packed:
     Attributes:
         name: Name for people.
         class_names: Names in the order of the labels.
-        train_images, test_images: `(N, S, S, 3)` uint8.
-        train_labels, test_labels: `(N,)` int32.
+        train_images, test_images: Images `(N, S, S, 3)` uint8.
+        train_labels, test_labels: Class numbers `(N,)`, int32.
         content: Fingerprint of all of that, wherever it lies.
     """
 
@@ -133,7 +133,7 @@ def open_packed(
         spec: Image folder, or an `.npz` file of arrays.
         size: Height and width of the images; those of a folder are brought to it.
         folder: Folder in which packed folders are kept.
-        on_corrupt: `"stop"` or `"skip"` where images cannot be decoded.
+        on_corrupt: What to do where images cannot be decoded, `"stop"` or `"skip"`.
 
     Raises:
         InputError: If there is nothing, or images cannot be decoded.
@@ -197,7 +197,7 @@ def _sized(packed, size):
 
 
 def _pack(source, size):
-    """The images of an image folder, decoded and brought to one size."""
+    """Decode the images of an image folder and bring them to one size."""
     try:
         import PIL  # noqa: F401
     except ImportError as error:
@@ -247,7 +247,7 @@ def _images(number):
 
 
 def _decoded(path, size):
-    """The largest central square of an image at a size, and whether that changed it."""
+    """Return an image's central square at a size, and whether that changed it."""
     from PIL import Image
 
     with Image.open(path, formats=("JPEG", "PNG")) as image:
@@ -262,7 +262,7 @@ def _decoded(path, size):
 
 
 def _listing(source, root, size, on_corrupt):
-    """A fingerprint of a folder's files without reading them."""
+    """Return a fingerprint of a folder's files without reading them."""
     mark = hashlib.sha256(repr((size, on_corrupt, SUFFIXES)).encode())
     for split in (source.train, source.validation):
         for path in split.store.paths:

@@ -20,7 +20,7 @@ from kmlp.data.dense.source import VOID, DenseSplit
 
 # The heads that learn masks.
 MASKED = ("mask_rcnn", "cascade_mask_rcnn")
-# How often a crop is drawn again in which one class takes too much.
+# Redraws of a crop in which one class takes too much.
 ATTEMPTS = 10
 # Bounds of random brightness, contrast, saturation and hue, the last of 180: OpenCV
 # counts hues by two degrees.
@@ -45,7 +45,7 @@ class Examples:
 
     Attributes:
         split: Pictures and what is to be seen in them.
-        recipe: `DenseRecipe`.
+        recipe: A `DenseRecipe`.
     """
 
     split: DenseSplit
@@ -90,7 +90,7 @@ class DetectionExamples(Examples):
         return dict(zip(names, targets))
 
     def _example(self, index, short, flip=False):
-        """An example, the size that the picture had, and its size on the canvas."""
+        """Return an example, the picture's own size, and its size on the canvas."""
         recipe = self.recipe
         image, objects = self.split.image(index), self.split.annotation(index)
         size = image.shape[:2]
@@ -202,7 +202,7 @@ def scaled(
 
 
 def _part_of_map(classes, scaled, corner, part):
-    """A part of the resized map, without resizing the rest: the nearest pixels."""
+    """Resize a part of the map without the rest, taking the nearest pixels."""
     rows, columns = (
         ((np.arange(first, first + count) + 0.5) * (side / new)).astype(int)
         for first, count, side, new in zip(corner, part, classes.shape, scaled)
@@ -211,7 +211,7 @@ def _part_of_map(classes, scaled, corner, part):
 
 
 def _is_varied(classes, most):
-    """Whether no class takes the share `most` of what is not void."""
+    """Return whether no class takes the share `most` of what is not void."""
     if most >= 1:
         return True
     counts = np.bincount(classes.ravel(), minlength=VOID + 1)[:VOID]
@@ -224,7 +224,7 @@ def distorted(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     Contrast comes first or last, by chance too.
 
     Args:
-        image: `(H, W, 3)` uint8.
+        image: Image `(H, W, 3)`, uint8.
         generator: Source of the draws.
 
     Reference:
@@ -252,13 +252,13 @@ def distorted(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
 
 
 def _factor(generator, bounds):
-    """A number between two, or 1, with even chances."""
+    """Draw a number between two bounds, or 1, with even chances."""
     value = generator.uniform(*bounds)
     return value if generator.integers(2) else 1.0
 
 
 def _levels(factor=1.0, shift=0.0):
-    """What becomes of the 256 levels of a channel."""
+    """Return what becomes of the 256 levels of a channel."""
     levels = np.arange(256) * factor + shift
     return np.clip(levels, 0, 255).astype(np.uint8)
 

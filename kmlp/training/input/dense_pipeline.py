@@ -23,7 +23,7 @@ from kmlp.training.input.dense_examples import (
 )
 from kmlp.training.input.order import visits
 
-# How long nothing has been called when nothing will be, in seconds.
+# Seconds without a call after which none is expected.
 QUIET = 0.1
 LONGEST = 10
 
@@ -141,7 +141,7 @@ def training_batches(
 
     Args:
         source: Data set with pictures to train on.
-        recipe: `DenseRecipe`.
+        recipe: A `DenseRecipe`.
         batch_size: Images per replica and step.
         seed: Seed of order and augmentation.
         **share: Further arguments of `order.visits`: `global_batch`, and the step and
@@ -185,7 +185,7 @@ def evaluation_batches(
 
     Args:
         source: Data set.
-        recipe: `DenseRecipe`.
+        recipe: A `DenseRecipe`.
         batch_size: Images per replica. Class maps of several sizes come one by one.
         worker, workers: Process that asks, and how many there are; worker w takes
             images w, w + W, ….
@@ -215,7 +215,7 @@ def evaluation_batches(
 
 
 def _sampler(read, spec):
-    """A function of tensors to an example's and whether it is the one asked for."""
+    """Return a function of tensors to an example and whether that was asked for."""
 
     def flat(*numbers: int) -> tuple[Any, ...]:
         example, itself = read(*numbers)

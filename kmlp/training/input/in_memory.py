@@ -26,7 +26,7 @@ def load(source: Source, recipe: Any) -> Source:
 
     Args:
         source: Source as it was opened.
-        recipe: `ClassificationRecipe`; its `crop`, `interpolation` and `image_size`
+        recipe: A `ClassificationRecipe`; its `crop`, `interpolation` and `image_size`
             count.
 
     Returns:

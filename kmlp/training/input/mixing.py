@@ -29,14 +29,14 @@ def mix(
     """Mix a batch by mixup or CutMix, by one draw for the whole batch.
 
     Args:
-        images: `(B, H, W, 3)` float32; B may be odd, the middle image then meets
-            itself.
-        labels: `(B,)` integers.
+        images: Images `(B, H, W, 3)`, float32; B may be odd, the middle image then
+            meets itself.
+        labels: Labels `(B,)`, integers.
         classes: Number of classes, K.
-        seed: `(2,)` integers.
-        recipe: `ClassificationRecipe`. Its `label_smoothing` is spread over all
-            classes; `mixup` and `cutmix` are alpha of Beta(alpha, alpha), of which
-            the share that an image keeps of itself is drawn, zero for never;
+        seed: Seed `(2,)`, integers.
+        recipe: A `ClassificationRecipe`. Its `label_smoothing` is spread over all
+            classes; `mixup` and `cutmix` are alpha of Beta(alpha, alpha), of which the
+            share that an image keeps of itself is drawn, zero for never;
             `mix_probability` is that of mixing at all, `switch_probability` that of
             CutMix where both are on.
 
@@ -93,7 +93,7 @@ def outside(
         height, width: Sides of the image, int32.
 
     Returns:
-        `(height, width)` float32, one where the image stays.
+        Mask `(height, width)`, float32, one where the image stays.
     """
     ratio = tf.sqrt(1 - share)
 
@@ -114,9 +114,9 @@ def mixed(
     """Return the batch blended with itself in reverse.
 
     Args:
-        images: `(B, H, W, 3)` float32.
-        targets: `(B, K)` float32.
-        kept: `(H, W)` float32, share that every pixel keeps of itself; targets keep
+        images: Images `(B, H, W, 3)`, float32.
+        targets: Targets `(B, K)`, float32.
+        kept: Share `(H, W)`, float32, that every pixel keeps of itself; targets keep
             the mean.
 
     Returns:
@@ -134,7 +134,7 @@ def _compiled():
 
 
 def _beta(alpha, seed):
-    """A draw of Beta(alpha, alpha), float64."""
+    """Draw from Beta(alpha, alpha), float64."""
     alpha = tf.cast(alpha, tf.float64)
     draws = tf.random.stateless_gamma((2,), seed, alpha=alpha, dtype=alpha.dtype)
     first, second = tf.unstack(draws)
@@ -155,12 +155,12 @@ def erase(image: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
     most ten times.
 
     Args:
-        image: `(H, W, 3)` float32, normalised.
-        seed: `(2,)` integers.
+        image: Image `(H, W, 3)`, float32, normalised.
+        seed: Seed `(2,)`, integers.
         probability: Probability of erasing.
 
     Returns:
-        `(H, W, 3)` float32.
+        Image `(H, W, 3)`, float32.
 
     References:
         Zhong et al., "Random Erasing Data Augmentation"; timm's `RandomErasing`, mode
@@ -194,7 +194,7 @@ def rectangles(
     """Return rectangles from uniform draws.
 
     Args:
-        draws: `(4, N)` in 0…1: area, aspect, and where it lies vertically and
+        draws: Draws `(4, N)` in 0…1: area, aspect, and where it lies vertically and
             horizontally.
         height, width: Sides of the image, int32.
 

@@ -1,4 +1,4 @@
-"""Which image a run shows when, and the random numbers that it is shown with.
+"""The order in which a run shows its images, and the random numbers for each.
 
 Both follow from a seed and a position, many positions at once, so they do not depend
 on who asks. NumPy's arrays give arrays and TensorFlow's tensors give tensors of the
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 # Crops that are windows of the whole image, which can be kept decoded.
 WHOLE_CROPS = ("pad", "shift", "none")
-# What a shifted window uncovers at most, as a share of the side.
+# The most that a shifted window uncovers, as a share of the side.
 SHIFT = 1 / 8
 
-# What the numbers are for: each has its own.
+# Purposes of the random numbers: each has its own.
 ORDER, SAMPLE, BATCH = range(3)
 
 # SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators).
@@ -36,12 +36,12 @@ def bits(seed: int, purpose: int, positions: Tensor, count: int) -> Tensor:
 
     Args:
         seed: Seed of the run.
-        purpose: `ORDER`, `SAMPLE` or `BATCH`.
-        positions: `(N,)` integers.
+        purpose: Purpose: `ORDER`, `SAMPLE` or `BATCH`.
+        positions: Positions `(N,)`, integers.
         count: Numbers for a position.
 
     Returns:
-        `(N, count)` uint64.
+        Bits `(N, count)`, uint64.
     """
     state = scrambled(np.array([seed % 2**64], np.uint64)) + np.uint64(purpose)
     state = scrambled(_cast(positions, np.uint64) + scrambled(state))
@@ -84,7 +84,7 @@ def scrambled(state: Tensor) -> Tensor:
     """Return SplitMix64's finaliser: an input bit changes about half of the output's.
 
     Args:
-        state: uint64 of any shape.
+        state: State of any shape, uint64.
     """
     state = state + _GAMMA
     for shift, factor in _MIXERS:

@@ -24,7 +24,7 @@ from kmlp.data.reading import batched, finished, guarded, statistics
 from kmlp.training.input import order, policies
 from kmlp.training.input.mixing import erase, mix
 
-# How often a crop is drawn that may not fit before the centre is taken.
+# Attempts at a crop that may not fit before the centre is taken.
 ATTEMPTS = 10
 # Random numbers of an image: its crop, then shift, mirroring, interpolation.
 _DRAWS = 4 * ATTEMPTS + 4
@@ -47,7 +47,7 @@ def training_batches(
 
     Args:
         source: Data set with images to train on.
-        recipe: `ClassificationRecipe`.
+        recipe: A `ClassificationRecipe`.
         image_size: Height and width of the images.
         batch_size: Images per replica and step.
         seed: Seed of order, augmentation and mixing.
@@ -99,7 +99,7 @@ def draw(seed: int, positions: tf.Tensor, recipe: Any) -> tuple[tf.Tensor, ...]:
 
 
 def _sampler(source, recipe, size):
-    """A function of what `draw` gives to `(image, label, key)`."""
+    """Return a function of what `draw` gives to `(image, label, key)`."""
     split = source.train
     part, augmented = preparation(
         recipe, size, *statistics(split, recipe), flips=source.flip
@@ -125,14 +125,15 @@ def preparation(
     """Return the two halves of a training image's way: crop, then augmentation.
 
     Args:
-        recipe: `ClassificationRecipe`.
+        recipe: A `ClassificationRecipe`.
         size: Height and width of the images.
         mean, std: Statistics that the images are normalised by.
         flips: Whether a mirrored image is as good an example.
 
     Returns:
-        `part(image, crops, draws)`, the crop of an encoded or decoded image, uint8,
-        and `augmented(crop, draws, seeds)`, float32; their arguments are `draw`'s.
+        Functions `part(image, crops, draws)`, the crop of an encoded or decoded image,
+        uint8, and `augmented(crop, draws, seeds)`, float32; their arguments are
+        `draw`'s.
     """
     flip = 0.5 if recipe.flip is None else recipe.flip
     flip *= flips
@@ -172,7 +173,8 @@ def square(image: tf.Tensor, size: int, interpolation: str) -> tf.Tensor:
     Args:
         image: Encoded or decoded image.
         size: Height and width of the result.
-        interpolation: `"bilinear"`, `"bicubic"`, or `"random"`, which is bicubic here.
+        interpolation: Interpolation, `"bilinear"`, `"bicubic"`, or `"random"`, which is
+            bicubic here.
     """
     method = "bilinear" if interpolation == "bilinear" else "bicubic"
     return centre_crop(image, size, 1.0, method)
@@ -184,13 +186,13 @@ def crop_shapes(
     """Return height, width and place of random crops, for images of any shape.
 
     Args:
-        draws: `(N, ATTEMPTS, 4)` in [0, 1).
+        draws: Draws `(N, ATTEMPTS, 4)` in [0, 1).
         area: Low and high share of the image's area.
         ratio: Low and high ratio of width to height.
 
     Returns:
-        `(N, ATTEMPTS, 4)`: height and width as shares of the geometric mean of the
-        image's sides, top and left as shares of what is free.
+        Shapes `(N, ATTEMPTS, 4)`: height and width as shares of the geometric mean of
+        the image's sides, top and left as shares of what is free.
     """
     share = area[0] + draws[..., 0] * (area[1] - area[0])
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -206,11 +208,11 @@ def crop_box(
 
     Args:
         height, width: Sides of the image, int32.
-        shapes: `(ATTEMPTS, 4)` of `crop_shapes`.
+        shapes: Shapes `(ATTEMPTS, 4)` of `crop_shapes`.
         ratio: Low and high ratio of width to height of the central one.
 
     Returns:
-        `(4,)` int32: top, left, height, width.
+        Box `(4,)`, int32: top, left, height, width.
     """
     sides = tf.cast(tf.stack([height, width]), tf.float32)
     drawn = tf.sqrt(sides[0] * sides[1]) * shapes[:, :2]
@@ -240,13 +242,13 @@ def resized_crop(
     Args:
         image: Encoded or decoded image.
         size: Height and width of the result.
-        shapes: `(ATTEMPTS, 4)` of `crop_shapes`.
+        shapes: Shapes `(ATTEMPTS, 4)` of `crop_shapes`.
         ratio: Low and high ratio of width to height.
-        interpolation: `"bilinear"`, `"bicubic"` or `"random"`.
+        interpolation: Interpolation, `"bilinear"`, `"bicubic"` or `"random"`.
         cubic: Whether `"random"` means bicubic, a scalar boolean.
 
     Returns:
-        `(size, size, 3)` uint8.
+        Crop `(size, size, 3)` uint8.
 
     Reference:
         Szegedy et al., Going deeper with convolutions, section 6; the draws are those
@@ -279,7 +281,7 @@ def shift(image: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
     """Move a square image by whole pixels; what is uncovered is black.
 
     Args:
-        image: `(S, S, 3)` uint8.
+        image: Image `(S, S, 3)`, uint8.
         draws: Two numbers in [0, 1).
     """
     size = image.shape[0]

@@ -1,4 +1,4 @@
-"""Policies: which operations befall an image, how often and how strongly.
+"""Policies: which operations apply to an image, how often and how strongly.
 
 timm's RandAugment, and the policy that RepMLPNet was trained with.
 """
@@ -15,7 +15,7 @@ from kmlp.training.input.mixing import compiled
 from kmlp.training.input.policy_choices import Layer
 
 REPMLPNET = "repmlpnet-rand"
-# How often a geometric operation interpolates by 4 x 4 pixels.
+# The share of geometric operations that interpolate by 4 x 4 pixels.
 INTERPOLATIONS = {"bilinear": 0.0, "bicubic": 1.0, "random": 0.5}
 # A level of ten is as strong as an operation's range goes.
 TOP_LEVEL = 10
@@ -57,7 +57,7 @@ class Policy:
         """Draw the layers of one image.
 
         Args:
-            seed: `(2,)` integers.
+            seed: Seed `(2,)`, integers.
 
         Returns:
             A `Layer` of tensors `(layers,)`.
@@ -79,11 +79,11 @@ class Policy:
         """Carry out what was drawn.
 
         Args:
-            image: `(H, W, 3)` uint8.
-            layers: `Layer` of tensors `(layers,)`.
+            image: Image `(H, W, 3)`, uint8.
+            layers: A `Layer` of tensors `(layers,)`.
 
         Returns:
-            `(H, W, 3)` uint8.
+            Image `(H, W, 3)`, uint8.
         """
 
         def step(number: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -122,11 +122,11 @@ def policy(
     """Return the augmentation that a recipe names.
 
     Args:
-        name: `"repmlpnet-rand"`: two of sixteen operations, always, each at a level
-            of 0…14. Or timm's "rand-…", such as "rand-m9-mstd0.5-inc1": of fifteen
-            operations `n` (2) are drawn and carried out with probability `p` (0.5)
-            each, at a level that is normal about `m` (10) with the deviation `mstd`
-            (0; above 100: uniform in 0…m), clipped to 0…`mmax` (10). With `inc1`
+        name: Name of the policy. `"repmlpnet-rand"`: two of sixteen operations, always,
+            each at a level of 0…14. Or timm's "rand-…", such as "rand-m9-mstd0.5-inc1":
+            of fifteen operations `n` (2) are drawn and carried out with probability `p`
+            (0.5) each, at a level that is normal about `m` (10) with the deviation
+            `mstd` (0; above 100: uniform in 0…m), clipped to 0…`mmax` (10). With `inc1`
             every operation changes more at higher levels.
         mean: Mean of the data, three numbers in 0…1: the colour of what comes from
             outside of the image; `None` for grey. RepMLPNet's is always grey.
@@ -176,7 +176,7 @@ def parse(
 
 
 def _options(name):
-    """The numbers in timm's string, by letter."""
+    """Return the numbers in timm's string, by letter."""
     options = {"m": TOP_LEVEL, "n": 2, "p": 0.5, "mstd": 0.0, "mmax": 10, "inc": 0}
     kind, *sections = str(name).split("-")
     given = [re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", part) for part in sections]
@@ -194,12 +194,12 @@ def _options(name):
 
 
 def _level_below(count):
-    """Whole levels from zero, equally likely."""
+    """Return a function of draws to whole levels from zero, equally likely."""
     return lambda draws: tf.floor(draws * count)
 
 
 def _level_about(mean, deviation, largest):
-    """Normal levels, or uniform ones up to the mean, clipped."""
+    """Return a function of draws to normal levels or uniform ones, clipped."""
 
     def level(draws: tf.Tensor) -> tf.Tensor:
         if deviation > UNIFORM_DEVIATION:

@@ -22,7 +22,7 @@ def affine(
     other side of an integer.
 
     Args:
-        image: `(H, W, 3)` uint8.
+        image: Image `(H, W, 3)`, uint8.
         matrix: Six numbers.
         fill: Colour of what comes from outside, three integers in 0…255.
         cubic: Whether to interpolate by 4 x 4 pixels (Pillow's "bicubic") and not by
@@ -96,7 +96,7 @@ def _matrix(*values):
 
 
 def _split(position):
-    """The whole part, int32, and the rest of each, with an axis for channels."""
+    """Split positions into whole part, int32, and rest, with an axis for channels."""
     whole = tf.floor(position)
     return tf.cast(whole, tf.int32), (position - whole)[..., None]
 
@@ -107,7 +107,7 @@ def _linear(values, t):
 
 
 def _cubic(values, t):
-    """Keys' kernel with a = -1."""
+    """Interpolate by Keys' kernel with a = -1."""
     p, q, r, s = values
     return q + t * (r - p + t * (2 * (p - q) + r - s + t * (q - p + s - r)))
 
@@ -209,7 +209,7 @@ def cutout(
     """Fill a square; what would lie outside of the image is cut off.
 
     Args:
-        image: `(H, W, 3)` uint8.
+        image: Image `(H, W, 3)`, uint8.
         size: Side, int32; the square reaches half of it, rounded down, to each side.
         row, column: Place of its centre among the rows and columns, in 0…1.
         fill: Colour, three integers in 0…255.
@@ -226,7 +226,7 @@ def cutout(
 
 
 def _blend(first, second, factor):
-    """`first + factor * (second - first)` in single precision, truncated."""
+    """Return `first + factor * (second - first)` in single precision, truncated."""
     first, second = tf.cast(first, tf.float32), tf.cast(second, tf.float32)
     change = tf.cast(factor, tf.float32) * (second - first)
     # Clipped where nothing reaches: see `autocontrast` on product and sum.
@@ -234,7 +234,7 @@ def _blend(first, second, factor):
 
 
 def _luma(image):
-    """The grey image `(H, W)`, int32."""
+    """Return the grey image `(H, W)`, int32."""
     red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
     total = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
     return tf.bitwise.right_shift(total + 2**15, 16)
@@ -253,7 +253,7 @@ CUTOUT_GREY = (125, 122, 113)
 
 
 class Layer(NamedTuple):
-    """What was drawn for one operation on one image, as scalar tensors.
+    """The random draws for one operation on one image, as scalar tensors.
 
     Attributes:
         operation: Number of the policy's operation, int32; -1 leaves the image as it
@@ -290,7 +290,7 @@ class Layer(NamedTuple):
 
 
 def _operations(suffix, factor, **others):
-    """Operations of pixel values by name: image and layer -> image.
+    """Return operations of pixel values by name: image and layer -> image.
 
     Args:
         suffix: End of the names whose strength is a factor.

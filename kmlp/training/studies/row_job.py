@@ -161,7 +161,7 @@ def row_recipe(
     changed = vars(options) | {"arch": row.name, "data": str(options.data)}
     if options.epochs is None:
         changed["epochs"] = study.scale.epochs
-    # Whatever the table, its images here are small.
+    # Images are small here, whatever the table.
     small = types.SimpleNamespace(small=True)
     recipe, _ = chosen_recipe(argparse.Namespace(**changed), source=small)
     return recipe

@@ -50,7 +50,7 @@ Found = dict[str, dict[str, Any]]
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """How large a study is.
+    """The size of a study.
 
     Attributes:
         name: Name for people and folders.

@@ -1,4 +1,4 @@
-"""How fast the rows of a study train, as a share of what the device can do."""
+"""Measure how fast a study's rows train, as a share of the device's peak."""
 
 import statistics
 import time

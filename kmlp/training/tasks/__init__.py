@@ -1,1 +1,1 @@
-"""What a run trains for: its data, network, loss, score and pictures."""
+"""The tasks of a run: data, network, loss, score and pictures."""

@@ -26,8 +26,8 @@ class Classification(RunTask):
     """Learn classes from shares of them, under a teacher or without one.
 
     Args:
-        objective: `objective(logits, targets, teacher_logits=None) -> (N,)`, the
-            float32 loss of every sample, in `keras.ops`.
+        objective: Function `objective(logits, targets, teacher_logits=None) -> (N,)`,
+            the float32 loss of every sample, in `keras.ops`.
     """
 
     name = "classification"
@@ -245,10 +245,10 @@ def evaluation_sums(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Return `(4,)` float32: a batch's sums of cross-entropy, top-1, top-5 and weights.
 
     Args:
-        logits: `(N, classes)`; of equal logits the first class is ranked first, and a
-            row with NaN is wrong.
-        labels: `(N,)` integers.
-        weights: `(N,)`, 0 for rows that do not count.
+        logits: Logits `(N, classes)`; of equal logits the first class is ranked first,
+            and a row with NaN is wrong.
+        labels: Labels `(N,)`, integers.
+        weights: Weights `(N,)`, 0 for rows that do not count.
     """
     logits = ops.cast(logits, "float32")
     weights = ops.cast(weights, "float32")

@@ -1,4 +1,4 @@
-"""What detection and segmentation share as tasks of a run: recipe, network, data."""
+"""The parts that detection and segmentation share: recipe, network, data."""
 
 import argparse
 import dataclasses

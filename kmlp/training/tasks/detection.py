@@ -29,7 +29,7 @@ class Detection(DenseTask):
     """Learn boxes, and masks where the head has them; COCO's AP says how well.
 
     Args:
-        source: `DenseSource` with the truth.
+        source: Data, a `DenseSource` with the truth.
         masks: Whether masks are scored.
         indices: Pictures that are scored; `None`: all of the validation.
 
