@@ -350,7 +350,7 @@ def test_bad_arguments_are_named(arguments, message, tmp_path):
     ("arguments", "message"),
     [
         ({"sample": np.zeros((2, 8, 8, 3))}, r"Received: shape \(2, 8, 8, 3\)"),
-        ({"quantize": "int4"}, "Received: 'int4'"),
+        ({"quantize": "int4"}, "Received: quantize='int4'"),
         ({"quantize": "int8"}, "representative_data"),
     ],
 )

@@ -190,7 +190,7 @@ def test_unknown_names_stop(name):
 
 
 def test_unknown_interpolation():
-    with pytest.raises(ValueError, match="bilinear, bicubic, random"):
+    with pytest.raises(ValueError, match="'bilinear', 'bicubic', 'random'"):
         policies.policy("rand", interpolation="nearest")
 
 

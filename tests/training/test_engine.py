@@ -381,7 +381,7 @@ def test_scrambling_is_splitmix64():
     "fields", [{"precision": "half"}, {"accumulate": 0}, {"steps_per_execution": 0}]
 )
 def test_options_are_checked(fields):
-    with pytest.raises(KmlpError, match=f"{next(iter(fields))} must be .* Received"):
+    with pytest.raises(KmlpError, match=f"`{next(iter(fields))}` must be .* Received"):
         Options(**fields)
 
 
@@ -668,7 +668,7 @@ def test_tf_config(text, expected):
 @pytest.mark.parametrize(
     ("arguments", "text", "message"),
     [
-        (("fastest",), "", "one of auto, single"),
+        (("fastest",), "", "one of 'auto', 'single'"),
         (("auto", 0), "", "positive integer"),
         (("single", 2), "", "choose mirrored"),
         (("multi_worker",), "", "at least two workers"),
