@@ -285,7 +285,10 @@ def test_the_papers_figures_stand_beside_ours(tmp_path):
             ["--study", "repmlpnet/table5", "--data", "x"],
             "choose repmlpnet/table4",
         ),
-        "scale": (["--study", STUDY, "--scale", "huge", "--data", "x"], "full, smoke"),
+        "scale": (
+            ["--study", STUDY, "--scale", "huge", "--data", "x"],
+            "'full', 'smoke'",
+        ),
         "arch": (["--study", STUDY, "--arch", "resmlp_s12"], "--arch does not go"),
         "teacher": (["--study", STUDY, "--teacher", "x"], "--teacher does not go"),
         "field": (
