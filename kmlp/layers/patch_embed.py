@@ -43,8 +43,9 @@ def patches_of(
         rest is known, so that a graph computes no shapes.
     """
     _, height, width, _ = ops.shape(inputs)
-    missing = [-height % size[0], -width % size[1]] if pad else [0, 0]
-    if missing != [0, 0]:
+    known = inputs.shape[1:3]
+    if pad and (None in known or any(k % s for k, s in zip(known, size))):
+        missing = [-height % size[0], -width % size[1]]
         inputs = ops.pad(inputs, [[0, 0], *([0, m] for m in missing), [0, 0]])
     batch, height, width, channels = ops.shape(inputs)
     tiles = height // size[0], width // size[1]
