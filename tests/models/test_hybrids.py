@@ -77,7 +77,6 @@ def test_the_first_stages_depth_is_an_argument():
     assert small(stage_zero=False, depths=(3, 2, 1, 1)).depths == (3, 2, 1, 1)
 
 
-@pytest.mark.long
 def test_any_size_with_swin():
     anysize = small(size=(None, None))
     merged = kmlp.merge(anysize)
