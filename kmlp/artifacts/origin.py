@@ -25,8 +25,7 @@ from kmlp.artifacts import flatbuffer
 from kmlp.artifacts.locating import KERAS, SAVED_MODEL, TFLITE, locate
 from kmlp.atomic import new_file
 from kmlp.errors import InputError
-from kmlp.models.dense import DenseModel
-from kmlp.models.vision_mlp import VisionMLP
+from kmlp.models.configured import ConfiguredModel
 from kmlp.typing import PathLike
 from kmlp.version import __version__
 
@@ -72,7 +71,7 @@ def describe(
         none of ours, whose class is named; so are multiply-adds that cannot be
         counted, and all that the maker of the artifact has yet to say.
     """
-    ours = isinstance(model, (VisionMLP, DenseModel))
+    ours = isinstance(model, ConfiguredModel)
     if preprocessing is None:
         preprocessing = getattr(model, "preprocessing", None)
     if class_names is None and preprocessing is not None:

@@ -7,8 +7,9 @@ import keras
 from keras import ops
 
 from kmlp.errors import InputError
-from kmlp.layers.layer import record_arguments, recorded_arguments
-from kmlp.typing import Config, Tensor
+from kmlp.layers.layer import recorded_arguments
+from kmlp.models.configured import ConfiguredModel
+from kmlp.typing import Tensor
 
 # Classes of backbones whose taps the published networks normalise, by name, so that
 # transformers of other libraries may join.
@@ -16,7 +17,7 @@ NORMED_TAPS = ("MSMLP", "MSMLPHybrid", "SwinTransformer", "FocalTransformer")
 LEVELS = ("P2", "P3", "P4", "P5")
 
 
-class DenseModel(keras.Model):
+class DenseModel(ConfiguredModel, abstract=True):
     """A functional model that answers for places in an image, and how it learns.
 
     Called with `training=False` it is its inference graph, whose outputs are
@@ -40,19 +41,10 @@ class DenseModel(keras.Model):
     Attributes:
         backbone: Nested model `images -> {"P2": map, …}`.
         loss_names: Names of the losses that `losses_of` gives, in its order.
-        preprocessing: Preparation of the images, a
-            `kmlp.preprocessing.DensePreprocessing`, or `None`.
     """
 
-    preprocessing: Any = None
-    weights_source: Any = None
     task: str | None = None
     loss_names: tuple[str, ...] = ()
-
-    def __init_subclass__(cls, *, abstract=False, **kwargs):
-        super().__init_subclass__(**kwargs)
-        if not abstract:
-            record_arguments(cls)
 
     def __init__(
         self,
@@ -67,24 +59,14 @@ class DenseModel(keras.Model):
         parts=None,
     ):
         super().__init__(inputs=inputs, outputs=outputs, name=name)
-        self.dtype_policy = keras.dtype_policies.get(dtype)
         # Layers that do not reach the outputs are counted, saved and trained too.
         for part, layer in (parts or {}).items():
             setattr(self, part, layer)
         self._raw = keras.Model(inputs, raw, name=f"{name}_raw")
         self.backbone = pyramid
-        self._backbone_config = keras.saving.serialize_keras_object(backbone)
         config = recorded_arguments(self)
-        self._arguments = tuple(config)
-        del config["backbone"]
-        for key, value in config.items():
-            setattr(self, key, value)
-        self._config = config
-
-    @property
-    def class_names(self) -> Sequence[str] | None:
-        """Return the names in the order of the classes, `None` where unknown."""
-        return None if self.preprocessing is None else self.preprocessing.class_names
+        config["backbone"] = keras.saving.serialize_keras_object(backbone)
+        self._keep(config, dtype, "backbone")
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         if training:
@@ -120,28 +102,6 @@ class DenseModel(keras.Model):
         if sample_weight is not None:
             losses = losses * ops.cast(sample_weight, losses.dtype)
         return ops.mean(losses)
-
-    def get_config(self) -> Config:
-        return {
-            "backbone": self._backbone_config,
-            **self._config,
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
-        }
-
-    @classmethod
-    def from_config(cls, config: Config, custom_objects: Any = None) -> Any:
-        config = dict(config)
-        trainable = config.pop("trainable", True)
-        for key in ("backbone", "dtype"):
-            if isinstance(config.get(key), dict):
-                config[key] = keras.saving.deserialize_keras_object(
-                    config[key], custom_objects=custom_objects
-                )
-        model = cls(**config)
-        model.trainable = trainable
-        return model
 
 
 def pyramid_of(

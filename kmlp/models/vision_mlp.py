@@ -9,11 +9,12 @@ import keras
 
 from kmlp.errors import InputError
 from kmlp.layers.head import ClassifierHead
-from kmlp.layers.layer import pair, record_arguments, recorded_arguments
-from kmlp.typing import Config, PathLike, Shape, Tensor
+from kmlp.layers.layer import pair, recorded_arguments
+from kmlp.models.configured import ConfiguredModel
+from kmlp.typing import PathLike, Shape, Tensor
 
 
-class VisionMLP(keras.Model):
+class VisionMLP(ConfiguredModel, abstract=True):
     """A functional model that knows its configuration and its pyramid.
 
     A family's constructor builds the graph up to the last map and hands it over; the
@@ -34,20 +35,10 @@ class VisionMLP(keras.Model):
 
     Attributes:
         pyramid_outputs: Maps of the pyramid, as passed.
-        preprocessing: Preparation of the images that the weights want, a
-            `kmlp.preprocessing.Preprocessing`, or `None`.
-        weights_source: Origin of the weights, a dictionary that JSON can hold, or
-            `None`.
     """
 
-    preprocessing: Any = None
-    weights_source: Any = None
     # Set by `kmlp.pretrained`, which stands above; people look for it on the model.
     _save_preset: Any = None
-
-    def __init_subclass__(cls, **kwargs):
-        super().__init_subclass__(**kwargs)
-        record_arguments(cls)
 
     def __init__(self, inputs, features, *, pyramid, head, name, dtype, **settled):
         config = {**recorded_arguments(self), **settled}
@@ -62,17 +53,8 @@ class VisionMLP(keras.Model):
                 **head,
             )(features)
         super().__init__(inputs=inputs, outputs=outputs, name=name)
-        self.dtype_policy = keras.dtype_policies.get(dtype)
         self.pyramid_outputs = pyramid
-        self._arguments, self._config = tuple(config), config
-        for key, value in config.items():
-            if key != "input_shape":  # Keras' own, with the batch
-                setattr(self, key, value)
-
-    @property
-    def class_names(self) -> Sequence[str] | None:
-        """Return the names in the order of the outputs, `None` where unknown."""
-        return None if self.preprocessing is None else self.preprocessing.class_names
+        self._keep(config, dtype, "input_shape")  # Keras' own has the batch
 
     def save_preset(
         self,
@@ -104,25 +86,6 @@ class VisionMLP(keras.Model):
         return self._save_preset(
             folder, preprocessing=preprocessing, class_names=class_names
         )
-
-    def get_config(self) -> Config:
-        policy = keras.dtype_policies.serialize(self.dtype_policy)
-        return {
-            **self._config,
-            "name": self.name,
-            "trainable": self.trainable,
-            "dtype": policy,
-        }
-
-    @classmethod
-    def from_config(cls, config: Config, custom_objects: Any = None) -> Any:
-        config = dict(config)
-        trainable = config.pop("trainable", True)
-        if isinstance(config.get("dtype"), dict):
-            config["dtype"] = keras.dtype_policies.deserialize(config["dtype"])
-        model = cls(**config)
-        model.trainable = trainable
-        return model
 
 
 def image_input(

@@ -5,7 +5,7 @@ from typing import Any
 
 from kmlp import models
 from kmlp.errors import InputError
-from kmlp.models.dense import DenseModel
+from kmlp.models.configured import ConfiguredModel
 from kmlp.models.registry import variant
 from kmlp.models.vision_mlp import VisionMLP
 from kmlp.pretrained import found as published
@@ -87,7 +87,7 @@ def _with_weights(found: Found, num_classes, input_shape, resolution, overrides)
     overrides = dict(overrides)
     downsample = overrides.pop("downsample", None)
     model, own_classes = source.load(found, num_classes, input_shape, overrides)
-    if not isinstance(model, (VisionMLP, DenseModel)):
+    if not isinstance(model, ConfiguredModel):
         return model
     if input_shape is not None and _other_size(model, input_shape):
         model = resize(model, input_shape, resolution)

@@ -13,6 +13,7 @@ from kmlp.artifacts.locating import CHECKPOINT
 from kmlp.atomic import new_file
 from kmlp.console import first_line, quiet
 from kmlp.errors import InputError
+from kmlp.models.configured import ConfiguredModel
 from kmlp.models.dense import DenseModel
 from kmlp.models.registry import variant
 from kmlp.models.vision_mlp import VisionMLP
@@ -51,7 +52,7 @@ def load_checkpoint(path: PathLike) -> keras.Model:
             f"This checkpoint cannot be read; {remedy}. "
             f"Received: {str(path)!r} ({first_line(error)[:200]})"
         ) from error
-    if isinstance(model, (VisionMLP, DenseModel)):
+    if isinstance(model, ConfiguredModel):
         carried = origin.read(path) or {}
         if isinstance(model, DenseModel):
             model.preprocessing = DensePreprocessing.from_origin(carried)
@@ -213,7 +214,7 @@ def save_preset(
         InputError: If this is no model of ours, or names or preprocessing do not fit.
         OSError: If the folder cannot be written; what was there is kept.
     """
-    if not isinstance(model, (VisionMLP, DenseModel)):
+    if not isinstance(model, ConfiguredModel):
         raise InputError(
             "A preset holds a model of one of the families in its train form; save "
             f"others by model.save(). Received: {type(model).__name__}"
