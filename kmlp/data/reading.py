@@ -275,31 +275,45 @@ def statistics(split: Split, recipe: Any) -> tuple[Sequence[float], Sequence[flo
     return mean, std
 
 
-def threads(split: Split) -> int:
+def threads(in_memory: bool) -> int:
     """Return as many as the processor has; more where some wait for the disk."""
-    return (os.cpu_count() or 1) * (1 if split.store.in_memory else 2)
+    return (os.cpu_count() or 1) * (1 if in_memory else 2)
 
 
 def batched(
     dataset: tf.data.Dataset, sample: Callable, split: Split, batch_size: int
 ) -> tf.data.Dataset:
     """Apply `sample` to a data set's elements and join them to full batches."""
-    return dataset.map(sample, num_parallel_calls=threads(split)).batch(
+    return dataset.map(sample, num_parallel_calls=threads(split.store.in_memory)).batch(
         batch_size, drop_remainder=True, num_parallel_calls=tf.data.AUTOTUNE
     )
 
 
 def finished(dataset: tf.data.Dataset, split: Split) -> tf.data.Dataset:
     """Prefetch a data set, whose order stays, with the threads that it needs."""
+    dataset = dataset.prefetch(tf.data.AUTOTUNE)
+    return in_order(dataset, None if split.store.in_memory else threads(False))
+
+
+def in_order(
+    dataset: tf.data.Dataset, own_threads: int | None = None
+) -> tf.data.Dataset:
+    """Return a data set that keeps its order and is not divided among workers again.
+
+    Args:
+        dataset: This worker's elements.
+        own_threads: Number of threads that only this data set uses; `None`: it takes
+            those that all share.
+    """
     options = tf.data.Options()
     options.deterministic = True
     # Workers divide the images here already.
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.OFF
     )
-    if not split.store.in_memory:
-        options.threading.private_threadpool_size = threads(split)
-    return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+    if own_threads is not None:
+        options.threading.private_threadpool_size = own_threads
+    return dataset.with_options(options)
 
 
 def read(

@@ -4,7 +4,6 @@ Pictures are prepared by NumPy within a `tf.data.Dataset`, in its threads.
 """
 
 import atexit
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kmlp.data.dense.source import DenseSource, DenseSplit, Unreadable
-from kmlp.data.reading import REMEDY, SUBSTITUTES
+from kmlp.data.reading import REMEDY, SUBSTITUTES, in_order, threads
 from kmlp.errors import RunError
 from kmlp.training.input.dense_examples import (
     DetectionExamples,
@@ -225,13 +224,6 @@ def _sampler(read, spec):
 
 
 def _batched(dataset, sample, split, batch_size):
-    calls = os.cpu_count() * (1 if split.in_memory else 2)  # some wait for the disk
-    dataset = dataset.map(sample, num_parallel_calls=calls)
-    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(_AHEAD)
-    options = tf.data.Options()
-    options.deterministic = True
-    # Workers divide the images here already.
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.OFF
-    )
-    return dataset.with_options(options)
+    dataset = dataset.map(sample, num_parallel_calls=threads(split.in_memory))
+    dataset = dataset.batch(batch_size, drop_remainder=True)
+    return in_order(dataset.prefetch(_AHEAD))
