@@ -178,13 +178,17 @@ def _run(options):
 
         print(table())
         return
-    from kmlp.recipes.choosing import CATALOGUE
-    from kmlp.training.studies.study import listed
+    if options.study is None:
+        from kmlp.recipes.choosing import CATALOGUE
 
-    if options.study == "list":
-        print(listed())
-        return
-    _check_names(options, CATALOGUE)
+        _check_names(options, CATALOGUE)
+    else:
+        from kmlp.training.studies.study import listed, tables
+
+        if options.study == "list":
+            print(listed())
+            return
+        check_known(options.study, tables(), "study")
     import_quietly(settle=False, needed=not options.study)
     if options.study:
         from kmlp.training.studies.study_run import run
@@ -199,10 +203,7 @@ def _run(options):
 def _check_names(options, recipes, kind="recipe"):
     """Refuse unknown names before anything is imported that takes seconds."""
     from kmlp.models.registry import described
-    from kmlp.training.studies.study import tables
 
-    if getattr(options, "study", None):
-        check_known(options.study, tables(), "study")
     if options.arch:
         described(options.arch.partition(".")[0])
     if options.recipe:
