@@ -370,9 +370,8 @@ def spread(names):
     found, seen = [], set()
     for name in names:
         family = CASES[name][0]
-        marks = [pytest.mark.long] if family in seen else []
+        found.append(long(name) if family in seen else pytest.param(name))
         seen.add(family)
-        found.append(pytest.param(name, marks=marks))
     return found
 
 

@@ -97,10 +97,7 @@ def check_same(found, wanted):
 
 @pytest.mark.parametrize(
     "family",
-    [
-        pytest.param(name, marks=[pytest.mark.long] if name != "convmlp" else [])
-        for name in BACKBONES
-    ],
+    [name if name == "convmlp" else long(name) for name in BACKBONES],
 )
 def test_saved_configured_and_merged(family, tmp_path):
     model = spread(detector(family))

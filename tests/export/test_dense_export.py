@@ -251,10 +251,7 @@ def test_detections_are_matched(found, difference):
 @pytest.mark.parametrize("head", SEGMENTERS)
 @pytest.mark.parametrize(
     "family",
-    [
-        pytest.param(name, marks=[pytest.mark.long] if name != "convmlp" else [])
-        for name in BACKBONES
-    ],
+    [name if name == "convmlp" else long(name) for name in BACKBONES],
 )
 def test_segmenters_on_devices(family, head, tmp_path):
     model = dense_model(head, family)

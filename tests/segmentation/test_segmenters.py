@@ -30,10 +30,7 @@ def host(values):
 
 @pytest.mark.parametrize(
     ("family", "head"),
-    [
-        pytest.param(*case, marks=[pytest.mark.long] if case[0] != "convmlp" else [])
-        for case in CASES
-    ],
+    [case if case[0] == "convmlp" else long(*case) for case in CASES],
 )
 def test_saved_configured_and_merged(family, head, tmp_path):
     model = randomised(segmenter(family, head))
@@ -192,10 +189,7 @@ def test_void_adds_nothing_and_is_never_nan(head):
 
 @pytest.mark.parametrize(
     "head",
-    [
-        pytest.param(head, marks=[pytest.mark.long] if head != "semantic_fpn" else [])
-        for head in HEADS
-    ],
+    [head if head == "semantic_fpn" else long(head) for head in HEADS],
 )
 def test_fits_a_pattern(head):
     model = segmenter("convmlp", head, dropout=0.0)

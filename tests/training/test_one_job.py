@@ -4,6 +4,7 @@ import shutil
 
 import keras
 import pytest
+from cases import long
 
 import kmlp
 from kmlp.artifacts import origin
@@ -64,9 +65,7 @@ def test_weights_are_known_by_their_content(task, tmp_path, monkeypatch, capfd):
     assert folders[0] == folders[2] != folders[1]
 
 
-@pytest.mark.parametrize(
-    "task", ["classify", "segment", pytest.param("detect", marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("task", ["classify", "segment", long("detect")])
 def test_every_artifact_of_every_task_says_the_same(task, tmp_path, capfd):
     argv = ["train", "--task", task, *ARCH, *TASKS[task]]
     assert main([*argv, "--output", str(tmp_path)]) == 0, capfd.readouterr().err
