@@ -361,18 +361,23 @@ def long(*values):
     return pytest.param(*values, marks=pytest.mark.long)
 
 
+def few(cases, *quick):
+    """Cases of which those named are quick, the others of the long set."""
+    assert set(quick) <= set(cases)
+    rows = ((case if isinstance(case, tuple) else (case,), case) for case in cases)
+    return [pytest.param(*row) if case in quick else long(*row) for row, case in rows]
+
+
 def spread(names):
-    """Cases of which one of each family is quick, the others of the long set.
+    """Cases of which the first of each of the five families is quick.
 
     Args:
         names: Names of `CASES`.
     """
-    found, seen = [], set()
+    first = {}
     for name in names:
-        family = CASES[name][0]
-        found.append(long(name) if family in seen else pytest.param(name))
-        seen.add(family)
-    return found
+        first.setdefault(CASES[name][0], name)
+    return few(names, *(first[CASES[f][0]] for f in FAMILIES if CASES[f][0] in first))
 
 
 def build(case, num_classes=10, **overrides):

@@ -37,6 +37,19 @@ def pytest_configure(config):
         config.option.loadscopereorder = False
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Mark the long cases of a check that has quick ones."""
+
+    def check(item):
+        return item.path, getattr(item, "originalname", item.name)
+
+    quick = {check(item) for item in items if not item.get_closest_marker("long")}
+    for item in items:
+        if item.get_closest_marker("long") and check(item) in quick:
+            item.add_marker("again")
+
+
 def pytest_terminal_summary(terminalreporter):
     """Write the ids of skipped tests to the file that `KMLP_SKIPPED` names.
 

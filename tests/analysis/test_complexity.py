@@ -2,7 +2,7 @@
 
 import keras
 import pytest
-from cases import CASES, build
+from cases import CASES, build, spread
 
 import kmlp
 from kmlp.analysis.complexity import shapes_only
@@ -19,7 +19,7 @@ def test_rows_sum_to_the_totals(case):
     assert f"{profile.macs:,}" in str(profile)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", spread(CASES))
 def test_merging_never_costs_more(case):
     model = build(case)
     merged = kmlp.profile(kmlp.merge(model))
@@ -72,7 +72,7 @@ def test_a_model_without_a_graph_is_refused():
         kmlp.profile(Subclassed())
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", spread(CASES))
 def test_stages_hold_every_layer_once(case):
     model = build(case)
     for form in (model, kmlp.merge(model)):

@@ -14,7 +14,7 @@ FORMATS = {"SavedModel": artifacts.saved_model, "TFLite": artifacts.tflite}
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("case", cases.FULLY_CONNECTED)
+@pytest.mark.parametrize("case", cases.spread(cases.FULLY_CONNECTED))
 def test_inference_forms_are_fully_connected_only(case, kind):
     found = kmlp.export.audit(FORMATS[kind](case))
     assert found.kind == kind
@@ -28,11 +28,11 @@ def test_inference_forms_are_fully_connected_only(case, kind):
     ("case", "merge", "breaker"),
     [
         ("repmlpnet", False, "DepthwiseConv2dNative/DEPTHWISE_CONV_2D"),
-        ("resmlp_local", False, "DepthwiseConv2dNative/DEPTHWISE_CONV_2D"),
         ("resmlp_layer_norm", True, "Rsqrt/RSQRT"),
         ("convmlp", True, "Conv2D/CONV_2D"),
-        ("msmlp_mix_shift", True, "DepthwiseConv2dNative/DEPTHWISE_CONV_2D"),
-        ("smlpnet", True, "DepthwiseConv2dNative/DEPTHWISE_CONV_2D"),
+        cases.long("resmlp_local", False, "DepthwiseConv2dNative/DEPTHWISE_CONV_2D"),
+        cases.long("msmlp_mix_shift", True, "DepthwiseConv2dNative/DEPTHWISE_CONV_2D"),
+        cases.long("smlpnet", True, "DepthwiseConv2dNative/DEPTHWISE_CONV_2D"),
     ],
 )
 def test_other_networks_are_not(case, merge, breaker, kind):

@@ -9,7 +9,7 @@ import dense_models
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import long
+from cases import few, long
 from dense_backbones import BACKBONES, images, relative
 from dense_models import CANVAS, NAMES, SEGMENTERS, dense_model, known
 from PIL import Image
@@ -79,7 +79,7 @@ def test_a_served_detector_is_the_model(head):
         assert (found["boxes"][row] <= np.tile(picture.shape[1::-1], 2)).all()
 
 
-@pytest.mark.parametrize("head", SEGMENTERS)
+@pytest.mark.parametrize("head", few(SEGMENTERS, "semantic_fpn"))
 def test_a_served_segmenter_is_the_model(head):
     model = dense_model(head)
     canvases, shapes = zip(*(prepared(p, model.preprocessing) for p in PICTURES))
@@ -96,6 +96,7 @@ def test_a_served_segmenter_is_the_model(head):
     assert (found["classes"] != wanted).mean() < 1e-4
 
 
+@pytest.mark.long
 def test_boxes_lie_in_the_pictures_own_pixels():
     """Twice the canvas and beyond: boxes are mapped as NumPy maps them."""
     large = [dense_models.picture(128, 150), dense_models.picture(400, 90)]

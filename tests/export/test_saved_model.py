@@ -259,7 +259,7 @@ def nested(kind, dtype):
     return model
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", cases.long("mixed_bfloat16")])
 @pytest.mark.parametrize("kind", ["sequential", "functional", "wrapper", "subclassed"])
 def test_models_around_ours(kind, dtype, tmp_path):
     model = nested(kind, dtype)

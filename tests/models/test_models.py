@@ -34,9 +34,16 @@ def test_serialisation_round_trips(case, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "policy", ["float32", "mixed_bfloat16", "mixed_float16", "bfloat16"]
+    ("case", "policy"),
+    [
+        *((case, "mixed_bfloat16") for case in CASES),
+        *(
+            pytest.param(*case.values, policy, marks=case.marks)
+            for policy in ("float32", "mixed_float16", "bfloat16")
+            for case in spread(CASES)
+        ),
+    ],
 )
-@pytest.mark.parametrize("case", CASES)
 def test_every_sublayer_follows_the_policy(case, policy):
     model = build(case, dtype=policy)
     assert model.dtype_policy.name == policy

@@ -187,10 +187,8 @@ def test_void_adds_nothing_and_is_never_nan(head):
     assert parts[0] + parts[1] == pytest.approx(parts[2], rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    "head",
-    [head if head == "semantic_fpn" else long(head) for head in HEADS],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("head", HEADS)
 def test_fits_a_pattern(head):
     model = segmenter("convmlp", head, dropout=0.0)
     x = images(1)

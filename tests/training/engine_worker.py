@@ -1,7 +1,8 @@
 """Runs of the TensorFlow engine in a process of its own.
 
 `engine_worker.py FOLDER STRATEGY DEVICES ADDRESSES INDEX JOB…`: each job is a function
-below; what it returns is written to `FOLDER/JOB.STRATEGY.INDEX.npz`.
+below, with its argument behind a colon where it takes one; what it returns is written
+to `FOLDER/JOB.STRATEGY.INDEX.npz`.
 """
 
 import os
@@ -22,7 +23,6 @@ import tensorflow as tf
 from engine_cases import (
     GLOBAL_BATCH,
     STEPS,
-    TINY,
     batches,
     few_images,
     images,
@@ -40,7 +40,6 @@ from kmlp.training.engine.gradient_steps import batch_norms
 from kmlp.training.engine.tensorflow import TensorFlowEngine
 
 FOLDER, INDEX = Path(sys.argv[1]), int(sys.argv[5])
-FAMILIES = [name for name in TINY if name != "batch_norm"]
 RESUMED = {
     "convmlp": {},
     "repmlpnet": {},
@@ -86,10 +85,10 @@ def one_device():
     return TensorFlowEngine(tf.distribute.OneDeviceStrategy("/cpu:0"), "one device")
 
 
-def families(engine):
-    """Every family: 20 steps and the weights after them, and an evaluation."""
+def families(engine, cases):
+    """Families: 20 steps and the weights after them, and an evaluation."""
     results = {}
-    for case in FAMILIES:
+    for case in cases.split(","):
         prepared(engine, case, clip_norm=1.0, ema=0.9, sync_batchnorm=True)
         results |= named(case, run(engine, case, STEPS))
         results |= named(f"{case}/state", engine.state())
@@ -99,9 +98,9 @@ def families(engine):
     return results | named("evaluated", evaluated(engine, case))
 
 
-def alone(engine):
+def alone(engine, cases):
     """The same on one device."""
-    return families(one_device())
+    return families(one_device(), cases)
 
 
 def replicas(engine):
@@ -278,7 +277,8 @@ def main():
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     engine = open_engine(strategy, devices)
     for job in sys.argv[6:]:
-        save(f"{job}.{strategy}.{INDEX}", globals()[job](engine))
+        name, *cases = job.split(":")
+        save(f"{name}.{strategy}.{INDEX}", globals()[name](engine, *cases))
 
 
 if __name__ == "__main__":

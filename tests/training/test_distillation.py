@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import long
 from keras.src.utils import file_utils
 
 import kmlp
@@ -228,7 +229,7 @@ def mobilenet(tmp_path_factory):
     return model, path
 
 
-@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("policy", [long("float32"), "mixed_bfloat16"])
 def test_application(policy, mobilenet):
     model, path = mobilenet
     keras.config.set_dtype_policy(policy)
@@ -410,6 +411,7 @@ else:
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", STEPS)
 def test_within_a_step(backend, model, tmp_path):
     if backend == "jax":

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import few
 from engine_cases import (
     GLOBAL_BATCH,
     STEPS,
@@ -46,7 +47,9 @@ from kmlp.training.tasks.classification import evaluation_sums
 WORKER = Path(__file__).with_name("engine_worker.py")
 FAMILIES = [name for name in TINY if name != "batch_norm"]
 RESUMED = ("convmlp", "repmlpnet", "resmlp", "batch_norm")  # as in engine_worker.py
-DEVICES = ("alone", "families", "replicas", "overflowing")
+# One without and one with statistics: what the families differ in for an engine.
+TOGETHER = few(FAMILIES, "resmlp", "repmlpnet")
+DEVICES = ("replicas", "overflowing")
 LONG = ("accumulated", "compiled")
 TREES = ("trees", "trees_alone")
 
@@ -67,7 +70,8 @@ class Runs:
                 stdout=log,
                 stderr=log,
             )
-        self.started |= {(job, strategy, index): process for job in jobs}
+        names = [job.partition(":")[0] for job in jobs]
+        self.started |= {(name, strategy, index): process for name in names}
 
     def pair(self, *jobs):
         """Two processes that train together."""
@@ -104,12 +108,20 @@ def free_addresses(count):
 @pytest.fixture(scope="module", autouse=True)
 def runs(tmp_path_factory, request):
     runs = Runs(tmp_path_factory.mktemp("engine"))
-    asked = {item.originalname for item in request.session.items}
+    own = [item for item in request.session.items if item.path == Path(__file__)]
+    asked = {item.originalname for item in own}
+    cases = [
+        item.callspec.params["case"]
+        for item in own
+        if item.originalname == "test_two_devices_train_as_one"
+    ]
+    jobs = [f"{job}:{','.join(cases or FAMILIES[:1])}" for job in ("alone", "families")]
     more = LONG if "test_compiled_replicas" in asked else ()
-    runs.start(*TREES, *DEVICES, *more, strategy="mirrored", devices=2)
-    runs.pair("asked", "together", "families")
-    runs.start("whole", strategy="single", index=0)
-    runs.start("resumed", strategy="single", index=1)
+    runs.start(*TREES, *jobs, *DEVICES, *more, strategy="mirrored", devices=2)
+    runs.pair("asked", "together", jobs[1])
+    if "test_resumed_run_is_the_uninterrupted_one_bit_for_bit" in asked:
+        runs.start("whole", strategy="single", index=0)
+        runs.start("resumed", strategy="single", index=1)
     yield runs
     runs.end()
 
@@ -395,7 +407,7 @@ def test_hosts_of_a_tpu_share_the_batches():
 # Several devices.
 
 
-@pytest.mark.parametrize("case", FAMILIES)
+@pytest.mark.parametrize("case", TOGETHER)
 def test_two_devices_train_as_one(runs, case):
     one = part(runs.result("alone", "mirrored"), case)
     two = part(runs.result("families", "mirrored"), case)
@@ -405,7 +417,7 @@ def test_two_devices_train_as_one(runs, case):
     assert_close(two, one, 1e-5)
 
 
-@pytest.mark.parametrize("case", FAMILIES)
+@pytest.mark.parametrize("case", TOGETHER)
 def test_two_processes_train_as_one(runs, case):
     one = part(runs.result("alone", "mirrored"), case)
     for index in (0, 1):
@@ -579,6 +591,7 @@ def test_processes_agree(runs):
             np.testing.assert_array_equal(after[name], value + 1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", RESUMED)
 def test_resumed_run_is_the_uninterrupted_one_bit_for_bit(runs, case):
     whole = part(runs.result("whole", "single", 0), case)

@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import long
 from commands import run_main
 
 import kmlp
@@ -111,7 +112,7 @@ def evaluated(capfd, tmp_path, *arguments):
     return result
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 64])
+@pytest.mark.parametrize("batch_size", [long(1), 4, long(64)])
 @pytest.mark.parametrize("form", [KERAS, SAVED_MODEL, TFLITE])
 def test_every_form_counts_alike(form, batch_size, artifacts, tmp_path, capfd):
     data = write_classes(tmp_path / "data")
@@ -186,10 +187,10 @@ def checkpoints(tmp_path_factory):
     ("name", "size", "resolution", "words"),
     [
         ("grid", 24, None, "spatial kernels interpolated"),
-        ("grid", 23, "interpolate_cubic", "spatial kernels interpolated cubically"),
-        ("grid", 23, "partition", "maps cut into blocks of the trained grid"),
+        long("grid", 23, "interpolate_cubic", "spatial kernels interpolated cubically"),
+        long("grid", 23, "partition", "maps cut into blocks of the trained grid"),
         ("free", 23, "partition", "its weights fit any size"),
-        ("grid", 16, "partition", None),
+        long("grid", 16, "partition", None),
     ],
 )
 def test_checkpoints_are_resized(

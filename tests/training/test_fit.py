@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from cases import long
 from image_folders import numbered_source
 
 from kmlp.data.reading import evaluation_batches
@@ -36,6 +37,7 @@ def readme_code():
     return re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
 
 
+@pytest.mark.long
 def test_readme_on_two_replicas(tmp_path):
     code = readme_code()
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
@@ -100,7 +102,7 @@ for count in (9, 16, 17, 19, 6):
     assert (tmp_path / "saved_models/mine/1/model.tflite").exists()
 
 
-@pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.parametrize("repeats", [long(1), 3])
 def test_images_are_the_trainers(repeats):
     source = numbered_source(12, 20, flip=True)
     numbers = np.random.default_rng(0)
@@ -164,8 +166,8 @@ def test_test_images_are_the_trainers():
     ("name", "changes"),
     [
         ("msmlp_imagenet", {"clip_norm": 0.1}),
-        ("convmlp_imagenet", {}),
-        ("resmlp_imagenet", {}),
+        long("convmlp_imagenet", {}),
+        long("resmlp_imagenet", {}),
     ],
 )
 def test_updates_are_the_engines(name, changes):

@@ -4,7 +4,7 @@ import shutil
 
 import keras
 import pytest
-from cases import long
+from cases import few
 
 import kmlp
 from kmlp.artifacts import origin
@@ -30,7 +30,7 @@ def weights(path, seed):
     return path
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", few(TASKS, "classify"))
 def test_weights_are_known_by_their_content(task, tmp_path, monkeypatch, capfd):
     """Others at one path start over and say so; the same at another path go on."""
     folders = []
@@ -65,7 +65,7 @@ def test_weights_are_known_by_their_content(task, tmp_path, monkeypatch, capfd):
     assert folders[0] == folders[2] != folders[1]
 
 
-@pytest.mark.parametrize("task", ["classify", "segment", long("detect")])
+@pytest.mark.parametrize("task", few(TASKS, "classify"))
 def test_every_artifact_of_every_task_says_the_same(task, tmp_path, capfd):
     argv = ["train", "--task", task, *ARCH, *TASKS[task]]
     assert main([*argv, "--output", str(tmp_path)]) == 0, capfd.readouterr().err
@@ -116,7 +116,7 @@ MAKERS = {
 }
 
 
-@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("maker", few(MAKERS, "SavedModel"))
 def test_every_maker_says_the_same(maker, run_folder, tmp_path, capfd):
     if maker == "compression":
         pytest.importorskip("tensorflow_model_optimization")

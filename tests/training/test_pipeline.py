@@ -367,6 +367,7 @@ def test_statistics():
             statistics(unknown, dataclasses.replace(recipe, **known))
 
 
+@pytest.mark.long
 def test_benchmark(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(benchmark_input, "WARM_SECONDS", 0.1)
     write_folder(tmp_path / "images")

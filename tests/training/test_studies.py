@@ -400,6 +400,7 @@ def test_a_study_in_pieces_is_that_in_one(backend, found):
         assert result["merged_difference"] < 1e-5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_backends_take_the_same_steps(backend, found):
     if backend not in found:
@@ -410,6 +411,7 @@ def test_backends_take_the_same_steps(backend, found):
     np.testing.assert_allclose(found[backend]["losses"], expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.long
 def test_a_finished_study_is_read_back(images, found, capfd, monkeypatch):
     study_jobs.shrink(monkeypatch.setattr)
     output = found["folder"] / "tensorflow/whole"

@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import long
+from cases import few, long
 from commands import run_main
 from image_folders import truncate, write_folder
 
@@ -185,7 +185,7 @@ def test_unreadable_cluster(text, words, tmp_path, capfd, monkeypatch):
     assert not (tmp_path / "output").exists()
 
 
-@pytest.mark.parametrize("choice", ["stop", "skip"])
+@pytest.mark.parametrize("choice", ["stop", long("skip")])
 def test_corrupt_image(choice, tmp_path, capfd):
     folder = write_folder(tmp_path / "images")
     truncate(folder / "train/dog/1.jpg")
@@ -232,9 +232,8 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize(
-    "case", [case if case == "disagreement" else long(case) for case in FAILURES]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("case", FAILURES)
 def test_failure_publishes_nothing(case, images, tmp_path, capfd, monkeypatch):
     name, effect, expected, words = FAILURES[case]
 
@@ -340,7 +339,13 @@ def test_ties_are_no_disagreement():
         check_agreement({"merged": result})
 
 
-@pytest.mark.parametrize("arch", kmlp.list_models())
+@pytest.mark.parametrize(
+    "arch",
+    few(
+        kmlp.list_models(),
+        *("repmlpnet_t224", "resmlp_s12", "convmlp_s", "msmlp_t", "smlpnet_t"),
+    ),
+)
 def test_every_architecture_fits_the_embedded_data(arch):
     recipe = recipe_for(arch, embedded=True)
     family, arguments = registry.variant(arch)

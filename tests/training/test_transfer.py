@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import long
+from cases import FAMILIES, few, long
 from commands import run_main
 from image_folders import numbered_source, write_folder
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_frozen(case, text, words):
         chosen(text, network(case))
 
 
-@pytest.mark.parametrize("case", STAGED)
+@pytest.mark.parametrize("case", few(STAGED, *FAMILIES))
 def test_frozen_parts_run_as_in_inference(case):
     model = network(case, drop_path_rate=0.5)
     inputs = np.random.default_rng(1).normal(size=(4, *model.input_shape[1:]))
@@ -191,7 +191,7 @@ def test_a_block_is_not_its_namesake_with_more_digits():
 
 
 @pytest.mark.parametrize(
-    ("case", "accumulate"), [("repmlpnet", 2), ("convmlp", 1), long("msmlp", 1)]
+    ("case", "accumulate"), [("repmlpnet", 2), long("convmlp", 1), long("msmlp", 1)]
 )
 def test_frozen_weights_stay_as_they_are(case, accumulate):
     model = network(case, drop_path_rate=0.5)

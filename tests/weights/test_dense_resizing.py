@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cases import long
 from dense_backbones import backbone, images, randomised, relative
 from dense_models import dense_model
 from keras import ops
@@ -17,7 +18,7 @@ def run(model, x):
 
 
 @pytest.mark.parametrize(
-    ("head", "family"), [("upernet", "convmlp"), ("semantic_fpn", "msmlp")]
+    ("head", "family"), [long("upernet", "convmlp"), ("semantic_fpn", "msmlp")]
 )
 def test_any_size(head, family):
     model = dense_model(head, family)
@@ -33,7 +34,7 @@ def test_any_size(head, family):
     assert built.preprocessing.canvas == OTHER[:2]
 
 
-@pytest.mark.parametrize("family", ["repmlpnet", "smlpnet"])
+@pytest.mark.parametrize("family", ["repmlpnet", long("smlpnet")])
 def test_blocks_of_another_size(family):
     def built(shape):
         return SemanticFPN(backbone(family, shape), 3, fpn_filters=16, filters=8)
