@@ -77,13 +77,35 @@ class L2Norm(Layer):
 class BatchNorm(keras.layers.BatchNormalization):
     """BatchNormalization with the papers' constants; an `Affine` when merged.
 
+    The moving variance averages unbiased variances, as in the published networks
+    (PyTorch); Keras' averages biased ones.
+
     Args:
         momentum: Share that an average keeps in a step; PyTorch's 0.1 is 0.9 here.
         epsilon: Constant added to the variance.
+
+    Attributes:
+        replicas: Number of replicas over which statistics are taken, set by a training
+            engine that synchronizes them.
     """
+
+    replicas = 1
 
     def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+
+    def call(
+        self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        if not training or not self.trainable or mask is not None:
+            return super().call(inputs, training=training, mask=mask)
+        kept = self.moving_variance * self.momentum
+        outputs = super().call(inputs, training=training)
+        count = ops.size(inputs) // inputs.shape[self.axis] * self.replicas
+        # n / (n - 1) times what came in; one value alone has no unbiased variance.
+        others = ops.maximum(ops.cast(count, "float32") - 1.0, 1.0)
+        self.moving_variance.assign_add((self.moving_variance - kept) / others)
+        return outputs
 
     def merged(self) -> Affine:
         """Return the normalisation by its moving statistics, as an `Affine`."""

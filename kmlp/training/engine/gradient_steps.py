@@ -152,15 +152,15 @@ def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 
 @contextlib.contextmanager
 def synchronized(
-    norms: Sequence[keras.layers.BatchNormalization],
+    norms: Sequence[keras.layers.BatchNormalization], replicas: int
 ) -> Iterator[None]:
     """Let norms that are traced inside take their statistics over all replicas."""
     # Set only meanwhile: configurations and exports are those of a single device.
     before = [norm.synchronized for norm in norms]
     try:
         for norm in norms:
-            norm.synchronized = True
+            norm.synchronized, norm.replicas = True, replicas
         yield
     finally:
         for norm, value in zip(norms, before):
-            norm.synchronized = value
+            norm.synchronized, norm.replicas = value, 1

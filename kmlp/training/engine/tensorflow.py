@@ -155,7 +155,7 @@ class TensorFlowEngine(Engine):
 
     def _global_step(self, iterator, streams):
         """Take one step on all replicas; return the measures, gradient norm, finite."""
-        with synchronized(self._network.norms):
+        with synchronized(self._network.norms, self.replicas):
             values = self.strategy.run(self._step, args=(*iterator.get_next(), streams))
         # Every replica has the same.
         values = self.strategy.experimental_local_results(values)[0]
