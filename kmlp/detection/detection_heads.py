@@ -8,10 +8,9 @@ import keras
 from keras import ops
 
 from kmlp.layers.conv_norm import ConvNorm, conv2d
+from kmlp.layers.initializers import HE_NORMAL
 from kmlp.layers.layer import Layer
-from kmlp.typing import Shape, Tensor
-
-_HE = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+from kmlp.typing import KnownShape, Shape, Tensor
 
 
 def _normal(stddev=0.01):
@@ -65,21 +64,23 @@ class DenseHead(Layer):
             _biased(self, filters, 3, f"conv{i}", _normal(), "relu")
             for i in range(convs)
         ]
-        bias = 0.0 if prior is None else -math.log((1 - prior) / prior)
+
+    def build(self, input_shape: Sequence[KnownShape]) -> None:
+        channels = input_shape[0][-1]
+        for conv in self.tower:
+            conv.build((None, None, None, channels))
+            channels = self.filters
+        bias = 0.0 if self.prior is None else -math.log((1 - self.prior) / self.prior)
         self.predict = conv2d(
-            outputs,
+            self.outputs,
             3,
+            channels,
             kernel_initializer=_normal(),
             bias_initializer=keras.initializers.Constant(bias),
             name="predict",
             dtype=self.dtype_policy,
         )
-
-    def build(self, input_shape: Sequence[Shape]) -> None:
-        channels = input_shape[0][-1]
-        for conv in [*self.tower, self.predict]:
-            conv.build((None, None, None, channels))
-            channels = self.filters
+        self.predict.build((None, None, None, channels))
 
     def call(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         return [self._level(x) for x in inputs]
@@ -182,7 +183,7 @@ class BoxHead(Layer):
                 filters,
                 3,
                 activation="relu",
-                kernel_initializer=_HE,
+                kernel_initializer=HE_NORMAL,
                 name=f"conv{i}",
                 dtype=self.dtype_policy,
             )
@@ -260,7 +261,8 @@ class MaskHead(Layer):
     def __init__(self, num_classes, *, convs=4, filters=256, **kwargs):
         super().__init__(**kwargs)
         self.convolutions = [
-            _biased(self, filters, 3, f"conv{i}", _HE, "relu") for i in range(convs)
+            _biased(self, filters, 3, f"conv{i}", HE_NORMAL, "relu")
+            for i in range(convs)
         ]
         self.upsample = keras.layers.Conv2DTranspose(
             filters,
@@ -268,11 +270,11 @@ class MaskHead(Layer):
             strides=2,
             activation="relu",
             data_format="channels_last",
-            kernel_initializer=_HE.clone(),
+            kernel_initializer=HE_NORMAL.clone(),
             name="upsample",
             dtype=self.dtype_policy,
         )
-        self.masks = _biased(self, num_classes, 1, "masks", _HE)
+        self.masks = _biased(self, num_classes, 1, "masks", HE_NORMAL)
 
     def build(self, input_shape: Any) -> None:
         row = [*self.convolutions, self.upsample, self.masks]

@@ -9,6 +9,7 @@ from kmlp.layers.feature_pyramid import FeaturePyramid
 from kmlp.layers.focal_attention import FocalAttention
 from kmlp.layers.focal_windows import WindowPooling
 from kmlp.layers.head import ClassifierHead, ClassMixing, ClassMLP
+from kmlp.layers.initializers import FanInUniform
 from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.mix_shift import MixShift
 from kmlp.layers.norms import Affine, BatchNorm, L2Norm, NormActivation
@@ -28,6 +29,7 @@ __all__ = [
     "ConvMixing",
     "ConvNorm",
     "CrossPatch",
+    "FanInUniform",
     "FeaturePyramid",
     "FocalAttention",
     "GlobalPerceptron",

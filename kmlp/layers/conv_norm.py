@@ -3,6 +3,7 @@
 Among them ResMLP's cross-patch sublayer that is a convolution.
 """
 
+import math
 from typing import Any
 
 import keras
@@ -11,6 +12,7 @@ from keras import ops
 
 from kmlp import algebra
 from kmlp.errors import InputError
+from kmlp.layers.initializers import start
 from kmlp.layers.layer import (
     Layer,
     activation_function,
@@ -34,21 +36,41 @@ from kmlp.typing import KnownShape, Shape, Tensor
 def conv2d(
     filters: int | None,
     kernel_size: int | tuple[int, int],
+    channels: int,
     *,
     strides: int = 1,
     depthwise: bool = False,
+    kernel_initializer: Any,
+    bias_initializer: Any = None,
     **kwargs: Any,
 ) -> keras.Layer:
-    """Return a Conv2D or DepthwiseConv2D over NHWC maps; strided, it pads nothing."""
+    """Return a Conv2D or DepthwiseConv2D over NHWC maps; strided, it pads nothing.
+
+    Args:
+        filters: Output channels; ignored where `depthwise`.
+        kernel_size: Integer or pair.
+        channels: Input channels.
+        strides: Stride along both axes.
+        depthwise: Whether there is one filter per channel.
+        kernel_initializer, bias_initializer: Initializers, as of `start`.
+        **kwargs: Other arguments of the Keras layer.
+    """
+    taps = math.prod(pair(kernel_size, "kernel_size"))
+    fan_in = taps if depthwise else taps * channels
+    kernel, bias = start(kernel_initializer, fan_in, bias_initializer)
     kwargs |= {
         "strides": strides,
         "padding": "same" if strides == 1 else "valid",
         "data_format": "channels_last",
+        "bias_initializer": bias,
     }
     if depthwise:
-        kwargs["depthwise_initializer"] = kwargs.pop("kernel_initializer")
-        return keras.layers.DepthwiseConv2D(kernel_size, **kwargs)
-    return keras.layers.Conv2D(filters, kernel_size, **kwargs)
+        return keras.layers.DepthwiseConv2D(
+            kernel_size, depthwise_initializer=kernel, **kwargs
+        )
+    return keras.layers.Conv2D(
+        filters, kernel_size, kernel_initializer=kernel, **kwargs
+    )
 
 
 def pad_symmetric(inputs: Tensor, kernel_size: tuple[int, int]) -> Tensor:
@@ -79,6 +101,8 @@ class ConvNorm(Layer):
         activation: Name of a Keras activation, or `None`.
         epsilon: Constant of the norm.
         kernel_initializer: Initializer of the convolution.
+        bias_initializer: Initializer of its bias; `None`: that of the kernel where it
+            is `FanInUniform`, zeros otherwise.
 
     Shapes: `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), filters)`.
 
@@ -97,25 +121,28 @@ class ConvNorm(Layer):
         activation=None,
         epsilon=1e-5,
         kernel_initializer="glorot_uniform",
+        bias_initializer=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.activate = activation_function(activation)
+
+    def build(self, input_shape: Any) -> None:
+        batch, *size, channels = input_shape
         self.conv = conv2d(
-            filters,
+            self.filters,
             self.kernel_size,
-            strides=strides,
-            depthwise=depthwise,
-            use_bias=use_bias,
+            channels,
+            strides=self.strides,
+            depthwise=self.depthwise,
+            use_bias=self.use_bias,
             kernel_initializer=self.kernel_initializer,
+            bias_initializer=self.bias_initializer,
             name="conv",
             dtype=self.dtype_policy,
         )
         self.normalize = own_norm(self)
-
-    def build(self, input_shape: Shape) -> None:
-        batch, *size, channels = input_shape
         if self.strides > 1:
             padding = (2 * (k // 2) for k in self.kernel_size)
             size = [None if s is None else s + p for s, p in zip(size, padding)]
@@ -182,18 +209,19 @@ class NormDepthwiseConv(Layer):
         self.normalize = keras.layers.LayerNormalization(
             epsilon=epsilon, scale=norm_scale, name="norm", dtype=self.dtype_policy
         )
+
+    def build(self, input_shape: KnownShape) -> None:
+        self.normalize.build(input_shape)
         self.conv = conv2d(
             None,
             self.kernel_size,
+            input_shape[-1],
             depthwise=True,
             use_bias=False,
             kernel_initializer=self.kernel_initializer,
             name="conv",
             dtype=self.dtype_policy,
         )
-
-    def build(self, input_shape: Shape) -> None:
-        self.normalize.build(input_shape)
         self.conv.build(input_shape)
 
     def call(self, inputs: Tensor) -> Tensor:
@@ -261,7 +289,7 @@ class ConvMixing(Layer):
         self.kernel_size = pair(kernel_size, "kernel_size")
         self.normalize = own_norm(self)
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: Any) -> None:
         _, height, width, channels = input_shape
         if height is None or width is None:
             raise InputError(
@@ -273,6 +301,7 @@ class ConvMixing(Layer):
         self.conv = conv2d(
             channels,
             self.kernel_size,
+            channels,
             depthwise=self.depthwise,
             use_bias=not self.folded,
             kernel_initializer=self.kernel_initializer,

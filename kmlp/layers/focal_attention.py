@@ -11,7 +11,8 @@ from keras import ops
 
 from kmlp.errors import InputError
 from kmlp.layers.focal_windows import FocalWindows, WindowPooling, check_focal
-from kmlp.layers.layer import Layer, assign, copy, host, initializer
+from kmlp.layers.initializers import NORMAL, initializer
+from kmlp.layers.layer import Layer, assign, copy, host
 from kmlp.layers.norms import affine_terms, folded, normalization
 from kmlp.layers.window_attention import MASKED
 from kmlp.typing import KnownShape, Tensor
@@ -160,7 +161,7 @@ class FocalAttention(Layer):
         if self.windows.focal_window:
             self.pool = WindowPooling(
                 use_bias=not self.folded,
-                kernel_initializer=initializer(self.kernel_initializer),
+                kernel_initializer=self.kernel_initializer,
                 name="pool",
                 dtype=self.dtype_policy,
             )
@@ -190,8 +191,7 @@ class FocalAttention(Layer):
         else:
             shapes = table_shapes(windows, heads)
         for name, shape in shapes.items():
-            random = keras.initializers.TruncatedNormal(stddev=0.02)
-            start = "zeros" if name == TABLES[0] else random
+            start = "zeros" if name == TABLES[0] else initializer(NORMAL)
             table = self.add_weight(
                 name=name, shape=shape, initializer=start, autocast=False
             )

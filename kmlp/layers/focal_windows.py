@@ -10,7 +10,8 @@ import numpy as np
 from keras import ops
 
 from kmlp.errors import InputError, check_choice, check_positive
-from kmlp.layers.layer import Layer, initializer
+from kmlp.layers.initializers import start
+from kmlp.layers.layer import Layer
 from kmlp.layers.partition import cut, put_together
 from kmlp.typing import KnownShape, Shape, Tensor
 
@@ -237,13 +238,12 @@ class WindowPooling(Layer):
     def __init__(self, *, use_bias=True, kernel_initializer="glorot_uniform", **kwargs):
         super().__init__(**kwargs)
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: KnownShape) -> None:
+        kernel, bias = start(self.kernel_initializer, input_shape[1])
         self.kernel = self.add_weight(
-            name="kernel",
-            shape=(1, input_shape[1]),
-            initializer=initializer(self.kernel_initializer),
+            name="kernel", shape=(1, input_shape[1]), initializer=kernel
         )
-        self.bias = self._bias(1)
+        self.bias = self._bias(1, start=bias)
 
     def call(self, inputs: Tensor) -> Tensor:
         x = ops.reshape(ops.matmul(self.kernel[None], inputs), (-1, inputs.shape[-1]))

@@ -5,6 +5,7 @@ from keras import ops
 
 from kmlp.errors import InputError
 from kmlp.layers.channel_mlp import ChannelMLP
+from kmlp.layers.initializers import NORMAL, initializer, start
 from kmlp.layers.layer import Layer, assign, copy, host
 from kmlp.layers.norms import (
     affine_terms,
@@ -64,21 +65,15 @@ class ClassifierHead(Layer):
             )
         self.num_classes = int(num_classes)
         self.normalize = own_norm(self)
-        self.dense = None
-        if num_classes:
-            self.dense = keras.layers.Dense(
-                num_classes,
-                activation=activation,
-                kernel_initializer=self.kernel_initializer,
-                name="dense",
-                dtype=self.dtype_policy,
-            )
 
     def build(self, input_shape: Shape) -> None:
-        pooled = (None, input_shape[-1])
-        build_norm(self.normalize, pooled if self.pool_first else input_shape)
-        if self.dense is not None:
-            self.dense.build(pooled)
+        width = input_shape[-1]
+        build_norm(self.normalize, (None, width) if self.pool_first else input_shape)
+        self.dense = None
+        if self.num_classes:
+            self.dense = self._dense(
+                self.num_classes, "dense", width, activation=self.activation
+            )
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
         x = inputs
@@ -158,7 +153,9 @@ class ClassMixing(Layer):
         self.linear.build(patches)
         self.linear.input_grid, self.linear.covers_map = (height, width), True
         self.token_kernel = self.add_weight(
-            name="token_kernel", shape=(1,), initializer=self.kernel_initializer
+            name="token_kernel",
+            shape=(1,),
+            initializer=start(self.kernel_initializer, 1 + height * width)[0],
         )
         self.gamma = self.scale = self.shift = None
         if self.folded:
@@ -273,7 +270,7 @@ class ClassMLP(Layer):
         self.token = self.add_weight(
             name="token",
             shape=(channels,),
-            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            initializer=initializer(NORMAL),
         )
         for mixing, mlp in zip(self.mixings, self.mlps):
             mixing.build(input_shape)

@@ -18,6 +18,7 @@ import numpy as np
 from keras import ops
 
 from kmlp.errors import InputError
+from kmlp.layers.initializers import initializer, start
 from kmlp.typing import Config, Shape, Tensor
 
 # Arguments that a Keras layer keeps itself.
@@ -100,9 +101,11 @@ class Layer(keras.layers.Layer):
 
     def _dense(self, units, name, width, **options):
         """Return a Dense for `width` inputs, with a random state of its own."""
+        kernel, bias = start(self.kernel_initializer, width)
         dense = keras.layers.Dense(
             units,
-            kernel_initializer=initializer(self.kernel_initializer),
+            kernel_initializer=kernel,
+            bias_initializer=bias,
             name=name,
             dtype=self.dtype_policy,
             **options,
@@ -110,11 +113,11 @@ class Layer(keras.layers.Layer):
         dense.build((None, width))
         return dense
 
-    def _bias(self, *shape):
-        """Return a bias that starts at zero, `None` where `use_bias` is false."""
+    def _bias(self, *shape, start="zeros"):
+        """Return a bias, `None` where `use_bias` is false."""
         if not self.use_bias:
             return None
-        return self.add_weight(name="bias", shape=shape, initializer="zeros")
+        return self.add_weight(name="bias", shape=shape, initializer=start)
 
     def _gamma(self, channels):
         """Return a scale per channel that starts at `layer_scale`, if that is given."""
@@ -122,17 +125,6 @@ class Layer(keras.layers.Layer):
             return None
         start = keras.initializers.Constant(self.layer_scale)
         return self.add_weight(name="gamma", shape=(channels,), initializer=start)
-
-
-def initializer(identifier: Any) -> Any:
-    """Return a Keras initializer with a random state of its own; `None` stays `None`.
-
-    One initializer object gives every variable of a shape the same draw, so a
-    network that hands one to all its layers would start with equal blocks.
-    """
-    if identifier is None:
-        return None
-    return keras.initializers.get(identifier).clone()
 
 
 def host(variable: Any) -> Any:

@@ -8,7 +8,7 @@ from keras import ops
 
 from kmlp.errors import InputError, check_choice
 from kmlp.layers.conv_norm import conv2d
-from kmlp.layers.layer import Layer, assign, copy, host, initializer, kernel_products
+from kmlp.layers.layer import Layer, assign, copy, host, kernel_products
 from kmlp.typing import KnownShape, Tensor
 
 ORDERS = ("shift_mix", "mix_shift")
@@ -91,9 +91,10 @@ class MixShift(Layer):
         return conv2d(
             self.sizes[index],
             self.regions[index],
+            self.sizes[index],
             depthwise=self.mixing == "depthwise",
             use_bias=not self.folded,
-            kernel_initializer=initializer(self.kernel_initializer),
+            kernel_initializer=self.kernel_initializer,
             name=f"{path}_{index}",
             dtype=self.dtype_policy,
         )

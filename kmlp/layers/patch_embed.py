@@ -7,6 +7,7 @@ from keras import ops
 
 from kmlp import algebra
 from kmlp.errors import InputError, check_choice
+from kmlp.layers.initializers import NORMAL, initializer
 from kmlp.layers.layer import (
     Layer,
     activation_function,
@@ -98,19 +99,13 @@ class PatchEmbed(Layer):
         check_choice(("valid", "same"), padding=padding)
         self.patch_size = pair(patch_size, "patch_size")
         self.activate = activation_function(activation)
-        self.dense = keras.layers.Dense(
-            filters,
-            use_bias=use_bias,
-            kernel_initializer=self.kernel_initializer,
-            name="dense",
-            dtype=self.dtype_policy,
-        )
-        self.normalize = own_norm(self)
 
     def build(self, input_shape: Shape) -> None:
         self._check(input_shape)
         ph, pw = self.patch_size
-        self.dense.build((None, ph * pw * input_shape[-1]))
+        width = ph * pw * input_shape[-1]
+        self.dense = self._dense(self.filters, "dense", width, use_bias=self.use_bias)
+        self.normalize = own_norm(self)
         build_norm(self.normalize, (None, self.filters))
 
     def _check(self, input_shape):
@@ -235,7 +230,7 @@ class PositionEncoding(Layer):
         self.encoding = self.add_weight(
             name="encoding",
             shape=tuple(input_shape[1:]),
-            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            initializer=initializer(NORMAL),
         )
 
     def call(self, inputs: Tensor) -> Tensor:

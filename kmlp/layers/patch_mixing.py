@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from kmlp import algebra
+from kmlp.layers.initializers import start
 from kmlp.layers.layer import (
     Layer,
     activation_function,
@@ -192,13 +193,12 @@ class PositionLinear(Layer):
     ):
         super().__init__(**kwargs)
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: KnownShape) -> None:
+        kernel, bias = start(self.kernel_initializer, input_shape[1])
         self.kernel = self.add_weight(
-            name="kernel",
-            shape=(self.units, input_shape[1]),
-            initializer=self.kernel_initializer,
+            name="kernel", shape=(self.units, input_shape[1]), initializer=kernel
         )
-        self.bias = self._bias(self.units)
+        self.bias = self._bias(self.units, start=bias)
 
     def call(self, inputs: Tensor) -> Tensor:
         # The kernel on the left spares both transpositions.

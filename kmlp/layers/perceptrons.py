@@ -12,6 +12,7 @@ from keras import ops
 
 from kmlp import algebra
 from kmlp.errors import InputError, check_choice
+from kmlp.layers.initializers import FAN_IN_UNIFORM, FanInUniform, start
 from kmlp.layers.layer import Layer, assign, copy, host, optional_pair, pair, tensor
 from kmlp.layers.norms import affine_terms, own_norm
 from kmlp.layers.partition import Partition
@@ -92,11 +93,10 @@ class LocalBranch(Layer):
     def build(self, input_shape: KnownShape) -> None:
         _, height, width, channels = input_shape
         taps = self.kernel_size[0] * self.kernel_size[1]
-        bound = taps**-0.5
         self.kernel = self.add_weight(
             name="kernel",
             shape=(*self.kernel_size, self.share_sets),
-            initializer=keras.initializers.RandomUniform(-bound, bound),
+            initializer=FanInUniform(taps),
         )
         groups = channels // self.share_sets
         self.normalize.build((None, height * width, groups, self.share_sets))
@@ -163,8 +163,8 @@ class SetSharingLinear(Layer):
         use_bias: Whether there is a bias per share-set and position.
         norm: Kind of norm, `"batch"` (over the share-sets, after the FC) or `None`.
         epsilon: Constant of the norms.
-        kernel_initializer: Initializer of the FC kernels; `None`: uniform within
-            `1 / sqrt(h*w)`.
+        kernel_initializer: Initializer of the FC kernels; `None`: `FanInUniform`,
+            kernels and biases uniform within `1 / sqrt(h*w)`.
 
     Shapes: `(N, H, W, C)` in and out; the kernel is `(S, h*w, h*w)`, output
     position first.
@@ -219,16 +219,13 @@ class SetSharingLinear(Layer):
             name=self.name,
         )
         length = self.partition.length
-        kernel_initializer = (
-            self.kernel_initializer
-            or keras.initializers.RandomUniform(-(length**-0.5), length**-0.5)
-        )
+        kernel, bias = start(self.kernel_initializer or FAN_IN_UNIFORM, length)
         self.kernel = self.add_weight(
             name="kernel",
             shape=(self.share_sets, length, length),
-            initializer=kernel_initializer,
+            initializer=kernel,
         )
-        self.bias = self._bias(self.share_sets, length)
+        self.bias = self._bias(self.share_sets, length, start=bias)
         block = self.partition.block_shape
         if self.normalize is not None:
             groups = block[-1] // self.share_sets

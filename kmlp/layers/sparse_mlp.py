@@ -76,14 +76,7 @@ class SparseMLP(Layer):
         paths = self.identity + (2 if self.axes == "parallel" else 1)
         self.fuse = self.scale = None
         if self.fusion == "concat":
-            self.fuse = keras.layers.Dense(
-                channels,
-                use_bias=False,
-                kernel_initializer=self.kernel_initializer,
-                name="fuse",
-                dtype=self.dtype_policy,
-            )
-            self.fuse.build((None, paths * channels))
+            self.fuse = self._dense(channels, "fuse", paths * channels, use_bias=False)
         elif self.fusion == "weighted_sum":
             self.scale = self.add_weight(
                 name="scale", shape=(paths, channels), initializer="ones"

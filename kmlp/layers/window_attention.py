@@ -12,6 +12,7 @@ from keras import ops
 
 from kmlp import algebra
 from kmlp.errors import InputError, check_positive
+from kmlp.layers.initializers import NORMAL, initializer
 from kmlp.layers.layer import Layer, assign, copy, host
 from kmlp.layers.norms import affine_terms, normalization
 from kmlp.typing import KnownShape, Tensor
@@ -223,7 +224,7 @@ class WindowAttention(Layer):
         self.relative_position_bias_table = self.add_weight(
             name="relative_position_bias_table",
             shape=((2 * self.window_size - 1) ** 2, self.heads),
-            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            initializer=initializer(NORMAL),
             autocast=False,
         )
         self.outside = None

@@ -12,15 +12,11 @@ import keras
 from kmlp.errors import InputError, check_choice
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.conv_norm import ConvNorm, NormDepthwiseConv
+from kmlp.layers.initializers import FAN_IN_UNIFORM, HE_NORMAL, NORMAL
 from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.patch_embed import PatchMerging
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
 from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
-
-DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
-CONV_INITIALIZER = keras.initializers.VarianceScaling(
-    2.0, "fan_out", "untruncated_normal"
-)
 
 CONV_STAGES = ("bottleneck", "plain", "mlp")
 DOWNSAMPLINGS = ("conv", "merge")
@@ -128,7 +124,7 @@ class ConvMLP(VisionMLP):
             inputs,
             x,
             pyramid=pyramid,
-            head={"norm": "layer", "kernel_initializer": DENSE_INITIALIZER},
+            head={"norm": "layer", "kernel_initializer": NORMAL},
             name=name,
             dtype=dtype,
         )
@@ -149,7 +145,7 @@ def conv_norm_relu(
         kernel_size,
         strides=strides,
         activation="relu",
-        kernel_initializer=CONV_INITIALIZER,
+        kernel_initializer=HE_NORMAL,
         name=name,
         dtype=dtype,
     )(x)
@@ -197,16 +193,17 @@ def bottleneck(x: Tensor, hidden: int, *, name: str, dtype: Any) -> Tensor:
 def halve(x: Tensor, filters: int, kind: str, *, name: str, dtype: Any) -> Tensor:
     """Merge patches, or apply a stride-2 3×3 convolution with bias (Sect. 3.4)."""
     if kind == "merge":
-        return PatchMerging(
-            filters, kernel_initializer=DENSE_INITIALIZER, name=name, dtype=dtype
-        )(x)
+        return PatchMerging(filters, kernel_initializer=NORMAL, name=name, dtype=dtype)(
+            x
+        )
     return ConvNorm(
         filters,
         3,
         strides=2,
         use_bias=True,
         norm=None,
-        kernel_initializer=CONV_INITIALIZER,
+        kernel_initializer=HE_NORMAL,
+        bias_initializer=FAN_IN_UNIFORM,
         name=name,
         dtype=dtype,
     )(x)
@@ -230,7 +227,7 @@ def conv_mlp_block(
         y = ChannelMLP(
             mlp_ratio,
             norm="layer",
-            kernel_initializer=DENSE_INITIALIZER,
+            kernel_initializer=NORMAL,
             name=f"{name}_mlp{part}",
             dtype=dtype,
         )(x)

@@ -13,11 +13,10 @@ import keras
 from kmlp.errors import InputError, check_positive
 from kmlp.layers.focal_attention import FocalAttention
 from kmlp.layers.focal_windows import tiling
+from kmlp.layers.initializers import FAN_IN_UNIFORM, NORMAL
 from kmlp.layers.layer import drop_path_rates
 from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.models.swin import (
-    CONV_INITIALIZER,
-    DENSE_INITIALIZER,
     EPSILON,
     HEAD,
     transformer_block,
@@ -96,7 +95,7 @@ class FocalTransformer(VisionMLP):
                 patch_size if stage == 0 else 2,
                 norm="layer",
                 epsilon=EPSILON,
-                kernel_initializer=CONV_INITIALIZER,
+                kernel_initializer=FAN_IN_UNIFORM,
                 name="patch_embed" if stage == 0 else f"downsample{stage - 1}",
                 dtype=dtype,
             )(x)
@@ -145,7 +144,7 @@ def focal_block(
         focal_level=focal_level,
         expansion=expansion,
         epsilon=EPSILON,
-        kernel_initializer=DENSE_INITIALIZER,
+        kernel_initializer=NORMAL,
         name=f"{name}_attention",
         dtype=dtype,
     )

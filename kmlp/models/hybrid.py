@@ -7,6 +7,7 @@ Dependencies in Vision MLPs, 2022, Sect. 4.1.
 import keras
 
 from kmlp.errors import InputError, check_choice
+from kmlp.layers.initializers import FAN_IN_UNIFORM
 from kmlp.layers.layer import drop_path_rates
 from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.models import msmlp, swin
@@ -176,7 +177,7 @@ def _enter(x, stage, first, filters, attention, dtype):
         norm="layer",
         epsilon=msmlp.EPSILON if stage < 2 else swin.EPSILON,
         padding="same",
-        kernel_initializer=msmlp.CONV_INITIALIZER,
+        kernel_initializer=FAN_IN_UNIFORM,
         name=name,
         dtype=dtype,
     )(x)

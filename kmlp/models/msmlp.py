@@ -10,15 +10,13 @@ from typing import Any
 import keras
 
 from kmlp.layers.channel_mlp import ChannelMLP
+from kmlp.layers.initializers import FAN_IN_UNIFORM, NORMAL
 from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.mix_shift import MixShift
 from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
 from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
 
-DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
-# PyTorch's default for convolutions.
-CONV_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 EPSILON = 1e-6
 
 _REGIONS = ((1, 1, 3, 5, 7), (1, 3, 3, 5, 7), (1, 5, 5, 5, 7), (1, 7, 7, 7, 7))
@@ -92,7 +90,7 @@ class MSMLP(VisionMLP):
                 norm="layer",
                 epsilon=EPSILON,
                 padding="same",
-                kernel_initializer=CONV_INITIALIZER,
+                kernel_initializer=FAN_IN_UNIFORM,
                 name="patch_embed" if stage == 0 else f"downsample{stage - 1}",
                 dtype=dtype,
             )(x)
@@ -120,7 +118,7 @@ class MSMLP(VisionMLP):
                 "norm": "layer",
                 "pool_first": True,
                 "epsilon": EPSILON,
-                "kernel_initializer": DENSE_INITIALIZER,
+                "kernel_initializer": NORMAL,
             },
             name=name,
             dtype=dtype,
@@ -169,6 +167,7 @@ def mix_shift_block(
         shifts,
         order=order,
         mixing=mixing,
+        kernel_initializer=FAN_IN_UNIFORM,
         name=f"{name}_mix_shift",
         dtype=dtype,
     )(y)
@@ -179,7 +178,7 @@ def mix_shift_block(
         norm="layer",
         layer_scale=layer_scale,
         epsilon=EPSILON,
-        kernel_initializer=DENSE_INITIALIZER,
+        kernel_initializer=NORMAL,
         name=f"{name}_mlp",
         dtype=dtype,
     )(y)
@@ -192,7 +191,7 @@ def projection(x: Tensor, *, name: str, dtype: Any) -> Tensor:
     return keras.layers.Dense(
         x.shape[-1],
         use_bias=False,
-        kernel_initializer=DENSE_INITIALIZER.clone(),
+        kernel_initializer=NORMAL.clone(),
         name=name,
         dtype=dtype,
     )(x)

@@ -12,6 +12,7 @@ import keras
 from kmlp.errors import check_choice
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.conv_norm import ConvNorm
+from kmlp.layers.initializers import FAN_IN_UNIFORM
 from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.norms import BatchNorm
 from kmlp.layers.patch_embed import PatchEmbed
@@ -25,8 +26,6 @@ from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
 
 # Layers between stages, and the size of their kernels.
 DOWNSAMPLINGS = {"patch": 2, "conv3": 3, "conv5": 5}
-# PyTorch's default for convolutions, with which the published networks start.
-INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -109,7 +108,7 @@ class RepMLPNet(VisionMLP):
                     norm="batch",
                     activation="relu",
                     padding=padding,
-                    kernel_initializer=INITIALIZER,
+                    kernel_initializer=FAN_IN_UNIFORM,
                     name="stem" if stage == 0 else f"embed{stage - 1}",
                     dtype=dtype,
                 )(x)
@@ -140,7 +139,7 @@ class RepMLPNet(VisionMLP):
             inputs,
             x,
             pyramid=pyramid,
-            head={"norm": "batch", "kernel_initializer": INITIALIZER},
+            head={"norm": "batch", "kernel_initializer": FAN_IN_UNIFORM},
             name=name,
             dtype=dtype,
             block_size=None if block_size is None else blocks[0],
@@ -159,7 +158,7 @@ def communicating_embedding(
         width,
         1,
         norm=None,
-        kernel_initializer=INITIALIZER,
+        kernel_initializer=FAN_IN_UNIFORM,
         name=f"{name}_expand",
         dtype=dtype,
     )(x)
@@ -169,7 +168,7 @@ def communicating_embedding(
         strides=2,
         depthwise=True,
         activation="relu",
-        kernel_initializer=INITIALIZER,
+        kernel_initializer=FAN_IN_UNIFORM,
         name=f"{name}_reduce",
         dtype=dtype,
     )(x)
@@ -207,7 +206,7 @@ def repmlp_unit(
     if gate_reduction is not None:
         gate = GlobalPerceptron(
             gate_reduction,
-            kernel_initializer=INITIALIZER,
+            kernel_initializer=FAN_IN_UNIFORM,
             name=f"{name}_global_perceptron",
             dtype=dtype,
         )(h)
@@ -219,7 +218,7 @@ def repmlp_unit(
         norm="batch",
         hidden_norm="batch",
         use_bias=False,
-        kernel_initializer=INITIALIZER,
+        kernel_initializer=FAN_IN_UNIFORM,
         name=f"{name}_ffn",
         dtype=dtype,
     )(x)

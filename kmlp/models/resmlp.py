@@ -13,6 +13,7 @@ from kmlp.errors import InputError, check_choice
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.conv_norm import ConvMixing
 from kmlp.layers.head import ClassMLP
+from kmlp.layers.initializers import FAN_IN_UNIFORM, NORMAL
 from kmlp.layers.layer import drop_path
 from kmlp.layers.patch_embed import PatchEmbed, PositionEncoding
 from kmlp.layers.patch_mixing import CrossPatch, MixingMLP
@@ -26,7 +27,6 @@ ALLOWED = {
     "activation": ("gelu", "silu", "hard_swish", "relu"),
     "position_encoding": (None, "learned"),
 }
-INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -115,7 +115,7 @@ class ResMLP(VisionMLP):
             "norm": norm,
             "layer_scale": layer_scale,
             "epsilon": epsilon,
-            "kernel_initializer": INITIALIZER,
+            "kernel_initializer": NORMAL,
             "dtype": dtype,
         }
         cross_patch = _mixing(
@@ -129,7 +129,7 @@ class ResMLP(VisionMLP):
             width,
             patch_size,
             padding=padding,
-            kernel_initializer=INITIALIZER,
+            kernel_initializer=FAN_IN_UNIFORM,
             name="patch_embed",
             dtype=dtype,
         )(inputs)
@@ -161,7 +161,7 @@ class ResMLP(VisionMLP):
             head={
                 "norm": norm,
                 "epsilon": epsilon,
-                "kernel_initializer": INITIALIZER,
+                "kernel_initializer": NORMAL,
             },
             name=name,
             dtype=dtype,

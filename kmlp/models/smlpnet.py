@@ -12,6 +12,7 @@ import keras
 from kmlp.errors import InputError, check_choice
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.conv_norm import ConvNorm
+from kmlp.layers.initializers import FAN_IN_UNIFORM
 from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.norms import NormActivation
 from kmlp.layers.patch_embed import PatchEmbed
@@ -23,11 +24,6 @@ from kmlp.models.vision_mlp import (
     partitioned_input,
 )
 from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
-
-DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
-# PyTorch's default for convolutions; its fan of a depthwise 3×3 kernel is 9.
-CONV_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
-DEPTHWISE_INITIALIZER = keras.initializers.RandomUniform(-1 / 3, 1 / 3)
 
 # Layers that mix the tokens of a stage globally.
 GLOBAL_MIXINGS = (True, False, "depthwise", "positions")
@@ -111,7 +107,7 @@ class SMLPNet(VisionMLP):
                 patch_size if stage == 0 else 2,
                 use_bias=False,
                 padding=padding,
-                kernel_initializer=CONV_INITIALIZER,
+                kernel_initializer=FAN_IN_UNIFORM,
                 name="patch_embed" if stage == 0 else f"downsample{stage - 1}",
                 dtype=dtype,
             )(x)
@@ -134,7 +130,7 @@ class SMLPNet(VisionMLP):
             inputs,
             x,
             pyramid=pyramid,
-            head={"norm": "batch", "kernel_initializer": DENSE_INITIALIZER},
+            head={"norm": "batch", "kernel_initializer": FAN_IN_UNIFORM},
             name=name,
             dtype=dtype,
             block_size=None if block_size is None else blocks[0],
@@ -189,7 +185,7 @@ def smlp_block(
         y = SparseMLP(
             block_size=block_size,
             local_kernels=local_kernels,
-            kernel_initializer=CONV_INITIALIZER,
+            kernel_initializer=FAN_IN_UNIFORM,
             name=f"{name}_sparse_mlp",
             dtype=dtype,
             **sparse_mlp,
@@ -209,7 +205,7 @@ def smlp_block(
     y = ChannelMLP(
         mlp_ratio,
         norm="layer",
-        kernel_initializer=DENSE_INITIALIZER,
+        kernel_initializer=FAN_IN_UNIFORM,
         name=f"{name}_ffn",
         dtype=dtype,
     )(x)
@@ -224,7 +220,7 @@ def depthwise_conv(x: Tensor, *, activated: bool, name: str, dtype: Any) -> Tens
         depthwise=True,
         norm="batch" if activated else None,
         activation="gelu" if activated else None,
-        kernel_initializer=DEPTHWISE_INITIALIZER,
+        kernel_initializer=FAN_IN_UNIFORM,
         name=name,
         dtype=dtype,
     )(x)

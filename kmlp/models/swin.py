@@ -9,17 +9,15 @@ from typing import Any
 import keras
 
 from kmlp.layers.channel_mlp import ChannelMLP
+from kmlp.layers.initializers import FAN_IN_UNIFORM, NORMAL
 from kmlp.layers.layer import drop_path, drop_path_rates
 from kmlp.layers.patch_embed import PatchEmbed, PatchMerging
 from kmlp.layers.window_attention import WindowAttention
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
 from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
 
-DENSE_INITIALIZER = keras.initializers.TruncatedNormal(stddev=0.02)
-# PyTorch's default for convolutions.
-CONV_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
 EPSILON = 1e-5
-HEAD = {"norm": "layer", "epsilon": EPSILON, "kernel_initializer": DENSE_INITIALIZER}
+HEAD = {"norm": "layer", "epsilon": EPSILON, "kernel_initializer": NORMAL}
 
 
 @keras.saving.register_keras_serializable("kmlp")
@@ -78,7 +76,7 @@ class SwinTransformer(VisionMLP):
             norm="layer",
             epsilon=EPSILON,
             padding="same",
-            kernel_initializer=CONV_INITIALIZER,
+            kernel_initializer=FAN_IN_UNIFORM,
             name="patch_embed",
             dtype=dtype,
         )(inputs)
@@ -111,7 +109,7 @@ class SwinTransformer(VisionMLP):
 def patch_merging(*, name: str, dtype: Any) -> keras.Layer:
     """Return the layer that leads from one stage into the next, twice as wide."""
     return PatchMerging(
-        epsilon=EPSILON, kernel_initializer=DENSE_INITIALIZER, name=name, dtype=dtype
+        epsilon=EPSILON, kernel_initializer=NORMAL, name=name, dtype=dtype
     )
 
 
@@ -148,7 +146,7 @@ def swin_block(
         window_size,
         shift=shift,
         epsilon=EPSILON,
-        kernel_initializer=DENSE_INITIALIZER,
+        kernel_initializer=NORMAL,
         name=f"{name}_attention",
         dtype=dtype,
     )
@@ -182,7 +180,7 @@ def transformer_block(
         mlp_ratio,
         norm="layer",
         epsilon=EPSILON,
-        kernel_initializer=DENSE_INITIALIZER,
+        kernel_initializer=NORMAL,
         name=f"{name}_mlp",
         dtype=dtype,
     )

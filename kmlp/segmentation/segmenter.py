@@ -10,6 +10,7 @@ from keras import ops
 
 from kmlp.layers.conv_norm import ConvNorm
 from kmlp.layers.feature_pyramid import FeaturePyramid, Resize, resize_bilinear
+from kmlp.layers.initializers import HE_NORMAL
 from kmlp.models.dense import DenseModel, pyramid_of
 from kmlp.typing import Tensor
 
@@ -60,9 +61,8 @@ def confusion(
     )
 
 
-# The reference framework initialises its heads like this.
-HE_NORMAL = keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
-NORMAL = keras.initializers.RandomNormal(stddev=0.01)
+# With He's and this the reference framework starts its heads.
+CLASSIFIER_NORMAL = keras.initializers.RandomNormal(stddev=0.01)
 
 
 class Segmenter(DenseModel, abstract=True):
@@ -144,7 +144,7 @@ def classifier(num_classes: int, name: str, dtype: Any) -> ConvNorm:
         1,
         use_bias=True,
         norm=None,
-        kernel_initializer=NORMAL,
+        kernel_initializer=CLASSIFIER_NORMAL,
         name=name,
         dtype=dtype,
     )

@@ -1,0 +1,85 @@
+"""How fresh networks start, against the published constructors' draws.
+
+`reference/init.json` holds mean, standard deviation and largest magnitude of every
+parameter over three seeds. Loaded as a published state, the deviations say what every
+variable of ours should have.
+"""
+
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+from cases import REFERENCE
+
+import kmlp
+
+with open(REFERENCE / "init.json") as file:
+    _INIT = json.load(file)
+PARAMETERS, BUFFERS = _INIT["parameters"], _INIT["buffers"]
+SEEDS = 3  # the published constructor's
+
+
+def state_of(arch, figure):
+    """A published state of constants: one figure of every array."""
+    state = {
+        name: np.full(known["shape"], known[figure], "float32")
+        for name, known in PARAMETERS[arch].items()
+    }
+    for name, shape in BUFFERS[arch].items():
+        one = figure == "mean" and name.endswith("running_var")
+        state[name] = np.full(shape, float(one), "float32")
+    return state
+
+
+def values(model):
+    return {
+        variable.path.split("/", 1)[-1]: keras.ops.convert_to_numpy(variable)
+        for variable in model.weights
+        if "seed" not in variable.path
+    }
+
+
+@pytest.mark.parametrize("arch", PARAMETERS)
+def test_start(arch):
+    keras.utils.set_random_seed(0)
+    model = kmlp.create_model(arch, input_shape=(224, 224, 3))
+    ours = values(model)
+    published = {}
+    for figure in ("mean", "std", "absmax"):
+        kmlp.load_published(model, state_of(arch, figure))
+        published[figure] = values(model)
+    ratios = {}
+    for name, drawn in ours.items():
+        mean, std, largest = (published[f][name] for f in ("mean", "std", "absmax"))
+        constant = std == 0
+        np.testing.assert_allclose(drawn[constant], mean[constant], rtol=1e-6)
+        # An array of ours may hold several of theirs.
+        for deviation in np.unique(std[~constant]):
+            part = std == deviation
+            check_draw(name, drawn[part], deviation, largest[part].max())
+            kind = re.sub(r"\d+", "#", name)
+            ratio = drawn[part].std() / deviation
+            ratios.setdefault(kind, []).append((part.sum(), ratio))
+    # All arrays of a kind together, which are enough for 3 %.
+    for kind, rows in ratios.items():
+        counts, found = np.array(rows).T
+        together = np.sqrt((counts * found**2).sum() / counts.sum())
+        assert abs(together - 1) < tolerance(counts.sum()), (kind, together)
+
+
+def tolerance(count):
+    """3 %, or four deviations of what the draws of both sides spread by."""
+    return max(0.03, 4 * np.sqrt((1 + 1 / SEEDS) / (2 * count)))
+
+
+def check_draw(name, drawn, deviation, largest):
+    count = drawn.size
+    assert abs(drawn.std() / deviation - 1) < tolerance(count), name
+    assert abs(drawn.mean()) < 4.5 * deviation / np.sqrt(count), name
+    if count < 300:
+        return
+    # Uniform, with an edge, or normal and not cut at two deviations.
+    reach, theirs = abs(drawn).max() / deviation, largest / deviation
+    assert reach < 1.8 if theirs < 1.85 else reach > 2.3, name
