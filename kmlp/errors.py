@@ -38,6 +38,19 @@ class TimeUp(KmlpError):
     """The end of the time that a run was given; what it reached is kept."""
 
 
+def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
+    """Return the known names that are spelled most like `name`, the nearest first.
+
+    Args:
+        name: Name that somebody gave.
+        known: Names that there are.
+        most: Number of names at most; none that is unlike is among them.
+    """
+    spelled = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(str(name).lower(), spelled, most, cutoff=0.4)
+    return [spelled[one] for one in near]
+
+
 def check_known(name: str, known: Collection[str], kind: str) -> None:
     """Refuse a name that is not in `known`; the message offers the nearest.
 
@@ -45,8 +58,7 @@ def check_known(name: str, known: Collection[str], kind: str) -> None:
         InputError: If the name is unknown.
     """
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.4)
-        choose = " or ".join(near) if near else f"one of {', '.join(known)}"
+        choose = " or ".join(nearest(name, known)) or f"one of {', '.join(known)}"
         raise InputError(f"Unknown {kind}: choose {choose}. Received: {name!r}")
 
 

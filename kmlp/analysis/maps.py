@@ -1,14 +1,13 @@
 """Go through the graphs of models as Keras does, and find the maps in them."""
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, nearest
 from kmlp.keras_internals import nodes_by_depth
 from kmlp.typing import Tensor
 
@@ -135,7 +134,7 @@ def find_map(model: keras.Model, layer: str | None = None) -> Map:
     # A layer that is called more than once: its last call.
     known = {one.name: one for one in (*maps, *levels)}
     if layer not in known:
-        near = difflib.get_close_matches(layer, known, NAMED, cutoff=0.5)
+        near = nearest(layer, known, NAMED)
         ends = [one.name for one in maps if one.trunk] or list(known)
         near = near or [one.name for one in levels] + ends[-NAMED:]
         raise InputError(

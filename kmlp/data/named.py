@@ -4,7 +4,6 @@ import bisect
 import concurrent.futures
 import contextlib
 import dataclasses
-import difflib
 import functools
 import itertools
 import os
@@ -18,7 +17,7 @@ import tensorflow_datasets as tfds
 
 from kmlp import statistics
 from kmlp.data.images import Source, Split
-from kmlp.errors import InputError
+from kmlp.errors import InputError, nearest
 from kmlp.typing import PathLike, Tensor
 
 THREADS = 32
@@ -255,7 +254,7 @@ def _builder(name, data_dir):
                     name.partition(":")[0], data_dir=data_dir
                 )
     except tfds.core.registered.DatasetNotFoundError as error:
-        known = difflib.get_close_matches(name, tfds.list_builders(), n=3)
+        known = nearest(name, tfds.list_builders())
         hint = f": did you mean {' or '.join(known)}?" if known else "."
         raise InputError(
             f"TensorFlow Datasets knows no set of this name{hint} Received: tfds:{name}"

@@ -1,12 +1,11 @@
 """Architectures by name."""
 
-import difflib
 import fnmatch
 import inspect
 from collections.abc import Iterable
 from typing import Any
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, nearest
 from kmlp.models.papers import ABLATIONS
 from kmlp.models.variants import FAMILIES
 
@@ -75,7 +74,7 @@ def described(name: str) -> tuple[str, dict[str, Any]]:
         return family, {**arguments, **row.arguments}
     if name not in VARIANTS:
         known = ABLATIONS if "/" in str(name) else sorted(VARIANTS)
-        near = difflib.get_close_matches(str(name).lower(), known, n=3, cutoff=0.5)
+        near = nearest(name, known)
         choose = " or ".join(near)
         if not near and known is ABLATIONS:
             choose = "one of `kmlp list --ablations`"
@@ -103,7 +102,7 @@ def check_options(family: type, names: Iterable[str]) -> None:
     known = inspect.signature(family).parameters
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=2) or sorted(known)
+            near = nearest(name, known) or sorted(known)
             raise InputError(
                 f"{family.__name__} has no such option; choose {' or '.join(near)}. "
                 f"Received: {name!r}"

@@ -2,14 +2,13 @@
 
 import ast
 import dataclasses
-import difflib
 import math
 import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, nearest
 from kmlp.typing import Config
 
 Pair = tuple[float, float]
@@ -310,8 +309,8 @@ def check_settable(recipe: Any, field: str, setting: str) -> None:
         )
     if field not in recipe.hints():
         settable = [n for n in recipe.hints() if n not in recipe.DESCRIPTIVE]
-        near = difflib.get_close_matches(field, settable, n=1, cutoff=0.5)
-        choose = near[0] if near else f"one of {', '.join(settable)}"
+        near = " or ".join(nearest(field, settable, 1))
+        choose = near or f"one of {', '.join(settable)}"
         raise InputError(
             f"Unknown field of a recipe: choose {choose}. Received: {setting}"
         )

@@ -1,14 +1,13 @@
 """The network of an architecture under a recipe."""
 
 import contextlib
-import difflib
 import inspect
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import keras
 
-from kmlp.errors import InputError
+from kmlp.errors import InputError, nearest
 from kmlp.models.registry import variant
 from kmlp.pretrained.creation import create_model
 
@@ -153,8 +152,8 @@ def check_names(
             )
         if name not in known:
             settable = sorted(set(known) - set(reserved))
-            near = difflib.get_close_matches(name, settable, n=1, cutoff=0.6)
-            choose = near[0] if near else f"one of {', '.join(settable)}"
+            near = " or ".join(nearest(name, settable, 1))
+            choose = near or f"one of {', '.join(settable)}"
             raise InputError(
                 f"{owner} has no argument of this name: choose {choose}. {received}"
             )

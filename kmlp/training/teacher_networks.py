@@ -1,7 +1,6 @@
 """The networks of teachers, from files and from `keras.applications`."""
 
 import dataclasses
-import difflib
 import inspect
 import re
 import warnings
@@ -12,7 +11,7 @@ import keras
 import numpy as np
 
 from kmlp.console import first_line
-from kmlp.errors import InputError
+from kmlp.errors import InputError, nearest
 from kmlp.keras_internals import flat_layers
 from kmlp.preprocessing import preprocessing_of
 from kmlp.typing import PathLike
@@ -74,7 +73,7 @@ def _from_applications(spec, name, weights, num_classes):
     constructors = applications()
     constructor = constructors.get(_plain(name))
     if constructor is None:
-        near = difflib.get_close_matches(_plain(name), constructors, 3, 0.4)
+        near = nearest(_plain(name), constructors)
         raise InputError(
             f"{FORMS}; the names nearest to this are "
             f"{', '.join(near or sorted(constructors))}. Received: {spec!r}"

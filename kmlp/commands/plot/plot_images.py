@@ -1,7 +1,6 @@
 """`kmlp plot saliency` and `features`: what networks see in images."""
 
 import argparse
-import difflib
 import functools
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from kmlp.commands.arguments import indices, positive, rate, seed
 from kmlp.commands.plot.plotted import Kind
 from kmlp.commands.plot.shown_images import Viewer, add_pictures, show
-from kmlp.errors import InputError
+from kmlp.errors import InputError, nearest
 
 # Method -> its title, its function in `kmlp.analysis.saliency`, options of its own.
 _METHODS = {
@@ -139,7 +138,7 @@ def _class(weights, names, asked):
         return names.index(asked)
     if asked.isdecimal() and int(asked) < len(names):
         return int(asked)
-    near = difflib.get_close_matches(asked, names, 3, cutoff=0.3) or names[:3]
+    near = nearest(asked, names) or names[:3]
     raise InputError(
         f"{weights} has no such class: pass a name, such as {', '.join(near)}, "
         f"or a number of 0 to {len(names) - 1}. Received: --class {asked}"

@@ -1,18 +1,15 @@
 """`kmlp plot locality`, `rows` and `sparsity`: what kernels look like."""
 
-import difflib
 import fnmatch
 from pathlib import Path
 
 from kmlp.commands.arguments import index, positive, share
 from kmlp.commands.plot.plotted import Kind, add_networks, open_networks, write_csv
 from kmlp.console import some, table
-from kmlp.errors import InputError
+from kmlp.errors import InputError, nearest
 
 _CENTRAL = 6
 _THRESHOLD = 0.05
-# How alike a name is that is meant instead of an unknown one.
-_ALIKE = 0.4
 
 
 def _add_locality(parser):
@@ -233,7 +230,7 @@ def _chosen(kernels, words, flag):
             or name.startswith(f"{word}/")
         }
         if not places:
-            near = difflib.get_close_matches(word, names, cutoff=_ALIKE) or names
+            near = nearest(word, names) or names
             raise InputError(
                 f"{flag} takes a layer's name, a pattern of names or a number from 1 "
                 f"to {len(names)}, such as {some(near)}; --list prints all. "
