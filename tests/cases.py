@@ -405,6 +405,9 @@ def randomize(model, seed=0):
             leaf.startswith("relative_position_bias")
         ):
             value = random.normal(0, 0.3, variable.shape)
+            if "global_perceptron/fc1" in variable.path:
+                # A ReLU that is dead on all images has no range to quantise.
+                value = abs(value)
         else:
             continue
         variable.assign(value)

@@ -15,7 +15,7 @@ from kmlp.export.device_spelling import spelled_for_tflite
 def test_layer_norms_are_equal(case, merge):
     model = cases.build(case)
     model = kmlp.merge(model) if merge else model
-    images = cases.images(model)
+    images = cases.images(model, 32)
     expected = cases.run(model, images)
     with spelled_for_tflite(model, integers=True):
         spelled = cases.run(model, images)

@@ -96,7 +96,7 @@ def test_quantised_outputs_stay_near(case, quantize, tolerance, tmp_path):
 @pytest.mark.parametrize("case", ["repmlpnet_partitioned", SMALL, "smlpnet_local"])
 def test_the_spelling_is_equal_and_is_taken_back(case):
     model = artifacts.built(case)
-    images = cases.images(model)
+    images = cases.images(model, 32)
     expected = cases.run(model, images)
     attributes = [dict(vars(layer)) for layer in model._flatten_layers()]
     with spelled_for_tflite(model, integers=True):
