@@ -24,13 +24,15 @@ from kmlp.errors import (
 NAMED = 3  # how many of many a message names
 
 
-def _results_folder(root: Path) -> Path:
+def _results_folder(root: Path, inside: str, outside: str) -> Path:
     """Return where results go: into a clone, or outside of one where a command runs."""
     is_clone = (root / "training" / "train.py").is_file()
-    return root / "saved_models" if is_clone else Path("saved_models")
+    return root / inside if is_clone else Path(outside)
 
 
-SAVED_MODELS = _results_folder(Path(__file__).resolve().parents[1])
+_ROOT = Path(__file__).resolve().parents[1]
+SAVED_MODELS = _results_folder(_ROOT, "saved_models", "saved_models")
+STUDIES = _results_folder(_ROOT, "training/logs/studies", "studies")
 
 
 def first_line(error: BaseException) -> str:

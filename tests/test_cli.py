@@ -348,10 +348,10 @@ def test_evaluation_refuses_what_goes_with_other_weights(argv, words, capsys):
 
 
 def test_results_go_into_a_clone_or_here(tmp_path):
-    assert _results_folder(tmp_path) == pathlib.Path("saved_models")
+    assert _results_folder(tmp_path, "in/it", "out") == pathlib.Path("out")
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "train.py").write_text("")
-    assert _results_folder(tmp_path) == tmp_path / "saved_models"
+    assert _results_folder(tmp_path, "in/it", "out") == tmp_path / "in/it"
     assert parsed("train", "--arch", "x").output == SAVED_MODELS
 
 

@@ -18,6 +18,7 @@ TensorFlow only where that is Keras' backend.
 """
 
 import functools
+from pathlib import Path
 
 from kmlp.commands.arguments import (
     Parser,
@@ -32,18 +33,19 @@ from kmlp.commands.arguments import (
 )
 from kmlp.commands.main import Script
 from kmlp.commands.training_arguments import add_training, run_or_return
-from kmlp.console import import_quietly
+from kmlp.console import STUDIES, import_quietly
 from kmlp.errors import check_known
 
 STUDY = """\
-Trains the rows of a paper's table of ablations one after the other, under one recipe
-and seed, and prints the paper's figures beside ours.
+Trains the rows of a paper's table of ablations one after the other, under one recipe,
+and prints the paper's figures beside ours.
 
     {call} list
     {call} repmlpnet/table4 --data cifar100 --minutes 10
+    {call} repmlpnet/table4 --data cifar10 --scale cpu --seeds 0,1,2,3,4
 
-It is given again until all rows are there. A study needs TensorFlow only where that is
-Keras' backend.
+It is given again until all rows are there; what is finished is kept in --logs, from
+seed to seed. A study needs TensorFlow only where that is Keras' backend.
 """
 DEFAULT_ARCH = "convmlp_s"
 DETECTION = """\
@@ -223,9 +225,9 @@ def _check(parser, options):
     if options.study is not None:
         _refuse(_NOT_OF_A_STUDY, "does not go with --study")
         if options.throughput:
-            _refuse("minutes", "does not go with --throughput")
+            _refuse("minutes seeds", "does not go with --throughput")
         return
-    _refuse("scale minutes throughput", "goes with --study")
+    _refuse("scale seeds rows against logs minutes throughput", "goes with --study")
     if not (options.recipes or options.arch or options.weights):
         parser.error("the following arguments are required: --arch or --weights")
     if not (options.weights or "." in (options.arch or "")):
@@ -270,14 +272,49 @@ def _add_what(group):
     )
 
 
+def _seeds(text):
+    """Return the seeds of `0,1,2`."""
+    seeds = [int(part) for part in text.split(",")]
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise ValueError
+    return seeds
+
+
+def _names(text):
+    return tuple(text.split(","))
+
+
 def _add_study_options(group):
     add = group.add_argument
     add(
         "--scale",
         default="full",
-        metavar="full|smoke",
-        help="smoke: smaller networks, fewer images and epochs, a rehearsal of "
-        "minutes (default: full)",
+        metavar="full|cpu|smoke",
+        help="cpu: smaller networks and fewer epochs, minutes a row on two cores; "
+        "smoke: fewer images too, a rehearsal (default: full)",
+    )
+    add(
+        "--seeds",
+        type=_seeds,
+        metavar="N,N",
+        help="train every row from each of these, and print means, 95 %% intervals and "
+        "gains seed by seed (default: --seed alone)",
+    )
+    add("--rows", type=_names, default=(), metavar="NAME,NAME", help="default: all")
+    add(
+        "--against",
+        metavar="NAME",
+        help="row from which gains are counted (default: of each architecture the one "
+        "without what is studied)",
+    )
+    add(
+        "--logs",
+        type=Path,
+        default=STUDIES,
+        metavar="FOLDER",
+        help="of the results of finished rows, from which a study goes on anywhere, "
+        "and of its table (default: training/logs/studies in the clone, or studies "
+        "here)",
     )
     add(
         "--minutes",

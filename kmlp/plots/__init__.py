@@ -7,6 +7,7 @@ from kmlp.plots.image_sheets import features, saliency
 from kmlp.plots.kernel_images import locality, rows
 from kmlp.plots.line_charts import curves, sparsity
 from kmlp.plots.network_charts import costs, form_speeds, throughput
+from kmlp.plots.study_charts import study
 
 __all__ = [
     "costs",
@@ -17,5 +18,6 @@ __all__ = [
     "rows",
     "saliency",
     "sparsity",
+    "study",
     "throughput",
 ]

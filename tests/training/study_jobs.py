@@ -16,8 +16,8 @@ from kmlp.console import import_quietly
 
 STUDY = "repmlpnet/table4"
 TINY = {
-    "RepMLPNet": {"depths": (1,), "widths": (8,), "share_sets": (2,)},
-    "ResMLP": {"depth": 1, "width": 8},
+    "repmlpnet_cifar": {"depths": (1,), "widths": (8,), "share_sets": (2,)},
+    "resmlp_12_cifar": {"depth": 1, "width": 8},
 }
 ROWS = ("repmlpnet_none", "repmlpnet_both")
 COMMAND = (
@@ -47,14 +47,15 @@ def shrink(replace, names=ROWS):
 
 def studied(data, output, *more):
     """The command's exit code."""
-    options = [*COMMAND, "--data", data, "--output", output, *more]
+    options = [*COMMAND, "--data", data, "--output", output]
+    options += ["--logs", Path(output) / "logs", *more]
     return train.main([str(option) for option in options])
 
 
 def outcome(output):
     """What rows have come to, without times."""
     found = {}
-    for path in sorted(Path(output).glob("studies/*/rows/*/*.json")):
+    for path in sorted(Path(output).glob("logs/*/rows/*/*.json")):
         result = json.loads(path.read_text())
         with open(path.with_suffix(".csv"), newline="") as file:
             history = list(csv.DictReader(file))

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 import study_jobs
 import tensorflow as tf
+from cases import few
 from commands import run_main
 from image_folders import DAMAGES, damage, write_folder, write_image
 from study_jobs import COMMAND, STUDY
 
+from kmlp.analysis.complexity import shapes_only
 from kmlp.commands import train
 from kmlp.data.images import Memory, Source, Split
 from kmlp.data.reading import evaluation_batches
-from kmlp.errors import KmlpError
+from kmlp.errors import InputError, KmlpError
 from kmlp.recipes import ClassificationRecipe as Recipe
 from kmlp.training.input import array_batches, order
 from kmlp.training.input import arrays as packing
@@ -233,6 +235,18 @@ def test_arrays_of_others(tmp_path):
 # The table.
 
 
+def result_of(name, top1):
+    return {
+        "row": name,
+        "top1": top1,
+        "merged_top1": top1,
+        "parameters": 7_144_292,
+        "macs": 1_812_751_360,
+        "images_per_second": 1234.5,
+        "peak_share": 0.125,
+    }
+
+
 def test_the_papers_figures_stand_beside_ours(tmp_path):
     found = study.find(STUDY, "full")
     assert [row.name.rpartition("/")[2] for row in found.rows] == [
@@ -241,22 +255,11 @@ def test_the_papers_figures_stand_beside_ours(tmp_path):
         for kernels in ("none", "1x1", "3x3", "both")
     ]
     values = dict(zip([row.name for row in found.rows], (50, 52, 51, 58, 60, 61, 62)))
-    results = {
-        name: {
-            "row": name,
-            "top1": top1,
-            "merged_top1": top1,
-            "parameters": 7_144_292,
-            "macs": 1_812_751_360,
-            "images_per_second": 1234.5,
-            "peak_share": 0.125,
-        }
-        for name, top1 in values.items()
-    }
+    results = {name: {3: result_of(name, top1)} for name, top1 in values.items()}
     lines = found.text(results).splitlines()
     shown = {line.split()[0]: line.split()[1:] for line in lines[1:]}
     speed = ["1,234", "12.5%"]
-    counts = ["7,144,292", "7.1", "M", "1,812.8", "1,812"]
+    counts = ["1", "7,144,292", "7.1", "M", "1,812.8", "1,812"]
     assert shown["resmlp_none"] == ["55.58", "50.00", "50.00", *counts, *speed]
     # 65.09 - 55.58, and 58 - 50
     assert shown["resmlp_both"][:5] == ["65.09", "58.00", "+9.51", "+8.00", "58.00"]
@@ -273,6 +276,60 @@ def test_the_papers_figures_stand_beside_ours(tmp_path):
     assert len((tmp_path / "table.csv").read_text().splitlines()) == 9
 
 
+def test_gains_are_counted_seed_by_seed(tmp_path):
+    found = study.find(STUDY, "full", ["resmlp_none", "resmlp_both"])
+    rows = [row.name for row in found.rows]
+    # Seed 7 of the one and 9 of the other are alone.
+    scores = ({1: 10, 2: 20, 3: 30, 7: 90}, {1: 11, 2: 22, 3: 36, 9: 0})
+    results = {
+        name: {seed: result_of(name, top1) for seed, top1 in own.items()}
+        for name, own in zip(rows, scores)
+    }
+    first, second = found.lines(results)
+    assert (first["top1"], first["seeds"], first["gain"]) == (37.5, 4, None)
+    # Student's 3.182 times 35.94 / √4, and 4.303 times 2.646 / √3.
+    assert first["top1_interval"] == pytest.approx(57.18, rel=1e-3)
+    assert second["gain"] == 3  # of 1, 2 and 6
+    assert second["gain_interval"] == pytest.approx(6.572, rel=1e-3)
+    assert "+3.00 ± 6.57" in found.text(results)
+    found.write(results, tmp_path, {"data": "none"})
+    assert "+3.00 ± 6.57" in (tmp_path / "table.md").read_text()
+    header, _, line = (tmp_path / "table.csv").read_text().splitlines()
+    assert dict(zip(header.split(","), line.split(",")))["gain"] == "3.0"
+    turned = study.find(STUDY, "full", ["resmlp_none", "resmlp_both"], "resmlp_both")
+    assert [line["gain"] for line in turned.lines(results)] == [-3, None]
+
+
+SCALED = ("repmlpnet/table3", STUDY, "convmlp/table2", "resmlp/table4")
+SCALED += ("msmlp/table9", "msmlp/table13")
+SCALED += ("smlpnet/table1", "smlpnet/table3", "smlpnet/table4")
+QUICK = {"repmlpnet": 3, "convmlp": 2, "resmlp": 4, "msmlp": 9, "smlpnet": 1}
+
+
+@pytest.mark.parametrize(
+    "name", few(SCALED, *(f"{paper}/table{n}" for paper, n in QUICK.items()))
+)
+def test_scaled_rows_are_the_tables_networks_made_smaller(name):
+    found = study.find(name, "cpu")
+    assert found.rows == study.find(name, "smoke").rows
+    built = []
+    for row in found.rows:
+        family, arguments = found.arguments(row)
+        own = found.scale.networks.get(row.name, {})
+        for key, value in row.arguments.items():
+            assert arguments[key] == own.get(key, value), (row.name, key)
+        shape = {"num_classes": 10, "input_shape": (32, 32, 3)}
+        with shapes_only():
+            model = family(**{**arguments, **shape})
+        config = {k: v for k, v in model.get_config().items() if k != "name"}
+        assert config not in built, row.name
+        built.append(config)
+        assert model.count_params() < 2e6
+    assert len(built) > 2
+    with pytest.raises(InputError, match="no smaller networks for smlpnet_b"):
+        study.find("smlpnet/table2", "cpu")
+
+
 # The command.
 
 
@@ -287,8 +344,17 @@ def test_the_papers_figures_stand_beside_ours(tmp_path):
         ),
         "scale": (
             ["--study", STUDY, "--scale", "huge", "--data", "x"],
-            "'full', 'smoke'",
+            "'full', 'smoke', 'cpu'",
         ),
+        "rows": (
+            ["--study", STUDY, "--rows", "repmlpnet_nil", "--data", "x"],
+            "choose repmlpnet_none",
+        ),
+        "against": (
+            ["--study", STUDY, "--rows", "repmlpnet_both", "--against", "resmlp_none"],
+            "Unknown row to train",
+        ),
+        "seeds": (["--study", STUDY, "--seeds", "1,1", "--data", "x"], "'1,1'"),
         "arch": (["--study", STUDY, "--arch", "resmlp_s12"], "--arch does not go"),
         "teacher": (["--study", STUDY, "--teacher", "x"], "--teacher does not go"),
         "field": (

@@ -1,10 +1,12 @@
 """`kmlp plot costs`, `benchmark` and `run`: charts of figures."""
 
+import json
 from pathlib import Path
 
 from kmlp.commands.benchmark import WORK
 from kmlp.commands.listing import count
 from kmlp.commands.plot.plotted import Kind
+from kmlp.console import first_line
 from kmlp.errors import InputError
 
 _COSTS = ("parameters", "macs", "activations")
@@ -167,6 +169,33 @@ def _run(options):
     yield figure
 
 
+def _add_study(parser):
+    parser.add_argument(
+        "table",
+        type=Path,
+        metavar="FOLDER|FILE",
+        help="of a study's results, or its table.json",
+    )
+
+
+def _study(options):
+    """Draw top-1 and gains of a study's rows, with intervals, beside the paper's."""
+    from kmlp import plots
+
+    path = options.table
+    path = path / "table.json" if path.is_dir() else path
+    try:
+        table = json.loads(path.read_text())
+        yield plots.study(table)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            "A study's folder holds table.json once a row is finished; this is none: "
+            f"{first_line(error)}. Received: {str(options.table)!r}"
+        ) from error
+
+
 def _in_words(run):
     """Return how far a run is, and its best."""
     said = f"{int(run.epochs['epoch'][-1])} epochs"
@@ -191,5 +220,10 @@ KINDS = {
     ),
     "run": Kind(
         "training curves of runs over one another", _add_run, _run, out="curves"
+    ),
+    "study": Kind(
+        "what a study's rows gain, with intervals, beside the paper's figures",
+        _add_study,
+        _study,
     ),
 }

@@ -35,9 +35,11 @@ from kmlp.training.input.arrays import Packed
 from kmlp.training.job import Job, divided_batch
 from kmlp.training.networks import build
 from kmlp.training.publishing import answers
-from kmlp.training.studies.study import Study
+from kmlp.training.studies.study import Study, short
 from kmlp.training.tasks.classification import Classification
 
+# Counts up where what a row comes to changes with the code, such as how it starts.
+REVISION = 2
 # Steps that go without coming back to Python: some of them take a few milliseconds.
 QUEUED = 4
 
@@ -56,7 +58,7 @@ class RowTask(Classification):
     def __init__(self, study: Study, row: Row):
         super().__init__(Objective())
         self.study, self.row = study, row
-        self.short = row.name.rpartition("/")[2]
+        self.short = short(row)
 
     def training_data(self, job: Job, step: int) -> Callable:
         data = job.source
@@ -92,6 +94,7 @@ class RowTask(Classification):
         """Return what decides the row's result: neither backend nor devices do."""
         family, arguments = self.study.arguments(self.row)
         return {
+            "code": REVISION,
             "row": self.row.name,
             "class": family.__name__,
             "arguments": {name: str(value) for name, value in arguments.items()},
@@ -159,6 +162,7 @@ def row_recipe(
 ) -> ClassificationRecipe:
     """Return the recipe of a row with what the command line and the scale change."""
     changed = vars(options) | {"arch": row.name, "data": str(options.data)}
+    changed["recipe"] = study.scale.recipe
     if options.epochs is None:
         changed["epochs"] = study.scale.epochs
     # Images are small here, whatever the table.
@@ -250,6 +254,7 @@ def results(job: Job, history: list[dict[str, Any]]) -> dict[str, Any]:
         "merged_top1": 100 * found["accuracy"],
         "merged_differing": differing,
         "merged_difference": found["relative_difference"] if finite else None,
+        "seed": job.options.seed,
         "loss": last["loss"],
         "val_loss": last["val_loss"],
         "epochs": job.epochs,

@@ -11,6 +11,7 @@ import time
 import keras
 import numpy as np
 
+from kmlp.artifacts.run_curves import ROWS
 from kmlp.benchmarking.devices import Peak, device_name
 from kmlp.errors import InputError, TimeUp
 from kmlp.recipes.choosing import LARGEST_SMALL
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
         RunError: If a run ends before its time.
     """
     begun = time.monotonic()
-    study = find(options.study, options.scale)
+    study = find(options.study, options.scale, options.rows, options.against)
     if read_cluster(os.environ.get("TF_CONFIG", "")).workers > 1:
         raise InputError(
             "A study runs in one process: unset TF_CONFIG. Received: TF_CONFIG"
@@ -43,45 +44,83 @@ def run(options: argparse.Namespace) -> None:
         raise InputError("A study needs --data: an image folder, or a packed .npz file")
     check_results(options)
     home = options.output / "studies"
-    folder = home / study.folder
     engine = open_engine(options.strategy, options.devices, tensorflow_reads=False)
     _keep_compiled(home / "compiled")
     data = _data(options, study, recipe, home)
-    jobs = [resolve_row(study, row, options, engine, data) for row in study.rows]
+    jobs = [
+        resolve_row(study, row, _with_seed(options, seed), engine, data)
+        for seed in options.seeds or [options.seed]
+        for row in study.rows
+    ]
+    logs = options.logs / study.folder
     if options.throughput:
-        _throughput(study, jobs, folder)
+        _throughput(study, jobs[: len(study.rows)], logs)
         return
     until = None if options.minutes is None else begun + 60 * options.minutes
-    about = _about(jobs[0])
+    about = _about(study, jobs)
     print("; ".join(f"{word} {said}" for word, said in about.items()))
-    found, peak = {}, Peak(options.precision)
+    peak = Peak(options.precision)
     for number, job in enumerate(jobs, 1):
-        print(f"Row {number}/{len(jobs)}: {job.task.short}", end="", flush=True)
+        label = job.task.short
+        if len(jobs) > len(study.rows):
+            label += f", seed {job.options.seed}"
+        print(f"Row {number}/{len(jobs)}: {label}", end="", flush=True)
         try:
-            found[job.task.row.name] = _row(job, folder, until, peak)
+            _row(job, label, home / study.folder, logs, until, peak)
         except TimeUp as end:
-            _pause(study, found, folder, about, job, str(end))
+            found = _found(study, jobs, logs)
+            if number > 1:
+                study.write(found, logs, about)
+                print(study.text(found))
+            print(f"{label}: {end}")
+            print(
+                f"{number - 1} of {len(jobs)} rows are finished; the same command "
+                "goes on"
+            )
             return
-        study.write(found, folder, about)
+        study.write(_found(study, jobs, logs), logs, about)
+    found = _found(study, jobs, logs)
     print(study.text(found))
     for said in study.orderings(found):
         print(said)
     if study.scale.name == "smoke":
         print(REHEARSAL)
-    print(f"Written to {folder}")
+    print(f"Written to {logs}")
 
 
-def _row(job, folder, until, peak):
-    """Return a row's result, read back where it is there."""
-    own = RunFolder(folder / "rows" / job.task.short, job.task.identity(job))
+def _with_seed(options, seed):
+    return argparse.Namespace(**{**vars(options), "seed": seed})
+
+
+def _found(study, jobs, logs):
+    """Return all results of the study's rows that are there, whatever their seed."""
+    found = {}
+    for job in jobs[: len(study.rows)]:
+        own = found[job.task.row.name] = {}
+        for path in sorted((logs / ROWS / job.task.short).glob("*.json")):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                result = json.loads(path.read_text())
+                seed = result["identity"]["seed"]
+                if result["identity"] == _as_json(job.task.identity(job), seed=seed):
+                    own[seed] = result
+    return found
+
+
+def _as_json(identity, **changed):
+    return json.loads(json.dumps({**identity, **changed}))
+
+
+def _row(job, label, folder, logs, until, peak):
+    """Train a row, unless its result is there."""
+    own = RunFolder(folder / ROWS / job.task.short, job.task.identity(job))
     mark = own.path.name.removeprefix(PREFIX)
-    path = own.path.with_name(f"{mark}.json")
+    path = logs / ROWS / job.task.short / f"seed{job.options.seed}-{mark}.json"
     if job.options.fresh:
         path.unlink(missing_ok=True)
     elif (result := _finished(path, job.task.identity(job))) is not None:
         print(f", finished {result['finished']}: top-1 {result['top1']:.2f}")
         own.remove()
-        return result
+        return
     # The peak is known once a row was trained here: without one, no time is too late.
     if peak.value and until is not None and time.monotonic() >= until:
         print()
@@ -105,13 +144,12 @@ def _row(job, folder, until, peak):
         _keep(path, result, own.path / HISTORY)
         own.remove()
     print(
-        f"{job.task.short}: top-1 {result['top1']:.2f}, "
+        f"{label}: top-1 {result['top1']:.2f}, "
         f"merged {result['merged_top1']:.2f}, "
         f"{result['images_per_second']:,.0f} images/s, "
         f"{result['peak_share']:.1%} of the peak"
     )
     gc.collect()  # a network and its slots, before the next one's
-    return result
 
 
 def _keep(path, result, history):
@@ -125,7 +163,7 @@ def _finished(path, identity):
     """Return the result that a finished row left, or `None`."""
     try:
         result = json.loads(path.read_text())
-        found = result["identity"] == json.loads(json.dumps(identity))
+        found = result["identity"] == _as_json(identity)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
@@ -134,20 +172,9 @@ def _finished(path, identity):
     return result if found else None
 
 
-def _pause(study, found, folder, about, job, said):
-    """Say how far a study has come whose time is up."""
-    if found:
-        study.write(found, folder, about)
-        print(study.text(found))
-    print(f"{job.task.short}: {said}")
-    print(
-        f"{len(found)} of {len(study.rows)} rows are finished; the same command goes on"
-    )
-
-
-def _throughput(study, jobs, folder):
+def _throughput(study, jobs, logs):
     """Measure the steps of all rows and train nothing."""
-    about = _about(jobs[0])
+    about = _about(study, jobs[:1])
     precision = jobs[0].options.precision
     peak = Peak(precision)
     peak.measure()
@@ -168,12 +195,12 @@ def _throughput(study, jobs, folder):
             flush=True,
         )
     speeds = throughput.measured(watches, peak)
-    found = {job.task.row.name: speed for job, speed in zip(jobs, speeds)}
+    found = {job.task.row.name: {0: speed} for job, speed in zip(jobs, speeds)}
     about["matmul peak"] = f"{peak.value / 1e12:,.2f} T operations/s in {precision}"
     print(f"matmul peak {about['matmul peak']}")
     print(study.text(found, SPEED))
-    study.write(found, folder, about, SPEED, "throughput")
-    print(f"Written to {folder}")
+    study.write(found, logs, about, SPEED, "throughput")
+    print(f"Written to {logs}")
 
 
 def _data(options, study, recipe, home):
@@ -192,18 +219,20 @@ def _data(options, study, recipe, home):
     return data.part(scale.training, scale.test)
 
 
-def _about(job):
+def _about(study, jobs):
     """Return what all rows have in common, by a word each."""
+    job = jobs[0]
     data, options = job.source, job.options
+    seeds = ", ".join(str(job.options.seed) for job in jobs[:: len(study.rows)])
     return {
         "data": f"{data.name}, {len(data.class_names)} classes, "
         f"{len(data.train_labels):,} images to train, {len(data.test_labels):,} to "
         "test",
         "recipe": f"{job.recipe.name}, {job.epochs} epochs, batch "
-        f"{job.recipe.batch_size}, seed {options.seed}, {options.precision}",
+        f"{job.recipe.batch_size}, seed {seeds}, {options.precision}",
         "device": f"{device_name()} ({job.engine.description})",
-        "scale": job.task.study.scale.name
-        + (", a rehearsal: no claim" if job.task.study.scale.arguments else ""),
+        "scale": study.scale.name
+        + (", a rehearsal: no claim" if study.scale.name == "smoke" else ""),
         "paper": "its figures are of "
         + ("CIFAR-100" if made_for(job.task.row) <= LARGEST_SMALL else "ImageNet-1k"),
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
