@@ -76,32 +76,44 @@ def pad_kernel(kernel: Any, size: Sequence[int]) -> Any:
     return pad(kernel, widths)
 
 
-def conv_to_fc(kernel: Any, grid: tuple[int, int]) -> Any:
-    """Return a same-padded depthwise kernel `(kh, kw, S)` as FC kernels.
+def conv_to_fc(kernel: Any, grid: tuple[int, int], groups: int = 1) -> Any:
+    """Return a same-padded convolution's kernel as the kernels of an FC.
 
     RepMLPNet obtains the matrix by convolving an identity (Eq. 13). A stride-1
-    convolution of one channel is a sum over taps of products of two shifts, one
-    along the height and one along the width, so the same matrix is
+    convolution from one channel to one is a sum over taps of products of two shifts,
+    one along the height and one along the width, so the same matrix is
     `sum_ij kernel[i, j] * kron(shift_i, shift_j)`: exact, differentiable, and
     without `hw` images in memory.
 
     Args:
-        kernel: Kernel `(kh, kw, S)` of odd sizes.
+        kernel: Depthwise kernel `(kh, kw, S)`, or one that mixes channels,
+            `(kh, kw, C / groups, O)` as Keras has it; of odd sizes.
         grid: Size `(h, w)` of the map that the convolution ran on.
+        groups: Groups of channels of a kernel that mixes them.
 
     Returns:
-        Kernel `(S, h*w, h*w)`, output position before input position.
+        Kernel `(S, h*w, h*w)`, output position before input position; or
+        `(groups, O / groups * h*w, C / groups * h*w)`, rows and columns ordered
+        (channel, row, column) as the paper flattens maps.
+
+    Reference: RepMLPNet Sect. 3, Eqs. 11-13.
     """
     height, width = grid
-    kh, kw, sets = kernel.shape
+    if kernel.ndim == 3:
+        groups, kernel = kernel.shape[-1], kernel[:, :, None]
+    kh, kw, inputs, outputs = kernel.shape
     rows, columns = _shifts(height, kh), _shifts(width, kw)
+    split = (kh, kw, inputs, groups, outputs // groups)
+    shape = (groups, outputs // groups * height * width, inputs * height * width)
     if isinstance(kernel, np.ndarray):
-        dense = np.einsum("ijs,iab,jcd->sacbd", kernel, rows, columns, optimize=True)
-        return dense.reshape(sets, height * width, height * width)
+        terms = kernel.reshape(split), rows, columns
+        dense = np.einsum("ijcgo,iab,jde->goadcbe", *terms, optimize=True)
+        return dense.reshape(shape)
     rows, columns = (keras.ops.cast(m, kernel.dtype) for m in (rows, columns))
-    partial = keras.ops.einsum("ijs,iab->sjab", kernel, rows)
-    dense = keras.ops.einsum("sjab,jcd->sacbd", partial, columns)
-    return keras.ops.reshape(dense, (sets, height * width, height * width))
+    kernel = keras.ops.reshape(kernel, split)
+    partial = keras.ops.einsum("ijcgo,iab->cgojab", kernel, rows)
+    dense = keras.ops.einsum("cgojab,jde->goadcbe", partial, columns)
+    return keras.ops.reshape(dense, shape)
 
 
 def resize_matrix(

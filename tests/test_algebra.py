@@ -36,6 +36,33 @@ def test_conv_to_fc_is_the_convolved_identity(grid, size):
     assert np.abs(actual - expected).max() <= 1e-6
 
 
+@pytest.mark.parametrize("grid", [(3, 5), (4, 4)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 3), (5, 3)])
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_conv_to_fc_of_channels_is_the_convolution(grid, size, groups):
+    """Maps are flattened as (channel, row, column), group by group."""
+    random = np.random.default_rng(0)
+    inputs, outputs, (height, width) = 4, 8, grid
+    kernel = random.normal(size=(*size, inputs // groups, outputs))
+    image = random.normal(size=(height, width, inputs))
+    expected = np.zeros((height, width, outputs))
+    for out in range(outputs):
+        first = out // (outputs // groups) * (inputs // groups)
+        seen = image[..., first : first + inputs // groups]
+        maps = depthwise_convolution(seen, kernel[..., out])
+        expected[..., out] = maps.sum(-1)
+
+    def flat(x):
+        return x.transpose(2, 0, 1).reshape(groups, -1)
+
+    matrices = algebra.conv_to_fc(kernel, grid, groups)
+    found = np.einsum("goi,gi->go", matrices, flat(image))
+    assert np.abs(found - flat(expected)).max() <= TOLERANCE
+    tensor = keras.ops.convert_to_tensor(kernel.astype("float32"))
+    actual = keras.ops.convert_to_numpy(algebra.conv_to_fc(tensor, grid, groups))
+    assert np.abs(actual - matrices).max() <= 1e-6
+
+
 @pytest.mark.parametrize("target", [(3, 3), (5, 3), (7, 7)])
 def test_padded_kernels_compute_the_same_map(target):
     random = np.random.default_rng(0)

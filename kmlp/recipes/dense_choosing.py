@@ -189,8 +189,9 @@ _RECIPES = (
         name="repmlpnet_cityscapes",
         reproduces="RepMLPNet, Table 5: UperNet on Cityscapes, 80,000 steps",
         notes="With 5x5 downsampling, for 77.12: --set model.downsample=conv5. "
-        "Optimizer, rate and decay are the reference framework's defaults. "
-        + DECAY_NOTE,
+        "Optimizer, rate and decay are the reference framework's defaults; they are "
+        "for a batch of 8, and the paper does not state its own: 16, as the other "
+        "recipes of crops, may want another rate. " + DECAY_NOTE,
         data=CITYSCAPES,
         head="upernet",
         steps=80_000,
