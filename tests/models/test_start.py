@@ -11,9 +11,10 @@ import re
 import keras
 import numpy as np
 import pytest
-from cases import REFERENCE
+from cases import CASES, REFERENCE
 
 import kmlp
+from kmlp.analysis.complexity import shapes_only
 
 with open(REFERENCE / "init.json") as file:
     _INIT = json.load(file)
@@ -74,6 +75,33 @@ def test_start(arch):
         counts, found = np.array(rows).T
         together = np.sqrt((counts * found**2).sum() / counts.sum())
         assert abs(together - 1) < tolerance(counts.sum()), (kind, together)
+
+
+LINEAR = (keras.layers.Dense, keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_linear_map_starts_by_a_rule_of_the_published(case):
+    """Ablations and hybrids, too: nothing is left to Keras' own defaults."""
+    family, arguments = CASES[case]
+    with shapes_only():
+        model = family(10, **arguments)
+    maps = [layer for layer in model._flatten_layers() if isinstance(layer, LINEAR)]
+    for layer in maps:
+        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+        start = layer.depthwise_initializer if depthwise else layer.kernel_initializer
+        rule = type(start).__name__
+        assert rule in ("FanInUniform", "RandomNormal", "VarianceScaling"), layer.path
+        if rule == "VarianceScaling":
+            assert (start.scale, start.mode) == (2.0, "fan_out"), layer.path
+        if layer.use_bias and rule != "VarianceScaling":
+            drawn = type(layer.bias_initializer).__name__
+            assert drawn == ("FanInUniform" if rule == "FanInUniform" else "Zeros")
+        if rule == "FanInUniform":
+            shape = layer.kernel.shape
+            fan_in = np.prod(shape[:2] if depthwise else shape[:-1])
+            assert start.fan_in == fan_in, layer.path
+    assert maps
 
 
 def tolerance(count):
