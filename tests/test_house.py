@@ -128,7 +128,8 @@ def circles():
 # house. Those of files and lines rise with a feature alone, which is named here.
 FIGURES = {
     "files": (lambda: len(MODULES), 300),
-    "lines of code": (lambda: sum(map(code_lines, MODULES)), 32_000),
+    # 32,000 when the house was built, and studies from several seeds.
+    "lines of code": (lambda: sum(map(code_lines, MODULES)), 32_200),
     "closure of RepMLPNet": (lambda: len(closure("kmlp.models.repmlpnet")), 25),
     "closure of a training run": (
         lambda: len(closure("kmlp.training.job", "kmlp.training.tasks.classification")),
