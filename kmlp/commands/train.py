@@ -227,7 +227,7 @@ def _check(parser, options):
         if options.throughput:
             _refuse("minutes seeds", "does not go with --throughput")
         return
-    _refuse("scale seeds rows against logs minutes throughput", "goes with --study")
+    _refuse("scale minutes throughput seeds rows against logs", "goes with --study")
     if not (options.recipes or options.arch or options.weights):
         parser.error("the following arguments are required: --arch or --weights")
     if not (options.weights or "." in (options.arch or "")):

@@ -21,7 +21,7 @@ def column(title, maps, signed=False, layer=None, words=("a 90%", "b 20%", "c 5%
 
 
 def columns():
-    positive = RANDOM.uniform(size=(3, 8, 8))
+    positive = np.random.default_rng(1).uniform(size=(3, 8, 8))
     return [
         column("one\ngradient", positive),
         column("one\nintegrated", positive - 0.5, signed=True),

@@ -376,7 +376,7 @@ def test_scaled_rows_are_the_tables_networks_made_smaller(name):
 def test_bad_input(arguments, words, tmp_path, capfd, monkeypatch, images):
     study_jobs.shrink(monkeypatch.setattr)
     arguments = [images if a == "DATA" else a for a in arguments]
-    output = ["--output", tmp_path]
+    output = ["--output", tmp_path, "--logs", tmp_path / "logs"]
     code, _, error = run_main(train.main, capfd, *arguments, *output)
     assert code == 2
     assert words in error
@@ -482,6 +482,7 @@ def test_a_finished_study_is_read_back(images, found, capfd, monkeypatch):
     study_jobs.shrink(monkeypatch.setattr)
     output = found["folder"] / "tensorflow/whole"
     arguments = [*COMMAND, "--data", images, "--output", output]
+    arguments += ["--logs", output / "logs"]
     code, shown, _ = run_main(train.main, capfd, *arguments)
     assert code == 0
     assert shown.count(", finished 20") == 2
@@ -494,11 +495,25 @@ def test_a_finished_study_is_read_back(images, found, capfd, monkeypatch):
     assert code == 0
     assert "after step 1 of 6" in shown
     assert "0 of 2 rows are finished; the same command goes on" in shown
+    # Every seed has its result, and the table those of all, whichever is asked for.
+    code, shown, _ = run_main(train.main, capfd, *arguments, "--seeds", "0,1")
+    assert code == 0
+    assert shown.count(", finished 20") == 2
+    assert "\nrepmlpnet_both, seed 1: top-1" in shown
+    code, shown, _ = run_main(train.main, capfd, *arguments, "--seed", 1)
+    assert code == 0
+    assert shown.count(", finished 20") == 2
+    (folder,) = (output / "logs").iterdir()
+    lines = json.loads((folder / "table.json").read_text())["rows"]
+    assert [line["seeds"] for line in lines] == [2, 2]
+    assert lines[1]["gain_interval"] >= 0
+    assert (folder / "table.md").read_text().count(" ± ") == 5
 
 
 def test_throughput_alone(tmp_path, capfd, monkeypatch):
     study_jobs.shrink(monkeypatch.setattr, ("repmlpnet_both",))
     arguments = [*COMMAND, "--throughput", "--output", tmp_path]
+    arguments += ["--logs", tmp_path / "logs"]
     code, _, error = run_main(train.main, capfd, *arguments)
     assert code == 0, error
     (path,) = tmp_path.rglob("throughput.json")
