@@ -500,9 +500,14 @@ def test_a_finished_study_is_read_back(images, found, capfd, monkeypatch):
     assert code == 0
     assert shown.count(", finished 20") == 2
     assert "\nrepmlpnet_both, seed 1: top-1" in shown
-    code, shown, _ = run_main(train.main, capfd, *arguments, "--seed", 1)
+    damaged = output / "logs/repmlpnet_table4-tiny/rows/repmlpnet_none/seed7-0.json"
+    damaged.write_text("{")
+    code, shown, error = run_main(
+        train.main, capfd, *arguments, "--seed", 1, "--rows", "repmlpnet_none"
+    )
     assert code == 0
-    assert shown.count(", finished 20") == 2
+    assert shown.count(", finished 20") == 1
+    assert error.startswith(f"left out {damaged}: ")
     (folder,) = (output / "logs").iterdir()
     lines = json.loads((folder / "table.json").read_text())["rows"]
     assert [line["seeds"] for line in lines] == [2, 2]

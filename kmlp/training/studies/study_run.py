@@ -2,10 +2,12 @@
 
 import argparse
 import contextlib
+import dataclasses
 import gc
 import json
 import os
 import shutil
+import sys
 import time
 
 import keras
@@ -13,6 +15,7 @@ import numpy as np
 
 from kmlp.artifacts.run_curves import ROWS
 from kmlp.benchmarking.devices import Peak, device_name
+from kmlp.console import first_line
 from kmlp.errors import InputError, TimeUp
 from kmlp.recipes.choosing import LARGEST_SMALL
 from kmlp.training.checkpoints import PREFIX, RunFolder, writing
@@ -47,9 +50,10 @@ def run(options: argparse.Namespace) -> None:
     engine = open_engine(options.strategy, options.devices, tensorflow_reads=False)
     _keep_compiled(home / "compiled")
     data = _data(options, study, recipe, home)
+    seeds = options.seeds or [options.seed]
     jobs = [
         resolve_row(study, row, _with_seed(options, seed), engine, data)
-        for seed in options.seeds or [options.seed]
+        for seed in seeds
         for row in study.rows
     ]
     logs = options.logs / study.folder
@@ -59,6 +63,9 @@ def run(options: argparse.Namespace) -> None:
     until = None if options.minutes is None else begun + 60 * options.minutes
     about = _about(study, jobs)
     print("; ".join(f"{word} {said}" for word, said in about.items()))
+    # The table is of all rows that there are results of, whichever are asked for now.
+    whole = find(options.study, options.scale)
+    kept = [resolve_row(whole, row, options, engine, data) for row in whole.rows]
     peak = Peak(options.precision)
     for number, job in enumerate(jobs, 1):
         label = job.task.short
@@ -68,21 +75,16 @@ def run(options: argparse.Namespace) -> None:
         try:
             _row(job, label, home / study.folder, logs, until, peak)
         except TimeUp as end:
-            found = _found(study, jobs, logs)
             if number > 1:
-                study.write(found, logs, about)
-                print(study.text(found))
+                print(_table(study, kept, logs, about))
             print(f"{label}: {end}")
             print(
                 f"{number - 1} of {len(jobs)} rows are finished; the same command "
                 "goes on"
             )
             return
-        study.write(_found(study, jobs, logs), logs, about)
-    found = _found(study, jobs, logs)
-    print(study.text(found))
-    for said in study.orderings(found):
-        print(said)
+        _table(study, kept, logs, about)
+    print(_table(study, kept, logs, about))
     if study.scale.name == "smoke":
         print(REHEARSAL)
     print(f"Written to {logs}")
@@ -92,17 +94,34 @@ def _with_seed(options, seed):
     return argparse.Namespace(**{**vars(options), "seed": seed})
 
 
-def _found(study, jobs, logs):
-    """Return all results of the study's rows that are there, whatever their seed."""
+def _table(study, jobs, logs, about):
+    """Write the table of what is asked for and of what is there; return it as text.
+
+    Args:
+        study: Study that is asked for.
+        jobs: Jobs of all rows of its table, of any seed.
+        logs: Folder of the results.
+        about: What all rows have in common, by a word each.
+    """
+    found = {job.task.row.name: _kept(job, logs) for job in jobs}
+    rows = [job.task.row for job in jobs]
+    rows = tuple(row for row in rows if row in study.rows or found[row.name])
+    shown = dataclasses.replace(study, rows=rows)
+    shown.write(found, logs, about)
+    return "\n".join([shown.text(found), *shown.orderings(found)])
+
+
+def _kept(job, logs):
+    """Return the results of a row that are there, by their seed."""
     found = {}
-    for job in jobs[: len(study.rows)]:
-        own = found[job.task.row.name] = {}
-        for path in sorted((logs / ROWS / job.task.short).glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                result = json.loads(path.read_text())
-                seed = result["identity"]["seed"]
-                if result["identity"] == _as_json(job.task.identity(job), seed=seed):
-                    own[seed] = result
+    for path in sorted((logs / ROWS / job.task.short).glob("*.json")):
+        try:
+            result = json.loads(path.read_text())
+            seed = result["identity"]["seed"]
+            if result["identity"] == _as_json(job.task.identity(job), seed=seed):
+                found[seed] = result
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"left out {path}: {first_line(error)}", file=sys.stderr)
     return found
 
 
