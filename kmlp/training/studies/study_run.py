@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -244,7 +245,8 @@ def _about(study, jobs):
     data, options = job.source, job.options
     seeds = ", ".join(str(job.options.seed) for job in jobs[:: len(study.rows)])
     return {
-        "data": f"{data.name}, {len(data.class_names)} classes, "
+        # The folder's own name: where it lies is this machine's affair.
+        "data": f"{Path(data.name).name}, {len(data.class_names)} classes, "
         f"{len(data.train_labels):,} images to train, {len(data.test_labels):,} to "
         "test",
         "recipe": f"{job.recipe.name}, {job.epochs} epochs, batch "
