@@ -193,9 +193,8 @@ def bottleneck(x: Tensor, hidden: int, *, name: str, dtype: Any) -> Tensor:
 def halve(x: Tensor, filters: int, kind: str, *, name: str, dtype: Any) -> Tensor:
     """Merge patches, or apply a stride-2 3×3 convolution with bias (Sect. 3.4)."""
     if kind == "merge":
-        return PatchMerging(filters, kernel_initializer=NORMAL, name=name, dtype=dtype)(
-            x
-        )
+        merge = PatchMerging(filters, kernel_initializer=NORMAL, name=name, dtype=dtype)
+        return merge(x)
     return ConvNorm(
         filters,
         3,

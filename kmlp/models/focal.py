@@ -16,11 +16,7 @@ from kmlp.layers.focal_windows import tiling
 from kmlp.layers.initializers import FAN_IN_UNIFORM, NORMAL
 from kmlp.layers.layer import drop_path_rates
 from kmlp.layers.patch_embed import PatchEmbed
-from kmlp.models.swin import (
-    EPSILON,
-    HEAD,
-    transformer_block,
-)
+from kmlp.models.swin import EPSILON, HEAD, transformer_block
 from kmlp.models.vision_mlp import VisionMLP, check_stages, image_input
 from kmlp.typing import Activation, DType, Shape, Sizes, Tensor
 

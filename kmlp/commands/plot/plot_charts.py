@@ -1,4 +1,4 @@
-"""`kmlp plot costs`, `benchmark` and `run`: charts of figures."""
+"""`kmlp plot costs`, `benchmark`, `run` and `study`: charts of figures."""
 
 import json
 from pathlib import Path
@@ -187,9 +187,9 @@ def _study(options):
     try:
         table = json.loads(path.read_text())
         yield plots.study(table)
+    except InputError:  # a ValueError, too, with words of its own
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(
             "A study's folder holds table.json once a row is finished; this is none: "
             f"{first_line(error)}. Received: {str(options.table)!r}"

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
     # The table is of all rows that there are results of, whichever are asked for now.
     whole = find(options.study, options.scale)
     kept = [resolve_row(whole, row, options, engine, data) for row in whole.rows]
-    peak = Peak(options.precision)
+    peak, said = Peak(options.precision), ""
     for number, job in enumerate(jobs, 1):
         label = job.task.short
         if len(jobs) > len(study.rows):
@@ -76,16 +76,16 @@ def run(options: argparse.Namespace) -> None:
         try:
             _row(job, label, home / study.folder, logs, until, peak)
         except TimeUp as end:
-            if number > 1:
-                print(_table(study, kept, logs, about))
+            if said:
+                print(said)
             print(f"{label}: {end}")
             print(
                 f"{number - 1} of {len(jobs)} rows are finished; the same command "
                 "goes on"
             )
             return
-        _table(study, kept, logs, about)
-    print(_table(study, kept, logs, about))
+        said = _table(study, kept, logs, about)
+    print(said)
     if study.scale.name == "smoke":
         print(REHEARSAL)
     print(f"Written to {logs}")
