@@ -115,6 +115,10 @@ def exit_code(
         input that cannot be worked with; 128 and the signal's number after a signal.
         With `KMLP_DEBUG=1` in the environment the traceback is printed too.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files may hold what no encoding can write.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         job()
         sys.stdout.flush()

@@ -29,6 +29,8 @@ class Preprocessing:
         image_size: Height and width of the input.
         test_crop: Share of the resized image that the centre crop shows.
         test_interpolation: Interpolation of that resizing, `"bilinear"` or `"bicubic"`.
+        exif: Treatment of the orientation that a JPEG's EXIF states, `"ignore"` or
+            `"apply"`.
         class_names: Names in the order of the outputs.
         found: Files that said so.
     """
@@ -38,6 +40,7 @@ class Preprocessing:
     image_size: int | None = None
     test_crop: float | None = None
     test_interpolation: str | None = None
+    exif: str = "ignore"
     class_names: tuple[str, ...] | None = None
     found: tuple[str, ...] = ()
 
@@ -71,7 +74,7 @@ class Preprocessing:
 
     def as_json(self) -> Config:
         """Return the entries of an origin; class names stand there by themselves."""
-        return {name: getattr(self, name) for name in NEEDED}
+        return {name: getattr(self, name) for name in (*NEEDED, "exif")}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,8 @@ class DensePreprocessing:
         class_names: Names in the order of the classes.
         category_ids: Numbers by which COCO's files of results call a detector's
             classes.
+        exif: Treatment of the orientation that a JPEG's EXIF states, `"ignore"` or
+            `"apply"`.
     """
 
     task: str
@@ -106,6 +111,7 @@ class DensePreprocessing:
     stride: tuple[int, int] | None = None
     class_names: tuple[str, ...] | None = None
     category_ids: tuple[int, ...] | None = None
+    exif: str = "ignore"
 
     @classmethod
     def of(cls, recipe: Any, source: Any) -> Self:
@@ -124,6 +130,7 @@ class DensePreprocessing:
             stride=recipe.test_stride,
             class_names=tuple(source.class_names),
             category_ids=tuple(source.category_ids) or None,
+            exif="apply" if source.validation.upright else "ignore",
         )
 
     @property

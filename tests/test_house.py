@@ -128,8 +128,9 @@ def circles():
 # house. Those of files and lines rise with a feature alone, which is named here.
 FIGURES = {
     "files": (lambda: len(MODULES), 300),
-    # 32,000 when the house was built, and studies from several seeds.
-    "lines of code": (lambda: sum(map(code_lines, MODULES)), 32_200),
+    # 32,000 when the house was built; studies from several seeds; one reader of images
+    # and `kmlp data check`.
+    "lines of code": (lambda: sum(map(code_lines, MODULES)), 33_000),
     "closure of RepMLPNet": (lambda: len(closure("kmlp.models.repmlpnet")), 25),
     "closure of a training run": (
         lambda: len(closure("kmlp.training.job", "kmlp.training.tasks.classification")),

@@ -18,6 +18,8 @@ SMALLEST_IMAGE = 8
 SMALLEST_CANVAS = 32
 # Kinds of weights, of which an option may go with some.
 CLASSIFIER, DETECTOR, SEGMENTER = "a classifier", "a detector", "a segmenter"
+# Treatments of the orientation that a JPEG's EXIF states.
+EXIF = ("ignore", "apply")
 # What `kmlp.resize` offers.
 RESOLUTIONS = ("interpolate", "interpolate_cubic", "partition")
 
@@ -274,12 +276,25 @@ def add_on_corrupt(group: Any, broken: str = "an image cannot be decoded") -> No
     )
 
 
-def add_reading(group: Any) -> None:
-    """Add the arguments that say how `--data` are found and read."""
+def add_exif(group: Any, default: str | None = "ignore") -> None:
+    """Add `--exif`; a `default` of `None` stands for what weights were trained by."""
+    group.add_argument(
+        "--exif",
+        choices=EXIF,
+        default=default,
+        help="orientation that a JPEG's EXIF states: ignored, as in the published "
+        f"trainers, or applied (default: {default or 'as in training'})",
+    )
+
+
+def add_reading(group: Any, exif: bool = True) -> None:
+    """Add the arguments that say how `--data` are found and read, `exif` among them."""
     add = group.add_argument
     add("--data-dir", type=Path, metavar="FOLDER", help="where tfds: sets lie")
     add("--download", action="store_true", help="let tfds: fetch what is missing")
     add_on_corrupt(group)
+    if exif:
+        add_exif(group)
 
 
 def add_resolution(

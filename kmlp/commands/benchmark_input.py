@@ -39,7 +39,7 @@ def add_arguments(parser: Parser) -> None:
         type=Path,
         required=True,
         metavar="FOLDER|FILE.tar",
-        help="JPEG or PNG images, however deep in it",
+        help="images, however deep in it",
     )
     add("--recipe", default="convmlp_imagenet", metavar="NAME")
     add("--against", choices=("timm",))
@@ -90,18 +90,18 @@ def _compare(options, files):
 
 def _images_of(path, folder):
     """Find the images in a folder, or in a tar file that is unpacked into `folder`."""
-    from kmlp.data.sources import SUFFIXES, nested_images
+    from kmlp.data.image_files import list_images
+    from kmlp.data.images import check_folder
 
     if path.suffix == ".tar":
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")
         path = Path(folder)
-    files = nested_images(path)
-    if not files:
-        raise InputError(
-            f"No images ({', '.join(SUFFIXES)}) found. Received: {str(path)!r}"
-        )
-    return files
+    check_folder(path, "--data takes a folder of images or a .tar of them")
+    found = list_images(path)
+    if found.said:
+        print(found.said, flush=True)
+    return found.images("--data takes one that has some", path)
 
 
 def _measure(batches, batch_size, seconds):

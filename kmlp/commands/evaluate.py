@@ -19,6 +19,7 @@ from kmlp.commands.arguments import (
     RESOLUTIONS,
     SEGMENTER,
     Parser,
+    add_exif,
     add_on_corrupt,
     add_preparation,
     add_reading,
@@ -106,9 +107,10 @@ def _add(parser, description, kinds):
     batch = f"default: {BATCH}, of detectors 8"
     add("--batch-size", type=positive, metavar="N", help=batch)
     add("--json", type=Path, metavar="FILE", help="write the result there too")
+    add_exif(parser, default=None)
     if classifiers:
         group = parser.add_argument_group("classifiers")
-        add_reading(group)
+        add_reading(group, exif=False)
         group.add_argument(
             "--labels",
             type=Path,

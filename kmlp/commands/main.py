@@ -43,6 +43,7 @@ class Entry:
 COMMANDS = {
     "list": Entry("listing", "architectures and weights by name"),
     "info": Entry("info", "costs of an architecture, origin of an artifact"),
+    "data": Entry("data", "check a data set", "kmlp data"),
     "train": Entry(
         "train:add_command",
         "train a classifier, a detector or a segmenter",

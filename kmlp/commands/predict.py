@@ -11,6 +11,7 @@ from kmlp.commands.arguments import (
     RESOLUTIONS,
     SEGMENTER,
     Parser,
+    add_exif,
     add_preparation,
     add_resolution,
     add_views,
@@ -58,6 +59,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add("--json", type=Path, metavar="FILE", help="the result as JSON too")
     add("--batch-size", type=positive, metavar="N", help="default: 32, of detectors 8")
+    add_exif(parser, default=None)
     group = parser.add_argument_group("classifiers")
     add = group.add_argument
     add("--arch", metavar="NAME", help="of published files that do not tell")
@@ -85,8 +87,8 @@ def _run(options):
     """
     check_file(options.json, "--json")
     import_quietly()
+    from kmlp.data.image_files import images_of
     from kmlp.data.reading import named
-    from kmlp.data.sources import images_of
     from kmlp.predicting.dense_network import DETECTION, SEGMENTATION, task_of
 
     kind, shown = {
@@ -95,7 +97,10 @@ def _run(options):
         SEGMENTATION: (SEGMENTER, _maps),
     }[task_of(options.weights)]
     check_options(options, GOES_WITH, kind)
-    images = images_of(options.images)
+    listing = images_of(options.images)
+    images = listing.paths
+    if listing.said:
+        print(listing.said, file=sys.stderr, flush=True)
     unreadable, entries = [], []
     width = max(map(len, images))
     for image, found in zip(images, shown(options, images)):
@@ -124,7 +129,7 @@ def _classes(options, images):
     classifier = open_classifier(
         options.weights,
         arch=options.arch,
-        given={name: getattr(options, name) for name in options.preparation},
+        given={name: getattr(options, name) for name in (*options.preparation, "exif")},
         resolution=options.resolution or RESOLUTIONS[0],
     )
     top, batch_size = options.top or 5, options.batch_size or 32
@@ -142,7 +147,7 @@ def _objects(options, images):
     from kmlp.predicting.dense_predictions import detect
 
     overlays = _Pictures(options.overlays, "--overlays")
-    network = open_dense_network(options.weights)
+    network = open_dense_network(options.weights, exif=options.exif)
     names, score = network.class_names, options.score or SCORE
     numbers = network.preprocessing.category_ids or range(1, len(names) + 1)
     category = dict(zip(numbers, names))
@@ -169,7 +174,7 @@ def _maps(options, images):
 
     overlays = _Pictures(options.overlays, "--overlays")
     maps = _Pictures(options.maps, "--maps")
-    network = open_dense_network(options.weights, any_size=True)
+    network = open_dense_network(options.weights, any_size=True, exif=options.exif)
     names = network.class_names
     way = way_of(network, mode=options.mode, scales=options.scales, flip=options.flip)
     for found in segment_files(network, images, way):

@@ -15,6 +15,7 @@ from pathlib import Path
 from kmlp.commands.arguments import (
     RESOLUTIONS,
     Parser,
+    add_exif,
     add_preparation,
     add_reading,
     add_resolution,
@@ -42,7 +43,8 @@ def add_arguments(parser: Parser) -> None:
         help="train/CLASS/* and val/CLASS/* or test/CLASS/*; a data set of TensorFlow "
         "Datasets; or the embedded digits",
     )
-    add_reading(parser)
+    add_reading(parser, exif=False)
+    add_exif(parser, default=None)
     add(
         "--method",
         required=True,

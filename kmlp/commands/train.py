@@ -22,6 +22,7 @@ from pathlib import Path
 
 from kmlp.commands.arguments import (
     Parser,
+    add_exif,
     add_on_corrupt,
     add_reading,
     add_resolution,
@@ -258,7 +259,7 @@ def _add_what(group):
     add(
         "--data",
         metavar="FOLDER|tfds:NAME|digits",
-        help="train/CLASS/* and val/CLASS/* or test/CLASS/*, JPEG or PNG; or a data "
+        help="train/CLASS/* and val/CLASS/* or test/CLASS/*; or a data "
         "set of TensorFlow Datasets (default: that of a fine-tuning recipe, or else "
         "scikit-learn's handwritten digits); a study takes such a folder or an .npz "
         "of uint8 arrays",
@@ -359,6 +360,7 @@ def _add_dense(parser, task, heads, data):
         help="default: drawn scenes of circles, squares and triangles",
     )
     add_on_corrupt(what, "a picture cannot be read")
+    add_exif(what)
     group = add_training(
         parser,
         functools.partial(_run_dense, task),

@@ -183,8 +183,9 @@ class Tuning:
 
 def _tuning(options, recipe, checkpoint, engine):
     """Return the fine-tuning under the run's recipe."""
-    source = open_source(None if options.data == "digits" else options.data)
     prepared = checkpoint.prepared
+    source = open_source(None if options.data == "digits" else options.data)
+    source = source.with_exif(prepared.exif)
     names = prepared.class_names
     if names is not None and tuple(names) != tuple(source.class_names):
         raise InputError(

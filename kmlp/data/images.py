@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from kmlp.console import some
 from kmlp.errors import InputError
-from kmlp.typing import Tensor
+from kmlp.typing import Config, Tensor
 
 # Images up to this height and width are small: they have recipes of their own.
 LARGEST_SMALL = 64
@@ -62,8 +63,19 @@ def differences(
         ours, theirs: Names of the classes in either place.
         here, there: Names of the places.
     """
-    only = [some(set(a) - set(b)) for a, b in ((ours, theirs), (theirs, ours))]
-    return f"only in {here}: {only[0]}; only in {there}: {only[1]}"
+    alone = [set(a) - set(b) for a, b in ((ours, theirs), (theirs, ours))]
+    said = f"only in {here}: {some(alone[0])}; only in {there}: {some(alone[1])}"
+    known = {alike(name): name for name in alone[1]}
+    twins = [(name, known[alike(name)]) for name in alone[0] if alike(name) in known]
+    if not twins:
+        return said
+    pairs = some(f"{a!a} and {b!a}" for a, b in sorted(twins))
+    return f"{said}; only blanks, case or Unicode's forms differ in {pairs}"
+
+
+def alike(name: str) -> str:
+    """Return what names that look alike share: one form of Unicode, no outer blanks."""
+    return unicodedata.normalize("NFC", name).strip().casefold()
 
 
 @contextlib.contextmanager
@@ -95,7 +107,9 @@ class Files:
         """Return a function of an index to `(encoded image, label)`, for a graph."""
         import tensorflow as tf
 
-        paths, labels = _constants(self.paths, self.labels)
+        # Names of files need not be UTF-8, which TensorFlow would make of text.
+        encoded = np.array([os.fsencode(path) for path in self.paths], object)
+        paths, labels = _constants(encoded, self.labels)
         return lambda index: (tf.io.read_file(paths[index]), labels[index])
 
     def place(self, index: int) -> str:
@@ -189,6 +203,7 @@ class Split:
         store: Storage: `Files`, `Memory`, `Subset` or another with their methods.
         mean, std: Statistics per channel, of images in 0…1; `None` if unknown.
         on_corrupt: What to do where an image cannot be decoded, `"stop"` or `"skip"`.
+        upright: Whether JPEGs are turned as their EXIF states.
     """
 
     name: str
@@ -196,6 +211,7 @@ class Split:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     on_corrupt: str = "stop"
+    upright: bool = False
 
     @property
     def count(self) -> int:
@@ -235,6 +251,7 @@ class Source:
         validation: Images of validation.
         flip: Whether a mirrored image is as good an example.
         skipped: Files that were left out as unreadable.
+        ignored: What else lies there, in words.
     """
 
     name: str
@@ -243,6 +260,15 @@ class Source:
     validation: Split
     flip: bool = True
     skipped: tuple[str, ...] = ()
+    ignored: str = ""
+
+    def in_words(self) -> str:
+        """Return name, numbers of images and of classes."""
+        train = f"{self.train.count:,} images to train, " if self.train else ""
+        return (
+            f"{self.name}: {train}{self.validation.count:,} to validate, "
+            f"{len(self.class_names):,} classes"
+        )
 
     @property
     def mean(self) -> tuple[float, ...] | None:
@@ -253,6 +279,19 @@ class Source:
     def std(self) -> tuple[float, ...] | None:
         """Return the deviation per channel of images in 0…1; `None` if unknown."""
         return self.validation.std
+
+    def with_exif(self, exif: str) -> "Source":
+        """Return the source with JPEGs as they lie, or as their EXIF turns them.
+
+        Args:
+            exif: Treatment of the orientation, `"ignore"`, as the published trainers
+                do, or `"apply"`.
+        """
+        upright: Config = {
+            name: dataclasses.replace(split, upright=exif == "apply")
+            for name, split in self.splits.items()
+        }
+        return dataclasses.replace(self, **upright)
 
     @functools.cached_property
     def small(self) -> bool:

@@ -4,6 +4,7 @@ Images that fit in memory are read and decoded once, before the first step. Othe
 read again in every epoch, and one that cannot be is met in the middle of it.
 """
 
+import dataclasses
 import os
 import re
 import sys
@@ -15,8 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from kmlp.console import NAMED
-from kmlp.data.decode import centre_crop, normalise
+from kmlp.data.decode import centre_crop, decode, normalise
 from kmlp.data.images import Split
+from kmlp.data.pictures import HEADER, fault
 from kmlp.errors import InputError, RunError
 from kmlp.typing import Tensor
 
@@ -25,7 +27,12 @@ SUBSTITUTES = 3
 _MARK = "cannot be decoded:"
 # TensorFlow's message for a `KmlpError` raised in a NumPy function.
 _STOPPED = re.compile(r"^kmlp\.errors\.(?:InputError|RunError): (.*)$", re.MULTILINE)
-_SIGNATURES = {b"\xff\xd8\xff": "damaged JPEG", b"\x89PNG": "damaged PNG"}
+_SIGNATURES = {
+    b"\xff\xd8": "damaged JPEG",
+    b"\x89P": "damaged PNG",
+    b"RI": "damaged WebP",
+    b"BM": "damaged BMP",
+}
 _PNG_END = b"IEND\xaeB`\x82"
 # Ways in which messages of TensorFlow, Python and `guarded` name a file.
 _NAMING = (
@@ -95,7 +102,10 @@ def guarded(split: Split, prepare: Callable[..., Any]) -> Callable[..., Any]:
 
     def attempt(index: Tensor, arguments: Sequence[Tensor]) -> tuple[Any, Tensor]:
         image, label = read(index)
-        return prepare(image, *arguments), label
+        return prepare(turned(image), *arguments), label
+
+    def turned(image: Tensor) -> Tensor:
+        return decode(image, upright=True) if split.upright else image
 
     def plain(index: Tensor, *arguments: Tensor) -> tuple[Any, Tensor, bool]:
         return *attempt(index, arguments), True
@@ -105,7 +115,7 @@ def guarded(split: Split, prepare: Callable[..., Any]) -> Callable[..., Any]:
         # Trying costs as much as a third of the preparation: few images have to.
         return tf.cond(
             _looks_whole(image),
-            lambda: (prepare(image, *arguments), label, True),
+            lambda: (prepare(turned(image), *arguments), label, True),
             lambda: tried(tf.cast(index, tf.int64), arguments),
         )
 
@@ -186,15 +196,10 @@ def _state(place):
         return "damaged"
     try:
         with open(place, "rb") as file:
-            start = file.read(4)
+            start = file.read(HEADER)
     except OSError as error:
         return error.strerror
-    if not start:
-        return "empty"
-    for signature, words in _SIGNATURES.items():
-        if start.startswith(signature):
-            return words
-    return "neither JPEG nor PNG"
+    return fault(start) or _SIGNATURES[start[:2]]
 
 
 def _looks_whole(image):
@@ -223,7 +228,7 @@ def evaluation_batches(
     Args:
         split: Images to read.
         recipe: A `Recipe` or `Preprocessing`, of which `test_crop`,
-            `test_interpolation`, `mean` and `std` count.
+            `test_interpolation`, `mean`, `std` and, where it has one, `exif` count.
         image_size: Height and width of the images.
         batch_size: Images per replica.
         worker, workers: Number of this process among how many; worker w takes images
@@ -239,6 +244,8 @@ def evaluation_batches(
         InputError: If mean and deviation are unknown.
     """
     mean, std = statistics(split, recipe)
+    if getattr(recipe, "exif", None) == "apply":
+        split = dataclasses.replace(split, upright=True)
     rounds = -(-split.count // (workers * batch_size * replicas))
     size = image_size
 

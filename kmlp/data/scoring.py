@@ -9,6 +9,7 @@ import numpy as np
 
 from kmlp.data.dense.results import library
 from kmlp.data.dense.source import VOID, DenseSource, DenseSplit
+from kmlp.data.pictures import Unreadable
 from kmlp.errors import InputError, RunError
 from kmlp.typing import PathLike
 
@@ -107,6 +108,9 @@ def truth(
         split: Pictures of `source`.
         source: Data set of detection.
         indices: Numbers of pictures; `None`: all.
+
+    Raises:
+        InputError: If an annotation is damaged.
     """
     indices = range(split.count) if indices is None else indices
     images: list[dict[str, Any]] = []
@@ -115,8 +119,15 @@ def truth(
         number = split.image_id(index)
         height, width = split.image_size(index)
         images.append({"id": number, "height": height, "width": width})
+        try:
+            items = split.truth(index)
+        except Unreadable as error:
+            raise InputError(
+                "An annotation cannot be used: mend or remove it, or pass --on-corrupt "
+                f"skip to score without its mask. Received: {error}"
+            ) from error
         # From 1: pycocotools takes 0 for no object at all.
-        for item in split.truth(index):
+        for item in items:
             identity = {"id": len(annotations) + 1, "image_id": number}
             annotations.append({**item, **identity})
     categories = [
@@ -132,7 +143,8 @@ def average_precision(
     """Compute COCO's scores of boxes, and of masks.
 
     Args:
-        truth: Annotations, as `truth` gives them.
+        truth: Annotations, as `truth` gives them. An object without a mask counts for
+            boxes; masks that are found there are neither right nor wrong.
         results: Entries of a file of results.
         masks: Whether masks are scored too.
 
@@ -142,7 +154,8 @@ def average_precision(
         object.
 
     Raises:
-        InputError: If nothing is to be found, or pycocotools is not installed.
+        InputError: If nothing is to be found, no object has a mask where masks are
+            scored, or pycocotools is not installed.
     """
     library()
     from pycocotools.coco import COCO
@@ -150,10 +163,16 @@ def average_precision(
 
     if not any(not item["iscrowd"] for item in truth["annotations"]):
         raise InputError("There is no object in the pictures: nothing was scored.")
+    if masks and all(item["segmentation"] is None for item in truth["annotations"]):
+        raise InputError(
+            "Masks are scored against masks, and no object has one: score a detector "
+            "of boxes. "
+            f"Received: {len(truth['annotations']):,} objects without masks"
+        )
     scores = {}
     with contextlib.redirect_stdout(io.StringIO()):
-        reference = _indexed(COCO(), truth)
         for kind in ("bbox", "segm")[: 1 + masks]:
+            reference = _indexed(COCO(), truth if kind == "bbox" else _masked(truth))
             found = _indexed(COCO(), {**truth, "annotations": _areas(results, kind)})
             evaluation = COCOeval(reference, found, kind)
             evaluation.evaluate()
@@ -170,6 +189,20 @@ def _indexed(coco, content):
     coco.dataset = content
     coco.createIndex()
     return coco
+
+
+def _masked(truth):
+    """Return annotations in which objects without a mask are crowds over their box."""
+
+    def masked(item: dict[str, Any]) -> dict[str, Any]:
+        if item["segmentation"] is not None:
+            return item
+        x, y, width, height = item["bbox"]
+        right, below = x + width, y + height
+        outline = [[x, y, right, y, right, below, x, below]]
+        return {**item, "segmentation": outline, "iscrowd": 1}
+
+    return {**truth, "annotations": [masked(item) for item in truth["annotations"]]}
 
 
 def _areas(results, kind):

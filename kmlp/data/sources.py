@@ -3,13 +3,14 @@
 The embedded one is scikit-learn's: 1797 handwritten digits of 8x8 pixels.
 """
 
-import glob
+import collections
+import dataclasses
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from kmlp.data.image_files import ignored_in_words, list_images, subfolder_names
 from kmlp.data.images import (
     Files,
     Memory,
@@ -26,7 +27,6 @@ from kmlp.typing import PathLike
 NAME = "scikit-learn's handwritten digits"
 VALIDATION_SHARE = 0.2
 PREFIX = "tfds:"
-SUFFIXES = (".jpg", ".jpeg", ".png")
 VALIDATION_NAMES = ("val", "validation", "test")
 LAYOUT = "--data takes a folder with train/CLASS/* and val/CLASS/* or test/CLASS/*"
 EVALUATION_LAYOUT = (
@@ -95,9 +95,10 @@ def open_evaluation(
     with disk_errors_reported():
         folder = _evaluated(Path(spec).expanduser())
         names = _classes(folder) if subfolders(folder) else ()
-        files = _by_class(folder, names) if names else _unlabelled(folder)
+        files, ignored = _by_class(folder, names) if names else _unlabelled(folder)
         split = Split(str(folder), files, on_corrupt=on_corrupt)
-        return Source(str(folder), names, train=None, validation=split)
+        source = Source(str(folder), names, train=None, validation=split)
+        return _said(source, ignored)
 
 
 def digits() -> Source:
@@ -152,64 +153,28 @@ def image_folder(folder: PathLike, on_corrupt: str = "stop") -> Source:
             f"{differences(names, others, 'train', validation.name)}. "
             f"Received: {str(root)!r}"
         )
-    # ImageNet's statistics, with which published weights were trained.
-    train_split, validation_split = (
-        Split(str(part), _by_class(part, names), *IMAGENET, on_corrupt)
-        for part in (train, validation)
-    )
-    return Source(str(root), names, train_split, validation_split)
+    splits: dict[str, Split] = {}
+    ignored = collections.Counter[str]()
+    for name, part in {"train": train, "validation": validation}.items():
+        files, others = _by_class(part, names)
+        # ImageNet's statistics, with which published weights were trained.
+        splits[name] = Split(str(part), files, *IMAGENET, on_corrupt)
+        ignored += others
+    both = splits["train"], splits["validation"]
+    return _said(Source(str(root), names, *both), ignored)
+
+
+def _said(source, ignored):
+    """Return a source that knows what was left out of it, once that is said."""
+    if words := ignored_in_words(ignored):
+        print(f"{source.name}: {words}", flush=True)
+    return dataclasses.replace(source, ignored=words)
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder, sorted, without hidden ones."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_dir() and not path.name.startswith(".")
-    )
-
-
-def nested_images(folder: Path) -> list[str]:
-    """Return the paths of the images anywhere below a folder, sorted."""
-    return sorted(
-        str(path) for path in folder.rglob("*") if path.name.lower().endswith(SUFFIXES)
-    )
-
-
-def images_of(arguments: Iterable[PathLike]) -> list[str]:
-    """Return the image files that files, folders and globs stand for.
-
-    Args:
-        arguments: Paths; folders are searched with all that is in them.
-
-    Returns:
-        Paths, sorted within a folder or glob.
-
-    Raises:
-        InputError: If one stands for nothing.
-    """
-    found = []
-    for argument in map(str, arguments):
-        path = Path(argument).expanduser()
-        if path.is_dir():
-            files = nested_images(path)
-            if not files:
-                raise InputError(
-                    f"A folder without images ({', '.join(SUFFIXES)}): choose one that "
-                    f"has some. Received: {argument!r}"
-                )
-        elif path.exists():
-            files = [str(path)]
-        else:
-            files = sorted(glob.glob(str(path), recursive=True))
-            files = [f for f in files if not os.path.isdir(f)]
-            if not files:
-                raise InputError(
-                    "There is no such image, nor do images match it as a pattern. "
-                    f"Received: {argument!r}"
-                )
-        found += files
-    return list(dict.fromkeys(found))
+    """Return the folders in a folder, sorted, without hidden and systems' own."""
+    names = subfolder_names(path.name for path in folder.iterdir() if path.is_dir())
+    return [folder / name for name in names]
 
 
 def _root(folder):
@@ -254,31 +219,35 @@ def _classes(folder):
             f"Images need a folder per class, two at least; {found}. "
             f"Received: {str(folder)!r}"
         )
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                "Names of classes are UTF-8, and the name of a folder is not: rename "
+                f"it. Received: {os.fsencode(folder / name)!r}"
+            ) from error
     if all(name.isdecimal() for name in names):
         names.sort(key=lambda name: (int(name), name))  # as ImageNet-V2's are meant
     return tuple(names)
 
 
 def _by_class(folder, names):
-    listed = [
-        _images(folder / name, "put some there or remove the class from every split")
-        for name in names
-    ]
-    labels = np.repeat(np.arange(len(names), dtype="int32"), list(map(len, listed)))
-    return Files(np.concatenate(listed), labels)
+    """Return the images of class folders and how many files are none, by reason."""
+    # What lies beside the class folders.
+    ignored = list_images(folder, suffixes=(), deep=False).ignored
+    paths, counts = [], []
+    for name in names:
+        found = list_images(folder / name)
+        remedy = "put some there or remove the class from every split"
+        paths += found.images(remedy, folder / name)
+        counts.append(len(found.paths))
+        ignored += found.ignored
+    labels = np.repeat(np.arange(len(names), dtype="int32"), counts)
+    return Files(np.array(paths), labels), ignored
 
 
 def _unlabelled(folder):
-    paths = _images(folder, "choose one that has some")
-    return Files(np.array(paths), np.full(len(paths), -1, "int32"))
-
-
-def _images(folder, remedy):
-    with os.scandir(folder) as entries:
-        paths = [e.path for e in entries if e.name.lower().endswith(SUFFIXES)]
-    if not paths:
-        raise InputError(
-            f"A folder without images ({', '.join(SUFFIXES)}): {remedy}. "
-            f"Received: {str(folder)!r}"
-        )
-    return sorted(paths)
+    found = list_images(folder)
+    paths = found.images("choose one that has some", folder)
+    return Files(np.array(paths), np.full(len(paths), -1, "int32")), found.ignored

@@ -121,15 +121,18 @@ def mask_loss(regions: Regions, logits: Tensor, masks: Tensor) -> Tensor:
     Args:
         regions: Sampled regions, of which the first P can be positive.
         logits: Logits `(N, P, h, h, K)`.
-        masks: Objects' masks `(N, M, S, S)`, each over its own box.
+        masks: Objects' masks `(N, M, S, S)`, each over its own box; of an object with
+            values above 1, which has none, nothing is learned.
     """
     most, size, _, num_classes = logits.shape[1:]
-    positive = ops.cast(regions.positive[:, :most], "float32")
+    index = regions.index[:, :most]
+    known = rows_of(ops.max(masks, axis=(2, 3)) <= 1, index)
+    positive = ops.cast(ops.logical_and(regions.positive[:, :most], known), "float32")
     classes = ops.minimum(regions.labels[:, :most], num_classes - 1)
     wanted = mask_targets(
         regions.boxes[:, :most],
         regions.objects[:, :most],
-        rows_of(masks, regions.index[:, :most]),
+        rows_of(masks, index),
         size,
     )
     apart = ops.mean(binary(masks_of(logits, classes), wanted), axis=(2, 3))

@@ -50,7 +50,7 @@ def saved_model(
     the model leaves open stay open. It gives `output_0`, or the model's own names.
 
     `serving_bytes`, with `preprocessing`, gives the same for `image_bytes`: `(N,)`
-    strings of JPEG or PNG of any size, prepared in the graph by the code that
+    JPEGs, PNGs, WebPs or BMPs of any size, prepared in the graph by the code that
     evaluation uses. One that cannot be decoded fails its request with
     INVALID_ARGUMENT; `kmlp.data.decode` has the limits.
 

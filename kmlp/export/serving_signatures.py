@@ -115,7 +115,7 @@ def prepared(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     """Prepare encoded images as the model is evaluated on them.
 
     Args:
-        image_bytes: Strings `(N,)` of JPEG or PNG; N may be 0.
+        image_bytes: Encoded images `(N,)`, strings; N may be 0.
         preprocessing: Preprocessing with nothing missing.
 
     Returns:
@@ -125,7 +125,8 @@ def prepared(image_bytes: tf.Tensor, preprocessing: Preprocessing) -> tf.Tensor:
     size, crop = complete.image_size, complete.test_crop
 
     def prepare(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels = centre_crop(image, size, crop, complete.test_interpolation)
+        pixels = decode(image, complete.exif == "apply")
+        pixels = centre_crop(pixels, size, crop, complete.test_interpolation)
         return (normalise(pixels, complete.mean, complete.std),)
 
     spec = tf.TensorSpec((size, size, 3), tf.float32)
@@ -173,7 +174,7 @@ def prepared_pictures(
     """Prepare encoded pictures as the model is evaluated on them.
 
     Args:
-        image_bytes: Strings `(N,)` of JPEG or PNG; N may be 0.
+        image_bytes: Encoded images `(N,)`, strings; N may be 0.
         known: How pictures are prepared.
 
     Returns:
@@ -183,7 +184,7 @@ def prepared_pictures(
     canvas = (*known.canvas, 3)
 
     def prepare(image: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pixels = decode(image)
+        pixels = decode(image, known.exif == "apply")
         size = tf.shape(pixels)[:2]
         shape = fitted(size, known)
         pixels = (_resized(pixels, shape) - _row(known.mean)) / _row(known.std)

@@ -11,14 +11,13 @@ import numpy as np
 
 from kmlp.artifacts.locating import locate_checkpoint, newest
 from kmlp.console import first_line
+from kmlp.data.image_files import list_images
 from kmlp.data.images import Files, Split, some_of
 from kmlp.data.labelled import class_numbers
 from kmlp.data.reading import evaluation_batches, read
 from kmlp.data.sources import NAME as DIGITS
 from kmlp.data.sources import (
     PREFIX,
-    SUFFIXES,
-    nested_images,
     open_evaluation,
     open_source,
     subfolders,
@@ -295,12 +294,10 @@ def _folder(folder):
             f"--representative takes a folder of images; this {what}. "
             f"Received: {str(folder)!r}"
         )
-    paths = nested_images(folder)
-    if not paths:
-        raise InputError(
-            f"--representative needs images ({', '.join(SUFFIXES)}), and this folder "
-            f"has none. Received: {str(folder)!r}"
-        )
+    found = list_images(folder)
+    paths = found.images("--representative takes one that has some", folder)
+    if found.said:
+        print(f"{folder}: {found.said}", flush=True)
     labels = np.zeros(len(paths), "int32")
     return Split(str(folder), Files(np.array(paths), labels))
 

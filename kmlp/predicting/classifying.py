@@ -12,7 +12,7 @@ import tensorflow as tf
 from kmlp.artifacts import origin
 from kmlp.artifacts.locating import CHECKPOINT, KERAS, locate
 from kmlp.artifacts.opening import Weights, as_weights, open_weights
-from kmlp.data.decode import centre_crop, checked, normalise
+from kmlp.data.decode import centre_crop, checked, decode, normalise
 from kmlp.data.scoring import check_finite
 from kmlp.errors import InputError, KmlpError
 from kmlp.merging import merge
@@ -171,7 +171,7 @@ def predict(
 
     Args:
         classifier: Opened weights.
-        images: Paths of JPEG or PNG files.
+        images: Paths of image files.
         top: Number of classes.
         batch_size: Images at a time.
 
@@ -211,7 +211,7 @@ def preparation(prepared: Preprocessing) -> Callable[[PathLike], np.ndarray | No
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)], autograph=False)
     def _from_bytes(image):
-        image = checked(image[None], "image")[0]
+        image = decode(checked(image[None], "image")[0], prepared.exif == "apply")
         size, crop = prepared.image_size, prepared.test_crop
         pixels = centre_crop(image, size, crop, prepared.test_interpolation)
         return normalise(pixels, prepared.mean, prepared.std)

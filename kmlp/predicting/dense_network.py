@@ -98,7 +98,9 @@ def task_of(weights: PathLike) -> str | None:
     return None
 
 
-def open_dense_network(weights: PathLike, *, any_size: bool = False) -> DenseNetwork:
+def open_dense_network(
+    weights: PathLike, *, any_size: bool = False, exif: str | None = None
+) -> DenseNetwork:
     """Open a detector or segmenter.
 
     Args:
@@ -106,6 +108,8 @@ def open_dense_network(weights: PathLike, *, any_size: bool = False) -> DenseNet
             `.keras`, SavedModel or `.tflite`.
         any_size: Whether a checkpoint is rebuilt for pictures of any size, where its
             family takes them.
+        exif: Treatment of the orientation that a JPEG's EXIF states, `"ignore"` or
+            `"apply"`; `None`: as in training.
 
     Raises:
         InputError: If there is nothing such, or it cannot be read.
@@ -117,6 +121,8 @@ def open_dense_network(weights: PathLike, *, any_size: bool = False) -> DenseNet
             "Neither a detector nor a segmenter that says how its pictures are "
             f"prepared: pass a run's folder or what it holds. Received: {str(path)!r}"
         )
+    if exif is not None:
+        known = dataclasses.replace(known, exif=exif)
     try:
         run, shape = _keras(path, any_size) if form == KERAS else _runner(path, form)
     except KmlpError:

@@ -1,6 +1,7 @@
 """Predictions of detectors and segmenters: objects, or the class of every pixel."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,8 +11,8 @@ from PIL import Image
 
 from kmlp.data.dense.geometry import alone, prepared
 from kmlp.data.dense.results import coco_entries, paste, to_picture
-from kmlp.data.dense.source import Unreadable, read_image
 from kmlp.data.dense.source import palette as default_palette
+from kmlp.data.pictures import Unreadable, read_image
 from kmlp.data.scoring import check_finite
 from kmlp.errors import InputError
 from kmlp.layers.feature_pyramid import resize_bilinear
@@ -21,12 +22,21 @@ from kmlp.segmentation.inference import segment
 from kmlp.typing import PathLike
 
 
-def read(path: PathLike) -> np.ndarray | None:
-    """Return a picture `(H, W, 3)` uint8, `None` where there is no such picture."""
+def read(path: PathLike, upright: bool = False) -> np.ndarray | None:
+    """Return a picture `(H, W, 3)` uint8, `None` where there is no such picture.
+
+    Args:
+        path: Path of the file.
+        upright: Whether a JPEG is turned as its EXIF states.
+    """
     try:
-        return read_image(path)
+        return read_image(path, upright)
     except (OSError, Unreadable):
         return None
+
+
+def _reader(known):
+    return functools.partial(read, upright=known.exif == "apply")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +98,7 @@ class Detected:
 def detect(
     network: DenseNetwork,
     images: Sequence[Any],
-    read: Callable[[Any], np.ndarray | None] = read,
+    read: Callable[[Any], np.ndarray | None] | None = None,
     *,
     batch_size: int = 8,
 ) -> Iterator[Detected]:
@@ -97,7 +107,8 @@ def detect(
     Args:
         network: Network of detection.
         images: Paths, or whatever `read` takes.
-        read: Function to a picture, or to `None` where it cannot be read.
+        read: Function to a picture, or to `None` where it cannot be read; `None`: as
+            the network's pictures are read.
         batch_size: Pictures at a time.
 
     Yields:
@@ -107,6 +118,7 @@ def detect(
         RunError: If a detection is not finite.
     """
     known = network.preprocessing
+    read = read or _reader(known)
     for start in range(0, len(images), batch_size):
         own = images[start : start + batch_size]
         pictures = [read(image) for image in own]
@@ -235,6 +247,7 @@ def segment_files(
     Yields:
         What each picture shows, in order.
     """
+    read = _reader(network.preprocessing)
     for path in images:
         picture = read(path)
         if picture is None:

@@ -14,9 +14,10 @@ from kmlp.artifacts.locating import KERAS, locate
 from kmlp.artifacts.opening import as_weights, open_weights
 from kmlp.console import progress_bar, some
 from kmlp.data.dense import open_dense
-from kmlp.data.dense.source import DenseSource, Unreadable
+from kmlp.data.dense.source import DenseSource
 from kmlp.data.images import Files
 from kmlp.data.labelled import class_numbers, read_labels
+from kmlp.data.pictures import Unreadable
 from kmlp.data.reading import evaluation_batches, read
 from kmlp.data.scoring import (
     Score,
@@ -46,7 +47,7 @@ def evaluate_classifier(options: argparse.Namespace) -> dict[str, Any]:
         InputError: If weights, data and labels cannot be worked with, or do not fit.
     """
     weights, resized = _opened(options)
-    given = {name: getattr(options, name) for name in NEEDED}
+    given = {name: getattr(options, name) for name in (*NEEDED, "exif")}
     path = Path(weights.path)
     prepared: Any = completed(preprocessing_of(path), given, weights.image_size, path)
     size = prepared.image_size
@@ -168,8 +169,17 @@ def evaluate_dense(options: argparse.Namespace, task: str) -> dict[str, Any]:
     Raises:
         InputError: If weights and data cannot be worked with, or do not fit.
     """
-    network = open_dense_network(options.weights, any_size=task != DETECTION)
-    source = open_dense(options.data, task, on_corrupt=options.on_corrupt)
+    network = open_dense_network(
+        options.weights, any_size=task != DETECTION, exif=options.exif
+    )
+    source = open_dense(
+        options.data,
+        task,
+        on_corrupt=options.on_corrupt,
+        exif=network.preprocessing.exif,
+    )
+    for note in source.notes:
+        print(note, flush=True)
     _check_classes(network, source)
     count = min(options.images or source.validation.count, source.validation.count)
     evaluate = detection if task == DETECTION else segmentation

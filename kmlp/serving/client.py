@@ -48,7 +48,7 @@ class Rest:
         """Return the outputs of a signature for one encoded image.
 
         Args:
-            image: Bytes of a JPEG or PNG.
+            image: Bytes of a JPEG, PNG, WebP or BMP.
             signature: Name of the signature, `"classify"` or `"serving_bytes"`.
 
         Returns:

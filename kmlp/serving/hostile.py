@@ -26,9 +26,28 @@ def hostile_images(jpeg: bytes, png: bytes) -> dict[str, bytes]:
         "a damaged PNG": png[:-30] + bytes(14) + png[-16:],
         "a GIF": b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff,"
         b"\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;",
-        "a BMP": b"BM\x3a\x00\x00\x00\x00\x00\x00\x00\x36\x00\x00\x00\x28\x00\x00\x00"
-        b"\x01\x00\x00\x00\x01\x00\x00\x00\x01\x00\x18\x00" + bytes(28),
+        "a BMP of 4 bits a pixel": bmp(1, 1, bits=4),
+        "a BMP cut short": bmp(9, 9)[:-9],
+        f"a BMP of {HUGE:,} pixels a side": bmp(HUGE, HUGE, pixels=b""),
+        # WebP has 14 bits for a side.
+        "a WebP of 16,000 pixels a side": lossless_webp(16_000, 16_000),
+        "half a WebP header": lossless_webp(8, 8)[:14],
     }
+
+
+def bmp(width: int, height: int, bits: int = 24, pixels: bytes | None = None) -> bytes:
+    """Return a black BMP, uncompressed and without a palette."""
+    if pixels is None:
+        pixels = bytes((width * bits // 8 + 3) // 4 * 4 * height)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, *([0] * 6))
+    return b"BM" + struct.pack("<IHHI", 54 + len(pixels), 0, 0, 54) + header + pixels
+
+
+def lossless_webp(width: int, height: int) -> bytes:
+    """Return the header of a lossless WebP, and nothing behind it."""
+    chunk = b"\x2f" + struct.pack("<I", width - 1 | height - 1 << 14) + bytes(9)
+    chunk = b"VP8L" + struct.pack("<I", len(chunk)) + chunk
+    return b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
 
 
 def resized_png(png: bytes, width: int, height: int) -> bytes:

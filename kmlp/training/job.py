@@ -7,6 +7,7 @@ what differs: its recipe, data, network, loss, score and pictures.
 import argparse
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ import keras
 
 from kmlp.analysis.complexity import count_parameters
 from kmlp.atomic import check_writable
+from kmlp.errors import InputError
 from kmlp.recipes.wording import to_json
 from kmlp.training.checkpoints import RunFolder, about_output
 from kmlp.training.engine.cluster import open_engine, per_replica_batch
@@ -231,6 +233,8 @@ class Job:
             "class_names": list(self.source.class_names),
             "seed": self.options.seed,
             "precision": self.options.precision,
+            # Runs that began before there was a choice go on.
+            **({"exif": "apply"} if self.options.exif == "apply" else {}),
             **self.task.identity(self),
         }
 
@@ -299,6 +303,13 @@ def check_results(options: argparse.Namespace) -> None:
     Raises:
         InputError: If they cannot.
     """
+    try:
+        str(options.output).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(
+            "TensorFlow writes to folders with names of UTF-8: pass another --output. "
+            f"Received: {os.fsencode(options.output)!r}"
+        ) from error
     with about_output():
         if options.output.exists():
             check_writable(options.output)

@@ -154,7 +154,7 @@ def preparation(options: argparse.Namespace, model: VisionMLP) -> Preprocessing:
             "Images are prepared as squares: pass --image-size. "
             f"Received: weights for {height}x{width}"
         )
-    given = {name: getattr(options, name) for name in NEEDED}
+    given = {name: getattr(options, name) for name in (*NEEDED, "exif")}
     return completed(known, given, height, options.weights)
 
 

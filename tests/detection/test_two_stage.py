@@ -201,6 +201,22 @@ def test_no_objects_at_all():
     assert not values["box"].any()
 
 
+def test_nothing_is_learned_from_an_object_without_a_mask():
+    """Its box and class are; 255 stands for the mask that is not there."""
+    model = trained_looking("mask_rcnn")
+    whole = losses(model, images(), TARGETS)
+    absent = TARGETS["masks"].copy()
+    absent[0, 1] = 255
+    first_alone = losses(model, images(), {**TARGETS, "masks": absent})
+    absent[0, 0] = 255
+    none = losses(model, images(), {**TARGETS, "masks": absent})
+    assert not none["mask"].any()
+    assert first_alone["mask"].any()
+    assert first_alone["mask"].sum() != whole["mask"].sum()
+    for name in ("class", "box", "rpn_class", "rpn_box"):
+        np.testing.assert_array_equal(none[name], whole[name])
+
+
 def test_masks_must_be_given():
     targets = {k: v for k, v in TARGETS.items() if k != "masks"}
     with pytest.raises(ValueError, match="masks=False"):

@@ -13,6 +13,7 @@ from kmlp import plots
 from kmlp.analysis import saliency
 from kmlp.analysis.features import stage_maps, varied_channels
 from kmlp.commands.main import main
+from kmlp.data.pictures import KINDS
 from kmlp.predicting.classifying import open_classifier, predict
 from kmlp.preprocessing import Preprocessing
 
@@ -194,7 +195,7 @@ def test_images_that_cannot_be_read_are_named(kind, place, capsys):
     arguments = ["plot", kind, "--weights", "one", "--out", "some.png"]
     assert main([*arguments, "images"]) == 1
     printed = capsys.readouterr()
-    assert "images/text.jpg (neither JPEG nor PNG) cannot be read" in printed.err
+    assert f"images/text.jpg (none of {KINDS}) cannot be read" in printed.err
     assert "kmlp: 1 of 3 images cannot be read" in printed.err.splitlines()[-1]
     assert "written  some.png" in printed.out
     (place / "some.png").unlink()

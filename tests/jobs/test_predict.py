@@ -11,6 +11,7 @@ from PIL import Image
 
 import kmlp
 from kmlp.commands.main import main
+from kmlp.data.pictures import KINDS
 from kmlp.preprocessing import Preprocessing
 
 SIZE = 32
@@ -137,7 +138,7 @@ def test_an_image_that_cannot_be_read(place, capsys):
     assert len(json.loads((place / "found.json").read_text())) == 3
     assert "images/cut.jpg (damaged JPEG) cannot be read" in printed.err
     assert "images/empty.png (empty) cannot be read" in printed.err
-    assert "images/text.jpg (neither JPEG nor PNG) cannot be read" in printed.err
+    assert f"images/text.jpg (none of {KINDS}) cannot be read" in printed.err
     assert "kmlp: 3 of 6 images cannot be read" in printed.err.splitlines()[-1]
 
 

@@ -67,7 +67,7 @@ def test_a_bad_image_fails_alone(kind):
     good = pictures.STRANGE["JPEG"]
     with asking(kind) as client:
         before = classes_and_scores(client.predict(good))
-        with pytest.raises(ValueError, match=r"image_bytes\[0\] is neither") as error:
+        with pytest.raises(ValueError, match=r"image_bytes\[0\] is none of") as error:
             client.predict(b"nothing such")
         assert "\n" not in str(error.value)
         with pytest.raises(ValueError, match="Invalid JPEG data"):

@@ -39,9 +39,18 @@ def test_hostile_bytes_fail_one_request(kind, signature):
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        (HOSTILE["text"], r"image_bytes\[2\] is neither JPEG nor PNG. .* 19 bytes"),
-        (HOSTILE["an empty string"], r"image_bytes\[2\] is neither .* 0 bytes"),
-        (HOSTILE["a GIF"], r"image_bytes\[2\] is neither"),
+        (HOSTILE["text"], r"image_bytes\[2\] is none of JPEG, PNG, WebP .* 19 bytes"),
+        (HOSTILE["an empty string"], r"image_bytes\[2\] is none of .* 0 bytes"),
+        (HOSTILE["a GIF"], r"image_bytes\[2\] is none of"),
+        (HOSTILE["a BMP of 4 bits a pixel"], r"image_bytes\[2\] is none of"),
+        (
+            HOSTILE["a BMP of 50,000 pixels a side"],
+            r"image_bytes\[2\] is too large .* Received: 50000x50000 pixels",
+        ),
+        (
+            HOSTILE["a WebP of 16,000 pixels a side"],
+            r"image_bytes\[2\] is too large .* Received: 16000x16000 pixels",
+        ),
         (
             HOSTILE["a JPEG of 50,000 pixels a side"],
             r"image_bytes\[2\] is too large .* Received: 50000x50000 pixels",

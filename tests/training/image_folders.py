@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from kmlp.data.images import Memory, Source, Split
+from kmlp.data.pictures import KINDS
 
 
 def write_image(path, *, size=(20, 24), channels=3, seed=0):
@@ -30,7 +31,10 @@ DAMAGES = {
     "damaged JPEG": ("bad.jpg", truncate),
     "damaged PNG": ("bad.png", truncate),
     "empty": ("bad.jpeg", lambda path: path.write_bytes(b"")),
-    "neither JPEG nor PNG": ("bad.JPG", lambda path: path.write_text("not an image")),
+    f"none of {KINDS}": (
+        "bad.JPG",
+        lambda path: path.write_text("not an image"),
+    ),
 }
 
 

@@ -19,46 +19,6 @@ from kmlp.training.input import pipeline as crops
 FILTERS = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
 
 
-# Case -> (mode, format, options).
-FORMATS = {
-    "JPEG": ("RGB", "JPEG", {"quality": 90}),
-    "progressive": ("RGB", "JPEG", {"progressive": True}),
-    "full chroma": ("RGB", "JPEG", {"subsampling": 0}),
-    "gray JPEG": ("L", "JPEG", {}),
-    "CMYK JPEG": ("CMYK", "JPEG", {}),
-    "PNG": ("RGB", "PNG", {}),
-    "gray PNG": ("L", "PNG", {}),
-    "palette": ("P", "PNG", {}),
-    "transparent": ("RGBA", "PNG", {}),
-    "bilevel": ("1", "PNG", {}),
-    "GIF": ("P", "GIF", {}),
-    "BMP": ("RGB", "BMP", {}),
-}
-
-
-@pytest.mark.parametrize("case", FORMATS)
-@pytest.mark.parametrize("size", [(50, 37), (1, 1), (200, 9)])
-def test_decoded_as_by_pillow(case, size):
-    mode, kind, options = FORMATS[case]
-    contents = encoded(picture(*size).convert(mode), kind, **options)
-    expected = np.asarray(Image.open(io.BytesIO(contents)).convert("RGB"))
-    np.testing.assert_array_equal(decode.decode(tf.constant(contents)), expected)
-
-
-def test_16_bit_png_keeps_the_high_byte():
-    gray = np.random.default_rng(0).integers(0, 2**16, (9, 7), np.uint16)
-    contents = encoded(Image.fromarray(gray), "PNG")
-    expected = np.repeat((gray >> 8)[..., None], 3, axis=-1)
-    np.testing.assert_array_equal(decode.decode(tf.constant(contents)), expected)
-
-
-def test_first_frame_of_an_animation():
-    frames = [picture(30, 20, seed).convert("P") for seed in range(3)]
-    contents = encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-    expected = np.asarray(Image.open(io.BytesIO(contents)).convert("RGB"))
-    np.testing.assert_array_equal(decode.decode(tf.constant(contents)), expected)
-
-
 def timm_evaluation(image, size, test_crop, interpolation):
     """What timm's evaluation transform does, with Pillow."""
     short = math.floor(size / test_crop)

@@ -17,7 +17,7 @@ from kmlp.artifacts.running import load_saved_model
 from kmlp.commands.train import DETECTOR as train_detector
 from kmlp.commands.train import SEGMENTER as train_segmenter
 from kmlp.data.dense import open_dense
-from kmlp.data.dense.source import Unreadable
+from kmlp.data.pictures import Unreadable
 from kmlp.data.scoring import average_precision, truth
 from kmlp.preprocessing import DensePreprocessing
 from kmlp.training.tasks import dense_task

@@ -19,6 +19,7 @@ from kmlp.commands.arguments import (
 )
 from kmlp.commands.plot.plotted import add_networks, check_trained, labels_of
 from kmlp.console import progress_bar
+from kmlp.data.pictures import KINDS
 from kmlp.errors import InputError, KmlpError, RunError
 
 # With which ImageNet's files begin.
@@ -88,10 +89,13 @@ def show(
         InputError: If there are no such images or weights.
         RunError: If some of the images cannot be read.
     """
-    from kmlp.data.sources import images_of
+    from kmlp.data.image_files import images_of
 
     preparations = _given(options)
-    images = images_of(options.images)
+    listing = images_of(options.images)
+    images = listing.paths
+    if listing.said:
+        print(listing.said, file=sys.stderr, flush=True)
     for weights in options.weights:
         _check_weights(weights, subject)
     viewers = [
@@ -180,7 +184,7 @@ def _look(viewers, images):
             del pixels[path]
     if not pixels:
         raise RunError(
-            "None of the images can be read: pass JPEG or PNG files. "
+            f"None of the images can be read: pass files of {KINDS}. "
             f"Received: {images[0]!r}",
         )
     return list(pixels), [np.stack(parts) for parts in zip(*pixels.values())]

@@ -6,8 +6,9 @@ NumPy and Pillow only; masks of COCO need `pycocotools` (the extra `detection`).
 from pathlib import Path
 from typing import Any
 
-from kmlp.data.dense.source import VOID, DenseSource, DenseSplit, Objects, Unreadable
+from kmlp.data.dense.source import VOID, DenseSource, DenseSplit, Objects
 from kmlp.data.images import disk_errors_reported
+from kmlp.data.pictures import Unreadable
 from kmlp.errors import InputError
 
 __all__ = [
@@ -26,7 +27,12 @@ KINDS = {"detection": ("coco",), "segmentation": ("ade20k", "cityscapes")}
 
 
 def open_dense(
-    spec: str | None, task: str, *, on_corrupt: str = "stop", **scene_arguments: Any
+    spec: str | None,
+    task: str,
+    *,
+    on_corrupt: str = "stop",
+    exif: str = "ignore",
+    **scene_arguments: Any,
 ) -> DenseSource:
     """Open a data set to train on: list it, without reading its pictures.
 
@@ -35,6 +41,8 @@ def open_dense(
             `ade20k:DIR` or `cityscapes:DIR` of segmentation.
         task: Task, `"detection"` or `"segmentation"`.
         on_corrupt: What to do where pictures cannot be read, `"stop"` or `"skip"`.
+        exif: Treatment of the orientation that a JPEG's EXIF states, `"ignore"` or
+            `"apply"`.
         **scene_arguments: Arguments of `scenes`.
 
     Raises:
@@ -49,13 +57,14 @@ def open_dense(
         return scenes(task, **scene_arguments)
     kind, folder = kind_and_folder(spec, task)
     with disk_errors_reported():
+        upright = exif == "apply"
         if kind == "coco":
             from kmlp.data.dense.coco import coco
 
-            return coco(folder, on_corrupt)
+            return coco(folder, on_corrupt, upright)
         from kmlp.data.dense import class_maps
 
-        return getattr(class_maps, kind)(folder, on_corrupt)
+        return getattr(class_maps, kind)(folder, on_corrupt, upright)
 
 
 def kind_and_folder(spec: object, task: str) -> tuple[str, Path]:

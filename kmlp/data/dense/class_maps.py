@@ -9,17 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from kmlp.console import some
-from kmlp.data.dense.source import (
-    VOID,
-    DenseSource,
-    DenseSplit,
-    Unreadable,
-    image_size,
-    palette,
-    read_image,
-    read_map,
-)
+from kmlp.data.dense.source import VOID, DenseSource, DenseSplit, palette
+from kmlp.data.image_files import SUFFIXES, ignored_in_words, list_images
 from kmlp.data.images import check_folder
+from kmlp.data.pictures import Unreadable, image_size, read_image, read_map
 from kmlp.errors import InputError
 
 # A number that a map must not hold.
@@ -42,8 +35,8 @@ def numbering(classes: Mapping[int, int]) -> np.ndarray:
 
 
 ADE20K_LAYOUT = (
-    "--data ade20k:DIR takes a folder with images/training/*.jpg, images/validation/"
-    "*.jpg and maps of the same names, annotations/training/*.png and "
+    "--data ade20k:DIR takes a folder with images in images/training and "
+    "images/validation and maps of the same names, annotations/training/*.png and "
     "annotations/validation/*.png"
 )
 # The folder that the archive holds.
@@ -79,6 +72,7 @@ class MapSplit(DenseSplit):
         images, maps: Paths, of the same length.
         table: Function of a map's path to its `numbering`.
         on_corrupt: What to do with damaged files, `"stop"` or `"skip"`.
+        upright: Whether JPEGs are turned as their EXIF states.
     """
 
     def __init__(
@@ -88,9 +82,10 @@ class MapSplit(DenseSplit):
         maps: Sequence[Path],
         table: Callable[[Path], np.ndarray],
         on_corrupt: str = "stop",
+        upright: bool = False,
     ):
         self.name, self.images, self.maps = name, images, maps
-        self.on_corrupt = on_corrupt
+        self.on_corrupt, self.upright = on_corrupt, upright
         self.count = len(images)
         self._table = table
 
@@ -101,13 +96,13 @@ class MapSplit(DenseSplit):
         for path in self.images:
             # A damaged picture is met when it is read.
             with contextlib.suppress(Unreadable):
-                sizes.add(image_size(path))
+                sizes.add(image_size(path, self.upright))
             if len(sizes) > 1:
                 return None
         return sizes.pop() if sizes else None
 
     def image(self, index: int) -> np.ndarray:
-        return read_image(self.images[index])
+        return read_image(self.images[index], self.upright)
 
     def annotation(self, index: int) -> np.ndarray:
         path = self.maps[index]
@@ -130,7 +125,7 @@ class MapSplit(DenseSplit):
         return found
 
     def image_size(self, index: int) -> tuple[int, int]:
-        return image_size(self.images[index])
+        return image_size(self.images[index], self.upright)
 
     def place(self, index: int) -> str:
         return str(self.images[index])
@@ -139,12 +134,15 @@ class MapSplit(DenseSplit):
         return self.images[index].stem
 
 
-def ade20k(folder: Path, on_corrupt: str = "stop") -> DenseSource:
+def ade20k(
+    folder: Path, on_corrupt: str = "stop", upright: bool = False
+) -> DenseSource:
     """List ADE20K of the scene parsing challenge of 2016, without reading it.
 
     Args:
         folder: Folder of the data set, or the one that holds it.
         on_corrupt: What to do where pictures cannot be read, `"stop"` or `"skip"`.
+        upright: Whether JPEGs are turned as their EXIF states.
 
     Raises:
         InputError: If there is no such folder, or none in this layout.
@@ -152,15 +150,15 @@ def ade20k(folder: Path, on_corrupt: str = "stop") -> DenseSource:
     if (folder / INNER).is_dir():
         folder = folder / INNER
 
+    notes: list[str] = []
+
     def split(name: str) -> MapSplit:
         parts = [f"images/{name}", f"annotations/{name}"]
-        homes = _homes(folder, parts, ADE20K_LAYOUT)
-        images, maps = (
-            {path.stem: path for path in home.glob(ending)}
-            for home, ending in zip(homes, ("*.jpg", "*.png"))
-        )
-        images, maps = _paired(images, maps, ADE20K_LAYOUT, folder)
-        return MapSplit(str(homes[0]), images, maps, lambda path: NUMBERS, on_corrupt)
+        home, truth = _homes(folder, parts, ADE20K_LAYOUT)
+        shown, listed = _named(home, [""], notes), _named(truth, [""], notes, (".png",))
+        images, maps = _paired(shown, listed, ADE20K_LAYOUT, folder, notes)
+        numbers = _ade20k_numbers
+        return MapSplit(str(home), images, maps, numbers, on_corrupt, upright)
 
     names = tuple((_CLASSES / "ade20k.txt").read_text(encoding="utf-8").splitlines())
     return DenseSource(
@@ -170,27 +168,35 @@ def ade20k(folder: Path, on_corrupt: str = "stop") -> DenseSource:
         train=split("training"),
         validation=split("validation"),
         palette=palette(len(names)),
+        notes=tuple(notes),
     )
 
 
-def cityscapes(folder: Path, on_corrupt: str = "stop") -> DenseSource:
+def cityscapes(
+    folder: Path, on_corrupt: str = "stop", upright: bool = False
+) -> DenseSource:
     """List Cityscapes with the 19 classes that are scored, without reading it.
 
     Args:
         folder: Folder of the data set.
         on_corrupt: What to do where pictures cannot be read, `"stop"` or `"skip"`.
+        upright: Whether JPEGs are turned as their EXIF states.
 
     Raises:
         InputError: If there is no such folder, or none in this layout.
     """
 
+    notes: list[str] = []
+
     def split(name: str) -> MapSplit:
         parts = [f"leftImg8bit/{name}", f"gtFine/{name}"]
         home, truth = _homes(folder, parts, CITYSCAPES_LAYOUT)
-        listed = _in_cities(truth, _LABEL_IDS) | _in_cities(truth, _TRAIN_IDS)
-        shown = _in_cities(home, _IMAGE)
-        images, maps = _paired(shown, listed, CITYSCAPES_LAYOUT, folder)
-        return MapSplit(str(home), images, maps, _cityscapes_numbers, on_corrupt)
+        shown = _named(home, [_IMAGE], notes)
+        # Polygons and maps of instances lie there too; of two maps the latter counts.
+        listed = _named(truth, [_LABEL_IDS, _TRAIN_IDS])
+        images, maps = _paired(shown, listed, CITYSCAPES_LAYOUT, folder, notes)
+        numbers = _cityscapes_numbers
+        return MapSplit(str(home), images, maps, numbers, on_corrupt, upright)
 
     return DenseSource(
         name=f"cityscapes:{folder}",
@@ -199,19 +205,49 @@ def cityscapes(folder: Path, on_corrupt: str = "stop") -> DenseSource:
         train=split("train"),
         validation=split("val"),
         palette=np.array([row[2:] for row in _ROWS], int).astype("uint8"),
+        notes=tuple(notes),
     )
+
+
+def _ade20k_numbers(path):
+    return NUMBERS
 
 
 def _cityscapes_numbers(path):
     return TRAIN_IDS if path.name.endswith(_TRAIN_IDS) else LABEL_IDS
 
 
-def _in_cities(home, ending):
-    """Return `{city/name: path}` of the files of an ending."""
-    return {
-        f"{path.parent.name}/{path.name.removesuffix(ending)}": path
-        for path in home.glob(f"*/*{ending}")
-    }
+def _named(home, endings, notes=None, suffixes=SUFFIXES):
+    """Return `{path without its ending: path}` of the files of a folder.
+
+    Args:
+        home: Folder.
+        endings: Ends of names, in any case, the last of which counts most; `""`: the
+            suffix alone.
+        notes: List to which a line on other files is added, or `None`.
+        suffixes: Suffixes of the files.
+
+    Raises:
+        InputError: If two files differ by nothing but their suffix.
+    """
+    listing, found = list_images(home, suffixes), {}
+    others = listing.ignored
+    for ending in endings:
+        for path in map(Path, listing.paths):
+            name = path.relative_to(home).as_posix()
+            if not name.lower().endswith(ending.lower()):
+                others[f"not named *{ending}"] += 1
+                continue
+            stem = name[: -len(ending)] if ending else name[: -len(path.suffix)]
+            if not ending and stem in found:
+                raise InputError(
+                    "Two files differ by their suffix alone, and one map belongs to "
+                    f"each: remove one. Received: {str(found[stem])!r}, {str(path)!r}"
+                )
+            found[stem] = path
+    if notes is not None and others:
+        notes.append(f"{home}: {ignored_in_words(others)}")
+    return found
 
 
 def _homes(folder, parts, layout):
@@ -223,13 +259,14 @@ def _homes(folder, parts, layout):
     return [folder / part for part in parts]
 
 
-def _paired(images, maps, layout, folder):
+def _paired(images, maps, layout, folder, notes):
     """Return the paths of images and of their maps, both sorted by name.
 
     Args:
         images, maps: Files as `{name: path}`.
         layout: Beginning of a message.
         folder: Folder that was asked for.
+        notes: List to which a line on maps without an image is added.
     """
     if not images:
         raise InputError(f"{layout}; there are no images. Received: {str(folder)!r}")
@@ -238,6 +275,10 @@ def _paired(images, maps, layout, folder):
         raise InputError(
             f"{layout}; {len(missing):,} of {len(images):,} images have no map: "
             f"{some(missing)}. Received: {str(folder)!r}"
+        )
+    if alone := maps.keys() - images.keys():
+        notes.append(
+            f"{len(alone):,} of {len(maps):,} maps have no image: {some(alone)}"
         )
     names = sorted(images)
     return [images[name] for name in names], [maps[name] for name in names]

@@ -6,25 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
-
-from kmlp.typing import PathLike
 
 # The number in a class map of what belongs to no class.
 VOID = 255
-
-
-class Unreadable(Exception):
-    """An image or its annotation that cannot be used, though others may be.
-
-    Args:
-        place: Path of the file.
-        why: Reason in a few words.
-    """
-
-    def __init__(self, place: PathLike, why: str):
-        super().__init__(f"{place} ({why})")
-        self.place, self.why = place, why
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +20,7 @@ class Objects:
         classes: Classes `(K,)`, int32.
         size: Height and width of the image.
         draw: Function of k to the visible part of object k, `(H, W)`, true or 1
-            inside.
+            inside; to `None` where it has no mask.
     """
 
     boxes: np.ndarray
@@ -48,8 +32,13 @@ class Objects:
         return len(self.classes)
 
     def masks(self) -> np.ndarray:
-        """Return the visible parts of all objects, `(K, H, W)` bool."""
+        """Return the visible parts of all objects, `(K, H, W)` bool.
+
+        Those of an object without a mask are empty.
+        """
+        nothing = np.zeros(self.size, bool)
         drawn = [self.draw(index) for index in range(len(self))]
+        drawn = [nothing if mask is None else mask for mask in drawn]
         return np.array(drawn, bool).reshape(len(self), *self.size)
 
 
@@ -64,6 +53,8 @@ class DenseSplit:
         size: Height and width if all pictures are known to share them, or `None`.
         in_memory: Whether pictures are at hand without a file.
         on_corrupt: What to do where a picture cannot be read, `"stop"` or `"skip"`.
+        upright: Whether JPEGs are turned as their EXIF states.
+        masks: Whether some object that is learned from has a mask.
     """
 
     name = ""
@@ -71,6 +62,8 @@ class DenseSplit:
     size: Any = None
     in_memory = False
     on_corrupt = "stop"
+    upright = False
+    masks = True
 
     def image(self, index: int) -> np.ndarray:
         """Return a picture, `(H, W, 3)` uint8.
@@ -132,56 +125,12 @@ class DenseSource:
     category_ids: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
 
-
-def read_image(path: PathLike) -> np.ndarray:
-    """Read a picture, `(H, W, 3)` uint8.
-
-    Raises:
-        Unreadable: If it is damaged.
-        OSError: If it is gone.
-    """
-    return _opened(path, lambda image: np.asarray(image.convert("RGB")))
-
-
-def read_map(path: PathLike) -> np.ndarray:
-    """Read a class map, `(H, W)` integers.
-
-    Raises:
-        Unreadable: If it is damaged or in colour.
-        OSError: If it is gone.
-    """
-    # The indices of a map with a palette, not its colours.
-    found = _opened(path, np.asarray)
-    if found.ndim != 2:
-        raise Unreadable(path, "a picture in colour, not a map of class numbers")
-    return found
-
-
-def image_size(path: PathLike) -> tuple[int, int]:
-    """Read height and width from the header.
-
-    Raises:
-        Unreadable: If it is damaged.
-        OSError: If it is gone.
-    """
-    return _opened(path, lambda image: (image.height, image.width))
-
-
-# Pillow's many ways of saying that a file is cut short or wrong.
-_DAMAGES = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-
-
-def _opened(path, function):
-    with open(path, "rb") as file:
-        try:
-            with Image.open(file) as image:
-                return function(image)
-        except UnidentifiedImageError as error:
-            empty = file.seek(0, 2) == 0
-            why = "empty" if empty else "no picture that Pillow knows"
-            raise Unreadable(path, why) from error
-        except _DAMAGES as error:
-            raise Unreadable(path, str(error)) from error
+    def in_words(self) -> str:
+        """Return name, numbers of pictures and of classes."""
+        return (
+            f"{self.name}: {self.train.count:,} pictures to train, "
+            f"{self.validation.count:,} to validate, {len(self.class_names):,} classes"
+        )
 
 
 # Okabe and Ito: told apart by people with any kind of colour vision.

@@ -12,7 +12,9 @@ import numpy as np
 
 from kmlp.atomic import new_file
 from kmlp.console import NAMED, first_line
-from kmlp.data.sources import SUFFIXES, image_folder
+from kmlp.data.image_files import SUFFIXES
+from kmlp.data.pictures import Unreadable, read_image
+from kmlp.data.sources import image_folder
 from kmlp.errors import InputError, RunError
 from kmlp.typing import Config, PathLike
 
@@ -125,7 +127,11 @@ _DAMAGES = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.er
 
 
 def open_packed(
-    spec: PathLike, size: int, folder: PathLike, on_corrupt: str = "stop"
+    spec: PathLike,
+    size: int,
+    folder: PathLike,
+    on_corrupt: str = "stop",
+    exif: str = "ignore",
 ) -> Packed:
     """Return the images that `--data` names, packed where they are not.
 
@@ -134,6 +140,8 @@ def open_packed(
         size: Height and width of the images; those of a folder are brought to it.
         folder: Folder in which packed folders are kept.
         on_corrupt: What to do where images cannot be decoded, `"stop"` or `"skip"`.
+        exif: Treatment of the orientation that a JPEG's EXIF states, `"ignore"` or
+            `"apply"`.
 
     Raises:
         InputError: If there is nothing, or images cannot be decoded.
@@ -143,7 +151,7 @@ def open_packed(
     if path.suffix.lower() == NPZ:
         return _sized(_given(path), size)
     try:
-        source = image_folder(path, on_corrupt)
+        source = image_folder(path, on_corrupt).with_exif(exif)
         mark = _listing(source, Path(source.name), size, on_corrupt)
     except OSError as error:  # no permission, a lost disk
         raise InputError(f"--data: {error}") from error
@@ -212,12 +220,14 @@ def _pack(source, size):
         good = np.ones(len(store), bool)
         for index, path in enumerate(store.paths):
             try:
-                images[index], changed = _decoded(path, size)
+                images[index], changed = _decoded(path, size, split.upright)
                 resized += changed
-            except Exception as error:  # whatever a damaged file makes Pillow raise
+            except Unreadable as error:
                 good[index] = False
-                reason = getattr(error, "strerror", None) or "damaged or no image"
-                bad.append(f"{path} ({reason})")
+                bad.append(str(error))
+            except OSError as error:
+                good[index] = False
+                bad.append(f"{path} ({error.strerror})")
         labels = store.labels[good].astype(np.int32)
         empty = set(range(len(source.class_names))) - set(labels.tolist())
         if empty and source.validation.on_corrupt == "skip":
@@ -246,12 +256,11 @@ def _images(number):
     return "1 image" if number == 1 else f"{number:,} images"
 
 
-def _decoded(path, size):
+def _decoded(path, size, upright):
     """Return an image's central square at a size, and whether that changed it."""
     from PIL import Image
 
-    with Image.open(path, formats=("JPEG", "PNG")) as image:
-        image = image.convert("RGB")
+    image = Image.fromarray(read_image(path, upright))
     if image.size == (size, size):
         return np.asarray(image), False
     # As `kmlp.data.decode.centre_crop` has it.
@@ -263,10 +272,12 @@ def _decoded(path, size):
 
 def _listing(source, root, size, on_corrupt):
     """Return a fingerprint of a folder's files without reading them."""
-    mark = hashlib.sha256(repr((size, on_corrupt, SUFFIXES)).encode())
+    rules = (size, on_corrupt, SUFFIXES, source.validation.upright)
+    mark = hashlib.sha256(repr(rules).encode())
     for split in (source.train, source.validation):
         for path in split.store.paths:
             found = Path(path).stat()
             name = Path(path).relative_to(root)
-            mark.update(f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+            line = f"{name}\0{found.st_size}\0{found.st_mtime_ns}\n"
+            mark.update(line.encode(errors="surrogateescape"))
     return mark.hexdigest()

@@ -2,7 +2,8 @@
 
 A segmenter's target is the class map. A detector's is a dict: `boxes` `(M, 4)` float32
 in pixels of the input, `classes` `(M,)` int32, -1 where there is no object, and for a
-mask head `masks` `(M, S, S)` uint8, each over its own box. M is the recipe's
+mask head `masks` `(M, S, S)` uint8, each over its own box, 255 throughout where the
+object has none. M is the recipe's
 `max_objects`, S its `mask_size`. In evaluation it also has `index`, the picture's in
 its split, `size`, its height and width, and `shape`, those it has on the canvas: what
 places results in the picture.
@@ -119,6 +120,9 @@ class DetectionExamples(Examples):
         for place, k in enumerate(chosen):
             # Over their boxes masks are the same at any size of the picture.
             drawn, box = objects.draw(k), objects.boxes[k]
+            if drawn is None:
+                masks[place] = VOID
+                continue
             mask = geometry.mask_in_box(drawn, box, recipe.mask_size)
             masks[place] = mask[:, ::-1] if flip else mask
         return boxes, classes, masks

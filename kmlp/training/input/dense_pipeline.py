@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kmlp.data.dense.source import DenseSource, DenseSplit, Unreadable
+from kmlp.data.dense.source import DenseSource, DenseSplit
+from kmlp.data.pictures import Unreadable
 from kmlp.data.reading import REMEDY, SUBSTITUTES, in_order, threads
 from kmlp.errors import RunError
 from kmlp.training.input.dense_examples import (

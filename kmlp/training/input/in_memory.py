@@ -46,7 +46,7 @@ def load(source: Source, recipe: Any) -> Source:
     loaded: Config = {}
     places, lost = [], []
     for name, split in splits.items():
-        keep = _kept(recipe, split.count) if name == "train" else _checked
+        keep = _kept(recipe, split) if name == "train" else _checked
         if split.store.in_memory and keep is _checked:
             loaded[name] = split
             continue
@@ -82,11 +82,13 @@ def allowance() -> float:
     return memory * MEMORY_SHARE
 
 
-def _kept(recipe, count):
+def _kept(recipe, split):
     size = recipe.image_size
-    if recipe.crop not in WHOLE_CROPS or 3 * count * size**2 > allowance():
+    if recipe.crop not in WHOLE_CROPS or 3 * split.count * size**2 > allowance():
         return _checked
-    return lambda image: square(image, size, recipe.interpolation)
+    return lambda image: square(
+        decode(image, split.upright), size, recipe.interpolation
+    )
 
 
 def _checked(image):

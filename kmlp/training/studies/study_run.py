@@ -233,7 +233,8 @@ def _data(options, study, recipe, home):
         labels = random.integers(0, 100, count).astype("int32")
         names = tuple(map(str, range(100)))
         return Packed("random images", names, images, labels, images, labels, "")
-    data = open_packed(options.data, size, home / "packed", options.on_corrupt)
+    packed = home / "packed"
+    data = open_packed(options.data, size, packed, options.on_corrupt, options.exif)
     if scale.training is None:
         return data
     return data.part(scale.training, scale.test)

@@ -117,6 +117,7 @@ class Classification(RunTask):
             "mean": list(recipe.mean),
             "std": list(recipe.std),
             "skipped_images": list(job.source.skipped),
+            "ignored_files": job.source.ignored,
         }
 
     def announcement(self, job: Job) -> list[str]:
@@ -125,9 +126,7 @@ class Classification(RunTask):
         return [
             describe(recipe, job.base),
             f"{job.options.arch}, {job.engine.model.count_params():,} parameters, on "
-            f"{source.name}: {source.train.count:,} images to train, "
-            f"{source.validation.count:,} to validate, {len(source.class_names)} "
-            f"classes, {recipe.image_size}x{recipe.image_size}",
+            f"{source.in_words()}, {recipe.image_size}x{recipe.image_size}",
             f"{job.engine.description}, {job.options.precision}: {job.epochs} epochs "
             f"of {job.steps_per_epoch:,} steps of {recipe.batch_size:,} images, rate "
             f"{peak:.3g} to {final:.3g}",
@@ -150,6 +149,7 @@ class Classification(RunTask):
             image_size=recipe.image_size,
             test_crop=recipe.test_crop,
             test_interpolation=recipe.test_interpolation,
+            exif=job.options.exif,
             class_names=tuple(job.source.class_names),
         )
 
@@ -184,7 +184,7 @@ def resolve(options: argparse.Namespace, engine: Any) -> Job:
         data_dir=options.data_dir,
         download=options.download,
         on_corrupt=options.on_corrupt,
-    )
+    ).with_exif(options.exif)
     classes = len(source.class_names)
     if options.num_classes not in (None, classes):
         raise InputError(

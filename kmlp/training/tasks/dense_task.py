@@ -14,8 +14,8 @@ from keras import ops
 
 from kmlp.analysis.complexity import count_parameters
 from kmlp.data.dense import kind_and_folder, open_dense
-from kmlp.data.dense.source import Unreadable
 from kmlp.data.images import steps_per_epoch
+from kmlp.data.pictures import Unreadable
 from kmlp.detection.mask_rcnn import CascadeMaskRCNN, MaskRCNN
 from kmlp.detection.retinanet import RetinaNet
 from kmlp.errors import InputError
@@ -114,10 +114,8 @@ class DenseTask(RunTask):
             describe(recipe, job.base),
             *source.notes,
             f"{recipe.head} over {job.options.arch}, {model.count_params():,} "
-            f"parameters ({backbone:,} of the backbone), on {source.name}: "
-            f"{source.train.count:,} pictures to train, "
-            f"{source.validation.count:,} to validate, {len(source.class_names)} "
-            f"classes, {size}",
+            f"parameters ({backbone:,} of the backbone), on {source.in_words()}, "
+            f"{size}",
             f"{job.engine.description}, {job.options.precision}: "
             f"{job.epochs * job.steps_per_epoch:,} steps of {recipe.batch_size:,} "
             f"pictures, validated {job.epochs} times, rate {recipe.learning_rate:.3g}",
@@ -259,7 +257,10 @@ def resolve_dense(
     """
     recipe, base = chosen_recipe(options)
     source = open_dense(
-        options.data or recipe.data, recipe.task, on_corrupt=options.on_corrupt
+        options.data or recipe.data,
+        recipe.task,
+        on_corrupt=options.on_corrupt,
+        exif=options.exif,
     )
     epochs, most, batch = DenseTask.rehearsal
     if options.rehearse:

@@ -15,6 +15,7 @@ from kmlp.data.dense import results
 from kmlp.data.dense.geometry import prepared
 from kmlp.data.dense.results import coco_results, to_picture
 from kmlp.data.scoring import average_precision, truth
+from kmlp.errors import InputError
 from kmlp.predicting.dense_predictions import Detected
 from kmlp.predicting.drawing import draw_detections
 from kmlp.training.job import Job
@@ -34,7 +35,8 @@ class Detection(DenseTask):
         indices: Pictures that are scored; `None`: all of the validation.
 
     Raises:
-        InputError: If pycocotools is not installed.
+        InputError: If pycocotools is not installed, or masks are to be learned or
+            scored where no object has one.
     """
 
     name = "detection"
@@ -44,6 +46,13 @@ class Detection(DenseTask):
     ):
         super().__init__()
         results.library()  # refuse before anything is trained
+        for split in (source.train, source.validation):
+            if masks and not split.masks:
+                raise InputError(
+                    "The head learns masks, and no object has one here: choose a head "
+                    "of boxes alone, --head retinanet. "
+                    f"Received: {split.name}"
+                )
         self.source, self.masks = source, masks
         self.score = "mask_AP" if masks else "AP"
         self._truth = truth(source.validation, source, indices)
