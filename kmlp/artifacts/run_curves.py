@@ -1,6 +1,5 @@
 """Read what runs wrote down: their curves as they went, and what they reached."""
 
-import csv
 import dataclasses
 import json
 from collections.abc import Iterable
@@ -106,30 +105,50 @@ def _age(path):
 
 
 def _read(path, label):
-    epochs = _columns(path)
+    epochs = read_columns(path)
     if not {"epoch", "step"} <= set(epochs) or not len(epochs["epoch"]):
         raise InputError(
             f"{WHAT}; this file is none: it has no rows with `epoch` and `step`. "
             f"Received: {str(path)!r}"
         )
     steps = path.with_name(STEPS)
-    taken = _columns(steps) if path.name == HISTORY and steps.is_file() else {}
-    return Curves(label, path, epochs, taken if "step" in taken else {})
+    taken = read_columns(steps) if path.name == HISTORY and steps.is_file() else {}
+    return Curves(label, path, epochs, taken)
 
 
-def _columns(path):
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        # A run that goes on while it is read may have half a line at the end.
-        rows = [row for row in csv.DictReader(file) if None not in row.values()]
-    names = [name for name in (rows[0] if rows else ()) if name is not None]
-    return {name: np.array([_number(row[name]) for row in rows]) for name in names}
+def read_columns(path: Path) -> dict[str, np.ndarray]:
+    """Return the columns of a curve by name, `nan` where a cell is empty.
 
+    Half a line at the end is left out: a run that goes on meanwhile is writing it. A
+    file without a column `step` is no curve and has no columns.
 
-def _number(text):
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan
+    Raises:
+        InputError: If the file is damaged.
+        OSError: If it cannot be read.
+    """
+    rows: list[list[float]] = []
+    lines = path.read_bytes().splitlines(keepends=True)
+    names: list[str] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            cells = line.decode("utf-8-sig").strip().split(",")
+            names = names or cells
+            if "step" not in names:
+                return {}
+            if len(cells) != len(names):
+                raise ValueError(f"{len(cells)} cells in place of {len(names)}")
+            if number > 1:
+                rows.append([float(cell or "nan") for cell in cells])
+        except ValueError as error:
+            if line is lines[-1] and not line.endswith(b"\n"):
+                break
+            raise InputError(
+                f"This curve is damaged in line {number} ({str(error)[:80]!r}): where "
+                "its run is not finished, the same command writes it anew from the "
+                f"checkpoint. Received: {str(path)!r}"
+            ) from error
+    columns = np.array(rows, float).reshape(len(rows), len(names)).T
+    return dict(zip(names, columns))
 
 
 def _labels(paths):

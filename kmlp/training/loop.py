@@ -66,8 +66,8 @@ class _Loop:
     def run(self) -> list[dict[str, Any]]:
         watched = contextlib.closing(self.monitor)
         with _signals() as signals, watched, _explained():
-            self._resume()
-            self.monitor.begin(self.engine.step)
+            curve = self._resume()
+            self.monitor.begin(self.engine.step, self.history, curve)
             batches = None
             if self.engine.step < self.steps:
                 batches = self.engine.feed(self.job.training_data(self.engine.step))
@@ -79,10 +79,10 @@ class _Loop:
         return self.history
 
     def _resume(self):
-        """Take the newest checkpoint, on all workers the chief's."""
+        """Take the newest checkpoint, on all workers the chief's; return its curve."""
         found = self.checkpoints.latest() if self.checkpoints else None
         if not self.engine.any(found is not None):
-            return
+            return {}
         self.engine.restore(found.arrays if found else None)
         if found is not None:
             progress = found.progress
@@ -95,6 +95,7 @@ class _Loop:
         self._saved = (self.engine.step, len(self.history))
         if self.engine.chief:
             print(f"Going on at step {self.engine.step:,} of {self.steps:,}")
+        return found.curve if found else {}
 
     def _epoch(self, batches, signals):
         job, engine = self.job, self.engine
@@ -215,7 +216,8 @@ class _Loop:
                 "best": self.best,
                 "seconds": self._seconds,
             }
-            self.checkpoints.save(Checkpoint(self.engine.step, state, progress))
+            curve = self.monitor.curve()
+            self.checkpoints.save(Checkpoint(self.engine.step, state, progress, curve))
 
     def _stopped(self, number):
         if number is None and self._late():

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from kmlp.artifacts.locating import HISTORY, STEPS
+from kmlp.artifacts.run_curves import read_columns
 from kmlp.atomic import new_file
 from kmlp.console import progress_bar
+from kmlp.errors import InputError
 
 BOARD = "tensorboard"
 SHOWN_IMAGES = 16
@@ -34,18 +36,34 @@ class Monitor:
         self.every = min(job.options.log_steps, job.steps_per_epoch)
         self._bar = None
         self._board = None
+        self._rows: list[dict[str, Any]] = []
 
-    def begin(self, step: int) -> None:
-        """Start at a step; remove rows of steps that are to come again."""
+    def begin(
+        self,
+        step: int,
+        history: list[dict[str, Any]],
+        curve: dict[str, np.ndarray] | None,
+    ) -> None:
+        """Start at a step, and write the curves up to there anew.
+
+        Args:
+            step: Number of steps done.
+            history: Rows of the epochs.
+            curve: Columns of the steps' rows; `None`: those of the file, where it can
+                be read.
+        """
         self._clock, self._clocked = time.perf_counter(), step
         self._last: dict[str, float] = {}
         if self.folder is None:
             return
-        rows = [row for row in _read(self.folder / STEPS) if int(row["step"]) <= step]
-        if rows:
-            write_rows(self.folder / STEPS, rows)
-        else:
-            (self.folder / STEPS).unlink(missing_ok=True)
+        columns = self._kept(step) if curve is None else curve
+        values = zip(*(column.tolist() for column in columns.values()))
+        self._rows = [dict(zip(columns, row)) for row in values]
+        for name, rows in ((HISTORY, history), (STEPS, self._rows)):
+            if rows:
+                write_rows(self.folder / name, rows)
+            else:
+                (self.folder / name).unlink(missing_ok=True)
         # Curves alone are no reason to import TensorFlow.
         if sys.modules.get("tensorflow") and importlib.util.find_spec("tensorboard"):
             import tensorflow as tf
@@ -88,7 +106,13 @@ class Monitor:
             row = {"step": at, **row, "learning_rate": rate}
             rows.append(row)
             self._scalars("train", at, {**row, "images_per_second": speed})
+        self._rows += rows
         _append(self.folder / STEPS, rows)
+
+    def curve(self) -> dict[str, np.ndarray]:
+        """Return the columns of the steps' curve so far, for a checkpoint."""
+        names = dict.fromkeys(name for row in self._rows for name in row)
+        return {n: np.array([r.get(n, np.nan) for r in self._rows]) for n in names}
 
     def epoch_end(self, history: list[dict[str, Any]]) -> None:
         """Close an epoch; the last row of `history` is its own."""
@@ -115,6 +139,18 @@ class Monitor:
         if self._board is not None:
             self._board.close()
             self._board = None
+
+    def _kept(self, step):
+        """Return the columns up to a step of the file that an earlier version left."""
+        try:
+            found = read_columns(self.folder / STEPS)
+            chosen = found["step"] <= step
+            found = {name: column[chosen] for name, column in found.items()}
+            return found | {"step": found["step"].astype("int64")}
+        except (InputError, OSError, KeyError) as error:
+            if step:
+                print(f"The curve of steps begins anew: {error}", file=sys.stderr)
+            return {}
 
     def _close_bar(self):
         if self._bar is not None:
@@ -158,14 +194,6 @@ def _shown(name, value):
     """Return a figure in words: a loss as a number, another as a percentage."""
     loss = name.endswith("loss") or not 0 <= value <= 1
     return f"{value:.4f}" if loss else f"{value:.2%}"
-
-
-def _read(path):
-    if not path.exists():
-        return []
-    with open(path, newline="") as file:
-        # A line that a power cut left incomplete is of a step that comes again.
-        return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
 def _append(path, rows):

@@ -120,6 +120,30 @@ def test_a_line_that_is_being_written_is_left_out(tmp_path):
     assert run.epochs["epoch"].tolist() == [1, 2, 3]
 
 
+DAMAGES = {
+    b"\xff\xfe": "'utf-8' codec can't decode",
+    bytes(64): "could not convert string to float",
+    b"1,2,3\r\n": "3 cells in place of",
+    b"ab": "could not convert string to float",
+}
+
+
+@pytest.mark.parametrize("name", ["history.csv", "steps.csv"])
+@pytest.mark.parametrize("damage", DAMAGES, ids=range(len(DAMAGES)))
+def test_a_damaged_curve_is_told_in_a_line(damage, name, tmp_path, capsys):
+    path = write_run(tmp_path / "a") / name
+    raw = path.read_bytes()
+    middle = raw.index(b"\n", raw.index(b"\n") + 1) + 1
+    path.write_bytes(raw[:middle] + damage + raw[middle:])
+    out = tmp_path / "a.svg"
+    assert main(["plot", "run", str(tmp_path / "a"), "--out", str(out)]) == 2
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "This curve is damaged in line 3" in told
+    assert DAMAGES[damage] in told
+    assert f"Received: {str(path)!r}" in told
+    assert not out.exists()
+
+
 def test_command(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_run(tmp_path / "a")

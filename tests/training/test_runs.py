@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import json
 import os
 import signal
 from types import SimpleNamespace
@@ -322,12 +323,75 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("torn", ["1", "16,0.", "16,0.5,0.5,0.5,1"])
-def test_a_torn_line_of_the_curve_is_written_again(torn, tmp_path, uninterrupted):
+CURVES = ("steps.csv", "history.csv")
+# What becomes of a curve's bytes while the run stands still.
+LOSSES = {
+    "half a number": lambda raw: raw + b"1",
+    "half a line": lambda raw: raw + b"16,0.",
+    "a line too short": lambda raw: raw + b"16,0.5,0.5,0.5,1\r\n",
+    "not UTF-8": lambda raw: raw[:60] + b"\xff\xfe" + raw[60:],
+    "zeros": lambda raw: raw[:70] + bytes(99) + raw[169:],
+    "words": lambda raw: raw + b"x,y,z\r\n",
+    "nothing left": lambda raw: b"",
+    "truncated": lambda raw: raw[: len(raw) // 2],
+    "of another file": lambda raw: bytes(range(256)) * 40,
+    "missing": lambda raw: None,
+}
+
+
+def lose(path, loss):
+    """Damage a curve."""
+    raw = LOSSES[loss](path.read_bytes())
+    if raw is None:
+        path.unlink()
+    else:
+        path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("name", CURVES)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_damaged_curve_is_written_anew_from_the_checkpoint(
+    loss, name, tmp_path, uninterrupted
+):
     with pytest.raises(KeyError):
         trained(tmp_path, Engine({17: power_cut}))
-    with open(tmp_path / "steps.csv", "a") as file:
-        file.write(torn)
+    lose(tmp_path / name, loss)
     engine = Engine()
     history = trained(tmp_path, engine)
     assert outcome(tmp_path, history, engine) == uninterrupted
+    whole = {name: (tmp_path / name).read_bytes() for name in CURVES}
+    lose(tmp_path / name, loss)
+    trained(tmp_path, Engine())  # all steps are done, and nothing is published yet
+    assert {name: (tmp_path / name).read_bytes() for name in CURVES} == whole
+
+
+def forget_curves(folder):
+    """Make the checkpoints those of an earlier version, which held no curve."""
+    store = Checkpoints(folder / "checkpoints")
+    for path in store.folder.iterdir():
+        with np.load(path) as file:
+            arrays = {n: file[n] for n in file.files if not n.startswith("curve/")}
+        found = json.loads(arrays.pop("manifest").tobytes()[8:])
+        text = json.dumps(found["progress"]).encode()
+        np.savez(path, **arrays, progress=np.frombuffer(text, np.uint8))
+
+
+@pytest.mark.parametrize("loss", [None, "half a line", "half a number", "zeros"])
+def test_a_run_of_an_earlier_version_goes_on(loss, tmp_path, capsys, uninterrupted):
+    with pytest.raises(KeyError):
+        trained(tmp_path, Engine({17: power_cut}))
+    forget_curves(tmp_path)
+    if loss:
+        lose(tmp_path / "steps.csv", loss)
+    engine = Engine()
+    found = outcome(tmp_path, trained(tmp_path, engine), engine)
+    told = capsys.readouterr().err
+    if loss != "zeros":
+        assert found == uninterrupted
+        assert not told
+        return
+    assert "The curve of steps begins anew: " in told
+    assert len(told.splitlines()) == 1
+    header, *rows = uninterrupted[1]
+    assert found[1] == [header, *(row for row in rows if int(row[0]) > 15)]
+    assert found[0] == uninterrupted[0]
