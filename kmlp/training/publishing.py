@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from kmlp.artifacts.opening import compiled
 from kmlp.artifacts.operation_audit import audited
 from kmlp.artifacts.report import forms_table
 from kmlp.atomic import Draft, new_version
+from kmlp.console import first_line
 from kmlp.errors import RunError
 from kmlp.training.loop import BEST
 from kmlp.training.monitor import BOARD, HISTORY, STEPS
 
 TRAINED, MERGED, SAVED_MODEL, TFLITE = "trained", "merged", "SavedModel", "TFLite"
-RECIPE = "recipe.json"
+RECIPE, BEST_CHECKPOINT = "recipe.json", "best.keras"
 # Files of the run that its version keeps.
 KEPT = (RECIPE, HISTORY, STEPS, BOARD)
 
@@ -72,8 +74,10 @@ def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
         # The comparison was with the trained weights, not with the best.
         for model, name, form in (
             (trained, CHECKPOINT, forms[TRAINED]),
-            (best, "best.keras", None),
+            (best, BEST_CHECKPOINT, None),
         ):
+            if model is None:
+                continue
             model.preprocessing = known
             origin.save_checkpoint(
                 model,
@@ -143,17 +147,30 @@ def size_of(path: Path) -> int:
 
 
 def _models(job, folder):
-    """Return what is published and the best epoch's, in float32 and in no strategy."""
+    """Return what is published and the best epoch's, in float32 and in no strategy.
+
+    The best epoch's is `None` where its file is damaged, which must not hold up the
+    rest.
+    """
     engine = job.engine
     with engine.averaged() if job.averaged else contextlib.nullcontext():
         weights = [
             np.array(keras.ops.convert_to_numpy(w)) for w in engine.model.weights
         ]
     trained, best = job.network("float32"), job.network("float32")
-    best.load_weights(folder / BEST)
-    if job.options.publish == "best":
-        weights = best.get_weights()
-    trained.set_weights(weights)
+    publishes_best = job.options.publish == "best"
+    try:
+        best.load_weights(folder / BEST)
+    except Exception as error:  # whatever damage makes its readers raise
+        lost = f"The best weights cannot be read ({first_line(error)[:200]})"
+        if publishes_best:
+            raise RunError(
+                f"{lost}: pass --publish last to publish those of the last epoch. "
+                f"Received: {str(folder / BEST)!r}"
+            ) from error
+        print(f"{lost}: {BEST_CHECKPOINT} is left out.", file=sys.stderr)
+        best = None
+    trained.set_weights(best.get_weights() if publishes_best else weights)
     return trained, best
 
 

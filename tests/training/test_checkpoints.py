@@ -4,11 +4,15 @@ import dataclasses
 import json
 import random
 import zipfile
+from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
+from kmlp.errors import RunError
 from kmlp.training.checkpoints import Checkpoint, Checkpoints
+from kmlp.training.publishing import _models
 
 QUICK = 60  # mutations that every run of the tests tries
 ALL = 900
@@ -228,3 +232,34 @@ def test_a_checkpoint_of_an_earlier_version_is_read(tmp_path):
     found = Checkpoints(tmp_path).latest()
     assert found.curve is None  # it holds none
     assert same(dataclasses.replace(found, curve=expected.curve), expected)
+
+
+def ending(publish):
+    """A run of a tiny network whose last weights are ones."""
+
+    def network(precision):
+        return keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+
+    model = network("float32")
+    model.set_weights([np.ones_like(weight) for weight in model.get_weights()])
+    return SimpleNamespace(
+        engine=SimpleNamespace(model=model),
+        averaged=False,
+        network=network,
+        options=SimpleNamespace(publish=publish),
+    )
+
+
+@pytest.mark.parametrize("damage", [None, b"", b"\x89HDF\r\n\x1a\n" + bytes(4000)])
+def test_damaged_best_weights_hold_up_nothing_else(damage, tmp_path, capsys):
+    path = tmp_path / "best.weights.h5"
+    if damage is not None:
+        path.write_bytes(damage)
+    trained, best = _models(ending("last"), tmp_path)
+    assert all((weight == 1).all() for weight in trained.get_weights())
+    assert best is None
+    told = capsys.readouterr().err
+    assert told.startswith("The best weights cannot be read (")
+    assert told.endswith("): best.keras is left out.\n")
+    with pytest.raises(RunError, match=r"pass --publish last.*Received: .*best"):
+        _models(ending("best"), tmp_path)

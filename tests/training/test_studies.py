@@ -171,11 +171,20 @@ def test_an_image_folder_is_packed_once(folder, tmp_path, capsys):
     assert changed.content != packed.content
 
 
-def test_damaged_packed_images_are_packed_again(folder, tmp_path, capsys):
+# A checksum, or a method of compression that there is not.
+PLACES = {
+    "an array": lambda raw: (len(raw) // 2, 1),
+    "the directory": lambda raw: (raw.index(b"PK\x01\x02") + 10, 64),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_damaged_packed_images_are_packed_again(place, folder, tmp_path, capsys):
     packed = packing.open_packed(folder, 16, tmp_path / "packed")
     (path,) = (tmp_path / "packed").iterdir()
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    index, bit = PLACES[place](content)
+    content[index] ^= bit
     path.write_bytes(content)
     again = packing.open_packed(folder, 16, tmp_path / "packed")
     assert "damaged" in capsys.readouterr().err

@@ -3,8 +3,6 @@
 import dataclasses
 import hashlib
 import sys
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -123,7 +121,6 @@ def content_of(class_names: Sequence[str], arrays: Sequence[np.ndarray]) -> str:
 
 
 NPZ = ".npz"
-_DAMAGES = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 def open_packed(
@@ -159,7 +156,7 @@ def open_packed(
     if kept.exists():
         try:
             return read(kept, source.name)
-        except _DAMAGES as error:
+        except Exception as error:  # whatever damage makes its readers raise
             print(
                 f"The packed images {kept} are damaged ({first_line(error)}): packing "
                 "again.",
@@ -186,7 +183,7 @@ def _given(path):
         raise InputError(f"--data: this file does not exist. Received: {str(path)!r}")
     try:
         return read(path)
-    except _DAMAGES as error:
+    except Exception as error:
         raise InputError(
             f"This file cannot be read: it takes arrays named {', '.join(OWN)}, or "
             f"{', '.join(OTHERS)}; copy it again or pack the image folder again. "
