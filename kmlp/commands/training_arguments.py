@@ -108,7 +108,15 @@ def _add_devices(parser):
         "--strategy",
         choices=("auto", "single", "mirrored", "multi_worker", "tpu"),
         default="auto",
-        help="several hosts are told by TF_CONFIG (default: what there is)",
+        help="several hosts are told by TF_CONFIG, and need one command, code and data "
+        "each (default: what there is)",
+    )
+    add(
+        "--patience",
+        type=positive,
+        default=300,
+        metavar="N",
+        help="seconds to wait for other hosts, or for one that was lost (default: 300)",
     )
     add(
         "--devices",

@@ -16,16 +16,19 @@ from typing import Any
 import keras
 
 from kmlp.analysis.complexity import count_parameters
+from kmlp.artifacts.origin import versions
 from kmlp.atomic import check_writable
 from kmlp.errors import InputError
 from kmlp.recipes.wording import to_json
 from kmlp.training.checkpoints import RunFolder, about_output
 from kmlp.training.engine.cluster import open_engine, per_replica_batch
 from kmlp.training.engine.engine import Options, Task
+from kmlp.training.engine.meeting import difference
 from kmlp.training.fine_tuning import Initial, freeze
 from kmlp.training.loop import train
 from kmlp.training.optimization import make_optimizer
 from kmlp.training.publishing import publish
+from kmlp.version import code_mark
 
 
 class RunTask(Task):
@@ -273,8 +276,14 @@ def run(options: argparse.Namespace, task: Any) -> None:
     # Validate the options before any data is read or any worker waited for.
     task.check(options)
     check_results(options)
-    engine = open_engine(options.strategy, options.devices)
+    engine = open_engine(
+        options.strategy,
+        options.devices,
+        about=_command(options),
+        patience=options.patience,
+    )
     job = task.resolve(options, engine)
+    _check_alike(job)
     keras.utils.set_random_seed(options.seed)
     schedule = job.prepare()
     parent = options.output / ("rehearsals" if options.rehearse else "")
@@ -295,6 +304,57 @@ def run(options: argparse.Namespace, task: Any) -> None:
     if options.rehearse:
         print(job.task.estimate(job, history[-1]["images_per_second"]))
     print(f"Published {path} after {time.monotonic() - started:.0f} s")
+
+
+# What may differ between workers: where things lie on a host, and what the chief alone
+# heeds. Of data and weights it is the contents that must be alike.
+_OWN_OPTIONS = {"output", "data", "data_dir", "download", "weights", "fresh"}
+_OWN_OPTIONS |= {"patience"}
+_OWN_DATA = {"name", "skipped_images", "notes"}
+_OWN_VERSIONS = {"python", "ai-edge-litert"}
+
+
+def _command(options):
+    """Return what all workers must have alike before anything is read, by name."""
+    installed = {n: v for n, v in versions().items() if n not in _OWN_VERSIONS}
+    given = {
+        f"--{name.replace('_', '-')}": value
+        for name, value in vars(options).items()
+        if name not in _OWN_OPTIONS and not callable(value)
+    }
+    return {**installed, "the code of kmlp": code_mark(), **given}
+
+
+def _check_alike(job):
+    """Check that all workers resolved the same job: options and what they have read.
+
+    Raises:
+        InputError: If they did not; all raise it.
+    """
+    if job.engine.workers == 1:
+        return
+    data = job.task.data_summary(job)
+    own = {
+        "recipe": to_json(job.recipe),
+        "data": {name: data[name] for name in data if name not in _OWN_DATA},
+        "steps of an epoch": job.steps_per_epoch,
+        "initial weights": None if job.initial is None else job.initial.identity,
+        "devices": job.engine.local_replicas,
+    }
+    said = job.engine.gather(json.dumps(_flat("", own), default=str).encode())
+    if problem := difference(dict(enumerate(map(json.loads, said)))):
+        raise InputError(problem)
+
+
+def _flat(name, value):
+    """Return `{name: value}` of what is in a value, such as `recipe.model.depth`."""
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list | tuple):
+        items = enumerate(value)
+    else:
+        return {name.removeprefix("."): value}
+    return {k: v for key, one in items for k, v in _flat(f"{name}.{key}", one).items()}
 
 
 def check_results(options: argparse.Namespace) -> None:

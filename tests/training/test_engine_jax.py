@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +23,7 @@ from engine_cases import (
     validation,
 )
 
-from kmlp.errors import KmlpError
 from kmlp.recipes import dense_recipes
-from kmlp.training.engine.meeting import meet
 from kmlp.training.engine.tensorflow import TensorFlowEngine
 from kmlp.training.optimization import make_dense_schedule
 
@@ -330,29 +327,6 @@ def test_a_lost_process_is_noticed(later):
     message = str(later.result("lost", 2, 1)["message"])
     assert "start all workers again" in message
     assert later.ended("lost", 2, 1, 1) == -9
-
-
-@pytest.mark.parametrize("came", [(0,), (1, 2)])
-def test_who_waits_is_told_who_is_missing(came):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    addresses = [f"127.0.0.1:{port}", "there:1", "elsewhere:2"]
-    messages = []
-
-    def wait(index):
-        try:
-            meet(addresses, index, patience=0.5)
-        except KmlpError as stop:
-            messages.append(str(stop))
-
-    threads = [threading.Thread(target=wait, args=(index,)) for index in came]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(messages) == len(came)
-    told = "Missing: there:1, elsewhere:2" if 0 in came else f"meet at {addresses[0]}"
-    assert all(told in message for message in messages)
 
 
 # The rules of a step.

@@ -28,7 +28,7 @@ from kmlp.training.distillation import Objective
 from kmlp.training.engine.engine import Options
 from kmlp.training.engine.tensorflow import TensorFlowEngine
 from kmlp.training.engine.weight_names import frozen, optimizer_names, weight_names
-from kmlp.training.fine_tuning import Initial, chosen, freeze, initial_weights, parts
+from kmlp.training.fine_tuning import chosen, freeze, initial_weights, parts
 from kmlp.training.tasks.classification import Classification
 
 # Family -> the smallest network whose parts can be told apart, and their names.
@@ -460,19 +460,6 @@ def test_every_device_keeps_what_is_frozen(tmp_path):
     # A bias before a norm may stay by itself.
     learned = {name for name in begun if name.endswith(("kernel", "mean"))}
     assert {name for name in learned if not name.startswith("block0")} <= moved
-
-
-def test_workers_must_find_the_same_weights(tmp_path):
-    class Worker:
-        def broadcast(self, array):
-            return array + 1
-
-        def any(self, flag):
-            return flag
-
-    begun = Initial({}, {}, {"sha256": "00", "name": "w"}, "")
-    with pytest.raises(KmlpError, match="different weights"):
-        begun.fill(None, Worker())
 
 
 def test_fine_tuning_of_ones_own_is_the_papers():

@@ -4,13 +4,20 @@ import dataclasses
 import json
 import os
 import socket
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
 from kmlp.console import quiet
 from kmlp.errors import InputError, check_choice, check_positive
 from kmlp.training.engine.engine import Engine
-from kmlp.training.engine.meeting import join_jax, meet, prepare_jax_devices
+from kmlp.training.engine.meeting import (
+    PATIENCE,
+    join_jax,
+    meet,
+    prepare_jax_devices,
+)
 
 STRATEGIES = ("auto", "single", "mirrored", "multi_worker", "tpu")
 _ONE_DEVICE = ("auto", "single")
@@ -24,10 +31,14 @@ class Cluster:
         addresses: Address `host:port` of each, the chief's first; empty for a single
             process.
         index: Index of this process.
+        about: Whatever must be alike in all, by name.
+        patience: Seconds to wait for the others.
     """
 
     addresses: tuple[str, ...] = ()
     index: int = 0
+    about: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    patience: float = PATIENCE
 
     @property
     def workers(self) -> int:
@@ -36,7 +47,11 @@ class Cluster:
 
 
 def open_engine(
-    strategy: str = "auto", devices: int | None = None, tensorflow_reads: bool = True
+    strategy: str = "auto",
+    devices: int | None = None,
+    tensorflow_reads: bool = True,
+    about: Mapping[str, Any] | None = None,
+    patience: float = PATIENCE,
 ) -> Engine:
     """Return the engine of Keras' backend on the devices that there are.
 
@@ -50,14 +65,18 @@ def open_engine(
             else all GPUs.
         tensorflow_reads: Whether TensorFlow reads the images, whatever Keras'
             backend is; where it does not, it is not imported for another one.
+        about: Whatever must be alike in all processes of the job, by name.
+        patience: Seconds to wait for the other processes.
 
     Raises:
-        InputError: If what is asked for does not fit the machine or `TF_CONFIG`.
+        InputError: If what is asked for does not fit the machine or `TF_CONFIG`, or
+            the processes do not meet or differ.
     """
     check_choice(STRATEGIES, strategy=strategy)
     if devices is not None:
         check_positive(devices=devices)
     cluster = read_cluster(os.environ.get("TF_CONFIG", ""))
+    cluster = dataclasses.replace(cluster, about=about or {}, patience=patience)
     if strategy == "single" and devices not in (None, 1):
         raise InputError(
             "The strategy single has one device: choose mirrored or leave the devices "
@@ -249,8 +268,10 @@ def _multi_worker(tf, devices, cluster):
             f"the devices out or set CUDA_VISIBLE_DEVICES. Received: {devices} devices"
         )
     check_port(cluster)
-    # TensorFlow would wait for an hour, and say nothing.
-    meet(cluster.addresses, cluster.index)
+    # TensorFlow would wait for an hour, and say nothing; so it would for the devices
+    # that only some of the workers have.
+    about = {**cluster.about, "GPUs": found}
+    meet(cluster.addresses, cluster.index, about, cluster.patience)
     try:
         # Its coordination service gives up a silent worker after some ten seconds.
         chosen = tf.distribute.MultiWorkerMirroredStrategy()
@@ -301,7 +322,7 @@ def _jax_engine(strategy, devices, cluster, tensorflow_reads):
     if devices is not None:
         prepare_jax_devices(devices)
     if cluster.workers > 1:
-        join_jax(cluster.addresses, cluster.index)
+        join_jax(cluster.addresses, cluster.index, cluster.about, cluster.patience)
         devices = None
     engine = JaxEngine(devices)
     if strategy == "tpu" and "TPU" not in engine.description:
