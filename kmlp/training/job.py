@@ -18,6 +18,7 @@ import keras
 from kmlp.analysis.complexity import count_parameters
 from kmlp.artifacts.origin import versions
 from kmlp.atomic import check_writable
+from kmlp.console import first_line
 from kmlp.errors import InputError
 from kmlp.recipes.wording import to_json
 from kmlp.training.checkpoints import RunFolder, about_output
@@ -282,8 +283,7 @@ def run(options: argparse.Namespace, task: Any) -> None:
         about=_command(options),
         patience=options.patience,
     )
-    job = task.resolve(options, engine)
-    _check_alike(job)
+    job = _resolved(task, options, engine)
     keras.utils.set_random_seed(options.seed)
     schedule = job.prepare()
     parent = options.output / ("rehearsals" if options.rehearse else "")
@@ -325,25 +325,44 @@ def _command(options):
     return {**installed, "the code of kmlp": code_mark(), **given}
 
 
-def _check_alike(job):
-    """Check that all workers resolved the same job: options and what they have read.
+def _resolved(task, options, engine):
+    """Return the job, which all workers must have resolved alike.
 
     Raises:
-        InputError: If they did not; all raise it.
+        InputError: If this worker cannot work with its input, or another not with its
+            own, or they differ.
     """
-    if job.engine.workers == 1:
-        return
+    if engine.workers == 1:
+        return task.resolve(options, engine)
+    job, failed, told = None, None, {}
+    try:
+        job = task.resolve(options, engine)
+        told = _flat("", _compared(job))
+    except Exception as error:
+        failed = error
+    own = {"failed": failed and first_line(failed), "told": told}
+    said = engine.gather(json.dumps(own, default=str).encode())
+    if failed is not None:
+        raise failed
+    tables = dict(enumerate(map(json.loads, said)))
+    for index, table in tables.items():
+        if table["failed"]:
+            raise InputError(f"Worker {index} cannot begin: {table['failed']}")
+    if problem := difference({i: table["told"] for i, table in tables.items()}):
+        raise InputError(problem)
+    return job
+
+
+def _compared(job):
+    """Return what of a job must be alike in all workers, besides their commands."""
     data = job.task.data_summary(job)
-    own = {
+    return {
         "recipe": to_json(job.recipe),
         "data": {name: data[name] for name in data if name not in _OWN_DATA},
         "steps of an epoch": job.steps_per_epoch,
         "initial weights": None if job.initial is None else job.initial.identity,
         "devices": job.engine.local_replicas,
     }
-    said = job.engine.gather(json.dumps(_flat("", own), default=str).encode())
-    if problem := difference(dict(enumerate(map(json.loads, said)))):
-        raise InputError(problem)
 
 
 def _flat(name, value):

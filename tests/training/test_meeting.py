@@ -16,7 +16,7 @@ from kmlp.commands.train import DETECTOR, parse
 from kmlp.errors import InputError
 from kmlp.recipes.choosing import CATALOGUE
 from kmlp.training.engine.meeting import difference, meet
-from kmlp.training.job import _check_alike, _command
+from kmlp.training.job import _command, _resolved
 from kmlp.training.tasks.classification import Classification
 from kmlp.version import code_mark
 
@@ -65,12 +65,14 @@ def told(calls, strangers=()):
     return messages
 
 
-@pytest.mark.parametrize("came", [(0,), (1, 2)])
+@pytest.mark.parametrize("came", [(0,), (0, 2), (1, 2)])
 def test_who_waits_is_told_who_is_missing(came):
     at = addresses(3)
-    messages = told({index: (at, index, {}, 0.5) for index in came})
+    patience = {0: 0.5, 1: 0.5, 2: 0.5 if 0 not in came else 20}
+    messages = told({index: (at, index, {}, patience[index]) for index in came})
     assert len(messages) == len(came)
-    expected = "Missing: there:1, elsewhere:2" if 0 in came else f"meet at {at[0]}"
+    missing = ", ".join(at[index] for index in range(3) if index not in came)
+    expected = f"Missing: {missing}" if 0 in came else f"meet at {at[0]}"
     assert all(expected in message for message in messages.values())
 
 
@@ -158,7 +160,7 @@ class Engine:
 
     workers, local_replicas = 2, 1
 
-    def __init__(self, other):
+    def __init__(self, other=None):
         self.other, self.said = other, None
 
     def gather(self, data):
@@ -166,24 +168,30 @@ class Engine:
         return [data, self.other or data]
 
 
-def job(engine, **changes):
-    """A resolved job of which nothing but what is compared is there."""
-    split = SimpleNamespace(count=changes.get("count", 9))
-    names = tuple(changes.get("class_names", ("cat", "dog")))
-    place = changes.get("place", "here")
-    recipe = CATALOGUE["resmlp_imagenet"].recipe
-    recipe = recipe.resolved(images=9, mean=(0.5,) * 3, std=(0.5,) * 3, flip=True)
-    sha = {"sha256": changes.get("sha256", "00")}
-    return SimpleNamespace(
-        engine=engine,
-        task=Classification(None),
-        recipe=dataclasses.replace(recipe, mixup=changes.get("mixup", 0.5)),
-        source=SimpleNamespace(
-            name=place, class_names=names, train=split, validation=split, skipped=()
-        ),
-        steps_per_epoch=changes.get("steps", 3),
-        initial=SimpleNamespace(identity=sha),
-    )
+def resolution(**changes):
+    """A task's module whose jobs hold nothing but what is compared."""
+
+    def resolve(options, engine):
+        if "failure" in changes:
+            raise changes["failure"]
+        split = SimpleNamespace(count=changes.get("count", 9))
+        names = tuple(changes.get("class_names", ("cat", "dog")))
+        place = changes.get("place", "here")
+        recipe = CATALOGUE["resmlp_imagenet"].recipe
+        recipe = recipe.resolved(images=9, mean=(0.5,) * 3, std=(0.5,) * 3, flip=True)
+        sha = {"sha256": changes.get("sha256", "00")}
+        return SimpleNamespace(
+            engine=engine,
+            task=Classification(None),
+            recipe=dataclasses.replace(recipe, mixup=changes.get("mixup", 0.5)),
+            source=SimpleNamespace(
+                name=place, class_names=names, train=split, validation=split, skipped=()
+            ),
+            steps_per_epoch=changes.get("steps", 3),
+            initial=SimpleNamespace(identity=sha),
+        )
+
+    return SimpleNamespace(resolve=resolve)
 
 
 @pytest.mark.parametrize(
@@ -200,14 +208,24 @@ def job(engine, **changes):
     ],
 )
 def test_jobs_that_differ(changes, expected):
-    other = Engine(None)
-    _check_alike(job(other))
+    other = Engine()
+    _resolved(resolution(), None, other)
     engine = Engine(other.said)
     if expected is None:
-        _check_alike(job(engine, **changes))
+        assert _resolved(resolution(**changes), None, engine).engine is engine
         return
     with pytest.raises(InputError, match=f"^Worker 1 differs .* in {expected}.*Rec"):
-        _check_alike(job(engine, **changes))
+        _resolved(resolution(**changes), None, engine)
+
+
+def test_all_end_where_one_cannot_begin():
+    stop = InputError("There are no images. Received: 'there'")
+    for failure in (stop, OSError("no disk")):
+        other = Engine()
+        with pytest.raises(type(failure), match=str(failure)):
+            _resolved(resolution(failure=failure), None, other)
+        with pytest.raises(InputError, match=f"Worker 1 cannot begin: {failure}"):
+            _resolved(resolution(), None, Engine(other.said))
 
 
 def test_the_code_is_its_files_wherever_they_lie(tmp_path):

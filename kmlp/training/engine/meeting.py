@@ -45,7 +45,6 @@ def meet(
     host, _, port = addresses[0].rpartition(":")
     deadline = time.monotonic() + patience
     said = json.dumps({"TF_CONFIG": list(addresses), **(about or {})}, default=str)
-    missing: set[int] = set()
     try:
         if index:
             call = b"%s %d %s\n" % (WORD, index, said.encode())
@@ -53,19 +52,12 @@ def meet(
         else:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
             listener = socket.create_server(("", int(port)), family=family)
-            missing = set(range(1, len(addresses)))
-            problem = _receive(listener, missing, {0: json.loads(said)}, deadline)
+            problem = _receive(listener, addresses, {0: json.loads(said)}, deadline)
     except OSError as error:
         raise InputError(
             f"The processes of the job cannot meet at {addresses[0]} ({error}): start "
             f"all of them, with one TF_CONFIG but its index. Received: index {index}"
         ) from error
-    if missing:
-        raise InputError(
-            f"Not all processes of the job came within {patience:g} s: start all of "
-            "them, with one TF_CONFIG but its index. Missing: "
-            + ", ".join(addresses[i] for i in sorted(missing))
-        )
     if problem:
         raise InputError(problem)
 
@@ -105,16 +97,16 @@ def cut_at_exec() -> None:
                     os.set_inheritable(int(number), False)
 
 
-def _receive(listener, missing, tables, deadline):
-    """Greet the other processes and say in a line what they differ in.
+def _receive(listener, addresses, tables, deadline):
+    """Greet the others; tell them, and return, who is missing or what differs.
 
     Args:
         listener: Server at the address where they meet.
-        missing: Indices to wait for; those that come are taken out.
+        addresses: Address of each.
         tables: What this process says, under its index.
         deadline: Time until which to wait.
     """
-    problem = ""
+    missing = dict(enumerate(addresses[1:], 1))
     with contextlib.ExitStack() as stack:
         stack.enter_context(listener)
         visitors = []
@@ -128,14 +120,18 @@ def _receive(listener, missing, tables, deadline):
             except (TimeoutError, ConnectionError, *_STRANGE):
                 continue
             if word == WORD:
-                missing.discard(index)
+                missing.pop(index, None)
                 tables[index] = table
                 visitors.append(visitor)
-        if not missing:
-            problem = difference(tables)
-            for visitor in visitors:
-                with contextlib.suppress(OSError):
-                    visitor.sendall(b"%s %s\n" % (WORD, problem.encode()))
+        problem = difference(tables)
+        if missing:
+            problem = (
+                "Not all processes of the job came in time: start all of them, with "
+                f"one TF_CONFIG but its index. Missing: {', '.join(missing.values())}"
+            )
+        for visitor in visitors:
+            with contextlib.suppress(OSError):
+                visitor.sendall(b"%s %s\n" % (WORD, problem.encode()))
     return problem
 
 
