@@ -35,6 +35,6 @@ def _configured() -> str:
     """Return the backend of Keras' file, by default TensorFlow."""
     home = Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser()
     try:
-        return json.loads((home / "keras.json").read_text())["backend"]
+        return json.loads((home / "keras.json").read_text("utf-8"))["backend"]
     except (OSError, ValueError, KeyError, TypeError):
         return BACKENDS[0]

@@ -245,7 +245,9 @@ class MergeAndExport(MonitorCallback):
             self._check("tflite", file, load_tflite(file), expected, known)
         outcome = ("published", "failure")
         report = {key: v for key, v in self.report.items() if key not in outcome}
-        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+        (folder / "report.json").write_text(
+            json.dumps(report, indent=2) + "\n", "utf-8"
+        )
 
     def _check(self, name, path, run, expected, known):
         error = difference(run(self._images), expected)

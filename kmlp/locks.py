@@ -7,6 +7,7 @@ off.
 
 import contextlib
 import errno
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,10 @@ class Hold:
 
     def release(self) -> None:
         """Let go of the path."""
-        # Removed while it is held: who waits for it then takes a new file.
+        # Removed while it is held: who waits for it then takes a new file. On Windows
+        # no file is removed that somebody holds.
+        if sys.platform == "win32":
+            self._lock.release()
         with contextlib.suppress(OSError):
             Path(self._lock.lock_file).unlink()
         self._lock.release()

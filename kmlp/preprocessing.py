@@ -218,7 +218,7 @@ def _known(cls, part):
 
 def _read(path):
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(
             "What a run wrote of its preprocessing cannot be read: restore the file, "

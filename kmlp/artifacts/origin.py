@@ -233,12 +233,12 @@ def _write_keras(path, text):
 
 def _read_saved_model(folder):
     file = folder / FOLDER / MEMBER
-    return file.read_text() if file.is_file() else None
+    return file.read_text("utf-8") if file.is_file() else None
 
 
 def _write_saved_model(folder, text):
     with new_file(folder / FOLDER / MEMBER) as file:
-        file.write_text(text)
+        file.write_text(text, "utf-8")
 
 
 def _read_tflite(path):

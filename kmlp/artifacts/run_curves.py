@@ -198,7 +198,7 @@ def read_cost(folder: PathLike, activations: bool = False) -> Cost:
     if not path.is_file():
         raise InputError(f"{_REPORTED}; there is none here. Received: {str(folder)!r}")
     try:
-        report = json.loads(path.read_text())
+        report = json.loads(path.read_text("utf-8"))
         trained, data = report["forms"]["trained"], report["data"]
         top1 = 100 * float(trained["accuracy"])
         parameters = int(trained["trainable_parameters"])

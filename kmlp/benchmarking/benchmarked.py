@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kmlp.console import quiet
@@ -86,7 +87,8 @@ class Source:
         from kmlp.models.papers import ABLATIONS
 
         name = self.name
-        looks = os.sep in name or name.endswith(".keras") or os.path.exists(name)
+        looks = Path(name).name != name or name.endswith(".keras")
+        looks = looks or os.path.exists(name)
         return looks and name not in ABLATIONS
 
     def _check_size(self, model):

@@ -94,6 +94,13 @@ def device_name() -> str:
     return gpu_name() or f"{os.cpu_count()} CPU cores"
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use, as far as the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def use_cores(threads: int) -> None:
     """Keep this process, and the pools of threads it makes, on so many cores.
 
@@ -219,7 +226,9 @@ class ResidentSet:
     def read(self) -> tuple[int, int]:
         """Return the bytes now, and the most since the last `reset`."""
         found = dict(
-            line.split(":", 1) for line in _STATUS.read_text().splitlines() if line
+            line.split(":", 1)
+            for line in _STATUS.read_text("utf-8").splitlines()
+            if line
         )
         now, most = (1024 * int(found[n].split()[0]) for n in ("VmRSS", "VmHWM"))
         return now, most
@@ -234,7 +243,7 @@ class ResidentSet:
         # Another C library has no such function.
         with contextlib.suppress(AttributeError, OSError, TypeError):
             ctypes.CDLL(None).malloc_trim(0)
-        _RESET.write_text("5")
+        _RESET.write_text("5", "utf-8")
 
 
 class GPUMemory:

@@ -229,6 +229,6 @@ def _counts(counts):
 
 def _cpu_flags():
     """Return the CPU's flags, `None` where the system does not list them."""
-    text = _CPU_INFO.read_text() if _CPU_INFO.is_file() else ""
+    text = _CPU_INFO.read_text("utf-8") if _CPU_INFO.is_file() else ""
     found = re.search(r"^(?:flags|Features)\s*:(.*)", text, re.MULTILINE)
     return set(found[1].split()) if found else None

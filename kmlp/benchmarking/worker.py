@@ -10,7 +10,6 @@ import contextlib
 import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,7 @@ _SHARED = {
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
 }
+_KILLED = 9  # SIGKILL, a name that Windows lacks
 _CPU_ONLY = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
 
 
@@ -112,7 +112,7 @@ class Worker:
     def _end(self):
         """Return how the process ended, in one line."""
         code = self._process.wait()
-        if code == -signal.SIGKILL:
+        if code == -_KILLED:
             return "its process was killed, as happens where memory runs out"
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()

@@ -398,7 +398,7 @@ def write_json(path: Path | None, content: Any) -> None:
     """
     if path is not None:
         try:
-            path.write_text(json.dumps(content, indent=1) + "\n")
+            path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
         except OSError as error:
             raise RunError(f"The result cannot be written: {error}") from error
 

@@ -152,7 +152,7 @@ def _backends(options):
     print(found, flush=True)
     write_json(options.json, found.as_data())
     if options.csv is not None:
-        options.csv.write_text(table(COLUMNS, found.rows(), "csv") + "\n")
+        options.csv.write_text(table(COLUMNS, found.rows(), "csv") + "\n", "utf-8")
 
 
 def _forms(options):

@@ -1,9 +1,11 @@
 """`kmlp benchmark-input`: images per second of the input pipeline alone."""
 
 import functools
+import math
 import multiprocessing
 import os
 import statistics
+import sys
 import tarfile
 import tempfile
 import time
@@ -61,12 +63,13 @@ def _run(options):
 
 def _compare(options, files):
     """Measure, the pipelines taking turns, and print the table."""
+    from kmlp.benchmarking.devices import usable_cores
     from kmlp.recipes.choosing import CATALOGUE
 
     check_known(options.recipe, CATALOGUE, "recipe")
     recipe = CATALOGUE[options.recipe].recipe
     torch = _imported_torch() if options.against == "timm" else None
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     entries = (files * -(-ENTRIES // len(files)))[:ENTRIES]
     batch_size = options.batch_size
     pipelines = {"ours": _ours(entries, recipe, batch_size)}
@@ -83,8 +86,10 @@ def _compare(options, files):
     rows = []
     for name, values in results.items():
         wall, processor = (statistics.median(column) for column in zip(*values))
-        milliseconds = f"{1000 / processor:.2f}"
-        rows.append((name, f"{wall:.0f}", f"{processor:.0f}", milliseconds))
+        own = (None, None)
+        if not math.isnan(processor):
+            own = (f"{processor:.0f}", f"{1000 / processor:.2f}")
+        rows.append((name, f"{wall:.0f}", *own))
     print(table(("", "images/s", "per core", "ms of a core"), rows))
 
 
@@ -118,13 +123,15 @@ def _measure(batches, batch_size, seconds):
 
 
 def _processor_seconds():
-    """Return the CPU time of this process and its worker processes."""
+    """Return the CPU time of this process and its workers; NaN if none is told."""
     total = time.process_time()
     for child in multiprocessing.active_children():
         try:
-            fields = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2]
-        except OSError:  # not on this system: only wall time is right
-            continue
+            fields = (
+                Path(f"/proc/{child.pid}/stat").read_text("utf-8").rpartition(")")[2]
+            )
+        except OSError:  # not on this system
+            return math.nan
         user, system = fields.split()[11:13]
         total += (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
     return total
@@ -206,7 +213,16 @@ def _endless(loader):
 
 
 def _imported_torch():
-    """Return PyTorch, ready for timm's loader."""
+    """Return PyTorch, ready for timm's loader.
+
+    Raises:
+        InputError: If it cannot be had.
+    """
+    if multiprocessing.get_start_method() != "fork":
+        raise InputError(
+            "--against timm needs worker processes that are forks of this one, as on "
+            f"Linux. Received: {multiprocessing.get_start_method()} on {sys.platform}"
+        )
     try:
         import torch
 

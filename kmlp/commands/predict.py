@@ -221,8 +221,9 @@ class _Pictures:
             return
         stem, number = Path(image).stem, 1
         name = stem
-        while name in self._taken:
+        # Some systems take names that differ in case for one.
+        while name.casefold() in self._taken:
             number += 1
             name = f"{stem}_{number}"
-        self._taken.add(name)
+        self._taken.add(name.casefold())
         draw(*arguments).save(self.folder / f"{name}.png")

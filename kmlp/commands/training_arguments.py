@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +47,10 @@ def run_or_return(options: argparse.Namespace, task: Any) -> None:
             flush=True,
         )
         sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        again = [sys.executable, *sys.orig_argv[1:]]
+        if sys.platform == "win32":  # which only seems to replace a process
+            sys.exit(subprocess.call(again))
+        os.execv(sys.executable, again)
 
 
 def add_training(

@@ -100,7 +100,7 @@ def _recipe(folder):
     """Return the recipe that a run was trained with."""
     file = folder / RECIPE
     try:
-        return from_json(json.loads(file.read_text())["recipe"])
+        return from_json(json.loads(file.read_text("utf-8"))["recipe"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"RUN is a run's version folder, whose {RECIPE} says how its images are "

@@ -73,7 +73,7 @@ def read_labels(
     """
     path = Path(path).expanduser()
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
         json_like = text.lstrip().startswith("[")
         written = json.loads(text) if json_like else None
     except (OSError, ValueError) as error:

@@ -114,7 +114,7 @@ def export_tflite(
             "published": published,
         }
         with named_failures(options.json), new_file(options.json) as draft:
-            draft.write_text(json.dumps(report, indent=2) + "\n")
+            draft.write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     if refused:
         said = ", ".join(
             f"{name} loses {drop:.2f} points (allowed: {limit:g})"

@@ -117,7 +117,7 @@ def _image_size(model):
 
 def _names(path):
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
         names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
     except (OSError, ValueError) as error:
         raise InputError(
@@ -131,7 +131,7 @@ def _trained_on(path):
     for name in reversed(FILES):
         file = path.parent / name
         if file.is_file():
-            data = json.loads(file.read_text()).get("data")  # read once before
+            data = json.loads(file.read_text("utf-8")).get("data")  # read once before
             if isinstance(data, dict) and data.get("name"):
                 return str(data["name"])
     return None

@@ -225,7 +225,7 @@ def detection(
                 image_id = split.image_id(found.image)
                 entries += found.entries(image_id, source.category_ids)
     if options.results is not None:
-        options.results.write_text(json.dumps(entries))
+        options.results.write_text(json.dumps(entries), "utf-8")
     figures = average_precision(truth(split, source, seen), entries, masks=masks)
     for name, title in _NAMES.items():
         if name in figures:

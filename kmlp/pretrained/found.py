@@ -84,7 +84,7 @@ def find(architecture: str | None, weights: Any) -> Found:
 
 def _is_path(architecture, weights, path):
     text = str(weights)
-    if isinstance(weights, os.PathLike) or os.sep in text:
+    if isinstance(weights, os.PathLike) or Path(text).name != text:
         return True
     if text == DEFAULT or f"{architecture}.{text}" in WEIGHTS or text in WEIGHTS:
         return False

@@ -265,14 +265,17 @@ class RunFolder:
     def write(self, name: str, values: dict[str, Any]) -> None:
         """Write a JSON file of the folder as one step."""
         with new_file(self.path / name) as draft:
-            draft.write_text(json.dumps(values, indent=2) + "\n")
+            draft.write_text(json.dumps(values, indent=2) + "\n", "utf-8")
 
     def others(self) -> Iterator[dict[str, Any]]:
         """Yield `recipe.json` of the other unfinished runs beside, with its folder."""
         for path in sorted(self.path.parent.glob(f"{PREFIX}*/recipe.json")):
             if path.parent != self.path:
                 with contextlib.suppress(OSError, ValueError, TypeError):
-                    yield {**json.loads(path.read_text()), "folder": str(path.parent)}
+                    yield {
+                        **json.loads(path.read_text("utf-8")),
+                        "folder": str(path.parent),
+                    }
 
     def remove(self) -> None:
         """Remove everything that the run needed to go on."""

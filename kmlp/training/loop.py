@@ -285,6 +285,12 @@ class _Signals:
     received: int | None = None
 
 
+def ending(system: Any = signal) -> list[int]:
+    """Return the requests to end that a system has; SIGBREAK is Windows' Ctrl-Break."""
+    names = ("SIGTERM", "SIGINT", "SIGBREAK")
+    return [getattr(system, name) for name in names if hasattr(system, name)]
+
+
 @contextlib.contextmanager
 def _signals():
     """Note the first request to end; the second ends at once."""
@@ -295,7 +301,7 @@ def _signals():
         signal.signal(number, former[number])
 
     try:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in ending():
             former[number] = signal.signal(number, _note)
     except ValueError:  # not in the main thread: signals go elsewhere
         former = {}

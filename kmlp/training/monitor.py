@@ -197,7 +197,7 @@ def _shown(name, value):
 
 
 def _append(path, rows):
-    with open(path, "a", newline="") as file:
+    with open(path, "a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[-1]))
         if not file.tell():
             writer.writeheader()
@@ -207,7 +207,10 @@ def _append(path, rows):
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write rows as a CSV file in one step, with all their columns."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with new_file(path) as draft, open(draft, "w", newline="") as file:
+    with (
+        new_file(path) as draft,
+        open(draft, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -135,7 +135,7 @@ def new_reported(
                     copy = shutil.copytree if (folder / name).is_dir() else shutil.copy2
                     copy(folder / name, draft.folder / name)
             text = json.dumps(report, indent=2, default=str) + "\n"
-            (draft.folder / REPORT).write_text(text)
+            (draft.folder / REPORT).write_text(text, "utf-8")
     except errors as error:
         raise RunError(f"{lost}: {error}") from error
 

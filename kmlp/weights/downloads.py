@@ -69,7 +69,7 @@ class Part:
 
     def become(self, target: Path) -> None:
         """Put the whole file in its place, in one step."""
-        with open(self.path, "rb") as file:
+        with open(self.path, "r+b") as file:  # Windows writes out no other
             os.fsync(file.fileno())
         self._origin_path.unlink(missing_ok=True)
         os.replace(self.path, target)

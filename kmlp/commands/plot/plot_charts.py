@@ -185,7 +185,7 @@ def _study(options):
     path = options.table
     path = path / "table.json" if path.is_dir() else path
     try:
-        table = json.loads(path.read_text())
+        table = json.loads(path.read_text("utf-8"))
         yield plots.study(table)
     except InputError:  # a ValueError, too, with words of its own
         raise

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -173,8 +174,10 @@ def check_port(cluster: Cluster) -> None:
     """
     port = int(cluster.addresses[cluster.index].rpartition(":")[2])
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # The remains of a killed worker must not hinder its return.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # The remains of a killed worker must not hinder its return. On Windows this
+        # would take a port that is in use.
+        if sys.platform != "win32":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
         except OSError as error:

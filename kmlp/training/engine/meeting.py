@@ -88,10 +88,11 @@ def difference(tables: Mapping[int, Mapping[str, Any]]) -> str:
 def cut_at_exec() -> None:
     """Let connections end where another program replaces this one.
 
-    Gloo's would live on in it, and the others wait for answers that never come.
+    Gloo's would live on in it, and the others wait for answers that never come. On
+    Windows, where there is no such folder, nothing is inherited.
     """
     with contextlib.suppress(OSError):
-        for number in os.listdir("/proc/self/fd"):
+        for number in os.listdir("/dev/fd"):
             if int(number) > 2:
                 with contextlib.suppress(OSError):
                     os.set_inheritable(int(number), False)

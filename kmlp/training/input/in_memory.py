@@ -15,6 +15,7 @@ from kmlp.training.input.pipeline import square
 from kmlp.typing import Config
 
 MEMORY_SHARE = 1 / 4
+LEAST_MEMORY = 4 * 2**30  # bytes, where the system does not tell
 
 
 def load(source: Source, recipe: Any) -> Source:
@@ -78,7 +79,10 @@ def load(source: Source, recipe: Any) -> Source:
 
 def allowance() -> float:
     """Return how many bytes of images may be kept in memory."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows does not tell it so
+        memory = LEAST_MEMORY
     return memory * MEMORY_SHARE
 
 

@@ -227,7 +227,7 @@ class Study:
         }
         for suffix, content in contents.items():
             with writing("The table", folder / f"{stem}.{suffix}") as draft:
-                draft.write_text(content.rstrip() + "\n")
+                draft.write_text(content.rstrip() + "\n", "utf-8")
         plain = [
             {k: v for k, v in line.items() if not isinstance(v, dict)}
             for line in numbers

@@ -117,7 +117,7 @@ def _kept(job, logs):
     found = {}
     for path in sorted((logs / ROWS / job.task.short).glob("*.json")):
         try:
-            result = json.loads(path.read_text())
+            result = json.loads(path.read_text("utf-8"))
             seed = result["identity"]["seed"]
             if result["identity"] == _as_json(job.task.identity(job), seed=seed):
                 found[seed] = result
@@ -176,13 +176,13 @@ def _keep(path, result, history):
     with writing("The row's result", path) as draft:
         with contextlib.suppress(FileNotFoundError):
             shutil.copyfile(history, path.with_suffix(".csv"))
-        draft.write_text(json.dumps(result, indent=2) + "\n")
+        draft.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
 def _finished(path, identity):
     """Return the result that a finished row left, or `None`."""
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text("utf-8"))
         found = result["identity"] == _as_json(identity)
     except FileNotFoundError:
         return None

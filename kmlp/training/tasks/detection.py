@@ -106,7 +106,7 @@ class Detection(DenseTask):
     def extras(
         self, job: Job, model: keras.Model, reference: Any, folder: Path
     ) -> list[str]:
-        (folder / RESULTS).write_text(json.dumps(reference.entries) + "\n")
+        (folder / RESULTS).write_text(json.dumps(reference.entries) + "\n", "utf-8")
         return super().extras(job, model, reference, folder)
 
     def drawer(self, job: Job, model: keras.Model) -> Callable:
