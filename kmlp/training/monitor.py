@@ -36,7 +36,9 @@ class Monitor:
         self.every = min(job.options.log_steps, job.steps_per_epoch)
         self._bar = None
         self._board = None
-        self._rows: list[dict[str, Any]] = []
+        # Rows by file, and the files that could not be written lately.
+        self._curves: dict[str, list[dict[str, Any]]] = {HISTORY: [], STEPS: []}
+        self._behind: set[str] = set()
 
     def begin(
         self,
@@ -48,7 +50,7 @@ class Monitor:
 
         Args:
             step: Number of steps done.
-            history: Rows of the epochs.
+            history: Rows of the epochs, to which the run adds.
             curve: Columns of the steps' rows; `None`: those of the file, where it can
                 be read.
         """
@@ -58,12 +60,10 @@ class Monitor:
             return
         columns = self._kept(step) if curve is None else curve
         values = zip(*(column.tolist() for column in columns.values()))
-        self._rows = [dict(zip(columns, row)) for row in values]
-        for name, rows in ((HISTORY, history), (STEPS, self._rows)):
-            if rows:
-                write_rows(self.folder / name, rows)
-            else:
-                (self.folder / name).unlink(missing_ok=True)
+        rows = [dict(zip(columns, row)) for row in values]
+        self._curves = {HISTORY: history, STEPS: rows}
+        for name in self._curves:
+            self._write(name)
         # Curves alone are no reason to import TensorFlow.
         if sys.modules.get("tensorflow") and importlib.util.find_spec("tensorboard"):
             import tensorflow as tf
@@ -106,13 +106,14 @@ class Monitor:
             row = {"step": at, **row, "learning_rate": rate}
             rows.append(row)
             self._scalars("train", at, {**row, "images_per_second": speed})
-        self._rows += rows
-        _append(self.folder / STEPS, rows)
+        self._curves[STEPS] += rows
+        self._write(STEPS, rows)
 
     def curve(self) -> dict[str, np.ndarray]:
         """Return the columns of the steps' curve so far, for a checkpoint."""
-        names = dict.fromkeys(name for row in self._rows for name in row)
-        return {n: np.array([r.get(n, np.nan) for r in self._rows]) for n in names}
+        rows = self._curves[STEPS]
+        names = dict.fromkeys(name for row in rows for name in row)
+        return {n: np.array([row.get(n, np.nan) for row in rows]) for n in names}
 
     def epoch_end(self, history: list[dict[str, Any]]) -> None:
         """Close an epoch; the last row of `history` is its own."""
@@ -120,7 +121,7 @@ class Monitor:
         if self.folder is None:
             return
         row = history[-1]
-        write_rows(self.folder / HISTORY, history)
+        self._write(HISTORY)
         self._scalars("epoch", row["step"], row)
         if self._board is not None:
             self._board.flush()
@@ -136,9 +137,35 @@ class Monitor:
     def close(self) -> None:
         """Close what is open; safe to call twice."""
         self._close_bar()
+        for name in list(self._behind):
+            self._write(name)
         if self._board is not None:
             self._board.close()
             self._board = None
+
+    def _write(self, name, more=None):
+        """Write a curve anew, or only `more` rows where all others are there.
+
+        On Windows a spreadsheet that shows it keeps others from writing. That is no
+        reason to end a run: the checkpoint has the rows, and they are written later.
+        """
+        path, rows = self.folder / name, self._curves[name]
+        try:
+            if more and name not in self._behind:
+                _append(path, more)
+            elif rows:
+                write_rows(path, rows)
+            else:
+                path.unlink(missing_ok=True)
+            self._behind.discard(name)
+        except PermissionError as error:
+            if name not in self._behind:
+                print(
+                    f"{name} is written later, since it cannot be now: close what "
+                    f"holds it. Received: {error}",
+                    file=sys.stderr,
+                )
+            self._behind.add(name)
 
     def _kept(self, step):
         """Return the columns up to a step of the file that an earlier version left."""

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import functools
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from kmlp.errors import KmlpError, RunError
+from kmlp.training import monitor
 from kmlp.training.checkpoints import KEPT, Checkpoint, Checkpoints, RunFolder
 from kmlp.training.loop import train
 from kmlp.training.tasks.classification import Classification
@@ -395,3 +397,32 @@ def test_a_run_of_an_earlier_version_goes_on(loss, tmp_path, capsys, uninterrupt
     header, *rows = uninterrupted[1]
     assert found[1] == [header, *(row for row in rows if int(row[0]) > 15)]
     assert found[0] == uninterrupted[0]
+
+
+@pytest.mark.parametrize("until", [1, 2, 99])
+def test_a_curve_that_somebody_holds_is_written_later(
+    until, tmp_path, capsys, uninterrupted, monkeypatch
+):
+    """As a spreadsheet holds it on Windows, from the second row or epoch on."""
+    writers = {"write_rows": monitor.write_rows, "_append": monitor._append}
+    tries = dict.fromkeys(CURVES, 0)
+
+    def held(write, path, rows):
+        tries[path.name] += 1
+        if 1 < tries[path.name] <= until + 1:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        write(path, rows)
+
+    for name, write in writers.items():
+        monkeypatch.setattr(monitor, name, functools.partial(held, write))
+    engine = Engine()
+    history = trained(tmp_path, engine)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert all(" is written later, since it cannot be now: " in line for line in told)
+    if until == 99:  # nor at the end: the same command, once it is let go of
+        monkeypatch.undo()
+        history = trained(tmp_path, engine := Engine())
+    assert outcome(tmp_path, history, engine) == uninterrupted
+    with open(tmp_path / "history.csv", newline="") as file:
+        assert len(list(csv.reader(file))) == 1 + EPOCHS
