@@ -1,11 +1,13 @@
 """The version, importable without Keras."""
 
+import functools
 import hashlib
 from pathlib import Path
 
 __version__ = "0.1.0"
 
 
+@functools.cache
 def code_mark() -> str:
     """Return a short hash of the package's own files, alike on every system."""
     folder, mark = Path(__file__).parent, hashlib.sha256()

@@ -46,8 +46,10 @@ NAMES = {f"{module}.{name}" for module in NAMES for name in NAMES[module].split(
 FOLDERS = ("/proc", "/dev", "/sys", "/tmp", "/etc", "/usr", "/var")
 
 
-WORDS = {name.rpartition(".")[2] for name in NAMES} | POSIX | OTHERS
-WORDS = re.compile("|".join([*map(re.escape, WORDS), *FOLDERS, "preexec_fn"]))
+# Without one of these words a file need not be parsed.
+WORDS = {*NAMES, *FOLDERS, *(f"import {name}" for name in POSIX | OTHERS)}
+WORDS |= {*(f"from {name}" for name in POSIX | OTHERS), "preexec_fn"}
+WORDS = re.compile("|".join(map(re.escape, WORDS)))
 
 
 def own_of_systems(text):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kmlp.analysis.efficiency import Cost
+from kmlp.artifacts.curve_files import read_columns
 from kmlp.artifacts.locating import (
     CHECKPOINT,
     HISTORY,
@@ -114,41 +115,6 @@ def _read(path, label):
     steps = path.with_name(STEPS)
     taken = read_columns(steps) if path.name == HISTORY and steps.is_file() else {}
     return Curves(label, path, epochs, taken)
-
-
-def read_columns(path: Path) -> dict[str, np.ndarray]:
-    """Return the columns of a curve by name, `nan` where a cell is empty.
-
-    Half a line at the end is left out: a run that goes on meanwhile is writing it. A
-    file without a column `step` is no curve and has no columns.
-
-    Raises:
-        InputError: If the file is damaged.
-        OSError: If it cannot be read.
-    """
-    rows: list[list[float]] = []
-    lines = path.read_bytes().splitlines(keepends=True)
-    names: list[str] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            cells = line.decode("utf-8-sig").strip().split(",")
-            names = names or cells
-            if "step" not in names:
-                return {}
-            if len(cells) != len(names):
-                raise ValueError(f"{len(cells)} cells in place of {len(names)}")
-            if number > 1:
-                rows.append([float(cell or "nan") for cell in cells])
-        except ValueError as error:
-            if line is lines[-1] and not line.endswith(b"\n"):
-                break
-            raise InputError(
-                f"This curve is damaged in line {number} ({str(error)[:80]!r}): where "
-                "its run is not finished, the same command writes it anew from the "
-                f"checkpoint. Received: {str(path)!r}"
-            ) from error
-    columns = np.array(rows, float).reshape(len(rows), len(names)).T
-    return dict(zip(names, columns))
 
 
 def _labels(paths):

@@ -1,6 +1,5 @@
 """Show a run to a person: progress bars, CSV files, TensorBoard."""
 
-import csv
 import importlib.util
 import sys
 import time
@@ -9,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from kmlp.artifacts.curve_files import append_rows, read_columns, write_rows
 from kmlp.artifacts.locating import HISTORY, STEPS
-from kmlp.artifacts.run_curves import read_columns
-from kmlp.atomic import new_file
 from kmlp.console import progress_bar
 from kmlp.errors import InputError
 
@@ -152,7 +150,7 @@ class Monitor:
         path, rows = self.folder / name, self._curves[name]
         try:
             if more and name not in self._behind:
-                _append(path, more)
+                append_rows(path, more)
             elif rows:
                 write_rows(path, rows)
             else:
@@ -221,23 +219,3 @@ def _shown(name, value):
     """Return a figure in words: a loss as a number, another as a percentage."""
     loss = name.endswith("loss") or not 0 <= value <= 1
     return f"{value:.4f}" if loss else f"{value:.2%}"
-
-
-def _append(path, rows):
-    with open(path, "a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[-1]))
-        if not file.tell():
-            writer.writeheader()
-        writer.writerows(rows)
-
-
-def write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write rows as a CSV file in one step, with all their columns."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with (
-        new_file(path) as draft,
-        open(draft, "w", newline="", encoding="utf-8") as file,
-    ):
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -404,7 +404,7 @@ def test_a_curve_that_somebody_holds_is_written_later(
     until, tmp_path, capsys, uninterrupted, monkeypatch
 ):
     """As a spreadsheet holds it on Windows, from the second row or epoch on."""
-    writers = {"write_rows": monitor.write_rows, "_append": monitor._append}
+    writers = {"write_rows": monitor.write_rows, "append_rows": monitor.append_rows}
     tries = dict.fromkeys(CURVES, 0)
 
     def held(write, path, rows):

@@ -281,8 +281,8 @@ def test_an_image_that_vanishes_while_training(tmp_path, capfd, monkeypatch):
     command = (*TINY, "--data", folder, "--output", tmp_path / "output")
     started = monitor.Monitor.begin
 
-    def begin(self, step):
-        started(self, step)
+    def begin(self, *arguments):
+        started(self, *arguments)
         for path in (folder / "train/cat").iterdir():
             path.rename(path.with_suffix(".gone"))
 

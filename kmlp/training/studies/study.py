@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from kmlp.artifacts.curve_files import write_rows
 from kmlp.console import table
 from kmlp.errors import InputError, check_choice, check_known
 from kmlp.models.papers import ABLATIONS, Row
 from kmlp.models.registry import described, variant
 from kmlp.recipes.choosing import LARGEST_SMALL
 from kmlp.training.checkpoints import writing
-from kmlp.training.monitor import write_rows
 
 NONE = "_none"  # how the row ends from which gains are counted
 # Name of a figure -> title of its column, how a cell is written, and its unit. Behind a
