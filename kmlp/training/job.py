@@ -310,7 +310,7 @@ def run(options: argparse.Namespace, task: Any) -> None:
 # heeds. Of data and weights it is the contents that must be alike.
 _OWN_OPTIONS = {"output", "data", "data_dir", "download", "weights", "fresh"}
 _OWN_OPTIONS |= {"patience"}
-_OWN_DATA = {"name", "skipped_images", "notes"}
+_OWN_DATA = {"name", "skipped_images", "ignored_files", "notes"}
 _OWN_VERSIONS = {"python", "ai-edge-litert"}
 
 

@@ -185,7 +185,12 @@ def resolution(**changes):
             task=Classification(None),
             recipe=dataclasses.replace(recipe, mixup=changes.get("mixup", 0.5)),
             source=SimpleNamespace(
-                name=place, class_names=names, train=split, validation=split, skipped=()
+                name=place,
+                class_names=names,
+                train=split,
+                validation=split,
+                skipped=(),
+                ignored=f"1 of {place}",
             ),
             steps_per_epoch=changes.get("steps", 3),
             initial=SimpleNamespace(identity=sha),
