@@ -14,7 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 # needs of recipes (choices) stands with the run.
 FLOORS = (
     ("errors", "algebra", "typing", "version"),
-    ("atomic", "backend", "console", "locks", "statistics", "keras_internals"),
+    (
+        "atomic",
+        "backend",
+        "budget",
+        "console",
+        "locks",
+        "statistics",
+        "keras_internals",
+    ),
     ("layers",),
     ("models", "pytorch"),
     ("merging",),

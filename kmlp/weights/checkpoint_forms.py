@@ -1,7 +1,8 @@
 """Checkpoint files as plain arrays, whatever their form."""
 
+import io
+import math
 import os
-import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -9,15 +10,18 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from kmlp.budget import ITEM, Budget, archive, read_member
 from kmlp.errors import InputError
 from kmlp.typing import PathLike
-from kmlp.weights import torch_pickle
+from kmlp.weights import hdf5_files, torch_pickle
 from kmlp.weights.torch_pickle import flat_view, native_copy
 
 # Where trainers keep the state; averaged weights are taken only for want of others.
 _STATE_KEYS = ("model", "state_dict", "model_ema", "state_dict_ema")
 _MAX_NESTING = 3
-
+_MOST_MAPPINGS, _MOST_NAMES, _LONGEST_NAME = 10_000, 1_000_000, 500
+# Numbers of NumPy; text beside them, such as a configuration, is no tensor.
+_NUMBERS = "fiubc"
 
 TORCH, TORCH_LEGACY = "PyTorch file", "PyTorch file (legacy form)"
 SAFETENSORS, NPZ, HDF5 = "safetensors file", ".npz file", "HDF5 file"
@@ -101,6 +105,11 @@ def read_checkpoint(path: PathLike, key: str | None = None) -> Checkpoint:
         raise InputError(
             f"A checkpoint must hold tensors, and none is. Received: {path}"
         )
+    if max(map(len, state)) > _LONGEST_NAME:
+        raise InputError(
+            f"Names of parameters have at most {_LONGEST_NAME} characters. "
+            f"Received: {path}, where one has {max(map(len, state)):,}"
+        )
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): array for name, array in state.items()}
     return Checkpoint(state, form, key)
@@ -134,7 +143,7 @@ def form_of(path: PathLike) -> str:
         if head.startswith(b"\x89HDF\r\n\x1a\n"):
             with h5py.File(path, "r") as hdf5:
                 return KERAS_WEIGHTS if _is_of_keras(hdf5) else HDF5
-        names = zipfile.ZipFile(path).namelist() if head[:2] == b"PK" else []
+        names = _members(path) if head[:2] == b"PK" else []
     if any(name.split("/", 1)[-1] == "data.pkl" for name in names):
         return TORCH
     if any(name.endswith(".npy") for name in names):
@@ -143,6 +152,11 @@ def form_of(path: PathLike) -> str:
         return KERAS
     begins = f"which begins with {head!r}" if head else "which is empty"
     raise InputError(f"A checkpoint must be {_PUBLISHED}. Received: {path}, {begins}")
+
+
+def _members(path):
+    with archive(path) as members:
+        return members.namelist()
 
 
 @contextmanager
@@ -156,31 +170,56 @@ def _damage_reported(path):
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise InputError(
             "A checkpoint must be whole and in a known form; this one is damaged, "
-            f"incomplete or something else ({reason}). "
+            f"incomplete or something else ({reason[:300]}). "
             f"Received: {os.fspath(path)}"
         ) from error
 
 
 def _read_npz(path, key):
-    with np.load(path, allow_pickle=False) as archive:
-        names, key = _select_names(archive.files, key, path)
-        arrays = {short: archive[name] for short, name in names.items()}
-    # Text beside the arrays, such as a configuration, is no tensor.
-    return {n: a for n, a in arrays.items() if a.dtype.kind != "U"}, key
+    suffix, budget = ".npy", Budget(path)
+    with archive(path) as members:
+        files = [n.removesuffix(suffix) for n in members.namelist()]
+        names, key = _select_names(files, key, path)
+        found = {}
+        for short, name in names.items():
+            full = name if name in members.NameToInfo else f"{name}{suffix}"
+            array = _array_of_npy(name, read_member(members, full), budget)
+            if array.dtype.kind in _NUMBERS:
+                found[short] = array
+        return found, key
+
+
+def _array_of_npy(name, content, budget):
+    file = io.BytesIO(content)
+    readers = {
+        (1, 0): np.lib.format.read_array_header_1_0,
+        (2, 0): np.lib.format.read_array_header_2_0,
+    }
+    shape, by_columns, dtype = readers[np.lib.format.read_magic(file)](file)
+    count, begin = math.prod(shape), file.tell()
+    if count * dtype.itemsize > len(content) - begin:
+        raise ValueError(
+            f"{name!r} declares {count:,} numbers and holds {len(content) - begin:,} "
+            "bytes"
+        )
+    budget.take(ITEM + count * dtype.itemsize, f"the array {name!r}")
+    flat = np.frombuffer(content, dtype, count, begin)
+    return _native(flat.reshape(shape, order="F" if by_columns else "C"))
 
 
 def _read_hdf5(path, key):
+    budget = Budget(path)
     with h5py.File(path, "r") as file:
-        numeric = [n for n in _data_sets(file) if file[n].dtype.kind in "fiub"]
+        found = hdf5_files.data_sets(file)
+        numeric = [n for n in found if file[n].dtype.kind in _NUMBERS]
         names, key = _select_names(numeric, key, path)
-        return {s.replace("/", "."): _array(file[n]) for s, n in names.items()}, key
+        for name in names.values():
+            hdf5_files.check(file[name], budget)
+        return {s.replace("/", "."): _native(file[n][()]) for s, n in names.items()}, key
 
 
-def _array(data_set):
-    # Both would read whatever file the checkpoint names.
-    if data_set.is_virtual or data_set.external:
-        raise ValueError(f"{data_set.name} lies in another file")
-    array = np.asarray(data_set[()])
+def _native(array):
+    array = np.asarray(array)
     return np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
 
 
@@ -188,23 +227,7 @@ def _is_of_keras(file):
     """Return whether Keras wrote it: numbered variables, or Keras 2's layer names."""
     if "layer_names" in file.attrs or "model_weights" in file:
         return True
-    return any("vars" in name.split("/") for name in _data_sets(file))
-
-
-def _data_sets(file):
-    """Yield the paths of all data sets; links out of the file are not followed."""
-    seen, open_groups = {file}, [("", file)]
-    while open_groups:
-        prefix, group = open_groups.pop()
-        for name in group:
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                continue
-            item = group[name]
-            if isinstance(item, h5py.Dataset):
-                yield f"{prefix}{name}"
-            elif isinstance(item, h5py.Group) and item not in seen:
-                seen.add(item)  # a group can contain itself
-                open_groups.append((f"{prefix}{name}/", item))
+    return any("vars" in name.split("/") for name in hdf5_files.data_sets(file))
 
 
 def _read_safetensors(path, key):
@@ -217,7 +240,7 @@ def _read_safetensors(path, key):
             f"`pip install safetensors`. Received: {path}"
         ) from error
     entries = dict(deserialize(path.read_bytes()))
-    state = {}
+    state, budget = {}, Budget(path)
     names, key = _select_names(list(entries), key, path)
     for short, name in names.items():
         entry = entries[name]
@@ -226,6 +249,7 @@ def _read_safetensors(path, key):
                 f"Tensor {name!r} must be of a dtype among "
                 f"{list(_SAFETENSORS_DTYPES)}. Received: {entry['dtype']}"
             )
+        budget.take(ITEM + len(entry["data"]), f"the tensor {name!r}")
         dtype = _SAFETENSORS_DTYPES[entry["dtype"]]
         view = flat_view(entry["data"], dtype).reshape(entry["shape"])
         state[short] = native_copy(view, dtype)
@@ -248,7 +272,7 @@ def _select_names(names, key, path):
     if key is not None:
         groups = sorted({name.rpartition("/")[0] for name in names if "/" in name})
         raise InputError(
-            f"key must be None or among the prefixes {groups} of {path}. "
+            f"key must be None or among the prefixes {_few(groups)} of {path}. "
             f"Received: key={key!r}"
         )
     return {name: name for name in names}, ""
@@ -261,14 +285,14 @@ def _select_mapping(tree, key, path):
     if key is not None:
         if key not in found:
             raise InputError(
-                f"key must be None or among {list(found)} of {path}. "
+                f"key must be None or among {_few(found)} of {path}. "
                 f"Received: key={key!r}"
             )
         return states[found[key]], key
     rank = {name: place for place, name in enumerate(_STATE_KEYS)}
     known = [p for p in states if all(name in rank for name in p)]
     if not known:
-        hint = f"; name one of {list(found)} by key=" if found else ""
+        hint = f"; name one of {_few(found)} by key=" if found else ""
         raise InputError(
             f"A checkpoint must hold a mapping of names to tensors{hint}. "
             f"Received: {path}, which holds {_describe(tree)}"
@@ -279,24 +303,37 @@ def _select_mapping(tree, key, path):
     return states[best], "/".join(best)
 
 
-def _mappings(tree, path=()):
-    if not isinstance(tree, dict):
-        return
-    named = {name: value for name, value in tree.items() if isinstance(name, str)}
-    tensors = {n: v for n, v in named.items() if isinstance(v, torch_pickle.Tensor)}
-    if tensors:
-        yield path, tensors
-    # A pickled mapping can contain itself.
-    if len(path) < _MAX_NESTING:
-        for name, value in named.items():
-            yield from _mappings(value, (*path, name))
+def _mappings(tree):
+    """Yield `(names, tensors)` of the mappings in a tree, the outer ones first."""
+    pending, names = [((), tree, ())], 0
+    for seen, (path, mapping, above) in enumerate(pending):
+        if not isinstance(mapping, dict) or any(mapping is outer for outer in above):
+            continue
+        # A pickled mapping can contain itself, and others it, under many names.
+        names += len(mapping)
+        if seen > _MOST_MAPPINGS or names > _MOST_NAMES:
+            raise ValueError(f"more than {_MOST_MAPPINGS:,} mappings in one another")
+        kinds = torch_pickle.Tensor
+        tensors = {n: v for n, v in mapping.items() if isinstance(v, kinds)}
+        if tensors:
+            yield path, tensors
+        if len(path) < _MAX_NESTING:
+            pending += [
+                ((*path, name), value, (*above, mapping))
+                for name, value in mapping.items()
+                if isinstance(value, dict)
+            ]
+
+
+def _few(names):
+    return [name[:100] for name in names][:20]
 
 
 def _describe(tree):
     if isinstance(tree, torch_pickle.Foreign):
-        return f"a pickled {tree.origin} (save its state_dict() instead)"
+        return f"a pickled {tree.origin[:100]} (save its state_dict() instead)"
     if isinstance(tree, dict):
-        return f"entries {list(tree)[:8]}"
+        return f"entries {_few(tree)[:8]}"
     return f"a {type(tree).__name__}"
 
 
