@@ -215,7 +215,9 @@ def _read_hdf5(path, key):
         names, key = _select_names(numeric, key, path)
         for name in names.values():
             hdf5_files.check(file[name], budget)
-        return {s.replace("/", "."): _native(file[n][()]) for s, n in names.items()}, key
+        return {
+            s.replace("/", "."): _native(file[n][()]) for s, n in names.items()
+        }, key
 
 
 def _native(array):

@@ -13,7 +13,6 @@ import math
 import mmap
 import pickletools
 import struct
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -78,9 +77,7 @@ def _rebuilt(storage, offset, size, stride, grad=0, hooks=0, metadata=None):
     return Tensor(storage, offset, size, stride, dtype)
 
 
-def _rebuilt_of_dtype(
-    storage, offset, size, stride, grad, hooks, dtype, metadata=None
-):
+def _rebuilt_of_dtype(storage, offset, size, stride, grad, hooks, dtype, metadata=None):
     return Tensor(storage, offset, size, stride, _word(dtype))
 
 
@@ -169,7 +166,9 @@ class _Pickle:
                 self._stack.append(_CONSTANTS[name]())
             elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
                 if argument > step:
-                    raise ValueError(f"step {step:,} of its pickle puts at {argument:,}")
+                    raise ValueError(
+                        f"step {step:,} of its pickle puts at {argument:,}"
+                    )
                 memo[argument] = self._stack[-1]
             elif name == "MEMOIZE":
                 memo[len(memo)] = self._stack[-1]
@@ -249,9 +248,27 @@ class _Pickle:
 
 # Opcodes that put a value, that put a constant, and that do something else.
 _VALUES = set(
-    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT STRING BINSTRING "
-    "SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 UNICODE SHORT_BINUNICODE "
-    "BINUNICODE BINUNICODE8".split()
+    [
+        "INT",
+        "BININT",
+        "BININT1",
+        "BININT2",
+        "LONG",
+        "LONG1",
+        "LONG4",
+        "FLOAT",
+        "BINFLOAT",
+        "STRING",
+        "BINSTRING",
+        "SHORT_BINSTRING",
+        "BINBYTES",
+        "SHORT_BINBYTES",
+        "BINBYTES8",
+        "UNICODE",
+        "SHORT_BINUNICODE",
+        "BINUNICODE",
+        "BINUNICODE8",
+    ]
 )
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
