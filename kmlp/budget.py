@@ -19,6 +19,8 @@ from kmlp.typing import PathLike
 # What every file may declare, and what a larger one may per byte that it holds. Sparse
 # weights of few values, compressed, come to about 20.
 FLOOR, RATIO = 64 << 20, 32
+# What every network may make of one batch, whatever its file holds.
+ACTIVATIONS = 768 << 20
 # Objects that Python keeps cost more than their bytes in a file.
 ITEM = 8 << 10
 MOST_JSON = 8 << 20
@@ -30,13 +32,13 @@ class Budget:
 
     Args:
         path: Path of the file or folder, which messages name.
-        held: Bytes that it holds; `None`: its size.
+        floor: Bytes that it may declare in any case.
     """
 
-    def __init__(self, path: PathLike, held: int | None = None) -> None:
+    def __init__(self, path: PathLike, floor: int = FLOOR) -> None:
         self.path = Path(path)
-        self.held = size_of(self.path) if held is None else held
-        self.allowed = max(FLOOR, RATIO * self.held)
+        self.held = size_of(self.path)
+        self.allowed = max(floor, RATIO * self.held)
         self._declared = 0
 
     def take(self, declared: int, what: str) -> None:

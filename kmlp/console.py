@@ -40,6 +40,12 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
+def printable(text: str) -> str:
+    """Return text in which what would command a terminal is shown as an escape."""
+    escaped = (c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return "".join(escaped)
+
+
 def some(names: Iterable[Any]) -> str:
     """Return the first few of many names, sorted."""
     names = sorted(map(str, names))
@@ -132,7 +138,8 @@ def exit_code(
         if os.environ.get("KMLP_DEBUG") == "1":
             traceback.print_exc()
         message, code = _end(error)
-        print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+        line = printable(" ".join(message.split()))
+        print(f"{program}: {line}", file=sys.stderr)
         return code
     return 0
 

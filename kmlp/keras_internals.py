@@ -5,6 +5,10 @@ Keras is pinned below its next minor version for their sake; a test of each
 """
 
 import contextlib
+import itertools
+import math
+import operator
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +16,9 @@ import keras
 from keras.src.backend import AutocastScope
 from keras.src.backend.common import global_state
 from keras.src.callbacks.monitor_callback import MonitorCallback
+
+from kmlp.budget import Budget
+from kmlp.errors import InputError
 
 __all__ = ["AutocastScope", "MonitorCallback", "global_state"]
 
@@ -57,6 +64,57 @@ def parts_unlocked(layer: keras.Layer) -> Iterator[Any]:
         yield layer._tracker
     finally:
         layer._tracker.lock()
+
+
+_BUILDING = threading.RLock()
+
+
+@contextlib.contextmanager
+def weights_within(budget: Budget, arrays: int) -> Iterator[None]:
+    """Build models inside that have no more weights than their file may declare.
+
+    Keras makes a weight of any size as soon as a configuration names it. It has no
+    place to ask first: the layers' public `add_weight` is replaced meanwhile.
+
+    Args:
+        budget: Budget of the file, of which nothing is taken yet.
+        arrays: Number of arrays that the file holds.
+
+    Raises:
+        InputError: If they have more.
+    """
+    original, refused = keras.Layer.add_weight, []
+    numbers = itertools.count()
+    most = 2 * arrays + 64  # a new head has its own, and so have some that are empty
+
+    def add_weight(self: Any, *args: Any, **kwargs: Any) -> Any:
+        shape = kwargs.get("shape") or (args[0] if args else ())
+        size = 0
+        with contextlib.suppress(TypeError):  # which Keras explains
+            size = math.prod(map(operator.index, shape))
+        try:
+            budget.take(4 * size, f"a weight {shape} of {self.name}")
+            if next(numbers) >= most:
+                raise InputError(
+                    f"This file describes more than {most:,} weights and holds "
+                    f"{arrays:,} arrays: do not trust it. "
+                    f"Received: {str(budget.path)!r}"
+                )
+        except InputError as error:
+            refused.append(error)
+            raise
+        return original(self, *args, **kwargs)
+
+    with _BUILDING:
+        keras.Layer.add_weight = add_weight
+        try:
+            yield
+        except Exception:
+            if refused:  # Keras wraps it
+                raise refused[0] from None
+            raise
+        finally:
+            keras.Layer.add_weight = original
 
 
 def averaged_pairs(optimizer: keras.Optimizer) -> list[tuple]:

@@ -1,13 +1,14 @@
 """Describe how images become a model's input, which travels with its weights."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from kmlp.artifacts import origin
 from kmlp.artifacts.locating import locate
+from kmlp.artifacts.origin_members import LARGEST_SIDE, WRITTEN, check
+from kmlp.budget import parse_json
 from kmlp.errors import InputError, KmlpError
 from kmlp.typing import Config, PathLike
 
@@ -160,12 +161,21 @@ class DensePreprocessing:
 
         Args:
             carried: Entries that `kmlp.artifacts.origin.read` found, or `None`.
+
+        Raises:
+            InputError: If they contradict one another.
         """
         carried = carried or {}
         found = carried.get("preprocessing") or {}
         if "task" not in found:
             return None
-        return cls(**_known(cls, {**found, "class_names": carried.get("class_names")}))
+        names, numbers = carried.get("class_names"), found.get("category_ids")
+        if names and numbers and len(names) != len(numbers):
+            raise InputError(
+                "An origin has as many category_ids as class_names: export it "
+                f"again. Received: {len(numbers)} and {len(names)}"
+            )
+        return cls(**_known(cls, {**found, "class_names": names}))
 
 
 def preprocessing_of(path: PathLike) -> Preprocessing:
@@ -193,9 +203,18 @@ def preprocessing_of(path: PathLike) -> Preprocessing:
     carried = _carried(path)
     if carried:
         found.append(str(path))
-        for part in (carried, carried.get("preprocessing")):
+        named = {"class_names": carried.get("class_names")}
+        for part in (named, carried.get("preprocessing")):
             values |= _known(Preprocessing, part)
-    return Preprocessing(**{**values, "found": tuple(found)})
+    known = Preprocessing(**{**values, "found": tuple(found)})
+    resized = (known.image_size or 0) / (known.test_crop or 1)
+    if resized > LARGEST_SIDE:
+        raise InputError(
+            f"Images would be resized to {resized:,.0f} pixels before they are "
+            f"cropped, of at most {LARGEST_SIDE:,}. Received: image_size="
+            f"{known.image_size}, test_crop={known.test_crop} of {str(path)!r}"
+        )
+    return known
 
 
 def _carried(path):
@@ -218,10 +237,15 @@ def _known(cls, part):
 
 def _read(path):
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise InputError(
             "What a run wrote of its preprocessing cannot be read: restore the file, "
             f"or move it away and pass the values. Received: {str(path)!r} ({error})"
         ) from error
-    return values if isinstance(values, dict) else {}
+    for part in (values, values.get("recipe"), values.get("data")):
+        # A canvas, of a detector or segmenter, whose origin says all that is needed.
+        if isinstance(part, dict) and isinstance(part.get("image_size"), list):
+            del part["image_size"]
+    check(values, WRITTEN, path)
+    return values

@@ -137,8 +137,9 @@ def circles():
 FIGURES = {
     "files": (lambda: len(MODULES), 300),
     # 32,000 when the house was built; studies from several seeds; one reader of images
-    # and `kmlp data check`; runs that go on (manifests, workers that compare jobs).
-    "lines of code": (lambda: sum(map(code_lines, MODULES)), 33_300),
+    # and `kmlp data check`; runs that go on (manifests, workers that compare jobs); one
+    # budget for what strangers send, and `kmlp verify`.
+    "lines of code": (lambda: sum(map(code_lines, MODULES)), 34_300),
     "closure of RepMLPNet": (lambda: len(closure("kmlp.models.repmlpnet")), 25),
     "closure of a training run": (
         lambda: len(closure("kmlp.training.job", "kmlp.training.tasks.classification")),

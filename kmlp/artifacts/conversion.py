@@ -14,8 +14,10 @@ from kmlp.artifacts import origin
 from kmlp.artifacts.agreement import TOLERANCE
 from kmlp.artifacts.source_network import IMAGES, Comparison, compare
 from kmlp.atomic import new_file
+from kmlp.budget import Budget
 from kmlp.console import first_line, quiet, some
-from kmlp.errors import InputError, RunError
+from kmlp.errors import InputError, KmlpError, RunError
+from kmlp.keras_internals import weights_within
 from kmlp.models.registry import VARIANTS, check_options, create_model, variant
 from kmlp.pretrained import found as published
 from kmlp.pretrained.found import find
@@ -217,7 +219,9 @@ def _loaded(found, checkpoint, num_classes, settings, target, check):
     seems = recognise(state)
     own_classes = seems.arguments["num_classes"]
     classes = own_classes if num_classes is None else num_classes
-    model = _model(found.architecture, seems, settings | {"num_classes": classes})
+    limit = weights_within(Budget(found.path), len(state))
+    options = settings | {"num_classes": classes}
+    model = _model(found.architecture, seems, options, limit)
     fit = match(model, state, new_head=classes not in (0, own_classes))
     if not fit.is_complete:
         raise InputError(misfit(model, state, fit, found.path))
@@ -249,13 +253,21 @@ def _loaded(found, checkpoint, num_classes, settings, target, check):
     )
 
 
-def _model(name, seems, arguments):
-    """Return the model with fresh weights; a wrong name shows when it is loaded."""
+def _model(name, seems, arguments, limit):
+    """Return the model with fresh weights; a wrong name shows when it is loaded.
+
+    What the file says is built within a limit, what the user says is not.
+    """
     ours = name in (None, seems.architecture)
     check_options(seems.family if ours else variant(name)[0], arguments)
     try:
-        return seems.build(**arguments) if ours else create_model(name, **arguments)
-    except TypeError as error:
+        if not ours:
+            return create_model(name, **arguments)
+        with limit:
+            return seems.build(**arguments)
+    except KmlpError:
+        raise
+    except (TypeError, ValueError) as error:
         raise InputError(
             f"With these options there is no such network ({first_line(error)}). "
             f"Received: {as_options(arguments)}"

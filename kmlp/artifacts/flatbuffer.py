@@ -1,19 +1,33 @@
 """Read and write TFLite files, which are flatbuffers, and the metadata in them."""
 
+import itertools
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kmlp.budget import ACTIVATIONS, Budget
+from kmlp.console import first_line
+from kmlp.errors import InputError
+
 # TFLite's schema wants constants aligned so, which its Python classes forget.
 _ALIGNMENT = 16
 _IDENTIFIER = b"TFL3"
+_MOST_AXES = 64
+# Bytes of the schema's types that do not take four.
+_SIZES = {"FLOAT16": 2, "UINT8": 1, "INT64": 8, "BOOL": 1, "INT16": 2, "INT8": 1}
+_SIZES |= {"COMPLEX64": 8, "FLOAT64": 8, "COMPLEX128": 16, "UINT64": 8, "UINT16": 2}
 
 
-def operations(model: Any) -> list[list[str]]:
-    """Return the names of the operations of each subgraph.
+def operations(path: Path) -> list[list[str]]:
+    """Return the names of the operations of each subgraph of a TFLite file.
 
     Args:
-        model: Model from `unpacked`.
+        path: Path of the file.
+
+    Raises:
+        InputError: If it is damaged.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -21,11 +35,91 @@ def operations(model: Any) -> list[list[str]]:
 
     def name_of(code: Any) -> str:
         # Codes up to 126 are also stored where old readers look for them.
-        name = names[max(code.builtinCode, code.deprecatedBuiltinCode)]
-        return f"{name} {code.customCode.decode()}" if name == "CUSTOM" else name
+        name = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+        return f"{name} {code.CustomCode().decode()}" if name == "CUSTOM" else name
 
-    codes = [name_of(code) for code in model.operatorCodes]
-    return [[codes[op.opcodeIndex] for op in g.operators] for g in model.subgraphs]
+    try:
+        model, graphs = _opened(path)
+        codes = [
+            name_of(model.OperatorCodes(n)) for n in range(model.OperatorCodesLength())
+        ]
+        return [
+            [codes[g.Operators(n).OpcodeIndex()] for n in range(g.OperatorsLength())]
+            for g in graphs
+        ]
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def check(path: Path) -> None:
+    """Refuse a TFLite file that takes more memory to run than it may.
+
+    Args:
+        path: Path of the file.
+
+    Raises:
+        InputError: If it takes more, or is damaged.
+    """
+    try:
+        _, graphs = _opened(path)
+        budget = Budget(path, ACTIVATIONS)
+        for graph in graphs:
+            budget.take(_peak(graph), "what lies between its operations")
+    except InputError:
+        raise
+    except Exception as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path, error):
+    return InputError(
+        "This TFLite file is damaged: copy it again, or export it again. "
+        f"Received: {str(path)!r} ({first_line(error)[:200]})"
+    )
+
+
+def _opened(path):
+    """Return a file's model and its subgraphs, of which nothing is unpacked."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    content = path.read_bytes()
+    model = schema.Model.GetRootAs(content)
+    graphs: list[Any] = []
+    parts = model.OperatorCodesLength() + model.SubgraphsLength()
+    for number in range(min(model.SubgraphsLength(), len(content))):
+        graphs.append(graph := model.Subgraphs(number))
+        parts += graph.TensorsLength() + graph.OperatorsLength()
+        # Many may be one and the same.
+        if parts > len(content):
+            raise ValueError(f"{parts:,} parts in {len(content):,} bytes")
+    return model, graphs
+
+
+def _peak(graph):
+    """Return the most bytes that a subgraph's arrays take at once, constants apart."""
+    last = graph.OperatorsLength()
+    made = dict.fromkeys(map(graph.Inputs, range(graph.InputsLength())), 0)
+    used = dict.fromkeys(map(graph.Outputs, range(graph.OutputsLength())), last)
+    for step in range(last):
+        operator = graph.Operators(step)
+        for number in map(operator.Inputs, range(operator.InputsLength())):
+            used[number] = max(used.get(number, 0), step)
+        for number in map(operator.Outputs, range(operator.OutputsLength())):
+            made.setdefault(number, step)
+    changes = [0] * (last + 2)
+    for number, step in made.items():
+        size = _size(graph.Tensors(number))
+        changes[step] += size
+        changes[max(used.get(number, step), step) + 1] -= size
+    return max(itertools.accumulate(changes))
+
+
+def _size(tensor):
+    from ai_edge_litert import schema_py_generated as schema
+
+    names = {code: name for name, code in vars(schema.TensorType).items()}
+    shape = map(tensor.Shape, range(min(tensor.ShapeLength(), _MOST_AXES)))
+    return math.prod(max(n, 1) for n in shape) * _SIZES.get(names[tensor.Type()], 4)
 
 
 def metadata(content: bytes, name: str) -> bytes | None:

@@ -65,6 +65,26 @@ def locate_checkpoint(path: PathLike) -> Path:
     return path
 
 
+def artifacts_of(path: PathLike) -> list[Path]:
+    """Return all artifacts that a path stands for: of a run's folder, all in it.
+
+    Raises:
+        InputError: If there is none.
+    """
+    first, form = locate(path)
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return [first]
+    folder = newest(folder)
+    files = [*folder.glob("*.keras"), *folder.glob("*.tflite")]
+    return [*([first] if form == SAVED_MODEL else []), *sorted(files)]
+
+
+def is_artifact(path: Path) -> bool:
+    """Return whether a file is a `.keras` checkpoint or a TFLite file, by its name."""
+    return path.suffix in (".keras", ".tflite")
+
+
 def newest(folder: Path) -> Path:
     """Return the newest version in a folder of versions, any other folder as it is."""
     if any((folder / name).is_file() for name in ("saved_model.pb", CHECKPOINT)):
@@ -90,6 +110,17 @@ def _in_folder(folder):
     )
 
 
+def _archive_form(path):
+    """Return the form of a zip file; one that is damaged is for its reader to tell."""
+    from kmlp.weights.checkpoint_forms import NPZ, TORCH, form_of
+
+    try:
+        form = form_of(path)
+    except InputError:
+        return KERAS
+    return form if form in (NPZ, TORCH) else KERAS
+
+
 def _form(path):
     try:
         with open(path, "rb") as file:
@@ -97,12 +128,16 @@ def _form(path):
     except OSError as error:
         raise InputError(f"{FORMS}; {error}") from error
     for offset, magic, form in _MAGIC:
-        if start[offset:].startswith(magic) and form in (KERAS, TFLITE):
+        if not start[offset:].startswith(magic):
+            continue
+        if form == KERAS:
+            form = _archive_form(path)
+        if form in (KERAS, TFLITE):
             return form
-        if start[offset:].startswith(magic):
-            raise InputError(
-                f"{FORMS}; an {form} holds weights without their network: load it "
-                f"into its model and save that as .keras. Received: {str(path)!r}"
-            )
+        raise InputError(
+            f"{FORMS}; this {form} holds weights without their network: `kmlp "
+            "convert` makes a .keras of published ones; load others into their model "
+            f"and save that. Received: {str(path)!r}"
+        )
     found = "neither of them" if start else "empty"
     raise InputError(f"{FORMS}; this file is {found}. Received: {str(path)!r}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
+from kmlp.artifacts import flatbuffer, saved_model_file
+from kmlp.artifacts.keras_file import load_model
 from kmlp.artifacts.locating import FORMS, KERAS, TFLITE, locate
 from kmlp.console import first_line
 from kmlp.errors import InputError, KmlpError
@@ -81,9 +83,7 @@ def as_weights(model: keras.Model, path: PathLike) -> Weights:
 
 
 def _keras(path, _):
-    import kmlp  # noqa: F401, its layers are found by name
-
-    model = keras.saving.load_model(path, compile=False)
+    model = load_model(path)
     return model, *_run_keras(model)
 
 
@@ -125,7 +125,8 @@ def runner(path: Path, form: str) -> "Runner":
     """Return a SavedModel or TFLite file as a function of images.
 
     Raises:
-        InputError: If Keras does not run on TensorFlow.
+        InputError: If Keras does not run on TensorFlow, or the file is damaged or
+            takes more than it may.
     """
     if keras.backend.backend() != "tensorflow":
         raise InputError(
@@ -136,7 +137,9 @@ def runner(path: Path, form: str) -> "Runner":
     from kmlp.artifacts.running import load_saved_model, load_tflite
 
     if form == TFLITE:
+        flatbuffer.check(path)
         return load_tflite(path, num_threads=os.cpu_count())
+    saved_model_file.check(path)
     return load_saved_model(path)
 
 

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kmlp.artifacts.flatbuffer import operations, unpacked
+from kmlp.artifacts import saved_model_file
+from kmlp.artifacts.flatbuffer import operations
 from kmlp.atomic import latest_version
 from kmlp.errors import InputError
 
@@ -108,7 +109,7 @@ def audit(path: str | os.PathLike) -> Audit:
         and `other`, the operations that break it; `str()` gives a table.
 
     Raises:
-        InputError: If there is no such artifact.
+        InputError: If there is no such artifact, or it is damaged.
 
     Reference: RepMLPNet (Ding et al., 2022), Sect. 3: an inference network of
     fully connected layers.
@@ -120,9 +121,10 @@ def audit(path: str | os.PathLike) -> Audit:
         if (path / "saved_model.pb").is_file():
             return Audit(_saved_model_operations(path), "SavedModel", path)
     elif path.is_file():
-        content = path.read_bytes()
-        if content[4:8] == b"TFL3":
-            parts = operations(unpacked(content))
+        with open(path, "rb") as file:
+            is_tflite = file.read(8)[4:] == b"TFL3"
+        if is_tflite:
+            parts = operations(path)
             counts = collections.Counter(name for names in parts for name in names)
             return Audit(counts, "TFLite", path)
     raise InputError(
@@ -141,11 +143,7 @@ def audited(path: str | os.PathLike) -> dict[str, Any]:
 
 
 def _saved_model_operations(folder):
-    from tensorflow.core.protobuf import saved_model_pb2
-
-    saved_model = saved_model_pb2.SavedModel()
-    saved_model.ParseFromString((folder / "saved_model.pb").read_bytes())
-    for graph in saved_model.meta_graphs:
+    for graph in saved_model_file.parsed(folder).meta_graphs:
         if "serving_default" in graph.signature_def:
             break
     else:
@@ -156,11 +154,19 @@ def _saved_model_operations(folder):
     signature = graph.signature_def["serving_default"]
     functions = {f.signature.name: f for f in graph.graph_def.library.function}
     outputs = [tensor.name for tensor in signature.outputs.values()]
-    return _count(graph.graph_def.node, outputs, functions)
+    return _count(graph.graph_def.node, outputs, functions, {})
 
 
-def _count(nodes, outputs, functions):
-    """Count what the outputs depend on, calls as what they call."""
+def _count(nodes, outputs, functions, known):
+    """Count what the outputs depend on, calls as what they call.
+
+    Args:
+        nodes: Nodes of a graph or of a function.
+        outputs: Names of its outputs.
+        functions: Functions by name.
+        known: Counts of functions by name; it is added to. One that calls itself
+            is counted once.
+    """
     nodes = {node.name: node for node in nodes}
     counts = collections.Counter()
     pending, seen = list(outputs), set()
@@ -177,8 +183,12 @@ def _count(nodes, outputs, functions):
             if attr.func.name in functions
         ]
         for function in called:
-            ends = (*function.ret.values(), *function.control_ret.values())
-            counts += _count(function.node_def, ends, functions)
+            name = function.signature.name
+            if name not in known:
+                known[name] = collections.Counter()
+                ends = (*function.ret.values(), *function.control_ret.values())
+                known[name] = _count(function.node_def, ends, functions, known)
+            counts += known[name]
         if not called and node.op not in _PLUMBING:
             counts[node.op] += 1
     return counts

@@ -3,6 +3,9 @@
 A checkpoint carries it as the member `origin.json` of its archive, a SavedModel as
 `assets.extra/origin.json`, which servers copy and do not read, a TFLite file among its
 metadata as `kmlp_origin`. It has the same keys whatever made the artifact.
+
+`weights_sha256` says which trained network an artifact is of, in any of its forms;
+`artifact_sha256` is of all that lies in the artifact itself, which `verify` compares.
 """
 
 import datetime
@@ -11,9 +14,8 @@ import importlib.metadata
 import json
 import platform
 import shutil
-import struct
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,12 @@ import keras
 import numpy as np
 
 from kmlp.analysis.complexity import count_parameters, profile
-from kmlp.artifacts import flatbuffer
+from kmlp.artifacts import flatbuffer, keras_file, origin_members
 from kmlp.artifacts.locating import KERAS, SAVED_MODEL, TFLITE, locate
 from kmlp.atomic import new_file
-from kmlp.errors import InputError
+from kmlp.budget import archive, parse_json, read_member
+from kmlp.console import first_line
+from kmlp.errors import InputError, KmlpError, RunError
 from kmlp.models.configured import ConfiguredModel
 from kmlp.typing import PathLike
 from kmlp.version import __version__
@@ -33,6 +37,8 @@ FORMAT = 1
 MEMBER = "origin.json"
 FOLDER = "assets.extra"
 METADATA = "kmlp_origin"
+# Digest of an artifact, and what stands for its digits while it is computed.
+DIGEST, _DIGITS = "artifact_sha256", "0" * 64
 TRAIN_FORM, MERGED = "train form", "merged"
 _PACKAGES = ("keras", "tensorflow", "numpy", "ai-edge-litert")
 # Entries that the maker of an artifact may add, and their values until then.
@@ -133,8 +139,7 @@ def versions() -> dict[str, str]:
 
 def of_keras(path: PathLike) -> dict[str, Any]:
     """Return when and by which Keras a checkpoint was written, as Keras noted it."""
-    with zipfile.ZipFile(path) as archive:
-        noted = json.loads(archive.read("metadata.json"))
+    noted = keras_file.read_json(path, keras_file.METADATA)
     return {
         "versions": {"keras": noted.get("keras_version")},
         "created": noted.get("date_saved"),
@@ -148,17 +153,23 @@ def read(path: PathLike) -> dict[str, Any] | None:
         path: Path as in `kmlp.artifacts.locating.locate`.
 
     Raises:
-        InputError: If there is no artifact, or its origin is damaged.
+        InputError: If there is no artifact, its origin is damaged, or a member of it
+            is not what it must be.
     """
     path, form = locate(path)
     try:
         text = _READERS[form](path)
-        return None if text is None else json.loads(text)
-    except (OSError, ValueError, struct.error, zipfile.BadZipFile) as error:
+        found = None if text is None else parse_json(text)
+    except KmlpError:
+        raise
+    except Exception as error:  # of many kinds, where offsets lead astray
         raise InputError(
             "What this artifact says of its origin cannot be read: it is damaged; "
-            f"export it again. Received: {str(path)!r} ({error})"
+            f"export it again. Received: {str(path)!r} ({first_line(error)[:200]})"
         ) from error
+    if found is not None:
+        origin_members.check(found, origin_members.ORIGIN, path)
+    return found
 
 
 def write(path: PathLike, origin: dict[str, Any], **entries: Any) -> None:
@@ -174,7 +185,7 @@ def write(path: PathLike, origin: dict[str, Any], **entries: Any) -> None:
         OSError: If it cannot be written; the artifact stays as it was.
     """
     path, form = locate(path)
-    text = json.dumps(_plain({**origin, **entries}), indent=2)
+    text = json.dumps(_plain({**origin, **entries, DIGEST: _DIGITS}), indent=2)
     _WRITERS[form](path, f"{text}\n")
 
 
@@ -205,19 +216,68 @@ def save_checkpoint(
     write(path, known, artifact={"kind": KERAS}, **entries)
 
 
+def verify(path: PathLike) -> str:
+    """Compare an artifact with the digest that its origin has, and return that.
+
+    Args:
+        path: Path as in `kmlp.artifacts.locating.locate`.
+
+    Raises:
+        InputError: If there is no artifact, or it has no digest.
+        RunError: If what lies there is not what was written.
+    """
+    path, form = locate(path)
+    received = f"Received: {str(path)!r}"
+    try:
+        digest = (read(path) or {}).get(DIGEST)
+        found = digest and _found_digest(path, form, digest)
+    except Exception as error:
+        raise RunError(
+            f"This {form} is not what was written: it cannot be read any more; fetch "
+            f"it again. {received} ({first_line(error)[:200]})"
+        ) from error
+    if not digest:
+        raise InputError(
+            f"This {form} has no digest to compare it with: it is of another program, "
+            f"or of an earlier version of kmlp. {received}"
+        )
+    if found != digest:
+        raise RunError(
+            f"This {form} is not what was written: its content has sha256 {found}, "
+            f"and {digest} was written; fetch it again. {received}"
+        )
+    return digest
+
+
+def _digest(parts):
+    """Return the hash of an artifact's parts, `(name, content)`."""
+    digest = hashlib.sha256()
+    for name, content in sorted(parts):
+        digest.update(f"{name} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _signed(text, digest, before=_DIGITS):
+    """Return an origin's text, or a file with it, with other digits."""
+    line = f'"{DIGEST}": "%s"'
+    if isinstance(text, str):
+        return text.replace(line % before, line % digest)
+    return text.replace((line % before).encode(), (line % digest).encode())
+
+
 def _plain(value):
     """Return a value as JSON has it."""
     return json.loads(json.dumps(value, default=str))
 
 
 def _read_keras(path):
-    with zipfile.ZipFile(path) as archive:
-        if MEMBER not in archive.namelist():
-            return None
-        return archive.read(MEMBER)
+    with archive(path) as members:
+        return read_member(members, MEMBER) if MEMBER in members.namelist() else None
 
 
 def _write_keras(path, text):
+    digest = _digest(_parts_of_keras(path, text))
     # Within an archive nothing can be replaced: the others are copied.
     with (
         new_file(path) as file,
@@ -228,17 +288,40 @@ def _write_keras(path, text):
             if member.filename != MEMBER:
                 with old.open(member) as source, new.open(member, "w") as target:
                     shutil.copyfileobj(source, target)
-        new.writestr(MEMBER, text)
+        new.writestr(MEMBER, _signed(text, digest))
+
+
+def _parts_of_keras(path, text):
+    with archive(path) as members:
+        for name in members.namelist():
+            if name != MEMBER:
+                yield name, read_member(members, name)
+    yield MEMBER, text.encode()
 
 
 def _read_saved_model(folder):
     file = folder / FOLDER / MEMBER
-    return file.read_text("utf-8") if file.is_file() else None
+    return file.read_bytes() if file.is_file() else None
 
 
 def _write_saved_model(folder, text):
+    digest = _digest(_parts_of_saved_model(folder, text))
     with new_file(folder / FOLDER / MEMBER) as file:
-        file.write_text(text, "utf-8")
+        file.write_text(_signed(text, digest), "utf-8")
+
+
+def files_of(folder: Path) -> Iterator[Path]:
+    """Yield the files that a server loads of a SavedModel's folder."""
+    yield from (folder / name for name in ("saved_model.pb", "fingerprint.pb"))
+    for name in ("variables", "assets", FOLDER):
+        yield from (file for file in (folder / name).rglob("*") if file.is_file())
+
+
+def _parts_of_saved_model(folder, text):
+    for file in files_of(folder):
+        if file.is_file() and file != folder / FOLDER / MEMBER:
+            yield file.relative_to(folder).as_posix(), file.read_bytes()
+    yield MEMBER, text.encode()
 
 
 def _read_tflite(path):
@@ -247,8 +330,18 @@ def _read_tflite(path):
 
 def _write_tflite(path, text):
     content = flatbuffer.with_metadata(path.read_bytes(), METADATA, text.encode())
+    digest = _digest([(METADATA, content)])
     with new_file(path) as file:
-        Path(file).write_bytes(content)
+        Path(file).write_bytes(_signed(content, digest))
+
+
+def _found_digest(path, form, digest):
+    """Return the digest that an artifact has, where `digest` is written in it."""
+    if form == TFLITE:
+        return _digest([(METADATA, _signed(path.read_bytes(), _DIGITS, digest))])
+    text = _signed(_READERS[form](path).decode(), _DIGITS, digest)
+    parts = _parts_of_keras if form == KERAS else _parts_of_saved_model
+    return _digest(parts(path, text))
 
 
 _READERS = {KERAS: _read_keras, SAVED_MODEL: _read_saved_model, TFLITE: _read_tflite}

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from kmlp.analysis.efficiency import efficiency
-from kmlp.artifacts.origin import FOLDER
+from kmlp.artifacts.origin import DIGEST, files_of
+from kmlp.console import printable
 from kmlp.typing import PathLike
 
 _NAMED = 5  # class names that are shown
@@ -26,26 +27,23 @@ def describe(path: PathLike, form: str, origin: dict[str, Any] | None) -> str:
         for title, cell in _ROWS:
             rows += [(title, text) for text in [cell(origin)] if text]
     width = max(len(title) for title, _ in rows) + 2
+    rows = [(title, printable(str(text))) for title, text in rows]
     lines = (f"{title:<{width}}{text}" if title else text for title, text in rows)
     return "\n".join(lines)
 
 
 def _size(path):
     """Return the bytes of a file, or of what a server loads of a folder."""
-    files = [path]
-    if path.is_dir():
-        loaded = ("variables", "assets", FOLDER)
-        files = [path / "saved_model.pb", path / "fingerprint.pb"]
-        files += [file for name in loaded for file in (path / name).rglob("*")]
+    files = files_of(path) if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _architecture(origin):
-    parameters, macs = origin.get("parameters", {}), origin.get("multiply_adds")
+    parameters, macs = origin.get("parameters") or {}, origin.get("multiply_adds")
     return (
         f"{origin.get('architecture')}, {origin.get('form')}; as trained: "
-        f"{parameters.get('trainable', 0):,} trainable and "
-        f"{parameters.get('non_trainable', 0):,} non-trainable parameters"
+        f"{parameters.get('trainable') or 0:,} trainable and "
+        f"{parameters.get('non_trainable') or 0:,} non-trainable parameters"
         + (f", {macs / 1e6:,.1f} M multiply-adds" if macs else "")
     )
 
@@ -59,7 +57,8 @@ def _configuration(origin):
 def _setting(value):
     """Return a backbone's class and name, anything else as it is."""
     if isinstance(value, dict) and "class_name" in value:
-        name = (value.get("config") or {}).get("name")
+        config = value.get("config")
+        name = config.get("name") if isinstance(config, dict) else None
         return f"{value['class_name']}({name})"
     return value
 
@@ -78,7 +77,8 @@ def _source(origin):
 def _begun(origin):
     entries, frozen = origin.get("initial_weights"), origin.get("frozen")
     kept = f"; kept as they were: {', '.join(frozen)}" if frozen else ""
-    return entries and f"{entries['name']}, sha256 {entries['sha256']}{kept}"
+    names = ("name", "sha256")
+    return entries and "{}, sha256 {}".format(*map(entries.get, names)) + kept
 
 
 def _images(origin):
@@ -139,15 +139,20 @@ def _entries(name):
 
 def _accuracies(origin):
     entries = origin.get("accuracies") or {}
-    if "top1" not in entries:
+    if entries.get("top1") is None:
         return None
     others = [
         f"{name.removesuffix('_top1')} {value:.2%}"
         for name, value in entries.items()
-        if name.endswith("_top1")
+        if name.endswith("_top1") and value is not None
     ]
     compared = f" ({', '.join(others)})" if others else ""
-    return f"{entries['top1']:.2%} of {entries['images']:,} images{compared}"
+    return f"{entries['top1']:.2%}{_of_images(entries)}{compared}"
+
+
+def _of_images(entries):
+    count = entries.get("images")
+    return "" if count is None else f" of {count:,} images"
 
 
 def _efficiency(origin):
@@ -167,11 +172,12 @@ def _efficiency(origin):
 def _figures(origin):
     """Describe those of a detector or segmenter."""
     entries = origin.get("accuracies") or {}
-    known = [name for name in ("AP", "mask_AP", "mIoU", "accuracy") if name in entries]
+    names = ("AP", "mask_AP", "mIoU", "accuracy")
+    known = [name for name in names if entries.get(name) is not None]
     if not known or "top1" in entries:
         return None
     said = ", ".join(f"{name.replace('_', ' ')} {entries[name]:.2%}" for name in known)
-    return said + (f" of {entries['images']:,} images" if "images" in entries else "")
+    return said + _of_images(entries)
 
 
 def _operations(origin):
@@ -198,5 +204,6 @@ _ROWS = (
     ("figures", _figures),
     ("operations", _operations),
     ("created", lambda origin: origin.get("created")),
+    ("digest", lambda o: o.get(DIGEST) and f"sha256 {o[DIGEST]}, see `kmlp verify`"),
     ("versions", _entries("versions")),
 )

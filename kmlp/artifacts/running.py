@@ -16,8 +16,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kmlp.console import quiet
-from kmlp.errors import InputError
+from kmlp.console import first_line, quiet
+from kmlp.errors import InputError, RunError
 from kmlp.typing import PathLike
 
 Answers = dict[str, np.ndarray]
@@ -141,6 +141,15 @@ class Runner:
 
     def __call__(self, images: Any) -> Answers:
         images = np.asarray(images, self.input_dtype)
+        try:
+            return self._run(images)
+        except (RuntimeError, ValueError, tf.errors.OpError) as error:
+            raise RunError(
+                "This network does not run: it is damaged, or uses what is not "
+                f"installed here; export it again. ({first_line(error)[:300]})"
+            ) from error
+
+    def _run(self, images):
         if self.input_shape[0] is None:
             return self.run(images)
         parts = [self.run(batch) for batch in in_batches(images, self.input_shape[0])]

@@ -60,7 +60,7 @@ def operations(
     for index, file in enumerate(files):
         content = Path(file).read_bytes()
         model = unpacked(content)
-        kinds = _kinds(model)
+        kinds = _kinds(Path(file))
         outside = _outside(content, threads)
         graph = model.subgraphs[0]
         floats = [graph.tensors[op.outputs[0]].type == 0 for op in graph.operators]
@@ -81,9 +81,9 @@ def operations(
     ]
 
 
-def _kinds(model):
+def _kinds(path):
     """Return the kind of each operation."""
-    names = flatbuffer.operations(model)[0]
+    names = flatbuffer.operations(path)[0]
     return [_FAMILIES.get(name, name) for name in names]
 
 

@@ -1,7 +1,8 @@
-"""`kmlp info`: costs of an architecture or origin of an artifact; `kmlp audit`."""
+"""`kmlp info`: costs of an architecture or origin of an artifact; `audit`, `verify`."""
 
 import json
 import os
+from pathlib import Path
 
 from kmlp.commands.arguments import (
     Parser,
@@ -11,7 +12,7 @@ from kmlp.commands.arguments import (
     positive,
 )
 from kmlp.console import first_line, quiet, table
-from kmlp.errors import InputError
+from kmlp.errors import InputError, KmlpError
 
 TRAIN, MERGED = "train form", "merged"
 
@@ -197,6 +198,53 @@ def add_audit(parser: Parser) -> None:
     """Add the arguments of `kmlp audit` and the job."""
     parser.add_argument("path", help="SavedModel folder or .tflite file")
     parser.set_defaults(job=_audit)
+
+
+def add_verify(parser: Parser) -> None:
+    """Add the arguments of `kmlp verify` and the job."""
+    parser.description = (
+        "Compares an artifact's content with the digest that was written into it: "
+        "every byte of a .keras checkpoint, a SavedModel or a TFLite file, in a run's "
+        "folder all of them. Published files are compared with the catalogue's hash."
+    )
+    parser.add_argument(
+        "path",
+        metavar="FILE|FOLDER|NAME",
+        help="an artifact, a run's folder, a published file, or a name of `kmlp list "
+        "--weights` that was fetched",
+    )
+    parser.set_defaults(job=_verify)
+
+
+def _verify(options):
+    """Print a line for each artifact.
+
+    Raises:
+        RunError: If one is not what was written; the others are compared all the same.
+    """
+    with quiet():  # Keras loads its backend
+        from kmlp.artifacts import origin
+        from kmlp.artifacts.locating import artifacts_of, is_artifact
+        from kmlp.pretrained import found
+        from kmlp.weights.catalogue import WEIGHTS
+        from kmlp.weights.downloads import cache_path
+
+    path = Path(options.path).expanduser()
+    if not path.exists() and options.path in WEIGHTS:
+        path = cache_path(WEIGHTS[options.path])
+    if path.is_file() and not is_artifact(path):
+        entry = found.verify(path)
+        print(f"{path}: {entry.name} as published, sha256 {entry.sha256}")
+        return
+    failed: list[KmlpError] = []
+    for artifact in artifacts_of(path):
+        try:
+            print(f"{artifact}: as it was written, sha256 {origin.verify(artifact)}")
+        except KmlpError as error:
+            failed.append(error)
+    if failed:
+        # One that was changed weighs more than one that cannot tell.
+        raise min(failed, key=lambda one: isinstance(one, InputError))
 
 
 def _audit(options):

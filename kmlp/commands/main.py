@@ -76,6 +76,7 @@ COMMANDS = {
     "plot": Entry("plot", "what networks learned and cost, as pictures"),
     "export": Entry("export", "a checkpoint for serving or edge"),
     "audit": Entry("info:add_audit", "operations of an artifact"),
+    "verify": Entry("info:add_verify", "whether an artifact is what was written"),
     "serving": Entry("serving", "check an artifact; ask a server"),
 }
 

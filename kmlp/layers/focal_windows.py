@@ -16,6 +16,7 @@ from kmlp.layers.partition import cut, put_together
 from kmlp.typing import KnownShape, Shape, Tensor
 
 LEVELS = (1, 2)
+_MOST_PAIRS = 1 << 26
 
 
 def tiling(size: tuple[int, int], window_size: int) -> int | None:
@@ -71,7 +72,14 @@ class FocalWindows:
                 f"Received: a map of {size[0]}x{size[1]}"
             )
         expansion = expansion if min(size) > window_size else 0
-        return cls(tuple(size), side, expansion, focal_window)
+        windows = cls(tuple(size), side, expansion, focal_window)
+        if max(windows.number, windows.area) * windows.keys > _MOST_PAIRS:
+            raise InputError(
+                "Focal windows are too many or too large for an index of all pairs: "
+                f"take a smaller map. Received: a map of {size[0]}x{size[1]}, windows "
+                f"of {side}x{side}, expansion={expansion}"
+            )
+        return windows
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -19,6 +19,8 @@ from kmlp.typing import KnownShape, Tensor
 
 # The published code adds this where a query must not see a key.
 MASKED = -100.0
+# An index of all pairs of a window's positions has this number to the power of four.
+_LARGEST_WINDOW = 64
 
 
 class Axis(NamedTuple):
@@ -144,7 +146,15 @@ def distances(window: int, axes: Sequence[Axis]) -> Any:
 
     Returns:
         Indices `(L·L,)`, query before key, numbers below `(2·window - 1)²`.
+
+    Raises:
+        InputError: If the windows are too large for an index of all pairs.
     """
+    if window > _LARGEST_WINDOW:
+        raise InputError(
+            f"Windows have at most {_LARGEST_WINDOW} positions along a side. "
+            f"Received: window={window}"
+        )
     rows, columns = axes
     steps = np.arange(window)
     steps = steps[:, None] - steps + window - 1

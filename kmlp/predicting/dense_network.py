@@ -2,8 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmlp.artifacts import origin
+from kmlp.artifacts import keras_file, origin
 from kmlp.artifacts.locating import CHECKPOINT, KERAS, TFLITE, locate, newest
 from kmlp.artifacts.opening import compiled, runner
 from kmlp.console import first_line, quiet
@@ -66,7 +64,18 @@ class DenseNetwork:
             found = self.run(np.asarray(images, "float32"))
         if self.task == SEGMENTATION:
             (found,) = keras.tree.flatten(found)
-        return keras.tree.map_structure(keras.ops.convert_to_numpy, found)
+        found = keras.tree.map_structure(keras.ops.convert_to_numpy, found)
+        if self.task == SEGMENTATION:
+            outputs = found.shape[-1]
+        else:
+            outputs = int(found["classes"].max(initial=-1)) + 1
+        if outputs > len(self.class_names):
+            raise InputError(
+                f"These weights tell {outputs:,} classes, of which "
+                f"{len(self.class_names):,} have a name: they do not belong together. "
+                f"Received: {str(self.path)!r}"
+            )
+        return found
 
 
 def task_of(weights: PathLike) -> str | None:
@@ -143,8 +152,7 @@ def _located(path):
 
 def _head(path):
     """Return the class of a checkpoint's model."""
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read("config.json")).get("class_name")
+    return keras_file.read_json(path, keras_file.CONFIG).get("class_name")
 
 
 def _keras(path, any_size):

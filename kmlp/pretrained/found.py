@@ -11,10 +11,13 @@ import keras
 
 from kmlp import models
 from kmlp.artifacts.locating import locate_checkpoint
-from kmlp.errors import InputError
+from kmlp.budget import Budget
+from kmlp.console import first_line
+from kmlp.errors import InputError, KmlpError, RunError
+from kmlp.keras_internals import weights_within
 from kmlp.models.registry import variant
 from kmlp.preprocessing import Preprocessing
-from kmlp.typing import Config, Shape
+from kmlp.typing import Config, PathLike, Shape
 from kmlp.weights.catalogue import (
     DEFAULT,
     WEIGHTS,
@@ -107,17 +110,49 @@ def _entry_of_file(architecture, path):
     """Return the entry of a file with its published name or the cache's, or `None`."""
     if path.suffix == KERAS:
         return None
-    entries = [
-        entry
-        for entry in WEIGHTS.values()
-        if path.name in (_file_name(entry), cache_path(entry).name)
-        and architecture in (None, entry.architecture)
-    ]
+    entries = [e for e in named(path) if architecture in (None, e.architecture)]
     if len(entries) != 1:
         return None
     known = entries[0].sha256
     # Another file under that name, such as a fine-tuned one, is not the published.
     return entries[0] if known is None or sha256_of(path).startswith(known) else None
+
+
+def named(path: Path) -> list[PublishedWeights]:
+    """Return the catalogue's entries that a file has the published name of, or ours."""
+    return [
+        entry
+        for entry in WEIGHTS.values()
+        if path.name in (_file_name(entry), cache_path(entry).name)
+    ]
+
+
+def verify(path: PathLike) -> PublishedWeights:
+    """Compare a published file with the catalogue's hash, and return its entry.
+
+    Args:
+        path: Path of a file with its published name, or the cache's.
+
+    Raises:
+        InputError: If there is no such entry, or its publishers give no hash.
+        RunError: If it is another file.
+    """
+    path = Path(path)
+    received = f"Received: {str(path)!r}"
+    known = [entry for entry in named(path) if entry.sha256]
+    if not known:
+        raise InputError(
+            "This file has no digest to compare it with: none of `kmlp list "
+            f"--weights` with a hash has its name. {received}"
+        )
+    found = sha256_of(path)
+    for entry in known:
+        if found.startswith(entry.sha256 or ""):
+            return entry
+    raise RunError(
+        f"This file is not what was published as {known[0].name}: it has sha256 "
+        f"{found}, not {known[0].sha256}; fetch it again. {received}"
+    )
 
 
 def _file_name(entry):
@@ -154,7 +189,8 @@ def load(
     if "input_shape" not in seems.arguments or "block_size" in overrides:
         changes["input_shape"] = input_shape or _own_shape(found)
     changes["num_classes"] = own_classes if num_classes is None else num_classes
-    model = _built(seems, found.architecture, changes)
+    with weights_within(Budget(found.path), len(state)):
+        model = _built(seems, found, changes)
     new_head = changes["num_classes"] not in (0, own_classes)
     load_published(model, state, new_head=new_head)
     model.preprocessing = preprocessing(entry, model, own_classes)
@@ -194,12 +230,22 @@ def _own_shape(found):
     return None
 
 
-def _built(seems, name, changes):
+def _built(seems, found, changes):
     """Return the model with fresh weights; a structure without a name gets its own."""
-    changes = {k: v for k, v in changes.items() if v is not None}
-    if seems.architecture is None and name is not None:
-        return models.create_model(name, **{**seems.arguments, **changes})
-    return seems.build(**changes)
+    changes, name = {k: v for k, v in changes.items() if v is not None}, None
+    if seems.architecture is None:
+        name = found.architecture
+    try:
+        if name is not None:
+            return models.create_model(name, **{**seems.arguments, **changes})
+        return seems.build(**changes)
+    except KmlpError:
+        raise
+    except ValueError as error:  # of Keras
+        raise InputError(
+            f"These weights seem to be of {seems}, and there is no such network "
+            f"({first_line(error)[:200]}). Received: {str(found.path)!r}"
+        ) from error
 
 
 def preprocessing(

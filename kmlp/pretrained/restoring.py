@@ -9,10 +9,13 @@ import keras
 
 from kmlp import models
 from kmlp.artifacts import origin
+from kmlp.artifacts.keras_file import check_weights, load_model
 from kmlp.artifacts.locating import CHECKPOINT
 from kmlp.atomic import new_file
-from kmlp.console import first_line, quiet
+from kmlp.budget import Budget
+from kmlp.console import first_line
 from kmlp.errors import InputError
+from kmlp.keras_internals import weights_within
 from kmlp.models.configured import ConfiguredModel
 from kmlp.models.dense import DenseModel
 from kmlp.models.registry import variant
@@ -36,22 +39,7 @@ def load_checkpoint(path: PathLike) -> keras.Model:
         InputError: If it cannot be read; the message names the remedy.
     """
     path = Path(path)
-    try:
-        with quiet():  # the backend looks for devices
-            model = keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        unknown = "locate class" in str(error)
-        remedy = (
-            "it has layers that neither Keras nor kmlp knows: import them, and call "
-            "kmlp.export from Python"
-            if unknown
-            else "it is damaged, or was written by another version of Keras: save the "
-            "model again"
-        )
-        raise InputError(
-            f"This checkpoint cannot be read; {remedy}. "
-            f"Received: {str(path)!r} ({first_line(error)[:200]})"
-        ) from error
+    model = load_model(path)
     if isinstance(model, ConfiguredModel):
         carried = origin.read(path) or {}
         if isinstance(model, DenseModel):
@@ -106,14 +94,18 @@ def _from_weights(found, input_shape, overrides):
             f"Received: {str(found.path)!r}"
         )
     try:
+        arrays = check_weights(found.path, Budget(found.path))
         with h5py.File(found.path) as file:
             head = file.get("layers/classifier_head/dense/vars/1")
             arguments = {} if head is None else {"num_classes": len(head)}
-        model = models.create_model(
-            found.architecture, input_shape=input_shape, **{**arguments, **overrides}
-        )
+        with weights_within(Budget(found.path), arrays):
+            model = models.create_model(
+                found.architecture,
+                input_shape=input_shape,
+                **{**arguments, **overrides},
+            )
         model.load_weights(found.path)
-    except (OSError, KeyError, ValueError) as error:
+    except Exception as error:
         raise InputError(
             f"These weights are damaged, or not of {found.architecture} with these "
             f"arguments. Received: {str(found.path)!r} ({first_line(error)[:200]})"

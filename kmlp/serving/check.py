@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kmlp.artifacts import origin
+from kmlp.artifacts import origin, saved_model_file
 from kmlp.artifacts.agreement import difference
 from kmlp.artifacts.locating import SAVED_MODEL, locate
 from kmlp.console import quiet
@@ -63,6 +63,7 @@ class Artifact:
 
     def __init__(self, folder: PathLike) -> None:
         self.folder = Path(folder)
+        saved_model_file.check(self.folder)
         self.session = Session(folder)
         self.dense = DensePreprocessing.from_origin(origin.read(folder))
         self.pictures = _pictures(BATCH)

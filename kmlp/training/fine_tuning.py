@@ -6,9 +6,7 @@ them as they are, and stochastic depth drops nothing.
 
 import argparse
 import dataclasses
-import json
 import re
-import zipfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmlp.artifacts import keras_file
 from kmlp.artifacts.origin import weights_sha256
 from kmlp.console import first_line
 from kmlp.errors import InputError
@@ -114,9 +113,8 @@ def _told(found):
     if not found.path.name.endswith(KERAS):
         return recognise(read_state(found.path)).architecture
     try:
-        with zipfile.ZipFile(found.path) as archive:
-            return json.loads(archive.read("config.json"))["config"]["name"]
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError) as error:
+        return keras_file.read_json(found.path, keras_file.CONFIG)["config"]["name"]
+    except (KeyError, TypeError) as error:
         raise InputError(
             "This checkpoint is damaged: copy it again, or save the model again. "
             f"Received: {str(found.path)!r} ({first_line(error)[:200]})"

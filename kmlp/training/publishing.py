@@ -19,6 +19,7 @@ from kmlp.artifacts.opening import compiled
 from kmlp.artifacts.operation_audit import audited
 from kmlp.artifacts.report import forms_table
 from kmlp.atomic import Draft, new_version
+from kmlp.budget import size_of
 from kmlp.console import first_line
 from kmlp.errors import RunError
 from kmlp.training.loop import BEST
@@ -138,12 +139,6 @@ def new_reported(
             (draft.folder / REPORT).write_text(text, "utf-8")
     except errors as error:
         raise RunError(f"{lost}: {error}") from error
-
-
-def size_of(path: Path) -> int:
-    """Return the bytes of a file, or of all files of a folder."""
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    return sum(file.stat().st_size for file in files)
 
 
 def _models(job, folder):

@@ -10,6 +10,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kmlp.artifacts.keras_file import check_weights, load_model
+from kmlp.artifacts.locating import SAVED_MODEL
+from kmlp.artifacts.opening import runner
+from kmlp.budget import Budget
 from kmlp.console import first_line
 from kmlp.errors import InputError, nearest
 from kmlp.keras_internals import flat_layers
@@ -121,6 +125,7 @@ def _with_weights(spec, constructor, weights, num_classes):
         raise InputError(f"{FORMS}; there is no such file. Received: {spec!r}")
     model = constructor(weights=None, classes=num_classes, classifier_activation=None)
     try:
+        check_weights(path, Budget(path))
         with warnings.catch_warnings():
             # Keras only warns of layers that a file has nothing for.
             warnings.simplefilter("error", UserWarning)
@@ -135,11 +140,9 @@ def _with_weights(spec, constructor, weights, num_classes):
 
 
 def _from_file(spec, path):
-    import kmlp  # noqa: F401, its layers are found by name
-
     try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:
+        model = load_model(path)
+    except InputError as error:
         raise InputError(
             f"{FORMS}; this file cannot be read as one. "
             f"Received: {spec!r} ({first_line(error)})"
@@ -165,10 +168,8 @@ def _from_saved_model(spec, path):
             "A SavedModel teaches under TensorFlow only: pass a .keras file, such as "
             f"a run's trained.keras. Received: {spec!r}"
         )
-    from kmlp.artifacts.running import load_saved_model
-
     try:
-        found = load_saved_model(path)
+        found = runner(path, SAVED_MODEL)
     except Exception as error:
         raise InputError(
             "A teacher's SavedModel needs a signature serving_default; this cannot be "

@@ -12,6 +12,8 @@ from kmlp.budget import ITEM, Budget
 _PLAIN = (h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF)
 _GZIP = h5py.h5z.FILTER_DEFLATE
 _CHECKSUM = 4
+# What HDF5 keeps of every chunk of a data set that it reads, there or not.
+_CHUNK_KEPT = 4 << 10
 
 
 def data_sets(file: h5py.File) -> Iterator[str]:
@@ -47,7 +49,8 @@ def check(data_set: h5py.Dataset, budget: Budget) -> None:
     item = data_set.dtype.itemsize
     chunk = item * math.prod(data_set.chunks or (0,))
     size = item * math.prod(data_set.shape)
-    budget.take(ITEM + max(size, chunk), f"the data set {name!r}")
+    kept = _CHUNK_KEPT * size // chunk if chunk else 0
+    budget.take(ITEM + max(size, chunk) + kept, f"the data set {name!r}")
     created = data_set.id.get_create_plist()
     filters = [created.get_filter(n)[0] for n in range(created.get_nfilters())]
     if unknown := sorted({*filters} - {*_PLAIN, _GZIP}):

@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, BinaryIO, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -89,7 +89,12 @@ def _typed(how, kind, args, state):
 
 
 def _mapping(pairs=()):
+    # Text is the only key that is ever asked for; others may take years to hash.
     return {key: value for key, value in pairs if isinstance(key, str)}
+
+
+def _paired(items):
+    return zip(items[::2], items[1::2])
 
 
 _TYPED = "torch._tensor._rebuild_from_type_v2"
@@ -149,21 +154,22 @@ class _Pickle:
         held: Bytes of the whole checkpoint.
     """
 
-    def __init__(self, file: BinaryIO | mmap.mmap, held: int):
+    def __init__(self, file: Any, held: int):
         self.storage_dtypes: dict[str, str] = {}
         self._stack: list[Any] = []
         self._marks: list[int] = []
         memo: dict[int, Any] = {}
         self._most = most = _STEPS + held // _BYTES_PER_STEP
         self._passed = 0
-        for step, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        opcodes: Iterator[tuple[Any, Any, Any]] = pickletools.genops(file)
+        for step, (opcode, argument, _) in enumerate(opcodes):
             name = opcode.name
             if step > most:
                 raise ValueError(f"a pickle of more than {most:,} steps")
-            if name in _VALUES:
-                self._stack.append(argument)
-            elif name in _CONSTANTS:
+            if name in _CONSTANTS:
                 self._stack.append(_CONSTANTS[name]())
+            elif name in _ACTIONS:
+                _ACTIONS[name](self, argument)
             elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
                 if argument > step:
                     raise ValueError(
@@ -174,10 +180,10 @@ class _Pickle:
                 memo[len(memo)] = self._stack[-1]
             elif name in ("GET", "BINGET", "LONG_BINGET"):
                 self._stack.append(memo[argument])
-            elif name == "STOP":
-                break
-            elif name not in ("PROTO", "FRAME"):
-                _ACTIONS[name](self, argument)
+            elif opcode.stack_before and name != "STOP":
+                raise ValueError(f"a pickle with {name}, as no state has")
+            elif opcode.stack_after:  # text or a number
+                self._stack.append(argument)
         self.tree = self._stack.pop()
 
     def _marked(self):
@@ -206,14 +212,8 @@ class _Pickle:
             self._stack[-1].extend(items)
 
     def _update(self, items):
-        # Text is the only key that is ever asked for.
         if isinstance(self._stack[-1], dict):
-            self._stack[-1].update(_mapping(zip(items[::2], items[1::2])))
-
-    def _dictionary(self, _):
-        items = self._marked()
-        self._stack.append({})
-        self._update(items)
+            self._stack[-1].update(_mapping(_paired(items)))
 
     def _make(self, what, args):
         # One long list can be passed again and again.
@@ -222,13 +222,6 @@ class _Pickle:
         if self._passed > self._most:
             raise ValueError(f"a pickle that passes more than {self._most:,} arguments")
         self._stack.append(_made(what, args))
-
-    def _instance(self, argument):
-        self._make(_named(*argument.split(" ", 1)), self._marked())
-
-    def _object(self, _):
-        what, *args = self._marked()
-        self._make(what, args)
 
     def _persistent(self, _):
         match self._stack.pop():
@@ -246,30 +239,7 @@ class _Pickle:
                 raise ValueError("an unknown kind of persistent object")
 
 
-# Opcodes that put a value, that put a constant, and that do something else.
-_VALUES = set(
-    [
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "FLOAT",
-        "BINFLOAT",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "UNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE",
-        "BINUNICODE8",
-    ]
-)
+# Opcodes that put a constant, and that do something else.
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None,
     "NEWTRUE": lambda: True,
@@ -291,7 +261,7 @@ _ACTIONS: dict[str, Callable[[_Pickle, Any], object]] = {
     "TUPLE1": lambda p, _: p._stack.append(tuple(p._taken(1))),
     "TUPLE2": lambda p, _: p._stack.append(tuple(p._taken(2))),
     "TUPLE3": lambda p, _: p._stack.append(tuple(p._taken(3))),
-    "DICT": _Pickle._dictionary,
+    "DICT": lambda p, _: p._stack.append(_mapping(_paired(p._marked()))),
     "SETITEM": lambda p, _: p._update(p._taken(2)),
     "SETITEMS": lambda p, _: p._update(p._marked()),
     "ADDITEMS": lambda p, _: p._marked(),
@@ -301,8 +271,6 @@ _ACTIONS: dict[str, Callable[[_Pickle, Any], object]] = {
     "REDUCE": lambda p, _: p._make(*p._taken(2)),
     "NEWOBJ": lambda p, _: p._make(*p._taken(2)),
     "NEWOBJ_EX": lambda p, _: p._make(*p._taken(3)[:2]),
-    "INST": _Pickle._instance,
-    "OBJ": _Pickle._object,
     "BUILD": lambda p, _: p._taken(1),
     "BINPERSID": _Pickle._persistent,
 }

@@ -17,6 +17,7 @@ import pytest
 
 from kmlp.weights.checkpoint_forms import read_state
 
+REFERENCE = Path(__file__).parents[1] / "reference"
 GIGABYTE = 1 << 30
 ONE = np.ones(1, "<f4").tobytes()
 
@@ -278,3 +279,26 @@ def test_the_reader_takes_what_pickle_takes():
             found["text"][3:] = value["text"][3:]
         assert found == value
         assert found["again"] is found["nested"]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "words"),
+    [
+        # A patch embedding of a million channels, and blocks of another number.
+        ({"patch_embed.proj.weight": (1 << 20, 3, 1, 1)}, "declares"),
+        ({"patch_embed.proj.weight": (24, 3, 0, 0)}, "no family|no such network"),
+        ({"blocks.0.mlp.fc1.weight": (1, 24)}, "seem|fit"),
+    ],
+)
+def test_a_state_does_not_build_more_than_it_holds(shapes, words, tmp_path):
+    """Names and shapes that make a network of which the arrays are a small part."""
+    kmlp = pytest.importorskip("kmlp")
+    with np.load(REFERENCE / "resmlp_small.npz") as arrays:
+        state = {n: arrays[n] for n in arrays.files if n.startswith("state/")}
+    for name, shape in shapes.items():
+        assert f"state/{name}" in state
+        state[f"state/{name}"] = np.zeros(shape, "float16")
+    np.savez(tmp_path / "a.npz", **state)
+    with cheap(), pytest.raises(ValueError, match=words) as raised:
+        kmlp.create_model(weights=tmp_path / "a.npz")
+    assert "Received: " in str(raised.value)
