@@ -16,6 +16,7 @@ import keras
 from keras.src.backend import AutocastScope
 from keras.src.backend.common import global_state
 from keras.src.callbacks.monitor_callback import MonitorCallback
+from keras.src.models.functional import Functional
 
 from kmlp.budget import Budget
 from kmlp.errors import InputError
@@ -40,6 +41,13 @@ def nodes_by_depth(model: keras.Model) -> dict[int, list]:
     return model._nodes_by_depth
 
 
+def is_graph(layer: Any) -> bool:
+    """Return whether a layer is a graph of layers, with no `call` of its own."""
+    return isinstance(layer, (Functional, keras.Sequential)) and (
+        type(layer).call in (Functional.call, keras.Sequential.call)
+    )
+
+
 def operation_of(tensor: Any) -> Any:
     """Return the operation that made a symbolic tensor, `None` of any other value."""
     history = history_of(tensor)
@@ -54,6 +62,29 @@ def history_of(tensor: Any) -> Any:
 def own_variables(layer: keras.Layer) -> tuple:
     """Return a layer's variables without those of its parts."""
     return (*layer._trainable_variables, *layer._non_trainable_variables)
+
+
+def random_states(layer: keras.Layer) -> list:
+    """Return the states of a layer's random numbers, without those of its parts."""
+    return [generator.state for generator in layer._seed_generators]
+
+
+def lambda_arguments(layer: keras.layers.Lambda) -> dict[str, Any]:
+    """Return the functions of a Lambda as they are, not as its configuration has them.
+
+    One of them has no public name.
+    """
+    return {
+        "function": layer.function,
+        "output_shape": layer._output_shape,
+        "mask": layer.mask,
+        "arguments": layer.arguments,
+    }
+
+
+def stateless() -> bool:
+    """Return whether variables do not hold their values: within a `StatelessScope`."""
+    return global_state.get_global_attribute("stateless_scope") is not None
 
 
 @contextlib.contextmanager

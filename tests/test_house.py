@@ -25,7 +25,7 @@ FLOORS = (
     ),
     ("layers",),
     ("models", "pytorch"),
-    ("merging",),
+    ("merging", "divergence"),
     ("analysis", "weights"),
     ("detection", "segmentation", "data"),
     ("artifacts", "preprocessing", "pretrained"),
@@ -138,8 +138,9 @@ FIGURES = {
     "files": (lambda: len(MODULES), 300),
     # 32,000 when the house was built; studies from several seeds; one reader of images
     # and `kmlp data check`; runs that go on (manifests, workers that compare jobs); one
-    # budget for what strangers send, and `kmlp verify`.
-    "lines of code": (lambda: sum(map(code_lines, MODULES)), 34_300),
+    # budget for what strangers send, and `kmlp verify`; a merge that compares its forms
+    # and carries what copies lost.
+    "lines of code": (lambda: sum(map(code_lines, MODULES)), 34_700),
     "closure of RepMLPNet": (lambda: len(closure("kmlp.models.repmlpnet")), 25),
     "closure of a training run": (
         lambda: len(closure("kmlp.training.job", "kmlp.training.tasks.classification")),

@@ -42,6 +42,28 @@ def test_own_variables_leave_those_of_parts_out():
     assert 0 < len(own) < len(layer.weights)
 
 
+def test_what_no_file_holds():
+    dropout = keras.layers.Dropout(0.5)
+    (state,) = keras_internals.random_states(dropout)
+    assert state.name == "seed_generator_state"
+    named = {"output_shape": (3,), "mask": None, "arguments": {"axis": 1}}
+    layer = keras.layers.Lambda(abs, **named)
+    found = keras_internals.lambda_arguments(layer)
+    assert found == {"function": abs, **named}
+
+
+def test_a_graph_and_a_call_of_its_own():
+    class Own(keras.Model):
+        def call(self, x):
+            return x
+
+    x = keras.Input((4,))
+    assert keras_internals.is_graph(model())
+    assert keras_internals.is_graph(keras.Sequential([keras.layers.Dense(2)]))
+    assert not keras_internals.is_graph(Own(x, x))
+    assert not keras_internals.is_graph(keras.layers.Dense(2))
+
+
 def test_parts_of_a_built_layer_are_exchanged():
     layer = kmlp.layers.ChannelMLP(2)
     layer.build((None, 2, 2, 4))
@@ -84,3 +106,6 @@ def test_a_monitored_value_is_compared():
 def test_scopes_and_state():
     with keras_internals.AutocastScope("float16"):
         assert keras_internals.global_state.get_global_attribute("no such") is None
+    assert not keras_internals.stateless()
+    with keras.StatelessScope():
+        assert keras_internals.stateless()

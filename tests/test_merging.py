@@ -215,6 +215,14 @@ def test_any_model_that_holds_our_layers_merges(make):
     assert len(again.weights) == len(merged.weights)
 
 
+@pytest.mark.parametrize("make", [functional, subclassed])
+def test_what_could_not_be_loaded_is_not_saved(make, tmp_path):
+    merged = kmlp.merge(make())
+    for model in (merged, kmlp.merge(merged)):
+        with pytest.raises(ValueError, match=r"could not be loaded.*a (Block|Sub)"):
+            model.save(tmp_path / "merged.keras")
+
+
 def test_an_unbuilt_model_is_refused():
     with pytest.raises(ValueError, match=r"built model.*Received: 'mine'"):
         kmlp.merge(Subclassed(name="mine"))

@@ -4,7 +4,6 @@ The forms are a Keras model, a SavedModel and a TFLite file.
 """
 
 import dataclasses
-import inspect
 import random
 import statistics
 import time
@@ -17,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from kmlp.console import first_line, quiet
-from kmlp.errors import InputError, RunError
+from kmlp.divergence import infer, inputs_of
+from kmlp.errors import RunError
 from kmlp.typing import PathLike
 
 Answers = dict[str, np.ndarray]
@@ -50,7 +50,7 @@ def input_specs(
         InputError: If the shape of a subclassed model's inputs is not known.
     """
     specs = []
-    inputs = keras.tree.flatten(_inputs(model))
+    inputs = keras.tree.flatten(inputs_of(model))
     for index, tensor in enumerate(inputs):
         shape = tuple(tensor.shape[1:] if input_shape is None else input_shape)
         dtype = "float32" if "float" in str(tensor.dtype) else tensor.dtype
@@ -77,14 +77,7 @@ def serving_function(model: keras.Model, specs: Sequence[tf.TensorSpec]) -> Call
 
 def call_flat(model: keras.Model, inputs: Sequence[Any]) -> Any:
     """Call a model in inference mode on the list of its inputs."""
-    return infer(model, keras.tree.pack_sequence_as(_inputs(model), inputs))
-
-
-def infer(model: keras.Model, inputs: Any) -> Any:
-    """Call a model in inference mode."""
-    if "training" in inspect.signature(model.call).parameters:
-        return model(inputs, training=False)
-    return model(inputs)
+    return infer(model, keras.tree.pack_sequence_as(inputs_of(model), inputs))
 
 
 def named_outputs(outputs: Any) -> dict[str, Any]:
@@ -101,20 +94,6 @@ def run_model(model: keras.Model, images: np.ndarray) -> Answers:
     """Return a Keras model's inference outputs as `{name: array}`."""
     outputs = named_outputs(infer(model, tf.convert_to_tensor(images)))
     return {key: np.asarray(value) for key, value in outputs.items()}
-
-
-def _inputs(model):
-    if isinstance(model, keras.Sequential) and model.inputs:
-        return model.inputs[0]
-    if getattr(model, "inputs", None):
-        return model.input
-    shape = (model.get_build_config() or {}).get("input_shape")
-    if shape is None:
-        raise InputError(
-            "The shapes of this model's inputs are not known: call it on one batch of "
-            f"a single tensor, or make it functional. Received: {model.name!r}"
-        )
-    return keras.KerasTensor(shape, name="inputs")
 
 
 @dataclasses.dataclass(frozen=True)

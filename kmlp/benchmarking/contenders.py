@@ -98,7 +98,7 @@ class Desk:
         """Return the merged form, which cases of one network and policy share."""
         key = (case.source, case.policy)
         if key not in self._merged:
-            self._merged[key] = merge(case.source.model(case.policy))
+            self._merged[key] = merge(case.source.model(case.policy), check=False)
             gc.collect()  # the train form is part of cycles
         return self._merged[key]
 

@@ -53,7 +53,7 @@ def publish(
     Raises:
         RunError: If the version cannot be written.
     """
-    merged, prepared = merge(model), checkpoint.preprocessing
+    merged, prepared = merge(model, check=False), checkpoint.preprocessing
     run = checkpoint.path.parent
     with (
         tempfile.TemporaryDirectory() as beside,

@@ -80,7 +80,8 @@ def run(options: Namespace) -> None:
         flush=True,
     )
     keras.utils.set_random_seed(options.seed)
-    compressed = METHODS[options.method](merge(model), tuning, options, engine, shown)
+    merged = merge(model, check=False)  # the forms are compared on images at the end
+    compressed = METHODS[options.method](merged, tuning, options, engine, shown)
     settings = {
         "method": options.method,
         **compressed.settings,
@@ -237,7 +238,7 @@ def prune(
     end = max(1, int(PRUNED_BY * tuning.steps))
     pruning = Pruning(end_step=end, frequency=max(1, end // GROWTHS), **arguments)
     with engine.scope():
-        model = merge(merged)  # a copy within the scope
+        model = merge(merged, check=False)  # a copy within the scope
         tuning.compile(model, keras)
     tuning.fit(model, [pruning])
     merged.set_weights(model.get_weights())

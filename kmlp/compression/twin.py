@@ -52,7 +52,7 @@ class Twin:
         place = {id(v): value for v, value in zip(self.merged.weights, values)}
         for link in self.links:
             link.fill(place[id(link.variable)], read(link))
-        copy = merge(self.merged)  # merging what is merged copies it
+        copy = merge(self.merged, check=False)  # of what is merged, a copy
         copy.set_weights(values)
         return copy
 

@@ -11,7 +11,7 @@ from keras import ops
 from kmlp.keras_internals import flat_layers
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.head import ClassifierHead
-from kmlp.layers.layer import assign, gelu, host
+from kmlp.layers.layer import assign, gelu, host, replaced
 from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.layers.patch_mixing import CrossPatch
 from kmlp.layers.perceptrons import SetSharingLinear
@@ -28,26 +28,21 @@ def spelled_for_tflite(model: keras.Model, *, integers: bool) -> Iterator[None]:
             connected operation per share-set and layer norms without squares.
     """
     with contextlib.ExitStack() as stack:
+
+        def replace(layer, name, value):
+            stack.enter_context(replaced(layer, name, value))
+
         for layer in flat_layers(model):
             # The converter knows GELU in one spelling; in the one that is fast
             # elsewhere it sees an Erf, which TFLite lacks.
             if getattr(layer, "activate", None) is gelu:
-                _replace(stack, layer, "activate", keras.activations.gelu)
+                replace(layer, "activate", keras.activations.gelu)
             if integers and isinstance(layer, SetSharingLinear):
                 unrolled = functools.partial(_unrolled, layer)
-                _replace(stack, layer, "_fully_connected", unrolled)
+                replace(layer, "_fully_connected", unrolled)
             if integers and _is_layer_norm(layer):
-                _replace(stack, layer, "call", functools.partial(_layer_norm, layer))
+                replace(layer, "call", functools.partial(_layer_norm, layer))
         yield
-
-
-def _replace(stack, layer, name, value):
-    own = vars(layer).get(name)
-    setattr(layer, name, value)
-    if own is None:
-        stack.callback(delattr, layer, name)
-    else:
-        stack.callback(setattr, layer, name, own)
 
 
 def _unrolled(layer, blocks):

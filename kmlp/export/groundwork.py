@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from kmlp.errors import InputError
 from kmlp.keras_internals import flat_layers
-from kmlp.layers.layer import remade
+from kmlp.layers.layer import fill, remade
 from kmlp.merging import merge as merge_model
 from kmlp.merging import rewrite
 from kmlp.typing import PathLike
@@ -52,26 +52,36 @@ def check_model(model: keras.Model) -> None:
         )
 
 
-def inference_form(model: keras.Model, merge: bool = True) -> keras.Model:
-    """Return the model in float32 and, with `merge`, in its inference form."""
+def inference_form(
+    model: keras.Model, merge: bool = True, check: bool = True
+) -> keras.Model:
+    """Return the model in float32 and, with `merge`, in its inference form.
+
+    Args:
+        model: Model that is built; it is left untouched.
+        merge: Whether it is merged.
+        check: Whether the forms are compared on random input, as `kmlp.merge` does.
+    """
     # In this order: merged in low precision, the kernels would be rounded to it.
-    model = in_float32(model)
-    return merge_model(model) if merge else model
+    model = in_float32(model, check)
+    return merge_model(model, check) if merge else model
 
 
-def in_float32(model: keras.Model) -> keras.Model:
+def in_float32(model: keras.Model, check: bool = True) -> keras.Model:
     """Return the model with every layer in float32, itself if it is so already.
 
     Args:
         model: Model that is built, nested models and merged ones included; it is left
             untouched.
+        check: Whether both are compared on random input.
 
     Raises:
-        InputError: If a layer computes in another precision whatever its config says.
+        InputError: If a layer computes in another precision whatever its config says,
+            or answers otherwise in float32.
     """
     if not _others(model):
         return model
-    twin = rewrite(model, _rebuilt)
+    twin = rewrite(model, _rebuilt, check)
     for layer in flat_layers(twin):
         if isinstance(layer, keras.Model):
             layer.dtype_policy = "float32"
@@ -105,8 +115,7 @@ def _rebuilt(layer):
     if retyped == config:
         return None
     twin = remade(layer, retyped)
-    if layer.weights:
-        twin.set_weights(layer.get_weights())
+    fill(twin, layer)
     return twin
 
 
@@ -114,7 +123,11 @@ def _retyped(value, key=None):
     """Return a config in float32; wrappers hold the configs of what they wrap."""
     if key == "dtype" and value is not None:
         policy = keras.dtype_policies.get(value)
-        return value if _is_float32(policy) else "float32"
+        if _is_float32(policy):
+            return value
+        # Quantized layers stay so.
+        mode, source, _ = policy.name.rpartition("_from_")
+        return f"{mode}{source}float32"
     if isinstance(value, dict):
         return {k: _retyped(v, k) for k, v in value.items()}
     return [_retyped(v) for v in value] if isinstance(value, list) else value

@@ -93,8 +93,8 @@ def saved_model(
         OSError: If `path` is no folder and cannot become one, or is not writable, or
             there is no room.
         RunError: If the artifact does not equal the model.
-        InputError: If the model is not built, or preprocessing or class names do not
-            fit it.
+        InputError: If the model is not built, preprocessing or class names do not fit
+            it, or a layer holds what no form of it would (`kmlp.merge`).
         ImportError: If `warmup` is asked for without `tensorflow-serving-api`.
     """
     check_model(model)

@@ -9,8 +9,10 @@ whole protocol of `kmlp.merge`. Layers that know their cost answer
 import contextlib
 import functools
 import inspect
+import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -18,8 +20,12 @@ import numpy as np
 from keras import ops
 
 from kmlp.errors import InputError
+from kmlp.keras_internals import flat_layers, lambda_arguments, random_states
 from kmlp.layers.initializers import initializer, start
 from kmlp.typing import Config, Shape, Tensor
+
+# The entry of a configuration that says which parts are quantized.
+QUANTIZED = "quantized"
 
 # Arguments that a Keras layer keeps itself.
 _OF_KERAS = frozenset(inspect.signature(keras.layers.Layer.__init__).parameters)
@@ -96,6 +102,14 @@ class Layer(keras.layers.Layer):
                 own[name] = keras.initializers.serialize(value)
         return {**super().get_config(), **own}
 
+    def get_build_config(self) -> Config | None:
+        config = super().get_build_config()
+        return config and {**config, **quantized_parts(self)}
+
+    def build_from_config(self, config: Config) -> None:
+        super().build_from_config(config)
+        quantize_parts(self, config.get(QUANTIZED, {}))
+
     def compute_output_shape(self, input_shape: Any) -> Any:
         return tuple(input_shape)
 
@@ -131,7 +145,9 @@ def host(variable: Any) -> Any:
     """Return a variable's value as a float64 NumPy array; `None` stays `None`."""
     if variable is None:
         return None
-    return keras.ops.convert_to_numpy(variable.value).astype("float64")
+    # A kernel with LoRA is no variable but a sum.
+    value = getattr(variable, "value", variable)
+    return keras.ops.convert_to_numpy(value).astype("float64")
 
 
 def tensor(variable: Any) -> Tensor:
@@ -154,8 +170,21 @@ def assign(layer: keras.Layer, **values: Any) -> None:
 
 
 def remade(layer: keras.Layer, config: Config) -> keras.Layer:
-    """Return a new layer of the same class from a configuration, built, unfilled."""
-    twin = layer.__class__.from_config(config)
+    """Return a new layer of the same class from a configuration, built, unfilled.
+
+    LoRA is left out: what it has learned becomes part of the kernel where the layer is
+    filled.
+    """
+    if getattr(layer, "lora_enabled", False):
+        config = {k: v for k, v in config.items() if not k.startswith("lora_")}
+    if isinstance(layer, keras.layers.Lambda):
+        # Its function is at hand, and Keras reads none from a configuration.
+        twin = layer.__class__(**{**config, **lambda_arguments(layer)})
+    else:
+        # Wrappers look the classes of their parts up by name.
+        classes = {type(part).__name__: type(part) for part in flat_layers(layer)}
+        with keras.saving.custom_object_scope(classes):
+            twin = layer.__class__.from_config(config)
     if layer.built:
         twin.build_from_config(layer.get_build_config() or {})
         twin.built = True
@@ -168,9 +197,87 @@ def copy(layer: keras.Layer, **changes: Any) -> keras.Layer:
     The weights are copied unless there are changes; then the caller fills them.
     """
     twin = remade(layer, {**layer.get_config(), **changes})
-    if not changes and layer.weights:
-        twin.set_weights(layer.get_weights())
+    if not changes:
+        fill(twin, layer)
     return twin
+
+
+def fill(twin: keras.Layer, layer: keras.Layer) -> None:
+    """Give a layer and its parts the state of its equal.
+
+    It goes the way of Keras' files, which holds more than `get_weights`: what a layer
+    makes of its weights, vocabularies, and states of random numbers.
+
+    Raises:
+        InputError: If they do not have the same parts.
+    """
+    new, old = flat_layers(twin), flat_layers(layer)
+    if len(new) != len(old):
+        raise InputError(
+            f"{layer.name!r} ({type(layer).__name__}) has parts that its configuration "
+            "does not make: let __init__ or build() make all of them. "
+            f"Received: {len(old) - 1} parts, and {len(new) - 1} from the configuration"
+        )
+    for pair in zip(new, old):
+        fill_own(*pair)
+
+
+def fill_own(twin: keras.Layer, layer: keras.Layer) -> None:
+    """Give a layer the state of its equal, without that of its parts."""
+    store: dict[str, Any] = {}
+    layer.save_own_variables(store)
+    for name, value in store.items():
+        store[name] = keras.ops.convert_to_numpy(getattr(value, "value", value))
+    twin.load_own_variables(store)
+    if hasattr(layer, "save_assets"):
+        with tempfile.TemporaryDirectory() as folder:
+            layer.save_assets(folder)
+            twin.load_assets(folder)
+    for new, old in zip(_unsaved(twin), _unsaved(layer), strict=True):
+        new.assign(old)
+
+
+def _unsaved(layer):
+    """Return the variables of a layer that no file holds, such as a recurrent state."""
+    tracked = {id(variable) for variable in layer.variables}
+    values = [v if isinstance(v, list | tuple) else [v] for v in vars(layer).values()]
+    return random_states(layer) + [
+        value
+        for value in itertools.chain(*values)
+        if isinstance(value, keras.Variable) and id(value) not in tracked
+    ]
+
+
+@contextlib.contextmanager
+def replaced(layer: keras.Layer, name: str, value: Any) -> Iterator[None]:
+    """Give a layer another method or attribute for the time of the block."""
+    own = vars(layer).get(name)
+    setattr(layer, name, value)
+    try:
+        yield
+    finally:
+        if own is None:
+            delattr(layer, name)
+        else:
+            setattr(layer, name, own)
+
+
+def quantized_parts(layer: keras.Layer) -> Config:
+    """Return an entry of a configuration for what `quantize` made of parts, if any."""
+    found = {
+        str(number): keras.saving.serialize_keras_object(part.quantization_config)
+        for number, part in enumerate(flat_layers(layer))
+        if getattr(part, "quantization_config", None) is not None
+    }
+    return {QUANTIZED: found} if found else {}
+
+
+def quantize_parts(layer: keras.Layer, entry: Config) -> None:
+    """Quantize the parts that the entry of `quantized_parts` names, to be filled."""
+    parts = flat_layers(layer)
+    for number, how in entry.items():
+        how = keras.saving.deserialize_keras_object(how)
+        parts[int(number)].quantize(config=how)
 
 
 def like(inputs: Tensor) -> Tensor:

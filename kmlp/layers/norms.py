@@ -23,6 +23,10 @@ class Affine(Layer):
     Reference: ResMLP (Touvron et al., 2021), Eq. 1.
     """
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True  # as the BatchNorm that it may replace
+
     def build(self, input_shape: KnownShape) -> None:
         channels = (input_shape[-1],)
         self.alpha = self.add_weight(name="alpha", shape=channels, initializer="ones")
@@ -109,7 +113,9 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def merged(self) -> Affine:
         """Return the normalisation by its moving statistics, as an `Affine`."""
-        affine = Affine(name=self.name, dtype=self.dtype_policy)
+        affine = Affine(
+            name=self.name, dtype=self.dtype_policy, trainable=self.trainable
+        )
         affine.build(self.get_build_config()["input_shape"])
         affine.built = True
         scale, shift = affine_terms(self)

@@ -5,7 +5,12 @@ from typing import Any
 
 import keras
 
-from kmlp.layers.layer import record_arguments
+from kmlp.layers.layer import (
+    QUANTIZED,
+    quantize_parts,
+    quantized_parts,
+    record_arguments,
+)
 from kmlp.typing import Config
 
 
@@ -52,17 +57,20 @@ class ConfiguredModel(keras.Model):
             "name": self.name,
             "trainable": self.trainable,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            **quantized_parts(self),
         }
 
     @classmethod
     def from_config(cls, config: Config, custom_objects: Any = None) -> Any:
         config = dict(config)
         trainable = config.pop("trainable", True)
+        quantized = config.pop(QUANTIZED, {})
         for key in ("backbone", "dtype"):
             if isinstance(config.get(key), dict):
                 config[key] = keras.saving.deserialize_keras_object(
                     config[key], custom_objects=custom_objects
                 )
         model = cls(**config)
+        quantize_parts(model, quantized)
         model.trainable = trainable
         return model

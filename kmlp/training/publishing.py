@@ -197,7 +197,7 @@ def _artifacts(model, folder, preprocessing):
     from kmlp.export.saved_model import write_saved_model
     from kmlp.export.tflite import check_options, write_tflite
 
-    merged = inference_form(model)
+    merged = inference_form(model, check=False)  # images say more
     write_saved_model(merged, folder, preprocessing=preprocessing)
     files = {SAVED_MODEL: (folder, load_saved_model(folder))}
     if not isinstance(model.output, dict):  # TFLite lacks a detector's operations
