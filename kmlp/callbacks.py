@@ -224,14 +224,16 @@ class MergeAndExport(MonitorCallback):
     def _write_and_check(self, folder):
         with self._averages.in_model(self.model):
             # The train form is what counts, in float32 as the artifacts are.
-            expected = run_model(in_float32(self.model), self._images)
+            trained = in_float32(self.model)
+            expected = run_model(trained, self._images)
+            agreement.check_finite(trained, expected)
             known = origin.describe(
                 self.model,
                 form=origin.MERGED,
                 preprocessing=self.preprocessing,
                 class_names=self.class_names,
             )
-            model = inference_form(self.model)
+            model = inference_form(trained)
         write_saved_model(
             model,
             folder,

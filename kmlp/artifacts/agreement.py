@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from kmlp.console import quiet
+from kmlp.console import quiet, some
 from kmlp.data.dense.results import library
 from kmlp.data.scoring import confusion, intersection_over_union
+from kmlp.divergence import TOLERANCE, not_finite, relative_difference
 from kmlp.errors import RunError
 
 Arrays = dict[str, np.ndarray]
@@ -19,9 +20,6 @@ Arrays = dict[str, np.ndarray]
 # Class scores this near to each other, relative to the largest, are a tie; detections
 # of scores this near may stand in another order, or on either side of the threshold.
 TIE = 1e-4
-# Largest difference of an exact artifact from the trained model, over the largest
-# output.
-TOLERANCE = 1e-4
 # Detections from this score on must be found by every form: the same class, nearly
 # the same box, nearly the same score.
 SCORE, OVERLAP, NEAR = 0.1, 0.95, 0.01
@@ -304,7 +302,7 @@ def compare_artifact(
         exact: Whether both must agree within `TOLERANCE`.
 
     Raises:
-        RunError: If they must and do not.
+        RunError: If they must and do not, or the model's outputs are not finite.
     """
     from kmlp.artifacts.running import input_specs, run_model
 
@@ -317,6 +315,7 @@ def compare_artifact(
     images = np.asarray(images[:SAMPLES], spec.dtype.as_numpy_dtype)
     with quiet():  # TensorFlow talks of a detector's integers
         expected, actual = run_model(model, images), runner(images)
+    check_finite(model, expected)
     if expected.keys() != actual.keys():  # renamed by the artifact, in their order
         actual = dict(zip(expected, (actual[key] for key in sorted(actual))))
     error = difference(actual, expected)
@@ -329,6 +328,26 @@ def compare_artifact(
         )
     found = {"images": len(images), "relative_difference": error}
     return equality(found, kind=kind, allowed=TOLERANCE if exact else None)
+
+
+def check_finite(model: Any, outputs: Arrays) -> None:
+    """Refuse a model whose outputs are not finite.
+
+    Args:
+        model: Keras model.
+        outputs: Its outputs by name.
+
+    Raises:
+        RunError: If one holds NaN or infinity; the message names the weights that do.
+    """
+    if all(np.isfinite(values).all() for values in outputs.values()):
+        return
+    paths = not_finite(model)
+    raise RunError(
+        "The trained model's outputs are NaN or infinite: go back to weights from "
+        "before it diverged, and train on with a lower learning rate. Received: "
+        + (f"NaN or infinity in {some(paths)}" if paths else "weights that are finite")
+    )
 
 
 def difference(actual: Arrays, expected: Arrays) -> float:
@@ -354,9 +373,8 @@ def difference(actual: Arrays, expected: Arrays) -> float:
             worst = np.maximum(worst, _picture_difference(own, other, scale))
         return float(worst)
     for key, value in expected.items():
-        value = value.astype("float64")
-        error = np.abs(actual[key] - value).max() / max(np.abs(value).max(), _TINY)
-        worst = np.maximum(worst, error)  # which lets NaN through
+        # The maximum lets NaN through.
+        worst = np.maximum(worst, relative_difference(actual[key], value))
     return float(worst)
 
 

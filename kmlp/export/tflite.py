@@ -29,6 +29,7 @@ from kmlp.export.groundwork import (
 )
 from kmlp.export.offer import names_of
 from kmlp.export.saved_model import write_saved_model
+from kmlp.keras_internals import flat_layers
 from kmlp.preprocessing import Preprocessing
 from kmlp.typing import PathLike
 
@@ -110,8 +111,9 @@ def tflite(
 
     Raises:
         InputError: If `quantize` is unknown, data are missing or misshapen, a size is
-            unknown or contradicts the model's, there are other names than outputs, or
-            the model is not built.
+            unknown or contradicts the model's, there are other names than outputs, the
+            model is not built or quantized already, or a layer holds what no form of
+            it would (`kmlp.merge`).
         FileExistsError: If there is a file, and `overwrite` is false.
         OSError: If `path` cannot be written.
         RunError: If TFLite lacks an operation, the int8 file does not run, or the
@@ -170,6 +172,13 @@ def check_options(
             "batches that shows the ranges of the activations. Received: None"
         )
     check_positive(batch_size=batch_size)
+    modes = {layer.quantization_mode for layer in flat_layers(model)} - {None}
+    if modes:
+        raise InputError(
+            "TFLite files have a quantization of their own: export the model as it is "
+            "before quantize(), with quantize='dynamic' or 'int8'. "
+            f"Received: {model.name!r}, quantized to {', '.join(sorted(modes))}"
+        )
     if isinstance(getattr(model, "output", None), dict):
         raise InputError(
             "A detector is served as a SavedModel: TFLite has no operations for its "
