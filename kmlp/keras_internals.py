@@ -115,10 +115,12 @@ def weights_within(budget: Budget, arrays: int) -> Iterator[None]:
         InputError: If they have more.
     """
     original, refused = keras.Layer.add_weight, []
-    numbers = itertools.count()
+    numbers, here = itertools.count(), threading.get_ident()
     most = 2 * arrays + 64  # a new head has its own, and so have some that are empty
 
     def add_weight(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != here:  # what others build is not the file's
+            return original(self, *args, **kwargs)
         shape = kwargs.get("shape") or (args[0] if args else ())
         size = 0
         with contextlib.suppress(TypeError):  # which Keras explains

@@ -1,10 +1,15 @@
 """Private names of Keras: each still does what the library uses it for."""
 
+import threading
+
 import keras
 import numpy as np
+import pytest
 
 import kmlp
 from kmlp import keras_internals
+from kmlp.budget import Budget
+from kmlp.errors import InputError
 
 
 def model():
@@ -62,6 +67,33 @@ def test_a_graph_and_a_call_of_its_own():
     assert keras_internals.is_graph(keras.Sequential([keras.layers.Dense(2)]))
     assert not keras_internals.is_graph(Own(x, x))
     assert not keras_internals.is_graph(keras.layers.Dense(2))
+
+
+def test_weights_are_counted_before_they_are_made(tmp_path):
+    path = tmp_path / "a.keras"
+    path.write_bytes(bytes(100))
+    original = keras.Layer.add_weight
+
+    def build(width, count=1):
+        for _ in range(count):
+            keras.layers.Dense(width).build((None, 1000))
+
+    with keras_internals.weights_within(Budget(path), 1):
+        build(10)
+    for width, count, words in (
+        (10**6, 1, r"declares 4\.0 GB \(with a weight \(1000, 1000000\) of dense"),
+        (1, 40, "more than 66 weights and holds 1 arrays"),
+    ):
+        within = keras_internals.weights_within(Budget(path), 1)
+        with pytest.raises(InputError, match=words), within:
+            build(width, count)
+        assert keras.Layer.add_weight is original
+    # Another thread is another user.
+    with keras_internals.weights_within(Budget(path), 1):
+        other = threading.Thread(target=build, args=(1, 40))
+        other.start()
+        other.join()
+        build(10)
 
 
 def test_parts_of_a_built_layer_are_exchanged():

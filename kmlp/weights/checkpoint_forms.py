@@ -178,12 +178,11 @@ def _damage_reported(path):
 def _read_npz(path, key):
     suffix, budget = ".npy", Budget(path)
     with archive(path) as members:
-        files = [n.removesuffix(suffix) for n in members.namelist()]
-        names, key = _select_names(files, key, path)
+        files = {name.removesuffix(suffix): name for name in members.namelist()}
+        names, key = _select_names(list(files), key, path)
         found = {}
         for short, name in names.items():
-            full = name if name in members.NameToInfo else f"{name}{suffix}"
-            array = _array_of_npy(name, read_member(members, full), budget)
+            array = _array_of_npy(name, read_member(members, files[name]), budget)
             if array.dtype.kind in _NUMBERS:
                 found[short] = array
         return found, key
