@@ -73,7 +73,7 @@ def check(path: Path) -> None:
 
 def _damaged(path, error):
     return InputError(
-        "This TFLite file is damaged: copy it again, or export it again. "
+        "This TFLite file cannot be read: copy it again, or export it again. "
         f"Received: {str(path)!r} ({first_line(error)[:200]})"
     )
 

@@ -137,7 +137,7 @@ def _form(path):
         raise InputError(
             f"{FORMS}; this {form} holds weights without their network: `kmlp "
             "convert` makes a .keras of published ones; load others into their model "
-            f"and save that. Received: {str(path)!r}"
+            f"and save that as .keras. Received: {str(path)!r}"
         )
     found = "neither of them" if start else "empty"
     raise InputError(f"{FORMS}; this file is {found}. Received: {str(path)!r}")

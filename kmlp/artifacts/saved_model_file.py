@@ -81,6 +81,6 @@ def _variables(folder):
 
 def _damaged(folder, error):
     return InputError(
-        "This SavedModel is damaged: copy it again, or export it again. "
+        "This SavedModel cannot be read: copy it again, or export it again. "
         f"Received: {str(folder)!r} ({first_line(error)[:200]})"
     )

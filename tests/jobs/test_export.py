@@ -239,7 +239,7 @@ INT8 = ("--quantize", "int8")
         (("alone.keras", "m.tflite", *INT8), ["--data digits", "--representative"]),
         (
             ("alone.keras", *INT8, "--representative", "empty"),
-            ["needs images", "'empty'"],
+            ["A folder without images", "'empty'"],
         ),
         (("alone.keras", *INT8, "--representative", "no"), ["does not exist"]),
         (("alone.keras", "there.tflite"), ["--overwrite", "there.tflite"]),
