@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from kmlp.artifacts.locating import TFLITE, unreadable
 from kmlp.budget import ACTIVATIONS, Budget
-from kmlp.console import first_line
 from kmlp.errors import InputError
 
 # TFLite's schema wants constants aligned so, which its Python classes forget.
@@ -48,7 +48,7 @@ def operations(path: Path) -> list[list[str]]:
             for g in graphs
         ]
     except Exception as error:
-        raise _damaged(path, error) from error
+        raise unreadable(TFLITE, path, error) from error
 
 
 def check(path: Path) -> None:
@@ -68,14 +68,7 @@ def check(path: Path) -> None:
     except InputError:
         raise
     except Exception as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path, error):
-    return InputError(
-        "This TFLite file cannot be read: copy it again, or export it again. "
-        f"Received: {str(path)!r} ({first_line(error)[:200]})"
-    )
+        raise unreadable(TFLITE, path, error) from error
 
 
 def _opened(path):

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kmlp.console import first_line
 from kmlp.errors import InputError
 from kmlp.typing import PathLike
 
@@ -141,3 +142,17 @@ def _form(path):
         )
     found = "neither of them" if start else "empty"
     raise InputError(f"{FORMS}; this file is {found}. Received: {str(path)!r}")
+
+
+def unreadable(form: str, path: PathLike, error: BaseException) -> InputError:
+    """Return the error of an artifact that is damaged.
+
+    Args:
+        form: `SAVED_MODEL` or `TFLITE`.
+        path: Path of the artifact.
+        error: Exception that reading it raised.
+    """
+    return InputError(
+        f"This {form} cannot be read: copy it again, or export it again. "
+        f"Received: {str(path)!r} ({first_line(error)[:200]})"
+    )

@@ -4,8 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+from kmlp.artifacts.locating import SAVED_MODEL, unreadable
 from kmlp.budget import Budget
-from kmlp.console import first_line
 from kmlp.errors import InputError
 
 GRAPH, VARIABLES = "saved_model.pb", "variables/variables"
@@ -30,7 +30,7 @@ def parsed(folder: Path) -> Any:
     try:
         found.ParseFromString((folder / GRAPH).read_bytes())
     except DecodeError as error:
-        raise _damaged(folder, error) from error
+        raise unreadable(SAVED_MODEL, folder, error) from error
     return found
 
 
@@ -76,11 +76,4 @@ def _variables(folder):
             for name, shape in reader.get_variable_to_shape_map().items()
         }
     except Exception as error:  # of TensorFlow's many kinds
-        raise _damaged(folder, error) from error
-
-
-def _damaged(folder, error):
-    return InputError(
-        "This SavedModel cannot be read: copy it again, or export it again. "
-        f"Received: {str(folder)!r} ({first_line(error)[:200]})"
-    )
+        raise unreadable(SAVED_MODEL, folder, error) from error

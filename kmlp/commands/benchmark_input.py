@@ -104,8 +104,7 @@ def _images_of(path, folder):
         path = Path(folder)
     check_folder(path, "--data takes a folder of images or a .tar of them")
     found = list_images(path)
-    if found.said:
-        print(found.said, flush=True)
+    found.say()
     return found.images("--data takes one that has some", path)
 
 

@@ -2,12 +2,7 @@
 
 from pathlib import Path
 
-from kmlp.commands.arguments import (
-    Parser,
-    add_exif,
-    check_file,
-    write_json,
-)
+from kmlp.commands.arguments import Parser, add_exif, check_file, write_json
 from kmlp.console import import_quietly
 from kmlp.errors import InputError, RunError
 

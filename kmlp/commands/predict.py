@@ -99,8 +99,7 @@ def _run(options):
     check_options(options, GOES_WITH, kind)
     listing = images_of(options.images)
     images = listing.paths
-    if listing.said:
-        print(listing.said, file=sys.stderr, flush=True)
+    listing.say(file=sys.stderr)
     unreadable, entries = [], []
     width = max(map(len, images))
     for image, found in zip(images, shown(options, images)):

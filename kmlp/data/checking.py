@@ -3,7 +3,7 @@
 import collections
 import concurrent.futures
 import dataclasses
-import hashlib
+import functools
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from kmlp.console import progress_bar, some, table
 from kmlp.data.dense import KINDS, TASKS, DenseSource, DenseSplit, open_dense
 from kmlp.data.dense.source import VOID, Objects
 from kmlp.data.images import Files, Source, Split
-from kmlp.data.pictures import Facts, Unreadable, inspect
+from kmlp.data.pictures import Facts, Unreadable, facts_of, inspect
 from kmlp.data.sources import open_source
 from kmlp.typing import Config, PathLike
 
@@ -174,12 +174,12 @@ def check_data(
     if task is None:
         source: Any = open_source(None if spec == "digits" else spec, data_dir=data_dir)
         counted, splits = "images", source.splits
-        look: Callable = _look
+        look: Callable = _looker
     else:
         source = open_dense(spec, task, exif=exif)
         counted = "objects" if task == TASKS[0] else "pixels"
         splits = {"train": source.train, "validation": source.validation}
-        look = _look_dense
+        look = _dense_looker
     findings = {name: _find(split, look) for name, split in splits.items()}
     return Check(
         source,
@@ -192,37 +192,52 @@ def check_data(
 
 def _find(split, look):
     found = Findings(split.count)
+    look = look(split)
     with (
         concurrent.futures.ThreadPoolExecutor() as threads,
         progress_bar(split.count, "img", desc=split.name) as bar,
     ):
         for start in range(0, split.count, AT_ONCE):
             numbers = range(start, min(start + AT_ONCE, split.count))
-            for seen in threads.map(lambda k: look(split, k), numbers):
+            for seen in threads.map(look, numbers):
                 found.add(seen)
                 bar.update()
     return found
 
 
-def _look(split: Split, index: int) -> _Seen:
-    store, place = split.store, split.store.place(index)
-    try:
-        if isinstance(store, Files):
-            image, label = Path(store.paths[index]), store.labels[index]
-        else:
-            image, label = store.reader()(index)
-            image, label = image.numpy(), int(label)
-        facts = inspect(image) if not isinstance(image, np.ndarray) else _facts(image)
-    except (Unreadable, OSError) as error:
-        return _Seen(place, trouble=str(error))
-    return _Seen(place, facts, collections.Counter({int(label): 1}))
+# Each returns a function of an index to what the image there came to.
 
 
-def _look_dense(split: DenseSplit, index: int) -> _Seen:
+def _looker(split: Split) -> Callable[[int], _Seen]:
+    store = split.store
+    in_files = isinstance(store, Files)
+    # A reader takes all images of a store in memory with it: one serves them all.
+    read = None if in_files else store.reader()
+
+    def _look(index: int) -> _Seen:
+        place = store.place(index)
+        try:
+            if read is None:
+                image, label = Path(store.paths[index]), store.labels[index]
+            else:
+                image, label = (part.numpy() for part in read(index))
+            facts = facts_of(image) if isinstance(image, np.ndarray) else inspect(image)
+        except (Unreadable, OSError) as error:
+            return _Seen(place, trouble=str(error))
+        return _Seen(place, facts, collections.Counter({int(label): 1}))
+
+    return _look
+
+
+def _dense_looker(split: DenseSplit) -> Callable[[int], _Seen]:
+    return functools.partial(_look_dense, split)
+
+
+def _look_dense(split, index):
     seen = _Seen(split.place(index))
     try:
         if split.in_memory:
-            seen.facts = _facts(split.image(index))
+            seen.facts = facts_of(split.image(index))
         else:
             seen.facts = inspect(Path(seen.place))
             split.image(index)  # of the size that is stated
@@ -237,11 +252,6 @@ def _look_dense(split: DenseSplit, index: int) -> _Seen:
     except (Unreadable, OSError) as error:
         seen.trouble = str(error)
     return seen
-
-
-def _facts(pixels):
-    digest = hashlib.blake2b(pixels.tobytes()).hexdigest()
-    return Facts(pixels.shape[:2], "RGB", 1, digest)
 
 
 def _stops(source, findings):

@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 from kmlp.errors import InputError
 from kmlp.typing import PathLike
@@ -34,6 +35,17 @@ class Listing:
     def said(self) -> str:
         """Return what was ignored, such as `"ignored: 20 .txt, 3 hidden"`, or `""`."""
         return ignored_in_words(self.ignored)
+
+    def say(self, place: object = None, file: TextIO | None = None) -> None:
+        """Print what was ignored, if anything was.
+
+        Args:
+            place: Name of the data, before the line; `None`: none.
+            file: Stream; `None`: standard output.
+        """
+        if self.ignored:
+            before = "" if place is None else f"{place}: "
+            print(f"{before}{self.said}", file=file, flush=True)
 
     def images(self, remedy: str, received: object) -> list[str]:
         """Return the paths of the images.

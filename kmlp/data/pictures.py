@@ -147,11 +147,15 @@ def inspect(file: Path | bytes) -> Facts:
     """
 
     def facts(image: Any) -> Facts:
-        mode, turned, pixels = image.mode, orientation(image), _pixels(image)
-        digest = hashlib.blake2b(pixels.tobytes()).hexdigest()
-        return Facts(pixels.shape[:2], mode, turned, digest)
+        return facts_of(_pixels(image), image.mode, orientation(image))
 
     return _opened(file, facts, _FORMATS)
+
+
+def facts_of(pixels: np.ndarray, mode: str = "RGB", orientation: int = 1) -> Facts:
+    """Return the facts of decoded pixels, `(H, W, 3)` uint8."""
+    digest = hashlib.blake2b(pixels.tobytes()).hexdigest()
+    return Facts(pixels.shape[:2], mode, orientation, digest)
 
 
 def orientation_of(path: PathLike) -> int:

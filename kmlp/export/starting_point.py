@@ -296,8 +296,7 @@ def _folder(folder):
         )
     found = list_images(folder)
     paths = found.images("--representative takes one that has some", folder)
-    if found.said:
-        print(f"{folder}: {found.said}", flush=True)
+    found.say(folder)
     labels = np.zeros(len(paths), "int32")
     return Split(str(folder), Files(np.array(paths), labels))
 

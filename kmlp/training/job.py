@@ -280,7 +280,8 @@ def run(options: argparse.Namespace, task: Any) -> None:
     engine = open_engine(
         options.strategy,
         options.devices,
-        about=_command(options),
+        # One process has nobody to compare its code with.
+        about=_command(options) if os.environ.get("TF_CONFIG") else None,
         patience=options.patience,
     )
     job = _resolved(task, options, engine)

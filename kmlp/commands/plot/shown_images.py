@@ -94,8 +94,7 @@ def show(
     preparations = _given(options)
     listing = images_of(options.images)
     images = listing.paths
-    if listing.said:
-        print(listing.said, file=sys.stderr, flush=True)
+    listing.say(file=sys.stderr)
     for weights in options.weights:
         _check_weights(weights, subject)
     viewers = [

@@ -122,6 +122,16 @@ class Annotations:
     category_ids: tuple[int, ...]
     class_names: tuple[str, ...]
 
+    @property
+    def owner(self) -> np.ndarray:
+        """Return the number of the image of each object, `(objects,)`."""
+        return np.repeat(np.arange(len(self.ids)), np.diff(self.first))
+
+    @property
+    def limits(self) -> np.ndarray:
+        """Return width and height of the image of each object, `(objects, 2)`."""
+        return self.sizes[self.owner][:, ::-1]
+
 
 class CocoSplit(DenseSplit):
     """The pictures of one file of annotations.
@@ -150,9 +160,7 @@ class CocoSplit(DenseSplit):
         self.chosen = np.arange(len(data.ids)) if chosen is None else chosen
         self.count = len(self.chosen)
         corners = data.bboxes[:, :2], data.bboxes[:, :2] + data.bboxes[:, 2:]
-        owner = np.repeat(np.arange(len(data.ids)), np.diff(data.first))
-        limits = data.sizes[owner][:, ::-1]
-        low, high = (np.clip(corner, 0, limits) for corner in corners)
+        low, high = (np.clip(corner, 0, data.limits) for corner in corners)
         self._boxes = np.concatenate([low, high], axis=1).astype("float32")
         empty = (high <= low).any(1) | (data.areas <= 0)
         self._empty = empty & ~data.crowd
@@ -269,10 +277,9 @@ class CocoSplit(DenseSplit):
     def doubts(self) -> list[str]:
         """Say what looks wrong in boxes and masks, one by one."""
         data = self.data
-        owner = np.repeat(np.arange(len(data.ids)), np.diff(data.first))
         ends = data.bboxes[:, :2] + data.bboxes[:, 2:]
-        beyond = (data.bboxes[:, :2] < -1) | (ends > data.sizes[owner][:, ::-1] + 1)
-        rows = np.column_stack([owner, data.classes, data.bboxes])
+        beyond = (data.bboxes[:, :2] < -1) | (ends > data.limits + 1)
+        rows = np.column_stack([data.owner, data.classes, data.bboxes])
         twice = len(rows) - len(np.unique(rows, axis=0))
         apart = sum(
             _apart(segmentation, box)
@@ -298,10 +305,9 @@ class CocoSplit(DenseSplit):
         segmentation = self.data.segmentations[number]
         if segmentation is None:
             return None
+        results.library()  # refuse where there is none
         try:
             return results.drawn(segmentation, self.image_size(index))
-        except InputError:  # no library
-            raise
         # Whatever the library makes of run lengths that are none.
         except Exception as error:
             why = f"run lengths of a mask that are damaged: {first_line(error)}"
@@ -332,8 +338,7 @@ def _suspicions(data):
     """Say where boxes look as other formats have them."""
     if not len(data.bboxes):
         return []
-    owner = np.repeat(np.arange(len(data.ids)), np.diff(data.first))
-    limits = data.sizes[owner][:, ::-1] + 1
+    limits = data.limits + 1
     low, sides = data.bboxes[:, :2], data.bboxes[:, 2:]
     if data.bboxes.max() <= 1 and limits.max() > 3:
         return [
@@ -353,7 +358,6 @@ def _suspicions(data):
 def _split(folder, name, on_corrupt, upright):
     path, images = _places(folder, name)
     data = read_annotations(path)
-    # Names that the file gives and that exist are taken as they are.
     there = list_images(images)
     present = {os.path.relpath(file, images) for file in there.paths}
     found = [_file(images, name, present) for name in data.files]
