@@ -385,7 +385,7 @@ def test_benchmark(tmp_path, monkeypatch, capsys):
     for more, words in (
         (["--recipe", "no"], "Unknown recipe: choose one of "),
         (["--against", "timm"], "pip install timm torchvision"),
-        (["--data", str(tmp_path / "none")], "No images"),
+        (["--data", str(tmp_path / "none")], "does not exist"),
     ):
         assert benchmark_input.main([*arguments, *more]) == 2
         error = capsys.readouterr().err
