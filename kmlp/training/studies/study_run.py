@@ -29,6 +29,9 @@ from kmlp.training.studies import throughput
 from kmlp.training.studies.row_job import resolve_row, results, row_recipe
 from kmlp.training.studies.study import REHEARSAL, SPEED, find, made_for
 
+# What reading a result raises that was cut or changed.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError)
+
 
 def run(options: argparse.Namespace) -> None:
     """Train what is left of a study, within the time there is.
@@ -117,17 +120,24 @@ def _kept(job, logs):
     found = {}
     for path in sorted((logs / ROWS / job.task.short).glob("*.json")):
         try:
-            result = json.loads(path.read_text("utf-8"))
-            seed = result["identity"]["seed"]
-            if result["identity"] == _as_json(job.task.identity(job), seed=seed):
-                found[seed] = result
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if (result := _result(path, job, of_any_seed=True)) is not None:
+                found[result["identity"]["seed"]] = result
+        except _DAMAGED as error:
             print(f"left out {path}: {first_line(error)}", file=sys.stderr)
     return found
 
 
-def _as_json(identity, **changed):
-    return json.loads(json.dumps({**identity, **changed}))
+def _result(path, job, *, of_any_seed=False):
+    """Return a result that a finished row left, or `None` where it is another's.
+
+    Raises:
+        One of `_DAMAGED`: If there is none, or it cannot be read.
+    """
+    result = json.loads(path.read_text("utf-8"))
+    found, own = result["identity"], job.task.identity(job)
+    if of_any_seed:
+        own["seed"] = found["seed"]
+    return result if found == json.loads(json.dumps(own)) else None
 
 
 def _row(job, label, folder, logs, until, peak):
@@ -137,7 +147,7 @@ def _row(job, label, folder, logs, until, peak):
     path = logs / ROWS / job.task.short / f"seed{job.options.seed}-{mark}.json"
     if job.options.fresh:
         path.unlink(missing_ok=True)
-    elif (result := _finished(path, job.task.identity(job))) is not None:
+    elif (result := _finished(path, job)) is not None:
         print(f", finished {result['finished']}: top-1 {result['top1']:.2f}")
         own.remove()
         return
@@ -179,17 +189,15 @@ def _keep(path, result, history):
         draft.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
 
 
-def _finished(path, identity):
-    """Return the result that a finished row left, or `None`."""
+def _finished(path, job):
+    """Return a row's own result, or `None` where it must be made."""
     try:
-        result = json.loads(path.read_text("utf-8"))
-        found = result["identity"] == _as_json(identity)
+        return _result(path, job)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except _DAMAGED:
         print(f", its result {path} is damaged and made again", end="")
         return None
-    return result if found else None
 
 
 def _throughput(study, jobs, logs):
