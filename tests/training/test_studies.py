@@ -15,6 +15,7 @@ import tensorflow as tf
 from cases import few
 from commands import run_main
 from image_folders import DAMAGES, damage, write_folder, write_image
+from scipy import stats
 from study_jobs import COMMAND, STUDY
 
 from kmlp.analysis.complexity import shapes_only
@@ -30,6 +31,7 @@ from kmlp.training.input.pipeline import square
 from kmlp.training.input.pipeline import training_batches as expected_batches
 from kmlp.training.studies import study
 
+ROOT = Path(__file__).parents[2]
 JOBS = Path(study_jobs.__file__)
 CLASSES = ("cat", "dog", "owl")
 RECIPE = Recipe(
@@ -539,3 +541,35 @@ def test_throughput_alone(tmp_path, capfd, monkeypatch):
         share = operations / row["peak_flops"]
         assert row["peak_share"] == pytest.approx(share)
         assert row["peak_share"] > 0
+
+
+def _readme_claims():
+    """Rows of README's table of claims: what is claimed, two rows, four cells."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    section = text.split("### What was shown, and what was not")[1].split("\n#")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines[1:]]
+
+
+def _by_seed(row, figure):
+    """A figure of a row of the committed results, by its seed."""
+    (folder,) = (ROOT / "training/logs/studies").glob(f"*-cpu/rows/{row}")
+    results = [json.loads(p.read_text("utf-8")) for p in folder.glob("seed*.json")]
+    return {result["identity"]["seed"]: result[figure] for result in results}
+
+
+@pytest.mark.parametrize(
+    "claim", _readme_claims(), ids=lambda claim: f"{claim[1]}-{claim[2]}"
+)
+def test_readme_says_what_the_committed_rows_say(claim):
+    """By SciPy's paired test, and the rule that was written down before the runs."""
+    _, row, baseline, seeds, *cells, verdict = claim
+    for figure, cell in zip(("top1", "merged_top1"), cells, strict=True):
+        ours, theirs = _by_seed(row, figure), _by_seed(baseline, figure)
+        both = sorted(ours.keys() & theirs.keys())
+        assert both == list(range(int(seeds)))
+        pairs = [[found[seed] for seed in both] for found in (ours, theirs)]
+        low, high = stats.ttest_rel(*pairs).confidence_interval(0.95)
+        assert cell == f"{(low + high) / 2:+.2f} ± {(high - low) / 2:.2f}"
+        held = "holds" if low > 0 else "fails" if high < 0 else "undecided"
+        assert verdict == held
