@@ -48,9 +48,12 @@ def study(table: Mapping[str, Any]) -> Figure:
     first.set_yticks(range(len(rows)), [row["row"] for row in rows])
     first.set_ylim(len(rows) - 0.4, -0.6)
     second.axvline(0, color="0.6", linewidth=0.8, zorder=0)
-    looks = {label: _look(n) for n, label in enumerate(_SERIES.values())}
-    style.legend_below(figure, looks, 2)
-    figure.suptitle(f"{table['study']}: {table['about'].get('data', '')}")
+    about = table["about"]
+    labels = list(_SERIES.values())
+    if "paper" in about:  # its images are seldom ours
+        labels[1] += f": {about['paper']}"
+    style.legend_below(figure, {label: _look(n) for n, label in enumerate(labels)}, 2)
+    figure.suptitle(f"{table['study']}: {about.get('data', '')}")
     return figure
 
 
