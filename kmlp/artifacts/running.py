@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from kmlp.console import first_line, quiet
 from kmlp.divergence import infer, inputs_of
-from kmlp.errors import RunError
+from kmlp.errors import InputError, RunError
 from kmlp.typing import PathLike
 
 Answers = dict[str, np.ndarray]
@@ -47,13 +47,19 @@ def input_specs(
         A list in the order of `keras.tree.flatten(model.input)`.
 
     Raises:
-        InputError: If the shape of a subclassed model's inputs is not known.
+        InputError: If the shape of a subclassed model's inputs is not known, or they
+            are no numbers.
     """
     specs = []
     inputs = keras.tree.flatten(inputs_of(model))
     for index, tensor in enumerate(inputs):
         shape = tuple(tensor.shape[1:] if input_shape is None else input_shape)
         dtype = "float32" if "float" in str(tensor.dtype) else tensor.dtype
+        if dtype == "string":
+            raise InputError(
+                "Artifacts take numbers, with which they are compared: export the "
+                "model behind its layers for text. Received: an input of dtype string"
+            )
         name = tensor.name
         if name.startswith("keras_tensor"):  # numbered anew in every session
             name = "inputs" if len(inputs) == 1 else f"inputs_{index}"

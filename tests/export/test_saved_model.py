@@ -18,6 +18,7 @@ import tensorflow as tf
 import kmlp
 from kmlp import atomic
 from kmlp.artifacts.running import load_saved_model, run_model
+from kmlp.errors import InputError
 from kmlp.models.registry import VARIANTS
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -205,6 +206,16 @@ def test_a_model_that_is_not_built_is_refused(tmp_path):
     model = keras.Sequential([keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="built"):
         kmlp.export.saved_model(model, tmp_path)
+
+
+@pytest.mark.parametrize("form", ["saved_model", "tflite"])
+def test_a_model_that_takes_text_is_refused(form, tmp_path):
+    text = keras.Input((), dtype="string")
+    words = keras.layers.TextVectorization(vocabulary=["a"], output_mode="multi_hot")
+    model = keras.Model(text, keras.layers.Dense(2)(words(text)))
+    with pytest.raises(InputError, match=r"Artifacts take numbers.* dtype string"):
+        getattr(kmlp.export, form)(model, tmp_path / "m")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
