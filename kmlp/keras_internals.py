@@ -142,8 +142,8 @@ def weights_within(budget: Budget, arrays: int) -> Iterator[None]:
         keras.Layer.add_weight = add_weight
         try:
             yield
-        except Exception:
-            if refused:  # Keras wraps it
+        except (RuntimeError, TypeError, ValueError):  # one of which Keras makes of it
+            if refused:
                 raise refused[0] from None
             raise
         finally:

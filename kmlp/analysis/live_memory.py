@@ -114,6 +114,8 @@ def _is_view(op, values):
 
 def _bytes(value):
     """Return the bytes of a value, counting sizes that are unknown as one."""
+    if value.dtype == "string":
+        return 0  # of no known size
     bits = 8 if value.dtype == "bool" else int(re.search(r"\d+", value.dtype)[0])
     return math.prod(1 if size is None else size for size in value.shape) * bits // 8
 

@@ -216,6 +216,7 @@ def test_a_model_that_takes_text_is_refused(form, tmp_path):
     with pytest.raises(InputError, match=r"Artifacts take numbers.* dtype string"):
         getattr(kmlp.export, form)(model, tmp_path / "m")
     assert not list(tmp_path.iterdir())
+    assert kmlp.profile(model).trainable == 6  # `kmlp info` shows it all the same
 
 
 @pytest.mark.parametrize(
