@@ -11,7 +11,7 @@ from keras import ops
 from kmlp.keras_internals import flat_layers
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.head import ClassifierHead
-from kmlp.layers.layer import assign, gelu, host, replaced
+from kmlp.layers.layer import assign, host, replaced
 from kmlp.layers.patch_embed import PatchEmbed
 from kmlp.layers.patch_mixing import CrossPatch
 from kmlp.layers.perceptrons import SetSharingLinear
@@ -33,10 +33,6 @@ def spelled_for_tflite(model: keras.Model, *, integers: bool) -> Iterator[None]:
             stack.enter_context(replaced(layer, name, value))
 
         for layer in flat_layers(model):
-            # The converter knows GELU in one spelling; in the one that is fast
-            # elsewhere it sees an Erf, which TFLite lacks.
-            if getattr(layer, "activate", None) is gelu:
-                replace(layer, "activate", keras.activations.gelu)
             if integers and isinstance(layer, SetSharingLinear):
                 unrolled = functools.partial(_unrolled, layer)
                 replace(layer, "_fully_connected", unrolled)

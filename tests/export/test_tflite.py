@@ -8,6 +8,7 @@ import cases
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 import kmlp
@@ -31,6 +32,59 @@ def test_outputs_equal_the_trained_models(case):
     outputs = load_tflite(artifacts.tflite(case))(images)
     error = cases.relative_error(outputs["output_0"], artifacts.expected(case, images))
     assert error < 1e-5
+
+
+def _from_saved_model(case, folder):
+    path = str(artifacts.saved_model(case))
+    keys = ["serving_default"]
+    converter = tf.lite.TFLiteConverter.from_saved_model(path, signature_keys=keys)
+    return converter.convert()
+
+
+def _from_keras_model(case, folder):
+    merged = kmlp.merge(artifacts.built(case))
+    return tf.lite.TFLiteConverter.from_keras_model(merged).convert()
+
+
+def _keras_export(case, folder):
+    path = folder / "m.tflite"
+    kmlp.merge(artifacts.built(case)).export(path, format="litert", verbose=False)
+    return path.read_bytes()
+
+
+# The converter is the same behind all three: all cases by one, a few by the others.
+@pytest.mark.parametrize(
+    ("case", "convert"),
+    [
+        *(
+            pytest.param(*case.values, _from_saved_model, marks=case.marks)
+            for case in cases.spread(cases.CASES)
+        ),
+        ("convmlp", _from_keras_model),
+        ("repmlpnet", _keras_export),
+        *(
+            cases.long(family, convert)
+            for family in cases.FAMILIES
+            for convert in (_from_keras_model, _keras_export)
+        ),
+    ],
+)
+def test_a_plain_converter_takes_what_is_published(case, convert, tmp_path):
+    """Without our exporter: TensorFlow's own operations alone, and equal answers."""
+    with quiet():
+        content = convert(case, tmp_path)
+    interpreter = Interpreter(model_content=content)  # which has no Flex operations
+    (details,) = interpreter.get_input_details()
+    images = cases.images(artifacts.built(case), 2)
+    expected = artifacts.expected(case, images)
+    for image, row in zip(images, expected):
+        interpreter.resize_tensor_input(details["index"], (1, *image.shape))
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(details["index"], image[None])
+        interpreter.invoke()
+        (output,) = interpreter.get_output_details()
+        found = interpreter.get_tensor(output["index"])
+        assert cases.relative_error(found[0], row) < 1e-5
 
 
 def test_the_train_form_is_exported_where_asked():
