@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import shipped
 from cases import (
     CASES,
     FULLY_CONNECTED,
@@ -56,6 +57,22 @@ def test_merged_equals_trained_and_leaves_it_untouched(case):
     assert not {id(w) for w in merged.weights} & {id(w) for w in model.weights}
     assert [la.name for la in merged.layers] == [la.name for la in model.layers]
     assert merged.name == model.name
+
+
+def test_a_trained_network_answers_as_before():
+    """Its local branches have learned: without them it is another network."""
+    model, (x, _) = shipped.network(), shipped.photos()
+    expected = run(everything(model), x)
+    for name, value in run(everything(kmlp.merge(model)), x).items():
+        assert relative_error(value, expected[name]) <= TOLERANCE
+        if name == "outputs":
+            assert (value.argmax(-1) == expected[name].argmax(-1)).all()
+    twin = type(model).from_config(model.get_config())
+    twin.set_weights(model.get_weights())
+    for weight in twin.weights:
+        if "/local" in weight.path and weight.path.endswith("kernel"):
+            weight.assign(0 * weight)
+    assert shipped.top1(run(twin, x)) < shipped.top1(expected["outputs"]) - 5
 
 
 @pytest.mark.parametrize("case", spread(CASES))

@@ -106,7 +106,7 @@ def _print_table(header, rows):
 
 
 def _distinct_notes(rows):
-    return list(dict.fromkeys(note for row in rows for note in row.notes))
+    return list(dict.fromkeys(note for row in rows if row for note in row.notes))
 
 
 def _numbers(row, notes):
@@ -141,7 +141,13 @@ def _print_costs(names, form):
     """Count architectures and print a row for each in a form of `FORMS`."""
     costs = count(names)
     if form == "csv":
-        rows = ([value(cost) for value in _RAW.values()] for cost in costs)
+        rows = (
+            [
+                value(cost) if cost.reported or column in _COUNTED else ""
+                for column, value in _RAW.items()
+            ]
+            for cost in costs
+        )
         print(table(list(_RAW), rows, form))
         return
     notes = _distinct_notes(cost.reported for cost in costs)
@@ -158,12 +164,23 @@ def _print_costs(names, form):
 def _row(cost, notes, form):
     """Return `{title: cell}` of a `Cost`, with the paper's figures in brackets."""
     row, ours, theirs = cost.reported, cost.efficiency, cost.reported_efficiency
-    return {
+    cells = {
         "architecture": f"`{cost.name}`" if form == "markdown" else cost.name,
         "image size": "x".join(map(str, cost.image_size)),
-        "parameters (M)": f"{cost.parameters / 1e6:.2f} ({row.parameters})",
-        "multiply-adds (G)": f"{cost.macs / 1e9:.2f} ({row.macs})",
+        "parameters (M)": f"{cost.parameters / 1e6:.2f}",
+        "multiply-adds (G)": f"{cost.macs / 1e9:.2f}",
         "activations (M)": f"{cost.activations / 1e6:.1f}",
+        "top-1 (%)": "",
+        "per GMAC": "",
+        "per M parameters": "",
+        "reported in": "",
+        "note": "",
+    }
+    if row is None:
+        return cells
+    return cells | {
+        "parameters (M)": f"{cells['parameters (M)']} ({row.parameters})",
+        "multiply-adds (G)": f"{cells['multiply-adds (G)']} ({row.macs})",
         "top-1 (%)": row.top1,
         "per GMAC": f"{ours.per_gmac:.1f} ({theirs.per_gmac:.1f})",
         "per M parameters": f"{ours.per_mparam:.1f} ({theirs.per_mparam:.1f})",
@@ -172,6 +189,10 @@ def _row(cost, notes, form):
     }
 
 
+# Columns of the CSV that networks of no paper have, too.
+_COUNTED = (
+    "architecture", "height", "width", "parameters", "multiply_adds", "activations",
+)  # fmt: skip
 # Column of the CSV -> value of a `Cost`.
 _RAW: dict[str, Any] = {
     "architecture": lambda cost: cost.name,
@@ -216,7 +237,7 @@ def _print_weights(pattern):
                 f"mean {_slashed(entry.mean)}, deviation {_slashed(entry.std)}, "
                 f"crop {entry.test_crop:.3g} {entry.test_interpolation}",
                 entry.licence,
-                entry.page or entry.address,
+                entry.page or ("this package" if entry.packaged else entry.address),
             )
             for entry in map(catalogue.WEIGHTS.__getitem__, names)
         ),

@@ -52,10 +52,10 @@ def add_arguments(parser: Parser) -> None:
     add("images", nargs="+", metavar="IMAGE", help="files, folders or 'patterns/*.jpg'")
     add(
         "--weights",
-        required=True,
         metavar="NAME|FILE|FOLDER",
         help="such as resmlp_s12.fb_in1k (`kmlp list --weights`), a published file, a "
-        "run's or a preset's folder, a .keras, SavedModel or .tflite",
+        "run's or a preset's folder, a .keras, SavedModel or .tflite (default: the "
+        "small network of CIFAR-10's ten classes that comes with kmlp)",
     )
     add("--json", type=Path, metavar="FILE", help="the result as JSON too")
     add("--batch-size", type=positive, metavar="N", help="default: 32, of detectors 8")
@@ -86,6 +86,8 @@ def _run(options):
         RunError: If images cannot be read; the others are printed all the same.
     """
     check_file(options.json, "--json")
+    if options.weights is None:
+        options.weights = _packaged(options.arch)
     import_quietly()
     from kmlp.data.image_files import images_of
     from kmlp.data.reading import named
@@ -116,6 +118,26 @@ def _run(options):
             f"{len(unreadable)} of {len(images)} images cannot be read: replace or "
             f"leave them out. Received: {unreadable[0]!r}",
         )
+
+
+def _packaged(arch):
+    """Return the name of the weights that come with kmlp, and say that it is they."""
+    from kmlp.weights.catalogue import PACKAGED, WEIGHTS, class_names
+
+    entry = WEIGHTS[PACKAGED]
+    if arch is not None:
+        raise InputError(
+            "--arch says what --weights are of, and there are none: pass both, or "
+            f"neither. Received: --arch {arch}"
+        )
+    print(
+        f"No --weights: {PACKAGED}, which comes with kmlp and knows "
+        f"{', '.join(class_names(entry.labels) or ())} ({entry.top1:g} % "
+        f"{entry.metric}). `kmlp list --weights` has those of ImageNet's classes.",
+        file=sys.stderr,
+        flush=True,
+    )
+    return PACKAGED
 
 
 # Each yields for every image its line and its entries for JSON, or `None` where the

@@ -98,6 +98,15 @@ FAMILIES: dict[str, dict[str, dict[str, Any]]] = {
         "smlpnet_t_a2": {"mlp_ratio": 2},
         "smlpnet_s": {"width": 96, "depths": (2, 10, 24, 2), "drop_path_rate": 0.2},
         "smlpnet_b": {"width": 112, "depths": (2, 10, 24, 2), "drop_path_rate": 0.3},
+        # No paper's: for CIFAR-10 and two CPU cores, with local branches to merge.
+        "smlpnet_xs": {
+            "width": 48,
+            "depths": (3, 3),
+            "patch_size": 2,
+            "local_kernels": (3,),
+            "input_shape": (32, 32, 3),
+            "num_classes": 10,
+        },
     },
     "SwinTransformer": {f"swin_{size}": {**a} for size, a in _TRANSFORMERS.items()},
 }

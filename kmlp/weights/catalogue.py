@@ -1,7 +1,8 @@
 """Every checkpoint that the five papers' authors published, and two conversions.
 
-Conversions are mmpretrain's of RepMLPNet-B and timm's of ResMLP. A name is the
-architecture's and a tag: who published, and what the weights were trained on.
+Conversions are mmpretrain's of RepMLPNet-B and timm's of ResMLP; one network was
+trained here and comes with the package. A name is the architecture's and a tag: who
+published, and what the weights were trained on.
 """
 
 import csv
@@ -29,7 +30,7 @@ class PublishedWeights:
     Attributes:
         architecture: Name of `kmlp.list_models()`.
         tag: Name that tells the architecture's checkpoints apart.
-        address: URL of the file.
+        address: URL of the file, or `"package:"` and its path beside this module.
         page: Page where a person finds it; `None`: the address does it.
         sha256: Hash, or as many leading digits as are published, or `None`.
         publisher: Repository of the publishers.
@@ -68,6 +69,12 @@ class PublishedWeights:
         """Return the architecture and tag, such as `"resmlp_s12.fb_in1k"`."""
         return f"{self.architecture}.{self.tag}"
 
+    @property
+    def packaged(self) -> str | None:
+        """Return the path in this package of weights that come with it, or `None`."""
+        scheme, _, path = self.address.partition(":")
+        return path if scheme == "package" else None
+
 
 def _published():
     """Yield the table's rows; what an empty cell would say is unknown.
@@ -88,6 +95,8 @@ def _published():
 WEIGHTS = {entry.name: entry for entry in _published()}
 
 DEFAULT = "default"
+# Weights that come with the package, and so are there without a network.
+PACKAGED = next(name for name, entry in WEIGHTS.items() if entry.packaged)
 # Families of other papers -> the one whose recipe trains them here.
 _OTHERS = {"mlp": "repmlpnet", "swin": "msmlp", "focal": "msmlp"}
 
@@ -119,8 +128,8 @@ def published_weights(architecture: str, tag: str = DEFAULT) -> PublishedWeights
     Args:
         architecture: Name of `kmlp.list_models()`.
         tag: Tag such as `"fb_in1k"`, also behind the architecture's name and a dot;
-            `"default"`: the best reported top-1 on ImageNet-1k, the authors' file
-            where a conversion has the same.
+            `"default"`: the best reported top-1 on ImageNet-1k, or on what there is,
+            the authors' file where a conversion has the same.
 
     Raises:
         InputError: If the architecture or tag is unknown or nothing was published for
@@ -134,7 +143,7 @@ def published_weights(architecture: str, tag: str = DEFAULT) -> PublishedWeights
     tag = str(tag).removeprefix(f"{architecture}.")
     if tag == DEFAULT:
         rated = [e for e in entries.values() if e.metric == IMAGENET_TOP1]
-        return max(rated, key=lambda entry: entry.top1)
+        return max(rated or entries.values(), key=lambda entry: entry.top1)
     if tag in WEIGHTS:
         raise InputError(
             f"These weights are of {WEIGHTS[tag].architecture}: name that "

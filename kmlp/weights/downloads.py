@@ -112,7 +112,8 @@ def download(entry: PublishedWeights, *, progress: bool = True) -> Path:
     """Return the path of a published checkpoint in Keras' cache, fetched if missing.
 
     What an interruption leaves is kept beside it, and the next call goes on from
-    there. Proxies are taken from the environment.
+    there. Proxies are taken from the environment. Weights that come with the package
+    are taken from it.
 
     Args:
         entry: Entry of the catalogue.
@@ -125,6 +126,13 @@ def download(entry: PublishedWeights, *, progress: bool = True) -> Path:
         OSError: If the cache cannot be written to or is full.
     """
     path = cache_path(entry)
+    if entry.packaged:
+        if (wrong := _fault(path, entry.sha256)) is not None:
+            raise InputError(
+                f"A file that comes with kmlp {wrong}: install the package again. "
+                f"Received: {str(path)!r}"
+            )
+        return path
     try:
         if _fault(path, entry.sha256) is not None:
             _bring(entry, path, progress)
@@ -141,6 +149,8 @@ def download(entry: PublishedWeights, *, progress: bool = True) -> Path:
 
 def cache_path(entry: PublishedWeights) -> Path:
     """Return where a checkpoint lies once it is fetched, or put there by hand."""
+    if entry.packaged:
+        return Path(__file__).with_name(entry.packaged)
     # Keras has no public name for its folder.
     home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
     suffix = PurePosixPath(urlsplit(entry.address).path).suffix or ".pth"

@@ -9,7 +9,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from cases import CASES, images, randomize, relative_error
+import shipped
+from cases import CASES, images, randomize, relative_error, run
 
 import kmlp
 from kmlp.analysis import saliency
@@ -151,6 +152,33 @@ def test_integrated_gradients_are_complete(name):
     assert np.abs(found.gap / found.change).max() < 1e-2
     sums = found.maps.sum((1, 2))
     np.testing.assert_allclose(sums - found.change, found.gap, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("method", "factor"),
+    [
+        (saliency.gradient, 1.5),  # of one point, and so the noisiest
+        (saliency.smooth_grad, 2),
+        (saliency.integrated_gradients, 2),
+        (saliency.class_activation_map, 2),
+    ],
+)
+def test_what_is_salient_is_what_a_trained_network_needs(method, factor):
+    """A tenth of the pixels, made grey: the most salient ones, or the least."""
+    model, x = shipped.network(), shipped.photos()[0][::5]
+    found = method(model, x)
+    best = found.classes[:, None]
+    if method is saliency.integrated_gradients:
+        assert np.abs(found.gap / found.change).max() < 0.01
+    shown = 32 // found.maps.shape[1]  # pixels along a position of the map
+    maps = np.kron(found.maps, np.ones((1, shown, shown))).reshape(len(x), -1)
+    lost = []
+    for values in (maps, -maps):
+        least = np.quantile(values, 0.9, axis=1, keepdims=True)
+        kept = (values < least).reshape(*x.shape[:3], 1)
+        after = run(model, (x * kept).astype("float32"))
+        lost.append(np.take_along_axis(run(model, x) - after, best, 1).mean())
+    assert lost[0] > max(factor * lost[1], 0.5)
 
 
 def test_integrated_gradients_take_the_steps_that_they_need():

@@ -8,6 +8,7 @@ import cases
 import keras
 import numpy as np
 import pytest
+import shipped
 import tensorflow as tf
 from serving import pictures, served
 
@@ -81,6 +82,21 @@ def test_all_signatures_agree(case):
     for key, value in cases.run(pyramid, images, training=False).items():
         assert cases.relative_error(maps.pop(key), value) < 1e-5
     assert not maps
+
+
+def test_a_trained_network_names_photographs(tmp_path):
+    session = Session(kmlp.export.saved_model(shipped.network(), tmp_path))
+    photos = encoded(*(path.read_bytes() for path in shipped.files()))
+    found, expected = ask(session, "classify", photos), shipped.logits()
+    best = np.argsort(-expected, axis=1, kind="stable")[:, :5]
+    np.testing.assert_array_equal(found["indices"], best)
+    scores = np.take_along_axis(softmax(expected), best, axis=1)
+    np.testing.assert_allclose(found["scores"], scores, atol=1e-5)
+    right = [
+        name.decode() == path.parent.name
+        for name, path in zip(found["classes"][:, 0], shipped.files(), strict=True)
+    ]
+    assert sum(right) == shipped.top1(expected) >= 80
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

@@ -6,6 +6,7 @@ import re
 import keras
 import numpy as np
 import pytest
+import shipped
 from cases import randomize
 from PIL import Image
 
@@ -112,6 +113,18 @@ def test_every_form_says_the_same(place):
             assert names[0] == names[1], weights
             scores = [[c["score"] for c in e["classes"]] for e in (one, other)]
             np.testing.assert_allclose(*scores, atol=1e-5, err_msg=weights)
+
+
+def test_without_weights_the_network_that_comes_with_kmlp(place, capsys):
+    photos = [path for path in shipped.files() if path.stem == "0003"]
+    found = predicted(*photos)
+    notes = capsys.readouterr().err
+    assert notes.startswith(f"No --weights: {shipped.NAME}, which comes with kmlp and ")
+    assert notes.count("\n") == 1
+    expected = shipped.logits().argmax(-1)[3::10]
+    assert [e["classes"][0]["index"] for e in found] == expected.tolist()
+    right = [e["classes"][0]["name"] == p.parent.name for e, p in zip(found, photos)]
+    assert sum(right) >= 8
 
 
 def test_top_and_size(place, capsys):

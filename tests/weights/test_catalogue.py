@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import math
 import re
 import subprocess
@@ -14,13 +15,17 @@ import pytest
 import kmlp
 from kmlp.commands import main
 from kmlp.data.labelled import class_numbers, read_labels
+from kmlp.errors import InputError
+from kmlp.weights import downloads
 from kmlp.weights.catalogue import (
+    PACKAGED,
     WEIGHTS,
     class_names,
     list_unpublished,
     published_weights,
     spellings,
 )
+from kmlp.weights.downloads import download, sha256_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,6 +123,7 @@ DEFAULTS = {
     "resmlp_s24": "fb_distilled_in1k",
     "resmlp_s36": "fb_distilled_in1k",
     "resmlp_b24": "fb_in22k_ft_in1k",
+    "smlpnet_xs": "kmlp_cifar10",
 }
 UNPUBLISHED = (
     *("repmlpnet_cifar", "resmlp_12_cifar", "smlpnet_t", "smlpnet_t_a2"),
@@ -129,9 +135,9 @@ UNPUBLISHED = (
 
 
 def test_every_checkpoint_is_listed_once():
-    assert kmlp.list_weights() == sorted(FACTS)
+    assert kmlp.list_weights() == sorted([*FACTS, PACKAGED])
     assert len(FACTS) == 47
-    assert len({entry.address for entry in WEIGHTS.values()}) == 47
+    assert len({entry.address for entry in WEIGHTS.values()}) == 48
 
 
 @pytest.mark.parametrize("name", FACTS)
@@ -168,6 +174,30 @@ def test_facts(name):
     # An address tells the size of its architecture, too.
     assert re.fullmatch(r"github\.com/[\w-]+/[\w-]+|huggingface\.co/timm/[\w.]+",
                         entry.publisher)  # fmt: skip
+
+
+def test_what_comes_with_the_package(tmp_path, monkeypatch):
+    """A file of the package, of a run whose log says the same."""
+    entry = WEIGHTS[PACKAGED]
+    assert (entry.metric, entry.labels) == ("CIFAR-10 top-1", "cifar10")
+    path = download(entry)
+    assert path.is_relative_to(Path(kmlp.__file__).parent)
+    assert path.stat().st_size <= 3e6
+    assert sha256_of(path) == entry.sha256
+    model = kmlp.create_model(PACKAGED)
+    assert model.name == entry.architecture
+    known = model.preprocessing
+    assert (known.mean, known.std) == (entry.mean, entry.std)
+    assert known.class_names == class_names("cifar10")
+    log = ROOT / "training/logs" / f"{entry.architecture}_cifar10"
+    result = json.loads((log / "report.json").read_text("utf-8"))
+    assert round(100 * result["forms"]["trained"]["accuracy"], 2) == entry.top1 >= 85
+
+    broken = tmp_path / path.name
+    broken.write_bytes(path.read_bytes()[:-1])
+    monkeypatch.setattr(downloads, "cache_path", lambda entry: broken)
+    with pytest.raises(InputError, match="install the package again"):
+        download(entry)
 
 
 def test_timm_conversions_are_as_timm_has_them():
@@ -213,7 +243,7 @@ def test_default_is_the_best_reported():
 @pytest.mark.parametrize(
     ("pattern", "count"),
     [
-        ("*", 47),
+        ("*", 48),
         ("resmlp_*", 22),
         ("resmlp_s12", 6),
         ("*.fb_dino", 2),

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import shipped
 from cases import CASES, build, images, long, relative_error, run, spread
 
 import kmlp
@@ -193,6 +194,18 @@ def test_a_constant_image_is_what_it_was(case, way):
         twin = kmlp.resize(model, size, way)
         actual = run(twin, np.broadcast_to(pixels, (2, *size)))
         assert relative_error(actual, expected) < 1e-5
+
+
+@pytest.mark.parametrize(("way", "side", "least"), [
+    ("interpolate", 48, 45), ("interpolate_cubic", 48, 45), ("interpolate", 28, 60),
+    ("partition", 48, 30),
+])  # fmt: skip
+def test_a_trained_network_knows_larger_photographs(way, side, least):
+    """Nothing is trained again; a tenth of them is named by chance."""
+    images, _ = shipped.photos()
+    larger = keras.ops.image.resize(images, (side, side), antialias=True)
+    twin = kmlp.resize(shipped.network(), (side, side, 3), way)
+    assert shipped.top1(run(twin, host(larger))) >= least
 
 
 @pytest.mark.parametrize("case", ["repmlpnet", "resmlp_local"])

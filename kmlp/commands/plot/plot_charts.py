@@ -67,7 +67,8 @@ def _networks(options):
 
     if not options.patterns:
         everything = [] if options.run else list_models()
-        return [name for name in everything if reported(name).data == _IMAGENET]
+        rows = {name: reported(name) for name in everything}
+        return [name for name, row in rows.items() if row and row.data == _IMAGENET]
     found = {}
     for pattern in options.patterns:
         names = list_ablations(pattern) if "/" in pattern else list_models(pattern)
