@@ -89,6 +89,7 @@ KNOWN = {
     "kmlp/commands/training_arguments.py": {"os.execv"},
     "kmlp/data/named.py": {"os.posix_fadvise"},  # a hint, where it can be given
     "kmlp/serving/check.py": {"resource"},
+    "kmlp/serving/native_loader.py": {"ctypes.CDLL"},
     "kmlp/training/engine/cluster.py": {"socket.SO_REUSEADDR"},
     "kmlp/training/engine/meeting.py": {"/dev/fd"},
     "kmlp/training/input/in_memory.py": {"os.sysconf"},

@@ -4,7 +4,10 @@ Each check raises an error, or returns what it saw.
 """
 
 import dataclasses
+import json
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +36,7 @@ from kmlp.export.serving_signatures import (
 from kmlp.export.warmup import FILE, OPEN_SIZE, read_warmup
 from kmlp.predicting.classifying import softmax
 from kmlp.preprocessing import DensePreprocessing, preprocessing_of
-from kmlp.serving import json_tensors
+from kmlp.serving import json_tensors, native_loader
 from kmlp.serving.hostile import hostile_images
 from kmlp.serving.session import PREDICT, Session, reason
 from kmlp.typing import PathLike
@@ -45,7 +48,13 @@ BATCH = 2
 TOLERANCE = 1e-5
 # By which hostile bytes may raise the peak; what they claim is thirty times as much.
 MEGABYTES = 250
+# Seconds in which another process must have loaded and asked an artifact.
+SECONDS = 600
 _NOT_ENCODED = "no signature takes encoded images"
+
+
+class NotRunError(Exception):
+    """A check that cannot run here; it says why."""
 
 
 class Artifact:
@@ -106,6 +115,44 @@ def _pictures(count):
         encode = tf.io.encode_png if index % 2 else tf.io.encode_jpeg
         pictures.append(encode(pixels).numpy())
     return pictures
+
+
+def _native(artifact):
+    """Load and ask it in a process without TensorFlow's Python, and compare."""
+    plan, asked = {}, {}
+    for name, tensors in artifact.requests.items():
+        signature = artifact.session.signatures[name]
+        plan[name] = [
+            {key: info.name for key, info in side.items()}
+            for side in (signature.inputs, signature.outputs)
+        ]
+        asked |= {f"{name}/{key}": value for key, value in tensors.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        requests, answers = (Path(folder, f"{n}.npz") for n in ("asked", "answered"))
+        native_loader.save(requests, asked, plan)
+        command = [sys.executable, native_loader.__file__]
+        done = subprocess.run(
+            [*command, str(artifact.folder), str(requests), str(answers)],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        last = "".join(done.stderr.splitlines()[-1:])
+        _require(not done.returncode, f"ended with {done.returncode}: {last}")
+        told = json.loads(done.stdout.splitlines()[-1])
+        if told["not_run"]:
+            raise NotRunError(told["not_run"])
+        _require(not told["failure"], reason(RuntimeError(told["failure"])))
+        _require(not told["python"], f"{told['python']} were imported")
+        found, _ = native_loader.load(answers)
+    for name in plan:
+        for key, value in artifact.ask(name).items():
+            answer = found[f"{name}/{key}"]
+            numbers = value.dtype.kind == "f"
+            same = np.array_equal(answer, value, equal_nan=numbers)
+            same = same and answer.dtype == value.dtype
+            _require(same, f"{name}: {key} differs from the session's")
+    return f"TensorFlow {told['version']}, {len(plan)} signatures, equal to the bit"
 
 
 def _methods(artifact):
@@ -202,7 +249,7 @@ def _evaluation(artifact):
     if BYTES not in artifact.session.signatures:
         return f"no {BYTES}"
     if not (origin.read(artifact.folder) or {}).get("preprocessing"):
-        return "not checked: no origin that tells the preprocessing"
+        raise NotRunError("no origin tells the preprocessing")
     known, pictures = artifact.dense, tf.constant(artifact.pictures)
     if known is None:
         images = prepared(pictures, preprocessing_of(artifact.folder))
@@ -303,6 +350,7 @@ def _check_finite(answer):
 
 
 CHECKS = {
+    "loads in C++ alone": _native,
     "method names": _methods,
     "class names": class_names,
     "warm-up records": _warmup,
@@ -323,12 +371,14 @@ class Finding:
     Attributes:
         what: What was checked.
         failure: What is wrong, or `None`.
-        detail: What was seen.
+        detail: What was seen, or why nothing was.
+        run: Whether it could be checked.
     """
 
     what: str
     failure: str | None
     detail: str = ""
+    run: bool = True
 
 
 def check(folder: PathLike) -> Iterator[Finding]:
@@ -358,15 +408,17 @@ def check(folder: PathLike) -> Iterator[Finding]:
     for what, function in CHECKS.items():
         try:
             yield Finding(what, None, function(artifact))
+        except NotRunError as error:
+            yield Finding(what, None, f"not run: {error}", run=False)
         except Exception as error:
             yield Finding(what, reason(error))
 
 
 def print_findings(findings: Iterable[Finding]) -> bool:
-    """Print each finding when it is there; return whether all are good."""
+    """Print each finding when it is there; return whether none is a failure."""
     good = True
     for finding in findings:
-        word = "ok  " if finding.failure is None else "FAIL"
+        word = "FAIL" if finding.failure else "ok  " if finding.run else "--  "
         said = finding.detail if finding.failure is None else finding.failure
         print(f"{word}  {finding.what:<28} {said}", flush=True)
         good = good and finding.failure is None

@@ -1,21 +1,30 @@
 """The check: silent on what is good, loud on what a server would stumble over."""
 
+import contextlib
+import io
+import json
 import os
 import shutil
 import subprocess
 import sys
 
+import cases
 import pytest
 import tensorflow as tf
 from serving import served
 
+from kmlp.artifacts.saved_model_file import check as check_content
 from kmlp.commands import main
 from kmlp.export.saved_model import CLASS_NAMES, EXTRA
 from kmlp.export.warmup import FILE
-from kmlp.serving.check import check
+from kmlp.serving import native_loader
+from kmlp.serving.check import CHECKS as ALL
+from kmlp.serving.check import Artifact, check, print_findings
 
+NATIVE = "loads in C++ alone"
 CHECKS = (
     "loads in a session",
+    NATIVE,
     "method names",
     "class names",
     "warm-up records",
@@ -45,6 +54,71 @@ def test_in_a_fresh_process():
     for line, what in zip(lines, CHECKS):
         assert line.startswith(f"ok    {what} ")
     assert done.stderr == ""
+
+
+@pytest.fixture(autouse=True)
+def alone(request, monkeypatch):
+    """Without the check that takes a process of its own, but in its tests."""
+    if "native" not in request.node.name:
+        monkeypatch.delitem(ALL, NATIVE)
+
+
+@pytest.mark.parametrize("case", cases.few(served.FAMILIES, served.SMALL))
+def test_native_answers_equal_the_sessions(case, monkeypatch):
+    told, run = {}, subprocess.run
+
+    def spied(*arguments, **options):
+        done = run(*arguments, **options)
+        told.update(json.loads(done.stdout))
+        return done
+
+    monkeypatch.setattr(subprocess, "run", spied)
+    found = ALL[NATIVE](Artifact(served.version(case)))
+    assert found.endswith("4 signatures, equal to the bit")
+    assert told["python"] == []
+    assert told["version"] == tf.__version__
+
+
+def test_native_loading_tells_what_is_damaged(copy):
+    """Numbers that are cut short, which no reading of the graph and index shows."""
+    artifact = Artifact(copy)
+    (file,) = (copy / "variables").glob("*.data-*")
+    os.truncate(file, file.stat().st_size // 2)
+    check_content(copy)
+    with pytest.raises(AssertionError, match="Read less bytes") as caught:
+        ALL[NATIVE](artifact)
+    assert "\n" not in str(caught.value)
+
+
+def test_native_answers_that_differ(monkeypatch):
+    artifact = Artifact(served.version())
+    ask = artifact.ask
+
+    def other(name):
+        return {
+            k: v * 1.0000002 if v.dtype == "f4" else v for k, v in ask(name).items()
+        }
+
+    monkeypatch.setattr(artifact, "ask", other)
+    with pytest.raises(AssertionError, match="differs from the session's"):
+        ALL[NATIVE](artifact)
+
+
+def test_a_library_without_the_native_loader(monkeypatch, capsys):
+    def in_this_process(command, **_):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            native_loader.main(*command[2:])
+        return subprocess.CompletedProcess(command, 0, out.getvalue(), "")
+
+    monkeypatch.setattr(native_loader, "SYMBOL", "TF_NoSuchFunction")
+    monkeypatch.setattr(subprocess, "run", in_this_process)
+    monkeypatch.setattr("kmlp.serving.check.CHECKS", {NATIVE: ALL[NATIVE]})
+    assert print_findings(check(served.version()))
+    loaded, line = capsys.readouterr().out.splitlines()
+    assert loaded.startswith("ok ")
+    assert line.startswith(f"--    {NATIVE} ")
+    assert "not run: TensorFlow's package has no TF_NoSuchFunction here" in line
+    assert "libtensorflow_cc" in line
 
 
 def failures(folder):
