@@ -11,6 +11,7 @@ from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.agreement import difference
 from kmlp.artifacts.operation_audit import audited
 from kmlp.artifacts.running import (
+    batch_of,
     input_specs,
     load_saved_model,
     load_tflite,
@@ -268,8 +269,9 @@ class MergeAndExport(MonitorCallback):
             kind="random images" if self.sample is None else "sample images",
             allowed=self.tolerance if exact else None,
         )
-        quantize = {} if name == "saved_model" else {"quantize": self.quantize}
-        artifact = {"kind": name, **quantize, "epoch": self.report["epoch"]}
+        artifact = {"kind": name, "epoch": self.report["epoch"]}
+        if name == "tflite":
+            artifact |= {"quantize": self.quantize, "batch": batch_of(path)}
         origin.write(path, known, artifact=artifact, equality=equality, audit=audit)
 
 

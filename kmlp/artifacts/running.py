@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from kmlp.console import first_line, quiet
-from kmlp.divergence import infer, inputs_of
+from kmlp.divergence import infer, inputs_of, relative_difference
 from kmlp.errors import InputError, RunError
 from kmlp.typing import PathLike
 
@@ -28,6 +28,10 @@ SECONDS = 1.0  # for a file and a number of threads
 LATENCY_BATCHES = (1, 8)
 LATENCY_ROUNDS, LEAST_LATENCY_ROUNDS = 30, 3
 LATENCY_SECONDS = 5.0
+ANY_BATCH, FIXED_BATCH = "any", "fixed"
+# Between the answers of a TFLite file in batches of two sizes. In another batch other
+# loops run, whose last bits may round an integer to the next; a wrong answer errs by 1.
+BATCH_TOLERANCE = 0.02
 
 
 def input_specs(
@@ -185,15 +189,49 @@ def load_tflite(file: PathLike, num_threads: int | None = None) -> Runner:
         with quiet():  # delegates announce themselves with the first run
             return runner(**{name: images})
 
+    free = details["shape_signature"][:1].tolist() == [-1]
+    shape = tuple(map(int, details["shape"]))
     return Runner(
         run,
-        tuple(map(int, details["shape"])),
+        (None, *shape[1:]) if free else shape,
         np.dtype(details["dtype"]),
         {
             key: tuple(map(int, value["shape"]))
             for key, value in runner.get_output_details().items()
         },
     )
+
+
+def batch_of(file: PathLike) -> str:
+    """Try whether a TFLite file takes batches of another size than its own.
+
+    `resize_tensor_input` takes any size, but the converter may have written the file's
+    own into the shapes within.
+
+    Args:
+        file: Path of the file.
+
+    Returns:
+        `ANY_BATCH`, or `FIXED_BATCH` where it fails or answers otherwise.
+    """
+    runner = load_tflite(file)
+    own, *shape = (size or 1 for size in runner.input_shape)
+    images = np.random.default_rng(0).normal(size=(own + 2, *shape))
+    if runner.input_dtype.kind != "f":
+        images = np.zeros_like(images)
+    images = images.astype(runner.input_dtype)
+    expected = dataclasses.replace(runner, input_shape=(own, *shape))(images)
+    try:
+        with quiet(everything=True):
+            found = runner.run(images)
+    except (RuntimeError, ValueError):
+        return FIXED_BATCH
+    near = (
+        found[key].shape == value.shape
+        and relative_difference(found[key], value) <= BATCH_TOLERANCE
+        for key, value in expected.items()
+    )
+    return ANY_BATCH if all(near) else FIXED_BATCH
 
 
 def repeatable(model: PathLike | bytes, num_threads: int) -> Callable[[], None]:

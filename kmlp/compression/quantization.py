@@ -11,7 +11,7 @@ import tensorflow as tf
 from kmlp.analysis.linear import MIXING
 from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.operation_audit import audited
-from kmlp.artifacts.running import load_tflite
+from kmlp.artifacts.running import batch_of, load_tflite
 from kmlp.atomic import new_file
 from kmlp.compression.tfmot import import_tfmot
 from kmlp.compression.twin import twin
@@ -147,7 +147,11 @@ class QuantizationAware:
                 origin.describe(
                     merged, form=origin.MERGED, preprocessing=preprocessing
                 ),
-                artifact={"kind": "TFLite", "quantize": "int8, aware"},
+                artifact={
+                    "kind": "TFLite",
+                    "quantize": "int8, aware",
+                    "batch": batch_of(file),
+                },
                 equality={**compared, "with": "fine-tuned"},
                 audit=audited(file),
             )

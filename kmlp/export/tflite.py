@@ -14,7 +14,13 @@ import tensorflow as tf
 from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.flatbuffer import packed, unpacked
 from kmlp.artifacts.operation_audit import audited
-from kmlp.artifacts.running import in_batches, input_specs, load_tflite
+from kmlp.artifacts.running import (
+    ANY_BATCH,
+    batch_of,
+    in_batches,
+    input_specs,
+    load_tflite,
+)
 from kmlp.atomic import new_file
 from kmlp.console import quiet
 from kmlp.errors import InputError, RunError, check_choice, check_positive
@@ -75,14 +81,14 @@ def tflite(
     merge: bool = True,
     quantize: str | None = None,
     representative_data: Iterable | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     input_shape: tuple[int, int, int] | None = None,
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a model as a TFLite file with a static batch.
+    """Write a model as a TFLite file.
 
     Inputs and outputs are float32 in every quantisation, so that the artifact takes
     what the Keras model takes. The file carries its origin, with its difference from
@@ -98,7 +104,9 @@ def tflite(
         representative_data: For `"int8"`, images as the model takes them: an array,
             or an iterable of batches or of tuples that begin with one, such as a
             `tf.data.Dataset`; about a hundred images do.
-        batch_size: Images that the file takes at once.
+        batch_size: Images that the file takes at once; `None`: any number, after
+            `resize_tensor_input`, and 1 before. Of a file with a number the origin
+            says whether it takes others too (`batch`).
         input_shape: Shape `(H, W, C)` of the file, for models of unknown height and
             width.
         preprocessing: How images are prepared, for the origin.
@@ -117,7 +125,8 @@ def tflite(
         FileExistsError: If there is a file, and `overwrite` is false.
         OSError: If `path` cannot be written.
         RunError: If TFLite lacks an operation, the int8 file does not run, or the
-            float32 file does not equal the model.
+            float32 file does not equal the model, or it takes one batch alone where
+            `batch_size` is `None`.
     """
     check_model(model)
     options = check_options(
@@ -136,6 +145,13 @@ def tflite(
     images = options["representative_data"]
     with named_failures(path), new_file(path) as file:
         write_tflite(inference_form(model, merge), file, **options)
+        batch = batch_of(file)
+        if batch_size is None and batch != ANY_BATCH:
+            raise RunError(
+                "This model's file takes images one by one: a layer's shapes hold "
+                "the batch. Pass `batch_size`, the number that you need. Received: "
+                f"{model.name!r} with batch_size=None"
+            )
         origin.write(
             file,
             known,
@@ -143,6 +159,7 @@ def tflite(
                 "kind": "TFLite",
                 "quantize": quantize,
                 "input_shape": [batch_size, *options["input_shape"]],
+                "batch": batch,
                 "calibration_images": None if images is None else len(images),
             },
             equality=agreement.compare_artifact(
@@ -157,7 +174,7 @@ def check_options(
     model: keras.Model,
     quantize: str | None = None,
     representative_data: Iterable | None = None,
-    batch_size: int = 1,
+    batch_size: int | None = 1,
     input_shape: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Return the options of `write_tflite`, checked before any expensive work.
@@ -171,7 +188,8 @@ def check_options(
             "quantize='int8' needs `representative_data`, an iterable of image "
             "batches that shows the ranges of the activations. Received: None"
         )
-    check_positive(batch_size=batch_size)
+    if batch_size is not None:
+        check_positive(batch_size=batch_size)
     modes = {layer.quantization_mode for layer in flat_layers(model)} - {None}
     if modes:
         raise InputError(
@@ -219,7 +237,7 @@ def write_tflite(
     *,
     quantize: str | None,
     representative_data: Any,
-    batch_size: int,
+    batch_size: int | None,
     input_shape: Sequence[int],
 ) -> None:
     """Convert a float32 model, as it is, and write the file.
@@ -232,8 +250,8 @@ def write_tflite(
     """
     if quantize == "int8":
         model = equalised(model, representative_data)
-    # A separate SavedModel with a static batch: converting the Keras model's
-    # function directly yields inf and NaN, a dynamic batch litters the graph.
+    # A separate SavedModel: converting the Keras model's function directly yields inf
+    # and NaN. Its batch is static where it may be: a free one costs some reshapes.
     with tempfile.TemporaryDirectory() as folder, quiet():
         with spelled_for_tflite(model, integers=quantize in ("dynamic", "int8")):
             write_saved_model(
@@ -247,7 +265,7 @@ def write_tflite(
         if quantize == "int8":
             converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
             converter.representative_dataset = lambda: (
-                [batch] for batch in in_batches(representative_data, batch_size)
+                [batch] for batch in in_batches(representative_data, batch_size or 1)
             )
         content = _convert(converter)
     Path(file).write_bytes(content)

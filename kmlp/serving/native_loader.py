@@ -36,7 +36,7 @@ def save(file: Path, tensors: Mapping[str, np.ndarray], plan: Any = None) -> Non
         tensors: Arrays by name; those of `object` hold bytes.
         plan: What JSON can say.
     """
-    arrays = {_PLAN: np.array(json.dumps(plan))}
+    arrays: dict[str, Any] = {_PLAN: np.array(json.dumps(plan))}
     for name, value in tensors.items():
         if value.dtype.hasobject:
             joined = b"".join(value.reshape(-1).tolist())
@@ -223,7 +223,7 @@ def main(folder: str, asked: str, answers: str) -> None:
         told["version"] = library.TF_Version().decode()
         loader = Loader(library, folder)
         tensors, plan = load(Path(asked))
-        found = {}
+        found: dict[str, np.ndarray] = {}
         for signature, (inputs, outputs) in plan.items():
             fed = {t: tensors[f"{signature}/{name}"] for name, t in inputs.items()}
             values = loader.ask(fed, list(outputs.values()))

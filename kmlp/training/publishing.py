@@ -229,6 +229,8 @@ def _add_origins(forms, files: dict[str, Any], model, preprocessing, begun):
     """Add sizes and operations of the artifacts, and write where they come from."""
     if not files:
         return
+    from kmlp.artifacts.running import batch_of
+
     described = origin.describe(model, form=origin.MERGED, preprocessing=preprocessing)
     sizes = {name: size_of(path) for name, (path, _) in files.items()}
     # The SavedModel's folder holds the TFLite file too.
@@ -239,7 +241,8 @@ def _add_origins(forms, files: dict[str, Any], model, preprocessing, begun):
         origin.write(
             path,
             described,
-            artifact={"kind": name},
+            artifact={"kind": name}
+            | ({"batch": batch_of(path)} if name == TFLITE else {}),
             equality=agreement.equality(forms[name], kind="validation images"),
             audit=audit,
             accuracies=agreement.accuracies(forms[name], forms[TRAINED]),

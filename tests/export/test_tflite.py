@@ -15,6 +15,8 @@ from ai_edge_litert.interpreter import Interpreter
 import kmlp
 from kmlp.artifacts import origin
 from kmlp.artifacts.flatbuffer import unpacked
+from kmlp.artifacts.locating import TFLITE
+from kmlp.artifacts.origin_text import describe
 from kmlp.artifacts.running import load_tflite
 from kmlp.console import quiet
 from kmlp.export.device_spelling import equalised, spelled_for_tflite
@@ -106,6 +108,78 @@ def test_the_batch_is_static(batch_size, tmp_path):
     images = cases.images(model, 6)
     outputs = load_tflite(path)(images)["output_0"]
     assert cases.relative_error(outputs, artifacts.expected(SMALL, images)) < 1e-5
+
+
+def resized(path, images):
+    """What an interpreter answers to a batch of another size; `None` if it fails."""
+    interpreter = Interpreter(str(path))
+    (inputs,), (output,) = (
+        interpreter.get_input_details(),
+        interpreter.get_output_details(),
+    )
+    interpreter.resize_tensor_input(inputs["index"], images.shape)
+    try:
+        with quiet(everything=True):
+            interpreter.allocate_tensors()
+            interpreter.set_tensor(inputs["index"], images)
+            interpreter.invoke()
+    except RuntimeError:
+        return None
+    return interpreter.get_tensor(output["index"])
+
+
+@pytest.mark.parametrize("case", cases.spread(cases.CASES))
+def test_a_file_of_one_batch_says_whether_it_takes_others(case):
+    images = cases.images(artifacts.built(case), 3)
+    outputs = resized(artifacts.tflite(case), images)
+    batch = origin.read(artifacts.tflite(case))["artifact"]["batch"]
+    assert batch == ("fixed" if outputs is None else "any")
+    if outputs is not None:
+        expected = artifacts.expected(case, images)
+        assert cases.relative_error(outputs, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("case", "quantize"),
+    [
+        *((case, None) for case in ("repmlpnet", "smlpnet")),
+        *(
+            cases.long(case, quantize)
+            for case in cases.CASES
+            for quantize in (None, "int8")
+            if quantize or case not in ("repmlpnet", "smlpnet")
+        ),
+    ],
+)
+def test_a_file_of_any_batch(case, quantize, tmp_path):
+    model = artifacts.built(case)
+    images = cases.images(model, 3)
+    path = kmlp.export.tflite(
+        model,
+        tmp_path / "m.tflite",
+        quantize=quantize,
+        representative_data=cases.images(model, 16, seed=2),
+        batch_size=None,
+    )
+    expected, error = artifacts.expected(case, images), 0.1 if quantize else 1e-5
+    for outputs in (resized(path, images), load_tflite(path)(images)["output_0"]):
+        assert cases.relative_error(outputs, expected) < error
+    known = origin.read(path)["artifact"]
+    assert known["batch"] == "any"
+    assert known["input_shape"] == [None, *images.shape[1:]]
+
+
+def test_a_batch_that_is_not_free_is_refused_or_told(tmp_path):
+    """Of a network whose answers depend on the other images of the batch."""
+    inputs = keras.Input((4,))
+    mean = keras.ops.mean(inputs, axis=0, keepdims=True)
+    model = keras.Model(inputs, 1 + inputs - mean)
+    path = tmp_path / "m.tflite"
+    with pytest.raises(RuntimeError, match=r"Pass `batch_size`.* batch_size=None"):
+        kmlp.export.tflite(model, path, batch_size=None)
+    assert not list(tmp_path.iterdir())
+    kmlp.export.tflite(model, path, batch_size=4)  # as many as are compared
+    assert "batch fixed" in describe(path, TFLITE, origin.read(path))
 
 
 def rms_error(actual, expected):
@@ -339,6 +413,7 @@ def test_a_file_carries_its_origin(tmp_path):
         "kind": "TFLite",
         "quantize": "int8",
         "input_shape": [1, 32, 48, 3],
+        "batch": "any",
         "calibration_images": 8,
     }
     assert known["audit"]["fully_connected_only"]
