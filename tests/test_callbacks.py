@@ -379,6 +379,8 @@ def test_what_it_publishes_carries_its_origin(tmp_path):
         assert found["class_names"] == names
         assert found["form"] == origin.MERGED
         assert found["artifact"]["epoch"] == 2
+        batch = found["artifact"].get("batch")
+        assert batch == ("any" if path.name == "model.tflite" else None)
         assert 0 < found["equality"]["relative_difference"] < 1e-5
         assert found["audit"]["fully_connected_only"]
 

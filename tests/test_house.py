@@ -139,8 +139,8 @@ FIGURES = {
     # 32,000 when the house was built; studies from several seeds; one reader of images
     # and `kmlp data check`; runs that go on (manifests, workers that compare jobs); one
     # budget for what strangers send, and `kmlp verify`; a merge that compares its forms
-    # and carries what copies lost; a check through TensorFlow's C++
-    # loader, and TFLite files of any batch.
+    # and carries what copies lost; a check through TensorFlow's C++ loader, and TFLite
+    # files of any batch.
     "lines of code": (lambda: sum(map(code_lines, MODULES)), 34_750),
     "closure of RepMLPNet": (lambda: len(closure("kmlp.models.repmlpnet")), 25),
     "closure of a training run": (

@@ -52,6 +52,7 @@ def test_the_file_is_what_was_trained(case, tmp_path):
     assert (audit["QUANTIZE"], audit["DEQUANTIZE"]) == (1, 1)
     said = origin.read(path)
     assert said["artifact"]["quantize"] == "int8, aware"
+    assert said["artifact"]["batch"] in ("any", "fixed")
     assert said["audit"]["operations"] == dict(audit)
     assert 0 < said["equality"]["relative_difference"] < 0.2
     with pytest.raises(FileExistsError, match="overwrite=True"):
