@@ -1,5 +1,6 @@
 """The benchmark's bookkeeping and its report; speeds themselves are no test."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import cases
 import keras
+import numpy as np
 import pytest
 
 import kmlp
@@ -18,9 +20,10 @@ from kmlp.benchmarking.findings import (
     timings_table,
     verdicts,
 )
-from kmlp.benchmarking.form_benchmark import benchmark, chosen_forms, torch_run
+from kmlp.benchmarking.form_benchmark import benchmark, chosen_forms
 from kmlp.benchmarking.int8_reasons import Operations, operations, reasons
 from kmlp.benchmarking.measuring import PEAK, Contender, Timing, measure
+from kmlp.benchmarking.published_runs import RUNS
 from kmlp.commands import main
 from kmlp.pytorch.counterparts import counterpart
 
@@ -102,6 +105,7 @@ def test_verdicts_are_per_batch_and_of_what_was_timed():
     assert [(v.faster, v.batch, v.ratio, v.met) for v in found] == [
         (INT8, 1, 2.5, True),
         (INT8, 8, 1.5, False),
+        (FLOAT32, 8, 10.0, None),  # the best of each against the published
     ]
     (against,) = verdicts([timing(MERGED, 60.0), timing(FORMS["torch"], 20.0)])
     assert (against.ratio, against.met) == (3.0, None)
@@ -284,7 +288,7 @@ CONFIGURED = [
 
 
 @pytest.mark.parametrize("case", CONFIGURED)
-def test_the_pytorch_network_has_the_models_configuration(case):
+def test_the_pytorch_network_has_the_models_configuration(case, tmp_path):
     pytest.importorskip("torch")
     # The published code takes squares, and rounds down what no patch divides.
     square = case in ("resmlp", "smlpnet", "msmlp")
@@ -295,9 +299,21 @@ def test_the_pytorch_network_has_the_models_configuration(case):
     assert trainable == kmlp.profile(model).trainable
     state = {name: value.numpy() for name, value in network.state_dict().items()}
     kmlp.load_published(model, state)  # strict: every array, every variable
-    run = torch_run(network, cases.images(model), 1)
-    expected = cases.run(model, cases.images(model), training=False)
-    assert cases.relative_error(run().numpy(), expected) < 1e-4
+    images = cases.images(model)
+    expected = cases.run(model, images, training=False)
+    ways = {"torch"}
+    if case == "resmlp":
+        ways |= {"torch-onnx", "torch-openvino"} & set(_installed())
+    for way in ways:
+        found = RUNS[way](network, images, 1, tmp_path)()
+        (found,) = found.values() if isinstance(found, dict) else [found]
+        assert cases.relative_error(np.asarray(found), expected) < 1e-4
+
+
+def _installed():
+    for way, package in (("torch-onnx", "onnxruntime"), ("torch-openvino", "openvino")):
+        if importlib.util.find_spec(package):
+            yield way
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ TIE = 1e-4
 SCORE, OVERLAP, NEAR = 0.1, 0.95, 0.01
 # Images that an artifact is compared on where no others are given.
 SAMPLES = 4
+# Side of images where an artifact takes any.
+OPEN_SIZE = 224
 _TINY = 1e-30
 
 
@@ -307,7 +309,8 @@ def compare_artifact(
     from kmlp.artifacts.running import input_specs, run_model
 
     (spec,) = input_specs(model)
-    shape = tuple(s or r for s, r in zip(spec.shape[1:], runner.input_shape[1:]))
+    sizes = zip(spec.shape[1:], runner.input_shape[1:])
+    shape = tuple(size or fixed or OPEN_SIZE for size, fixed in sizes)
     kind = "random images" if images is None else "representative images"
     if images is None:
         random = np.random.default_rng(0).normal(size=(SAMPLES, *shape))

@@ -7,10 +7,13 @@ from kmlp.errors import InputError
 from kmlp.typing import PathLike
 
 FORMS = (
-    "WEIGHTS is a .keras checkpoint, a SavedModel folder, a .tflite file or a run's "
-    "version folder"
+    "WEIGHTS is a .keras checkpoint, a SavedModel folder, a .tflite or .onnx file, an "
+    "OpenVINO model's folder or a run's version folder"
 )
 KERAS, SAVED_MODEL, TFLITE = ".keras checkpoint", "SavedModel", "TFLite file"
+ONNX, OPENVINO = "ONNX file", "OpenVINO model"
+# What says that a folder is an artifact, and which.
+_FOLDERS = {"saved_model.pb": SAVED_MODEL, "model.xml": OPENVINO}
 # What a run's folder holds, and how it is called until the run is done.
 CHECKPOINT, REPORT = "trained.keras", "report.json"
 HISTORY, STEPS = "history.csv", "steps.csv"
@@ -23,23 +26,31 @@ def locate(path: PathLike) -> tuple[Path, str]:
     """Return the weights that a path stands for.
 
     Args:
-        path: Path of a file, or of a folder: a SavedModel, a run's version (its
-            SavedModel, or else its `trained.keras`) or the folder of versions (the
-            newest).
+        path: Path of a file, or of a folder: a SavedModel, an OpenVINO model, a run's
+            version (its SavedModel, or else its `trained.keras`) or the folder of
+            versions (the newest).
 
     Returns:
-        Tuple `(path, form)`: the file or the SavedModel's folder, and one of `KERAS`,
-        `SAVED_MODEL`, `TFLITE`.
+        Tuple `(path, form)`: the file or the artifact's folder, and one of `KERAS`,
+        `SAVED_MODEL`, `TFLITE`, `ONNX`, `OPENVINO`.
 
     Raises:
         InputError: If there is nothing such.
     """
     found = Path(path).expanduser()
+    if found.name in _FOLDERS and found.is_file():
+        found = found.parent
     if found.is_dir():
         found = _in_folder(found)
     if not found.exists():
         raise InputError(f"{FORMS}; this does not exist. Received: {str(found)!r}")
-    return found, SAVED_MODEL if found.is_dir() else _form(found)
+    return found, (folder_form(found) if found.is_dir() else None) or _form(found)
+
+
+def folder_form(folder: Path) -> str | None:
+    """Return what a folder itself is, `SAVED_MODEL` or `OPENVINO`, or `None`."""
+    forms = (form for name, form in _FOLDERS.items() if (folder / name).is_file())
+    return next(forms, None)
 
 
 def locate_checkpoint(path: PathLike) -> Path:
@@ -72,23 +83,23 @@ def artifacts_of(path: PathLike) -> list[Path]:
     Raises:
         InputError: If there is none.
     """
-    first, form = locate(path)
+    first, _ = locate(path)
     folder = Path(path).expanduser()
     if not folder.is_dir():
         return [first]
     folder = newest(folder)
-    files = [*folder.glob("*.keras"), *folder.glob("*.tflite")]
-    return [*([first] if form == SAVED_MODEL else []), *sorted(files)]
+    files = [file for file in folder.iterdir() if is_artifact(file)]
+    return [*([first] if first.is_dir() else []), *sorted(files)]
 
 
 def is_artifact(path: Path) -> bool:
-    """Return whether a file is a `.keras` checkpoint or a TFLite file, by its name."""
-    return path.suffix in (".keras", ".tflite")
+    """Return whether a file is a checkpoint or an artifact of one file, by its name."""
+    return path.suffix in (".keras", ".tflite", ".onnx")
 
 
 def newest(folder: Path) -> Path:
     """Return the newest version in a folder of versions, any other folder as it is."""
-    if any((folder / name).is_file() for name in ("saved_model.pb", CHECKPOINT)):
+    if folder_form(folder) or (folder / CHECKPOINT).is_file():
         return folder
     versions = [p for p in folder.iterdir() if p.name.isdecimal() and p.is_dir()]
     return max(versions, key=lambda p: int(p.name)) if versions else folder
@@ -101,13 +112,13 @@ def run_name(path: Path) -> str:
 
 def _in_folder(folder):
     folder = newest(folder)
-    if (folder / "saved_model.pb").is_file():
+    if folder_form(folder):
         return folder
     if (folder / CHECKPOINT).is_file():
         return folder / CHECKPOINT
     raise InputError(
-        f"{FORMS}; this folder has neither saved_model.pb nor {CHECKPOINT} nor "
-        f"versions. Received: {str(folder)!r}"
+        f"{FORMS}; this folder has none of {', '.join(_FOLDERS)} and {CHECKPOINT}, and "
+        f"no versions. Received: {str(folder)!r}"
     )
 
 
@@ -128,6 +139,9 @@ def _form(path):
             start = file.read(8)
     except OSError as error:
         raise InputError(f"{FORMS}; {error}") from error
+    # A protocol buffer has no magic number.
+    if path.suffix == ".onnx" and start:
+        return ONNX
     for offset, magic, form in _MAGIC:
         if not start[offset:].startswith(magic):
             continue
@@ -148,7 +162,7 @@ def unreadable(form: str, path: PathLike, error: BaseException) -> InputError:
     """Return the error of an artifact that is damaged.
 
     Args:
-        form: `SAVED_MODEL` or `TFLITE`.
+        form: Form as `locate` tells it.
         path: Path of the artifact.
         error: Exception that reading it raised.
     """

@@ -1,4 +1,4 @@
-"""Open weights, a checkpoint, a SavedModel or a TFLite file, as functions of images."""
+"""Open weights in any form, as functions of images."""
 
 import dataclasses
 import os
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import keras
 import numpy as np
 
-from kmlp.artifacts import flatbuffer, saved_model_file
+from kmlp.artifacts import flatbuffer, onnx_file, openvino_model, saved_model_file
 from kmlp.artifacts.keras_file import load_model
-from kmlp.artifacts.locating import FORMS, KERAS, TFLITE, locate
+from kmlp.artifacts.locating import FORMS, KERAS, ONNX, OPENVINO, TFLITE, locate
 from kmlp.console import first_line
 from kmlp.errors import InputError, KmlpError
 from kmlp.typing import PathLike
 
 if TYPE_CHECKING:  # it imports TensorFlow
-    from kmlp.artifacts.running import Runner
+    from kmlp.artifacts.runner import Runner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Weights:
         image_size: Side of the input; `None`: any.
         classes: Number of outputs.
         source: What derivatives can be taken of: the Keras model, or a SavedModel as
-            a function of a tensor to a tensor; `None` of a TFLite file.
+            a function of a tensor to a tensor; `None` of other forms.
     """
 
     path: Path
@@ -56,7 +56,7 @@ def open_weights(path: PathLike) -> Weights:
     try:
         read = _keras if form == KERAS else _artifact
         source, run, shape, outputs = read(path, form)
-    except KmlpError:
+    except (KmlpError, ImportError):
         raise
     except Exception as error:
         raise InputError(
@@ -122,11 +122,12 @@ def compiled(model: keras.Model) -> Callable[[Any], Any]:
 
 
 def runner(path: Path, form: str) -> "Runner":
-    """Return a SavedModel or TFLite file as a function of images.
+    """Return an artifact as a function of images.
 
     Raises:
         InputError: If Keras does not run on TensorFlow, or the file is damaged or
             takes more than it may.
+        ImportError: If its runtime is not installed.
     """
     if keras.backend.backend() != "tensorflow":
         raise InputError(
@@ -139,6 +140,10 @@ def runner(path: Path, form: str) -> "Runner":
     if form == TFLITE:
         flatbuffer.check(path)
         return load_tflite(path, num_threads=os.cpu_count())
+    if form in (ONNX, OPENVINO):
+        module = onnx_file if form == ONNX else openvino_model
+        module.check(path)
+        return module.load(path)
     saved_model_file.check(path)
     return load_saved_model(path)
 

@@ -5,9 +5,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kmlp.artifacts import saved_model_file
-from kmlp.artifacts.flatbuffer import operations
-from kmlp.atomic import latest_version
+from kmlp.artifacts import flatbuffer, onnx_file, openvino_model, saved_model_file
+from kmlp.artifacts.locating import ONNX, OPENVINO, SAVED_MODEL, TFLITE, locate
 from kmlp.errors import InputError
 
 # The whitelist of "fully connected only", per kind of artifact. An operation that
@@ -42,6 +41,33 @@ GROUPS = {
         ),
         "quantisation": "QUANTIZE DEQUANTIZE",
     },
+    "ONNX": {
+        "fully connected": "MatMul Gemm Einsum",
+        "activation": (
+            "Relu LeakyRelu Elu Selu Erf Gelu Sigmoid HardSigmoid HardSwish Tanh "
+            "Softplus Softsign Softmax LogSoftmax Clip"
+        ),
+        "arithmetic": "Add Sum Sub Mul Div Neg Max Min Cast Mean ReduceMean",
+        "shape": (
+            "Reshape Transpose Unsqueeze Squeeze Shape Slice Split Pad Concat Gather "
+            "ReduceProd"
+        ),
+    },
+    "OpenVINO": {
+        "fully connected": "MatMul Einsum",
+        "activation": (
+            "ReLU PReLU Elu Selu Erf Gelu Sigmoid HardSigmoid HSwish Swish Tanh "
+            "SoftPlus SoftSign SoftMax LogSoftmax Clamp"
+        ),
+        "arithmetic": (
+            "Add Subtract Multiply Divide Negative Maximum Minimum Convert ReduceMean"
+        ),
+        "shape": (
+            "Reshape Transpose Unsqueeze Squeeze ShapeOf StridedSlice Slice Split "
+            "VariadicSplit Pad Concat Gather ReduceProd Broadcast"
+        ),
+        "quantisation": "FakeQuantize",
+    },
 }
 # Operations that hold or pass on values without computing any.
 _PLUMBING = {
@@ -54,6 +80,10 @@ _PLUMBING = {
     "ReadVariableOp",
     "StopGradient",
     "VarHandleOp",
+    # ONNX's and OpenVINO's
+    "Constant",
+    "Parameter",
+    "Result",
 }
 
 
@@ -61,7 +91,7 @@ class Audit(dict):
     """`{operation: count}` of an artifact.
 
     Attributes:
-        kind: Kind of artifact, `"SavedModel"` or `"TFLite"`.
+        kind: Kind of artifact, a key of `GROUPS`.
         path: Path of what was read.
         other: Operations that are on no list of "fully connected only".
         fully_connected_only: Whether there is none of these, and an FC.
@@ -93,7 +123,7 @@ class Audit(dict):
 
 
 def audit(path: str | os.PathLike) -> Audit:
-    """Count the operations of a SavedModel or a TFLite file.
+    """Count the operations of an artifact.
 
     Read from the artifact itself. Of a SavedModel, what `serving_default` runs is
     counted, calls followed into the function library; saving and restoring, which
@@ -101,8 +131,8 @@ def audit(path: str | os.PathLike) -> Audit:
     operations.
 
     Args:
-        path: Path of a `.tflite` file, a SavedModel's folder, or a folder of versions,
-            of which the highest is read.
+        path: Path of a `.tflite` or `.onnx` file, the folder of a SavedModel or an
+            OpenVINO model, or a folder of versions, of which the highest is read.
 
     Returns:
         An `Audit`: a dictionary `{operation: count}` with `fully_connected_only`
@@ -110,26 +140,24 @@ def audit(path: str | os.PathLike) -> Audit:
 
     Raises:
         InputError: If there is no such artifact, or it is damaged.
+        ImportError: If `onnx` is missing, which reads ONNX files.
 
     Reference: RepMLPNet (Ding et al., 2022), Sect. 3: an inference network of
     fully connected layers.
     """
     path = Path(path).expanduser()
-    if path.is_dir():
-        if not (path / "saved_model.pb").is_file():
-            path = latest_version(path) or path
-        if (path / "saved_model.pb").is_file():
-            return Audit(_saved_model_operations(path), "SavedModel", path)
-    elif path.is_file():
-        with open(path, "rb") as file:
-            is_tflite = file.read(8)[4:] == b"TFL3"
-        if is_tflite:
-            parts = operations(path)
-            counts = collections.Counter(name for names in parts for name in names)
-            return Audit(counts, "TFLite", path)
+    try:
+        path, form = locate(path)
+    except InputError:  # which names other forms
+        form = ""
+    if form in _COUNTS:
+        kind, count = _COUNTS[form]
+        counts = collections.Counter(count(path))
+        return Audit({n: counts[n] for n in counts if n not in _PLUMBING}, kind, path)
     raise InputError(
-        "There is no artifact to audit: give a SavedModel's folder, the folder of its "
-        f"versions, or a .tflite file. Received: {str(path)!r}"
+        "There is no artifact to audit: give the folder of a SavedModel or an OpenVINO "
+        f"model, the folder of its versions, or a .tflite or .onnx file. "
+        f"Received: {str(path)!r}"
     )
 
 
@@ -192,3 +220,16 @@ def _count(nodes, outputs, functions, known):
         if not called and node.op not in _PLUMBING:
             counts[node.op] += 1
     return counts
+
+
+def _tflite_operations(path):
+    return [name for names in flatbuffer.operations(path) for name in names]
+
+
+# Form of an artifact -> its kind, and what gives its operations.
+_COUNTS = {
+    SAVED_MODEL: ("SavedModel", _saved_model_operations),
+    TFLITE: ("TFLite", _tflite_operations),
+    ONNX: ("ONNX", onnx_file.operations),
+    OPENVINO: ("OpenVINO", openvino_model.operations),
+}

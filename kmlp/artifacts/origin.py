@@ -1,8 +1,9 @@
 """Write down within an artifact where it comes from, as JSON, and read it.
 
 A checkpoint carries it as the member `origin.json` of its archive, a SavedModel as
-`assets.extra/origin.json`, which servers copy and do not read, a TFLite file among its
-metadata as `kmlp_origin`. It has the same keys whatever made the artifact.
+`assets.extra/origin.json`, which servers copy and do not read, so does an OpenVINO
+model, a TFLite or ONNX file among its metadata as `kmlp_origin`. It has the same keys
+whatever made the artifact.
 
 `weights_sha256` says which trained network an artifact is of, in any of its forms;
 `artifact_sha256` is of all that lies in the artifact itself, which `verify` compares.
@@ -23,8 +24,8 @@ import keras
 import numpy as np
 
 from kmlp.analysis.complexity import count_parameters, profile
-from kmlp.artifacts import flatbuffer, keras_file, origin_members
-from kmlp.artifacts.locating import KERAS, SAVED_MODEL, TFLITE, locate
+from kmlp.artifacts import flatbuffer, keras_file, onnx_file, origin_members
+from kmlp.artifacts.locating import KERAS, ONNX, OPENVINO, SAVED_MODEL, TFLITE, locate
 from kmlp.atomic import new_file
 from kmlp.budget import archive, parse_json, read_member
 from kmlp.console import first_line
@@ -176,7 +177,7 @@ def write(path: PathLike, origin: dict[str, Any], **entries: Any) -> None:
     """Put an origin into an artifact, in place of the one it has.
 
     Args:
-        path: Path of a `.keras` or `.tflite` file or of a SavedModel's folder.
+        path: Path of a file, or of the folder of a SavedModel or OpenVINO model.
         origin: Dictionary that JSON can hold.
         **entries: Entries in place of those of `origin`.
 
@@ -299,37 +300,43 @@ def _parts_of_keras(path, text):
     yield MEMBER, text.encode()
 
 
-def _read_saved_model(folder):
+def _read_folder(folder):
     file = folder / FOLDER / MEMBER
     return file.read_bytes() if file.is_file() else None
 
 
-def _write_saved_model(folder, text):
-    digest = _digest(_parts_of_saved_model(folder, text))
+def _write_folder(folder, text):
+    digest = _digest(_parts_of_folder(folder, text))
     with new_file(folder / FOLDER / MEMBER) as file:
         file.write_text(_signed(text, digest), "utf-8")
 
 
 def files_of(folder: Path) -> Iterator[Path]:
-    """Yield the files that a server loads of a SavedModel's folder."""
-    yield from (folder / name for name in ("saved_model.pb", "fingerprint.pb"))
+    """Yield the files that a server loads of a version's folder."""
+    names = ("saved_model.pb", "fingerprint.pb", "model.xml", "model.bin")
+    yield from (folder / name for name in names)
     for name in ("variables", "assets", FOLDER):
         yield from (file for file in (folder / name).rglob("*") if file.is_file())
 
 
-def _parts_of_saved_model(folder, text):
+def _parts_of_folder(folder, text):
     for file in files_of(folder):
         if file.is_file() and file != folder / FOLDER / MEMBER:
             yield file.relative_to(folder).as_posix(), file.read_bytes()
     yield MEMBER, text.encode()
 
 
-def _read_tflite(path):
-    return flatbuffer.metadata(path.read_bytes(), METADATA)
+# Artifacts of one file, by the modules that know where their metadata lie.
+_FILES = {TFLITE: flatbuffer, ONNX: onnx_file}
 
 
-def _write_tflite(path, text):
-    content = flatbuffer.with_metadata(path.read_bytes(), METADATA, text.encode())
+def _read_file(path):
+    return _FILES[locate(path)[1]].metadata(path.read_bytes(), METADATA)
+
+
+def _write_file(path, text):
+    module = _FILES[locate(path)[1]]
+    content = module.with_metadata(path.read_bytes(), METADATA, text.encode())
     digest = _digest([(METADATA, content)])
     with new_file(path) as file:
         Path(file).write_bytes(_signed(content, digest))
@@ -337,12 +344,14 @@ def _write_tflite(path, text):
 
 def _found_digest(path, form, digest):
     """Return the digest that an artifact has, where `digest` is written in it."""
-    if form == TFLITE:
+    if form in _FILES:
         return _digest([(METADATA, _signed(path.read_bytes(), _DIGITS, digest))])
     text = _signed(_READERS[form](path).decode(), _DIGITS, digest)
-    parts = _parts_of_keras if form == KERAS else _parts_of_saved_model
+    parts = _parts_of_keras if form == KERAS else _parts_of_folder
     return _digest(parts(path, text))
 
 
-_READERS = {KERAS: _read_keras, SAVED_MODEL: _read_saved_model, TFLITE: _read_tflite}
-_WRITERS = {KERAS: _write_keras, SAVED_MODEL: _write_saved_model, TFLITE: _write_tflite}
+_READERS = {KERAS: _read_keras} | dict.fromkeys(_FILES, _read_file)
+_READERS |= dict.fromkeys((SAVED_MODEL, OPENVINO), _read_folder)
+_WRITERS = {KERAS: _write_keras} | dict.fromkeys(_FILES, _write_file)
+_WRITERS |= dict.fromkeys((SAVED_MODEL, OPENVINO), _write_folder)

@@ -1,9 +1,6 @@
-"""Run a network in its forms as functions of images, and time them.
+"""Run a network in its forms as functions of images, and time them."""
 
-The forms are a Keras model, a SavedModel and a TFLite file.
-"""
-
-import dataclasses
+import functools
 import random
 import statistics
 import time
@@ -15,12 +12,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kmlp.console import first_line, quiet
+from kmlp.artifacts import onnx_file, openvino_model
+from kmlp.artifacts.locating import ONNX, SAVED_MODEL, TFLITE, locate
+from kmlp.artifacts.runner import Answers, Runner
+from kmlp.console import quiet
 from kmlp.divergence import infer, inputs_of, relative_difference
-from kmlp.errors import InputError, RunError
+from kmlp.errors import InputError
 from kmlp.typing import PathLike
-
-Answers = dict[str, np.ndarray]
 
 THREADS = (1, 2)
 ROUNDS, LEAST_ROUNDS = 50, 5
@@ -86,8 +84,14 @@ def serving_function(model: keras.Model, specs: Sequence[tf.TensorSpec]) -> Call
 
 
 def call_flat(model: keras.Model, inputs: Sequence[Any]) -> Any:
-    """Call a model in inference mode on the list of its inputs."""
-    return infer(model, keras.tree.pack_sequence_as(inputs_of(model), inputs))
+    """Call a model in inference mode on the list of its inputs; floats are float32."""
+    outputs = infer(model, keras.tree.pack_sequence_as(inputs_of(model), inputs))
+    return keras.tree.map_structure(_in_float32, outputs)
+
+
+def _in_float32(value):
+    floats = keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
+    return keras.ops.cast(value, "float32") if floats else value
 
 
 def named_outputs(outputs: Any) -> dict[str, Any]:
@@ -104,48 +108,6 @@ def run_model(model: keras.Model, images: np.ndarray) -> Answers:
     """Return a Keras model's inference outputs as `{name: array}`."""
     outputs = named_outputs(infer(model, tf.convert_to_tensor(images)))
     return {key: np.asarray(value) for key, value in outputs.items()}
-
-
-@dataclasses.dataclass(frozen=True)
-class Runner:
-    """An artifact's `serving_default` as a function of image arrays.
-
-    It takes `(N, H, W, C)` with any N, goes through it in the artifact's own batch
-    where that is fixed, and gives `{name: array}`.
-
-    Attributes:
-        run: Function of one batch.
-        input_shape: Shape with the batch; `None` where a size is free.
-        input_dtype: NumPy's type of the input.
-        output_shapes: Shapes by name.
-        tensors: Of a SavedModel, `run` with tensors in and out, through which
-            TensorFlow takes derivatives; `None` of TFLite, which has none.
-    """
-
-    run: Callable[[np.ndarray], Answers]
-    input_shape: tuple
-    input_dtype: np.dtype
-    output_shapes: dict[str, tuple]
-    tensors: Callable | None = None
-
-    def __call__(self, images: Any) -> Answers:
-        images = np.asarray(images, self.input_dtype)
-        try:
-            return self._run(images)
-        except (RuntimeError, ValueError, tf.errors.OpError) as error:
-            raise RunError(
-                "This network does not run: it is damaged, or uses what is not "
-                f"installed here; export it again. ({first_line(error)[:300]})"
-            ) from error
-
-    def _run(self, images):
-        if self.input_shape[0] is None:
-            return self.run(images)
-        parts = [self.run(batch) for batch in in_batches(images, self.input_shape[0])]
-        return {
-            key: np.concatenate([part[key] for part in parts])[: len(images)]
-            for key in parts[0]
-        }
 
 
 def load_saved_model(folder: PathLike) -> Runner:
@@ -234,7 +196,54 @@ def batch_of(file: PathLike) -> str:
     return ANY_BATCH if all(near) else FIXED_BATCH
 
 
-def repeatable(model: PathLike | bytes, num_threads: int) -> Callable[[], None]:
+def repeatable(
+    path: PathLike, num_threads: int, batch: int = 1, side: int | None = None
+) -> Callable[[], Any]:
+    """Return a call that runs an artifact on random numbers, after its first run.
+
+    Args:
+        path: Path as in `kmlp.artifacts.locating.locate`.
+        num_threads: Threads of its runtime.
+        batch: Images at once, where the artifact leaves that free.
+        side: Side of the images, where the artifact leaves that free.
+    """
+    found, form = locate(path)
+    if form == TFLITE:
+        return repeatable_tflite(found, num_threads)
+    if form == SAVED_MODEL:
+        call, shape, dtype = _session_call(found, num_threads)
+    else:
+        module = onnx_file if form == ONNX else openvino_model
+        runner = module.load(found, num_threads)
+        call, shape, dtype = runner.run, runner.input_shape, runner.input_dtype
+    sizes = (shape[0] or batch, *(size or side or 1 for size in shape[1:]))
+    images = np.random.default_rng(0).normal(size=sizes).astype(dtype)
+    call(images)
+    return functools.partial(call, images)
+
+
+def _session_call(folder, num_threads):
+    """Return `serving_default` in a session of its own threads, and its input."""
+    config = tf.compat.v1.ConfigProto(
+        intra_op_parallelism_threads=num_threads,
+        inter_op_parallelism_threads=1,
+        use_per_session_threads=True,
+    )
+    session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
+    with quiet(), session.graph.as_default():
+        loaded = tf.compat.v1.saved_model.load(
+            session, [tf.saved_model.SERVING], str(folder)
+        )
+    signature = loaded.signature_def["serving_default"]
+    (source,) = signature.inputs.values()
+    names = [info.name for info in signature.outputs.values()]
+    call = session.make_callable(names, feed_list=[source.name])
+    sizes = tuple(dim.size for dim in source.tensor_shape.dim)
+    shape = tuple(None if size < 0 else size for size in sizes)
+    return call, shape, tf.as_dtype(source.dtype).as_numpy_dtype
+
+
+def repeatable_tflite(model: PathLike | bytes, num_threads: int) -> Callable[[], None]:
     """Return a call that runs a TFLite file on random numbers, after its first run.
 
     Args:
@@ -266,26 +275,21 @@ def _shape(shape):
     return None if shape.rank is None else tuple(shape.as_list())
 
 
-def in_batches(images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Return batches of one size; the last is filled up with the first images."""
-    count = -(-len(images) // batch_size)
-    shape = images.shape[1:]
-    filled = np.resize(images, (count * batch_size, *shape))
-    return filled.reshape(count, batch_size, *shape)
-
-
-def latencies(files: dict[str, Path]) -> dict[str, dict[int, float]]:
-    """Time TFLite files on their own batch, all of them taking turns.
+def latencies(
+    files: dict[str, Path], side: int | None = None
+) -> dict[str, dict[int, float]]:
+    """Time artifacts on one image, all of them taking turns.
 
     Args:
         files: Paths by name.
+        side: Side of the images, where an artifact leaves that free.
 
     Returns:
         Latencies as `{name: {threads: median milliseconds}}`.
     """
     with quiet():  # delegates announce themselves
         calls = {
-            (name, threads): repeatable(path, threads)
+            (name, threads): repeatable(path, threads, side=side)
             for name, path in files.items()
             for threads in THREADS
         }

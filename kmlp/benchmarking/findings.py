@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from kmlp.benchmarking.measuring import PEAK, PEAK_SIZE, Timing, quartiles
+from kmlp.benchmarking.measuring import PEAK_SIZE, PEAKS, Timing, quartiles
 from kmlp.console import table
 from kmlp.errors import InputError
 from kmlp.typing import Config, PathLike
@@ -22,9 +22,33 @@ FORMS = {
     "float16": "TFLite float16",
     "dynamic": "TFLite dynamic",
     "int8": "TFLite int8",
+    "saved-model-bfloat16": "SavedModel bfloat16",
+    "onnx": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "openvino-bfloat16": "OpenVINO bfloat16",
+    "openvino-int8": "OpenVINO int8",
     "torch": "PyTorch",
     "torch-merged": "PyTorch, merged",
+    "torch-compile": "PyTorch, compiled",
+    "torch-onnx": "PyTorch's in ONNX Runtime",
+    "torch-openvino": "PyTorch's in OpenVINO",
 }
+# The published network, whatever runs it.
+ALTERNATIVES = tuple(form for form in FORMS if form.startswith("torch"))
+# Forms that compute in another precision than float32.
+LOW = {
+    "dynamic": "int8",
+    "int8": "int8",
+    "saved-model-bfloat16": "bfloat16",
+    "openvino-bfloat16": "bfloat16",
+    "openvino-int8": "int8",
+}
+# Our forms of float32.
+OURS = tuple(
+    form
+    for form in FORMS
+    if form not in ALTERNATIVES and form not in LOW and not form.startswith("train")
+)
 # Faster form, slower form, and how much the first should gain.
 COMPARISONS = (
     ("merged", "train", 1.0),
@@ -97,10 +121,22 @@ def verdicts(timings: Sequence[Timing], *, local: bool = False) -> tuple[Verdict
         for faster, slower, bar in COMPARISONS
         for batch in batches
     ]
+    pairs += [
+        (_best(found, OURS, batch), _best(found, ALTERNATIVES, batch), None)
+        for batch in batches
+    ]
     return tuple(
         Verdict(a.name, b.name, a.batch, *ratio(a, b), bar, local and bar == 1)
-        for a, b, bar in pairs
+        for a, b, bar in dict.fromkeys(pairs)
         if a is not None and b is not None
+    )
+
+
+def _best(found, forms, batch):
+    """Return the timing of the fastest of some forms, `None` where there is none."""
+    timings = [found.get((FORMS[form], batch)) for form in forms]
+    return max(
+        filter(None, timings), key=lambda one: one.images_per_second, default=None
     )
 
 
@@ -123,6 +159,7 @@ class Benchmark:
         verdicts: A `Verdict` per comparison and batch.
         reasons: Reasons `{batch: lines}` why int8 missed its bar, from the files.
         missing: Reasons `{label: reason}` for the forms that do not exist here.
+        processor: Processor, from `measuring.processor`.
     """
 
     name: str
@@ -133,6 +170,7 @@ class Benchmark:
     verdicts: tuple[Verdict, ...]
     reasons: dict[int, tuple[str, ...]]
     missing: dict[str, str]
+    processor: str = ""
 
     def __str__(self):
         size = "x".join(map(str, self.input_shape[:2]))
@@ -140,6 +178,7 @@ class Benchmark:
         clock = ", CPU seconds" * (self.clock == "cpu")
         lines = [
             f"{self.name} at {size}, {self.threads} thread{plural}{clock}",
+            *filter(None, [self.processor]),
             timings_table(self.timings),
             *_not_measured(self.missing),
         ]
@@ -161,9 +200,10 @@ def timings_table(timings: Iterable[Timing]) -> str:
     """Return timings as aligned text."""
     rows = []
     for timing in timings:
-        if timing.name == PEAK:
+        if timing.name in PEAKS.values():
             gigaflops = 2 * PEAK_SIZE**3 * timing.images_per_second / 1e9
-            rows.append((f"{PEAK} {PEAK_SIZE}", "", f"{gigaflops:.0f} GFLOP/s", ""))
+            speed = f"{gigaflops:.0f} G{'' if 'int8' in timing.name else 'FL'}OP/s"
+            rows.append((f"{timing.name} {PEAK_SIZE}", "", speed, ""))
             continue
         share = "" if timing.share is None else f"{timing.share:.0%}"
         speed = f"{timing.images_per_second:.1f}"

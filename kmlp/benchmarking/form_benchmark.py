@@ -1,5 +1,6 @@
 """All forms of one network in one run: they are made, timed in turns and compared."""
 
+import contextlib
 import functools
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -10,17 +11,21 @@ import keras
 import numpy as np
 
 from kmlp.analysis.complexity import profile
-from kmlp.artifacts.running import load_saved_model, repeatable
+from kmlp.artifacts import onnx_file, openvino_model
+from kmlp.artifacts.running import load_saved_model, repeatable_tflite
 from kmlp.benchmarking.devices import answering, inference
-from kmlp.benchmarking.findings import FORMS, Benchmark, verdicts
+from kmlp.benchmarking.findings import ALTERNATIVES, FORMS, LOW, Benchmark, verdicts
 from kmlp.benchmarking.int8_reasons import why_not_twice
 from kmlp.benchmarking.measuring import (
     CLOCKS,
+    PEAKS,
     Contender,
     matmul_peak,
     measure,
+    processor,
     random_images,
 )
+from kmlp.benchmarking.published_runs import RUNS
 from kmlp.console import first_line, quiet
 from kmlp.errors import InputError, check_known
 from kmlp.typing import PathLike
@@ -29,9 +34,14 @@ GROUPS = {
     "all": tuple(FORMS),
     "xla": ("train-xla", "merged-xla"),
     "tflite": ("float32", "float16", "dynamic", "int8"),
-    "pytorch": ("torch", "torch-merged"),
+    "openvino": ("openvino", "openvino-bfloat16", "openvino-int8"),
+    "bfloat16": ("saved-model-bfloat16", "openvino-bfloat16"),
+    "pytorch": ALTERNATIVES,
 }
 QUANTIZATIONS = {form: form for form in GROUPS["tflite"]} | {"float32": None}
+# SavedModels and OpenVINO models -> their precision.
+SAVED_MODELS = {"saved-model": "float32", "saved-model-bfloat16": "bfloat16"}
+OPENVINO = {"openvino": "float32"} | {f"openvino-{p}": p for p in ("bfloat16", "int8")}
 CALIBRATION_IMAGES = 4
 
 
@@ -82,17 +92,22 @@ class Network:
         images = random_images(batch, self.input_shape)
         run: Callable[[], Any]
         if form in QUANTIZATIONS:
-            run = repeatable(self.tflite_file(form, batch), self.threads)
-        elif form in GROUPS["pytorch"]:
-            run = torch_run(self._torch(form), images, self.threads)
-        elif form == "saved-model":
-            run = answering(self._saved_model, images)
+            run = repeatable_tflite(self.tflite_file(form, batch), self.threads)
+        elif form in ALTERNATIVES:
+            run = self._torch_run(form, images)
+        elif form in SAVED_MODELS:
+            run = answering(self._saved_model(SAVED_MODELS[form]), images)
+        elif form in OPENVINO:
+            run = functools.partial(self._openvino(OPENVINO[form]).run, images)
+        elif form == "onnx":
+            run = functools.partial(self._onnx.run, images)
         else:
             model = self.model if form.startswith("train") else self.merged
             run = answering(inference(model, form.endswith("xla")), images)
         trained = form in ("train", "train-xla", "torch")
         macs = self.macs if trained else self.merged_macs
-        return Contender(FORMS[form], batch, macs, run)
+        peak = PEAKS[LOW.get(form, "float32")]
+        return Contender(FORMS[form], batch, macs, run, peak)
 
     @functools.cached_property
     def merged(self) -> keras.Model:
@@ -124,34 +139,52 @@ class Network:
             write_tflite(self.merged, file, **options)
         return file
 
+    @functools.cache  # noqa: B019, a network lives as long as its benchmark
+    def _saved_model(self, precision):
+        from kmlp.export.saved_model import saved_model
+
+        path = self.folder / f"saved_model_{precision}"
+        path = saved_model(self.merged, path, warmup=False, precision=precision)
+        return load_saved_model(path).tensors
+
+    @functools.cache  # noqa: B019
+    def _openvino(self, precision):
+        from kmlp.export.runtimes import openvino
+
+        data = random_images(CALIBRATION_IMAGES, self.input_shape)
+        path = openvino(
+            self.merged,
+            self.folder / f"openvino_{precision}",
+            precision=precision,
+            representative_data=data if precision == "int8" else None,
+            input_shape=self.input_shape,
+        )
+        return openvino_model.load(path, self.threads, precision)
+
     @functools.cached_property
-    def _saved_model(self):
-        from kmlp.export.saved_model import write_saved_model
+    def _onnx(self):
+        from kmlp.export.runtimes import onnx
 
-        folder = self.folder / "saved_model"
-        write_saved_model(self.merged, folder)
-        return load_saved_model(folder).tensors
+        path = self.folder / "network.onnx"
+        onnx(self.merged, path, input_shape=self.input_shape, overwrite=True)
+        return onnx_file.load(path, self.threads)
 
-    def _torch(self, form):
+    def _torch_run(self, form, images):
+        """Return a call of the published network, of RepMLPNet's deployed form.
+
+        Eagerly, its train form is timed too.
+        """
         from kmlp.pytorch.counterparts import counterpart
 
-        merged = form == "torch-merged"
-        if merged and type(self.model).__name__ != "RepMLPNet":
+        merges = type(self.model).__name__ == "RepMLPNet"
+        if form == "torch-merged" and not merges:
             raise InputError(
                 "only RepMLPNet was published with a merged form. "
                 f"Received: {type(self.model).__name__}"
             )
-        return counterpart(self.model, **({"deploy": True} if merged else {}))
-
-
-def torch_run(network: Any, images: np.ndarray, threads: int) -> Callable[[], Any]:
-    """Return a PyTorch network's inference of `(N, H, W, C)` images."""
-    import torch
-
-    torch.set_num_threads(threads)
-    network.eval()
-    tensor = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    return torch.inference_mode()(lambda: network(tensor))
+        deployed = {"deploy": True} if merges and form != "torch" else {}
+        network = counterpart(self.model, **deployed)
+        return RUNS[form](network, images, self.threads, self.folder)
 
 
 def benchmark(
@@ -203,6 +236,11 @@ def benchmark(
                 except (ImportError, ValueError, RuntimeError) as error:
                     missing[FORMS[form]] = first_line(error)
                     break
+        peaks = []
+        for precision, label in PEAKS.items():
+            if precision == "float32" or any(c.peak == label for c in contenders):
+                with contextlib.suppress(ImportError):  # then there are no shares of it
+                    peaks.append(matmul_peak(precision, threads))
         if not contenders:
             raise InputError(
                 "None of the forms exists of this network: "
@@ -210,7 +248,7 @@ def benchmark(
             )
         with quiet():  # XLA and the delegates announce themselves
             timings = measure(
-                [matmul_peak(), *contenders],
+                [*peaks, *contenders],
                 rounds,
                 lambda number: say(f"round {number} of {rounds}"),
                 CLOCKS[clock],
@@ -235,6 +273,7 @@ def benchmark(
         verdicts=found,
         reasons=reasons,
         missing=missing,
+        processor=processor(),
     )
 
 

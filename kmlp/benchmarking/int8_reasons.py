@@ -12,7 +12,7 @@ import numpy as np
 
 from kmlp.artifacts import flatbuffer
 from kmlp.artifacts.flatbuffer import packed, unpacked
-from kmlp.artifacts.running import repeatable
+from kmlp.artifacts.running import repeatable_tflite
 from kmlp.benchmarking.measuring import Clock, in_turns, seconds
 from kmlp.typing import PathLike
 
@@ -67,7 +67,7 @@ def operations(
         found.append({})
         for kind in sorted(set(kinds)):
             own = [i for i, other in enumerate(kinds) if other == kind]
-            run = repeatable(_part(model, own), threads)
+            run = repeatable_tflite(_part(model, own), threads)
             turns[index, kind] = functools.partial(seconds, run, clock)
             counts = sum(floats[i] for i in own), sum(i in outside for i in own)
             found[index][kind] = (len(own), *counts)

@@ -7,10 +7,12 @@ their ratios then hold although other work on the machine comes and goes.
 
 import dataclasses
 import functools
+import platform
 import random
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,10 @@ from kmlp.console import quiet
 
 PEAK = "matmul"
 PEAK_SIZE = 2048
+# Precision -> label of its product, which is the limit of what computes in it.
+PEAKS = {"float32": PEAK, "bfloat16": "matmul bfloat16", "int8": "matmul int8"}
+# Products of int8 in one call, so that making integers of floats hardly counts.
+_CHAIN = 8
 _LEAST_SECONDS = 0.1
 Clock = Callable[[], float]
 # The CPU's seconds are those that the process was given: other work does not add to
@@ -35,12 +41,14 @@ class Contender:
         batch: Images per call.
         macs: Multiply-adds per image, or `None` where no share is wanted.
         run: Call without arguments that ends when its result is there.
+        peak: Label of the product that it is a share of.
     """
 
     name: str
     batch: int
     macs: int | None
     run: Callable[[], Any]
+    peak: str = PEAK
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +104,7 @@ def measure(
     """Time contenders in interleaved rounds.
 
     Args:
-        contenders: Contenders; one named `PEAK` sets the limit.
+        contenders: Contenders; those named in `PEAKS` set the limits.
         rounds: Number of times that each is timed.
         progress: Function that is called with the number of each round, or `None`.
         clock: Function that returns seconds, from `CLOCKS`.
@@ -106,11 +114,11 @@ def measure(
     """
     turns = {contender: turn_of(contender, clock) for contender in contenders}
     found = in_turns(turns, rounds, progress)
-    peak = next((c for c in contenders if c.name == PEAK), None)
+    peaks = {c.name: c for c in contenders if c.name in PEAKS.values()}
     timings = []
     for one in contenders:
         speeds = [values[one] for values in found]
-        share = None
+        share, peak = None, peaks.get(one.peak)
         if peak is not None and peak.macs and one.macs is not None:
             limits = [values[peak] * peak.macs for values in found]
             ratios = [speed * one.macs / limit for speed, limit in zip(speeds, limits)]
@@ -169,10 +177,66 @@ def use_threads(threads: int) -> None:
         tf.config.list_logical_devices()
 
 
-def matmul_peak() -> Contender:
-    """Return TensorFlow's float32 product of two 2048x2048 matrices."""
+def matmul_peak(precision: str = "float32", threads: int = 1) -> Contender:
+    """Return the product of two 2048x2048 matrices: TensorFlow's, of int8 OpenVINO's.
+
+    Args:
+        precision: Key of `PEAKS`.
+        threads: Threads of OpenVINO; TensorFlow's are set by `use_threads`.
+
+    Raises:
+        ImportError: If OpenVINO is needed and not installed.
+    """
     import tensorflow as tf
 
+    label = PEAKS[precision]
+    if precision == "int8":
+        run = _int8_product(threads)
+        return Contender(label, _CHAIN, PEAK_SIZE**3, run, peak=label)
     factors = [tf.random.normal((PEAK_SIZE, PEAK_SIZE), seed=seed) for seed in (0, 1)]
+    factors = [tf.cast(factor, precision) for factor in factors]
     product = functools.partial(tf.function(tf.matmul), *factors)
-    return Contender(PEAK, 1, PEAK_SIZE**3, lambda: product().numpy())
+    return Contender(label, 1, PEAK_SIZE**3, lambda: product().numpy(), peak=label)
+
+
+def _int8_product(threads):
+    """Return a call of `_CHAIN` products, one behind the other."""
+    import openvino as ov
+    from openvino import opset13 as ops
+
+    size = (PEAK_SIZE, PEAK_SIZE)
+    random = np.random.default_rng(0)
+
+    def quantised(x: Any, limit: float) -> Any:
+        return ops.fake_quantize(x, -limit, limit, -limit, limit, levels=255)
+
+    x = source = ops.parameter(size, np.float32)
+    for _ in range(_CHAIN):
+        # Products keep the variance of what they multiply.
+        kernel = random.standard_normal(size, np.float32) * PEAK_SIZE**-0.5
+        kernel = quantised(ops.constant(kernel), 5 * PEAK_SIZE**-0.5)
+        x = ops.matmul(quantised(x, 5.0), kernel, False, False)
+    settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = ov.Core().compile_model(ov.Model([x], [source]), "CPU", settings)
+    images = random.standard_normal(size, np.float32)
+    return lambda: compiled(images)
+
+
+# What makes products of a precision fast, as Linux names it.
+_FEATURES = (
+    *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_bf16", "amx_int8", "asimd", "bf16", "i8mm", "sve"),
+)
+
+
+def processor() -> str:
+    """Return the processor's name and the instructions that products are made of."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    known = dict(reversed([line.split(":", 1) for line in lines if ":" in line]))
+    known = {name.strip(): value.strip() for name, value in known.items()}
+    flags = (known.get("flags") or known.get("Features") or "").split()
+    name = known.get("model name") or platform.machine()
+    return f"{name} ({' '.join(f for f in _FEATURES if f in flags) or 'no vectors'})"

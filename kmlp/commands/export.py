@@ -7,18 +7,20 @@ from kmlp.console import import_quietly
 from kmlp.errors import InputError
 
 SAVED_MODEL, TFLITE = "saved_model", "tflite"
-QUANTIZE = ("none", "float16", "dynamic", "int8")
+FORMATS = (SAVED_MODEL, TFLITE, "litert", "onnx", "openvino")
+PRECISIONS = ("float32", "bfloat16", "float16", "dynamic", "int8")
 CALIBRATION_IMAGES = 200
-# What only goes with a TFLite file.
-_TFLITE_ONLY = ("quantize", "data", "representative", "images", "max_drop", "json")
+# Formats of one file, by its suffix, and other names of formats and precisions.
+_SUFFIXES = {".tflite": TFLITE, ".onnx": "onnx"}
+_ALIASES = {"litert": TFLITE, "none": "float32"}
 
 
 def add_arguments(parser: Parser) -> None:
     """Add the arguments and the job."""
     parser.description = (
-        "Writes a checkpoint as the next version of a SavedModel, or as "
-        "TFLite files, each of which is run over validation images before it is "
-        "published."
+        "Writes a checkpoint for other runtimes: as the next version of a SavedModel "
+        "or OpenVINO model, as TFLite (LiteRT) or ONNX files. Each is run over "
+        "validation images and compared with the trained model before it is published."
     )
     add = parser.add_argument
     add(
@@ -32,20 +34,28 @@ def add_arguments(parser: Parser) -> None:
         metavar="OUTPUT",
         type=Path,
         nargs="?",
-        help="a folder of versions; a .tflite file, or a folder for several of them "
-        "(default of TFLite: beside the checkpoint)",
+        help="a folder of versions; a .tflite or .onnx file; a folder for several "
+        "forms (default of files: beside the checkpoint)",
     )
-    add("--format", choices=(SAVED_MODEL, TFLITE), help="default: as OUTPUT says")
     add(
-        "--quantize",
-        choices=QUANTIZE,
+        "--format",
+        choices=FORMATS,
         nargs="+",
-        help="one TFLite file for each (default: none, which is float32)",
+        help="default: as OUTPUT says; litert is tflite by its new name",
+    )
+    add(
+        "--precision",
+        "--quantize",
+        choices=(*PRECISIONS, "none"),
+        nargs="+",
+        help="one artifact for each that the format has (default: float32): bfloat16 "
+        "of saved_model and openvino, float16 and dynamic of tflite, int8 of tflite "
+        "and openvino",
     )
     add(
         "--data",
         metavar="digits|FOLDER|tfds:NAME",
-        help="validation images to run the files on, and for int8 training images "
+        help="validation images to run them on, and for int8 training images "
         "(default: the data that the run was trained on, if it is at hand)",
     )
     add(
@@ -66,11 +76,11 @@ def add_arguments(parser: Parser) -> None:
         "--max-drop",
         type=points,
         metavar="POINTS",
-        help="of top-1 against float32 that a file may lose (default: float16 0.1, "
-        "dynamic 0.3, int8 1.0); one that loses more is not written",
+        help="of top-1 against float32 that an artifact may lose (default: float16 "
+        "0.1, bfloat16 and dynamic 0.3, int8 1.0); one that loses more is not written",
     )
     add("--json", type=Path, metavar="FILE", help="write the figures there too")
-    add("--overwrite", action="store_true", help="replace .tflite files")
+    add("--overwrite", action="store_true", help="replace files; versions never are")
     add("--train-form", action="store_true", help="export without merging")
     add(
         "--weights",
@@ -88,15 +98,18 @@ def add_arguments(parser: Parser) -> None:
 
 
 def _run(options):
-    form = _form(options)
+    formats, precisions = _said(options)
     import_quietly()
     from kmlp.predicting.dense_network import task_of
 
-    if (task := task_of(options.model)) is not None:
-        from kmlp.export.device_files import export_dense
+    task = task_of(options.model)
+    from kmlp.export import forms
 
-        export_dense(task, form == TFLITE, options)
+    if task is not None:
+        known = forms.DENSE_PRECISIONS
+        forms.export_dense(task, forms.chosen(formats, precisions, known), options)
         return
+    wanted = forms.chosen(formats, precisions)
     from kmlp.export.starting_point import open_checkpoint
 
     checkpoint = open_checkpoint(
@@ -105,46 +118,27 @@ def _run(options):
         given={name: getattr(options, name) for name in options.preparation},
         class_names=options.class_names,
     )
-    if form == SAVED_MODEL:
-        from kmlp.export.saved_model import saved_model
+    forms.export(checkpoint, options.output, wanted, options)
 
-        written = saved_model(
-            checkpoint.model,
-            options.output,
-            merge=not options.train_form,
-            preprocessing=checkpoint.preprocessing,
-            class_names=checkpoint.prepared.class_names,
+
+def _said(options):
+    """Return formats and precisions, by their names or by OUTPUT."""
+    formats, precisions = (
+        tuple(dict.fromkeys(_ALIASES.get(name, name) for name in names or ()))
+        for names in (options.format, options.precision)
+    )
+    if not formats:
+        suffix = options.output.suffix if options.output is not None else None
+        # As files had them before there were other formats.
+        files = {"float16", "dynamic", "int8"} & {*precisions}
+        default = (
+            TFLITE if files or "none" in (options.precision or ()) else SAVED_MODEL
         )
-        print(written)
-        return
-    from kmlp.export.device_files import export_tflite
-
-    quantize = tuple(dict.fromkeys(options.quantize or ("none",)))
-    export_tflite(checkpoint, options.output, quantize, options)
-
-
-def _form(options):
-    """Return the format, by its name or by OUTPUT and what else was said."""
-    output, said = options.output, options.format
-    tflite_like = output is not None and output.suffix == ".tflite"
-    if said is None:
-        said = TFLITE if tflite_like or options.quantize else SAVED_MODEL
-    if said == SAVED_MODEL:
-        if output is None:
-            raise InputError(
-                "A SavedModel needs OUTPUT, the folder of its versions; --format "
-                "tflite writes beside the checkpoint. "
-                f"Received: {str(options.model)!r} alone"
-            )
-        extra = [
-            f"--{name.replace('_', '-')}"
-            for name in _TFLITE_ONLY
-            if getattr(options, name) is not None
-        ]
-        if tflite_like or extra:
-            raise InputError(
-                "A SavedModel goes into a folder of versions and is not quantised; "
-                f"choose --format tflite for {', '.join(extra) or 'a .tflite file'}. "
-                f"Received: OUTPUT {str(output)!r}"
-            )
-    return said
+        formats = (_SUFFIXES.get(suffix, default),)
+    if options.output is None and not {*formats} <= {*_SUFFIXES.values()}:
+        raise InputError(
+            "A SavedModel or OpenVINO model needs OUTPUT, the folder of its versions; "
+            "--format tflite and onnx write beside the checkpoint. "
+            f"Received: {str(options.model)!r} alone"
+        )
+    return formats, precisions or ("float32",)

@@ -12,7 +12,7 @@ from kmlp.analysis.sparsity import gzip_bytes, sparsity
 from kmlp.artifacts import origin
 from kmlp.artifacts.locating import CHECKPOINT
 from kmlp.artifacts.report import BYTES, MILLISECONDS, TOP1, cell, files_table
-from kmlp.export.device_files import FLOAT32, TRAINED, accuracies, measure
+from kmlp.export.forms import FLOAT32, TRAINED, accuracies, measure
 from kmlp.export.starting_point import Checkpoint, Images
 from kmlp.export.tflite import tflite as write_tflite
 from kmlp.merging import merge

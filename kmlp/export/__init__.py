@@ -1,4 +1,4 @@
-"""Export: SavedModel for serving, TFLite for devices, and the audit of either.
+"""Export: artifacts for servers, devices and other runtimes, and their audit.
 
 TensorFlow from here on; everything below runs without it.
 """
@@ -13,7 +13,8 @@ if keras.backend.backend() != "tensorflow":
     )
 
 from kmlp.artifacts.operation_audit import audit
+from kmlp.export.runtimes import onnx, openvino
 from kmlp.export.saved_model import saved_model
 from kmlp.export.tflite import tflite
 
-__all__ = ["audit", "saved_model", "tflite"]
+__all__ = ["audit", "onnx", "openvino", "saved_model", "tflite"]

@@ -1,4 +1,4 @@
-"""Spell the same mathematics in the operations that TFLite wants to see."""
+"""Spell the same mathematics in the operations that quantisers want to see."""
 
 import contextlib
 import functools
@@ -19,13 +19,12 @@ from kmlp.merging import rewrite
 
 
 @contextlib.contextmanager
-def spelled_for_tflite(model: keras.Model, *, integers: bool) -> Iterator[None]:
-    """Let a model's layers use TFLite's spelling while the block traces it.
+def spelled_for_integers(model: keras.Model, *, norms: bool = True) -> Iterator[None]:
+    """Let a model's layers be traced so in the block that their kernels quantise well.
 
     Args:
         model: Model whose layers are changed for the time of the block.
-        integers: Whether the file's weights are integers, which want one fully
-            connected operation per share-set and layer norms without squares.
+        norms: Whether layer norms are spelled without squares too, as TFLite wants.
     """
     with contextlib.ExitStack() as stack:
 
@@ -33,10 +32,10 @@ def spelled_for_tflite(model: keras.Model, *, integers: bool) -> Iterator[None]:
             stack.enter_context(replaced(layer, name, value))
 
         for layer in flat_layers(model):
-            if integers and isinstance(layer, SetSharingLinear):
+            if isinstance(layer, SetSharingLinear):
                 unrolled = functools.partial(_unrolled, layer)
                 replace(layer, "_fully_connected", unrolled)
-            if integers and _is_layer_norm(layer):
+            if norms and _is_layer_norm(layer):
                 replace(layer, "call", functools.partial(_layer_norm, layer))
         yield
 
@@ -45,8 +44,9 @@ def _unrolled(layer, blocks):
     """Call `SetSharingLinear` as one fully connected operation per share-set.
 
     A batched matrix product has one quantisation scale for the kernels of all
-    share-sets, and XNNPACK mishandles the zero points that the quantizer gives it;
-    a fully connected operation has a scale per output position.
+    share-sets, XNNPACK mishandles the zero points that TFLite's quantizer gives it, and
+    NNCF cannot correct its bias; a fully connected operation has a scale per output
+    position.
     """
     length, sets = layer.partition.length, layer.share_sets
     groups = layer.partition.block_shape[-1] // sets

@@ -1,7 +1,8 @@
 """Prepare a model, and the place that it goes to, for any export.
 
-Artifacts are float32: bfloat16 and float16 are slow or missing where they run, and the
-converter to TFLite does not take mixed precision.
+Artifacts are float32 unless another precision is asked for: bfloat16 and float16 are
+slow or missing on many processors, and the converter to TFLite does not take mixed
+precision.
 """
 
 import concurrent.futures
@@ -81,16 +82,30 @@ def in_float32(model: keras.Model, check: bool = True) -> keras.Model:
     """
     if not _others(model):
         return model
-    twin = rewrite(model, _rebuilt, check)
-    for layer in flat_layers(twin):
-        if isinstance(layer, keras.Model):
-            layer.dtype_policy = "float32"
+    twin = _in(model, "float32", check)
     if others := _others(twin):
         raise InputError(
             "These layers keep their own precision; build them with the `dtype` that "
             "their config names, so that they can be rebuilt in float32. "
             f"Received: {', '.join(others)}"
         )
+    return twin
+
+
+def in_bfloat16(model: keras.Model) -> keras.Model:
+    """Return a model whose layers compute in bfloat16 and keep their weights so.
+
+    Args:
+        model: Float32 model from `inference_form`; it is left untouched.
+    """
+    return _in(model, "bfloat16", check=False)  # rounding is no fault
+
+
+def _in(model, dtype, check):
+    twin = rewrite(model, functools.partial(_rebuilt, dtype), check)
+    for layer in flat_layers(twin):
+        if isinstance(layer, keras.Model):
+            layer.dtype_policy = dtype
     return twin
 
 
@@ -109,9 +124,9 @@ def _is_float32(policy):
     return all(t == "float32" or "float" not in str(t) for t in types)
 
 
-def _rebuilt(layer):
+def _rebuilt(dtype, layer):
     config = layer.get_config()
-    retyped = _retyped(config)
+    retyped = _retyped(config, dtype)
     if retyped == config:
         return None
     twin = remade(layer, retyped)
@@ -119,18 +134,21 @@ def _rebuilt(layer):
     return twin
 
 
-def _retyped(value, key=None):
-    """Return a config in float32; wrappers hold the configs of what they wrap."""
+def _retyped(value, dtype, key=None):
+    """Return a config in a float type; wrappers hold the configs of what they wrap."""
     if key == "dtype" and value is not None:
         policy = keras.dtype_policies.get(value)
-        if _is_float32(policy):
+        types = (policy.compute_dtype, policy.variable_dtype)
+        if all(t == dtype or "float" not in str(t) for t in types):
             return value
         # Quantized layers stay so.
         mode, source, _ = policy.name.rpartition("_from_")
-        return f"{mode}{source}float32"
+        return f"{mode}{source}{dtype}"
     if isinstance(value, dict):
-        return {k: _retyped(v, k) for k, v in value.items()}
-    return [_retyped(v) for v in value] if isinstance(value, list) else value
+        return {k: _retyped(v, dtype, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_retyped(v, dtype) for v in value]
+    return value
 
 
 def refuse_existing(path: PathLike, overwrite: bool) -> None:

@@ -1,5 +1,6 @@
 """Write TFLite files without what no interpreter reads."""
 
+import contextlib
 import os
 import re
 import tempfile
@@ -14,17 +15,12 @@ import tensorflow as tf
 from kmlp.artifacts import agreement, origin
 from kmlp.artifacts.flatbuffer import packed, unpacked
 from kmlp.artifacts.operation_audit import audited
-from kmlp.artifacts.running import (
-    ANY_BATCH,
-    batch_of,
-    in_batches,
-    input_specs,
-    load_tflite,
-)
+from kmlp.artifacts.runner import in_batches
+from kmlp.artifacts.running import ANY_BATCH, batch_of, input_specs, load_tflite
 from kmlp.atomic import new_file
 from kmlp.console import quiet
 from kmlp.errors import InputError, RunError, check_choice, check_positive
-from kmlp.export.device_spelling import equalised, spelled_for_tflite
+from kmlp.export.device_spelling import equalised, spelled_for_integers
 from kmlp.export.groundwork import (
     check_model,
     in_float32,
@@ -222,7 +218,7 @@ def check_options(
             f"`input_shape` must agree with the model's, {own}. "
             f"Received: input_shape={input_shape}"
         )
-    data = _images(representative_data, shape) if quantize == "int8" else None
+    data = all_images(representative_data, shape) if quantize == "int8" else None
     return {
         "quantize": quantize,
         "representative_data": data,
@@ -252,8 +248,10 @@ def write_tflite(
         model = equalised(model, representative_data)
     # A separate SavedModel: converting the Keras model's function directly yields inf
     # and NaN. Its batch is static where it may be: a free one costs some reshapes.
+    integers = quantize in ("dynamic", "int8")
+    spelled = spelled_for_integers(model) if integers else contextlib.nullcontext()
     with tempfile.TemporaryDirectory() as folder, quiet():
-        with spelled_for_tflite(model, integers=quantize in ("dynamic", "int8")):
+        with spelled:
             write_saved_model(
                 model, folder, batch_size=batch_size, input_shape=input_shape
             )
@@ -301,7 +299,7 @@ def _check_runs(file, images):
         ) from error
 
 
-def _images(data, shape):
+def all_images(data, shape):
     """Return all images of an array or an iterable of batches as one float32 array."""
     batches = []
     for batch in [data] if hasattr(data, "shape") else data:

@@ -4,14 +4,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from kmlp.artifacts.agreement import OPEN_SIZE
 from kmlp.console import quiet
 from kmlp.typing import PathLike
 
 FILE = "tf_serving_warmup_requests"
 # One image at a time, and a few: other shapes run other kernels.
 BATCHES = (1, 4)
-# Height and width of models that leave them open.
-OPEN_SIZE = 224
 # Of all records together; batches that would pass it are left out, the largest first.
 LARGEST_FILE = 2**22
 

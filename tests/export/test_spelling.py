@@ -7,7 +7,7 @@ import pytest
 
 import kmlp
 from kmlp.artifacts.running import load_tflite
-from kmlp.export.device_spelling import spelled_for_tflite
+from kmlp.export.device_spelling import spelled_for_integers
 
 
 @pytest.mark.parametrize("case", ["convmlp", "msmlp", "resmlp_layer_norm"])
@@ -17,7 +17,7 @@ def test_layer_norms_are_equal(case, merge):
     model = kmlp.merge(model) if merge else model
     images = cases.images(model, 32)
     expected = cases.run(model, images)
-    with spelled_for_tflite(model, integers=True):
+    with spelled_for_integers(model):
         spelled = cases.run(model, images)
     assert not np.array_equal(spelled, expected)  # it is another computation
     assert cases.relative_error(spelled, expected) < 1e-5
@@ -29,7 +29,7 @@ def test_layer_norms_over_other_axes_keep_their_spelling():
     model = keras.Model(inputs, keras.layers.LayerNormalization(axis=1)(inputs))
     images = np.random.default_rng(0).normal(size=(2, 4, 6)).astype("float32")
     expected = cases.run(model, images)
-    with spelled_for_tflite(model, integers=True):
+    with spelled_for_integers(model):
         np.testing.assert_array_equal(cases.run(model, images), expected)
 
 

@@ -19,7 +19,7 @@ from kmlp.artifacts.locating import TFLITE
 from kmlp.artifacts.origin_text import describe
 from kmlp.artifacts.running import load_tflite
 from kmlp.console import quiet
-from kmlp.export.device_spelling import equalised, spelled_for_tflite
+from kmlp.export.device_spelling import equalised, spelled_for_integers
 from kmlp.export.tflite import compact
 from kmlp.preprocessing import Preprocessing
 
@@ -239,7 +239,7 @@ def test_the_spelling_is_equal_and_is_taken_back(case):
     images = cases.images(model, 32)
     expected = cases.run(model, images)
     attributes = [dict(vars(layer)) for layer in model._flatten_layers()]
-    with spelled_for_tflite(model, integers=True):
+    with spelled_for_integers(model):
         spelled = cases.run(model, images)
         layers = zip(model._flatten_layers(), attributes, strict=True)
         assert any(vars(layer).keys() != before.keys() for layer, before in layers)

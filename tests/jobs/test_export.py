@@ -6,6 +6,7 @@ import os
 import shutil
 import zipfile
 
+import cases
 import keras
 import numpy as np
 import pytest
@@ -13,14 +14,17 @@ import runs
 
 import kmlp
 from kmlp.artifacts import origin
+from kmlp.artifacts.opening import open_weights
 from kmlp.artifacts.running import load_tflite
 from kmlp.commands import main
 from kmlp.data.images import some_of
 from kmlp.data.sources import open_source
-from kmlp.export import device_files
+from kmlp.export import forms
 from kmlp.export.layer_losses import layer_losses
+from kmlp.pretrained.restoring import load_checkpoint
 
 ALL = ("none", "float16", "dynamic", "int8")
+FOLDERS = ("saved_model", "openvino")
 FEW = ("--images", "60", "--calibration-images", "20")
 
 
@@ -72,6 +76,59 @@ def test_a_run_becomes_every_file_beside_its_checkpoint(copied, tmp_path, capsys
     assert 0 < report["forms"]["int8"]["relative_logit_error"] < 0.3
     assert "20 images of" in origin.read(file)["calibration"]
     assert not [p for p in version.iterdir() if p.name.startswith(".")]
+
+
+def test_every_runtime_answers_as_trained(copied, tmp_path, capsys):
+    for package in ("tf2onnx", "onnxruntime", "openvino", "nncf"):
+        pytest.importorskip(package)
+    figures, folder = tmp_path / "figures.json", tmp_path / "made"
+    arguments = (
+        *("--format", "saved_model", "litert", "onnx", "openvino"),
+        *("--precision", "float32", "bfloat16", "int8", "--max-drop", "100"),
+    )
+    assert export(copied / "resmlp", folder, *arguments, *FEW, "--json", figures) == 0
+    output = capsys.readouterr().out
+    report = json.loads(figures.read_text())
+    written = {
+        "saved_model float32": folder / "model.saved_model.float32" / "1",
+        "saved_model bfloat16": folder / "model.saved_model.bfloat16" / "1",
+        "float32": folder / "model.float32.tflite",
+        "int8": folder / "model.int8.tflite",
+        "onnx float32": folder / "model.float32.onnx",
+        "openvino float32": folder / "model.openvino.float32" / "1",
+        "openvino bfloat16": folder / "model.openvino.bfloat16" / "1",
+        "openvino int8": folder / "model.openvino.int8" / "1",
+    }
+    assert report["published"] == {name: str(path) for name, path in written.items()}
+    assert list(report["forms"]) == ["trained", *written]
+    trained = load_checkpoint(copied / "resmlp" / "2" / "trained.keras")
+    images = np.random.default_rng(0).normal(size=(3, runs.SIZE, runs.SIZE, 3))
+    expected = cases.run(trained, images.astype("float32"), training=False)
+    for name, path in written.items():
+        assert str(path) in output
+        form, known = report["forms"][name], origin.read(path)
+        assert set(form["latency_ms"]) == {"1", "2"}
+        assert form["fully_connected_only"]
+        assert known["accuracies"]["top1"] == form["top1"]
+        precision = known["artifact"].get("precision") or known["artifact"]["quantize"]
+        assert (precision or "float32") == name.split()[-1]
+        assert known["class_names"] == list("0123456789")
+        assert origin.verify(path) == known["artifact_sha256"]
+        assert kmlp.export.audit(path).fully_connected_only
+        opened = open_weights(path)
+        assert opened.classes == 10
+        error = cases.relative_error(opened.run(images.astype("float32")), expected)
+        assert (
+            error <= {"float32": 1e-5, "bfloat16": 0.03, "int8": 0.3}[name.split()[-1]]
+        )
+        assert name.endswith("float32") or error > 1e-5
+    for weights in ("variables/variables.data-00000-of-00001", "model.bin"):
+        sizes = [
+            (p / weights).stat().st_size
+            for p in written.values()
+            if (p / weights).is_file()
+        ]
+        assert sizes[1] < 0.6 * sizes[0]
 
 
 def test_the_figures_are_those_of_the_files(copied, tmp_path):
@@ -216,7 +273,8 @@ def spoil(made, tmp_path):
         for member in old.infolist():
             value = old.read(member).replace(b"ResMLP", b"Unknown")
             new.writestr(member, value.replace(b"kmlp.models", b"nowhere.at"))
-    (tmp_path / "there.tflite").write_text("earlier")
+    for suffix in ("tflite", "onnx"):
+        (tmp_path / f"there.{suffix}").write_text("earlier")
     (tmp_path / "three.txt").write_text("a\nb\nc\n")
     (tmp_path / "empty").mkdir()
     (tmp_path / "val" / "a").mkdir(parents=True)
@@ -256,8 +314,12 @@ INT8 = ("--quantize", "int8")
         (("alone.keras", "there.tflite/m.tflite"), ["Cannot write", "there.tflite"]),
         (("alone.keras", "m.tflite", "--json", "no/x.json"), ["--json", "no/x.json"]),
         (("alone.keras", "m.tflite", "--image-size", "32"), ["16x16"]),
-        (("alone.keras", "m.tflite", "--format", "saved_model"), ["--format tflite"]),
-        (("alone.keras", "served", "--format", "saved_model", *INT8), ["--quantize"]),
+        (("alone.keras", "m.tflite", "--format", "saved_model"), ["of one form"]),
+        (("alone.keras", "m.onnx", "--format", "onnx", "tflite"), ["a folder"]),
+        (("alone.keras", "served", "--format", "saved_model", *INT8), ["--precision"]),
+        (("alone.keras", "m.onnx", "--precision", "bfloat16"), ["onnx: float32"]),
+        (("alone.keras", "--format", "openvino"), ["needs OUTPUT"]),
+        (("alone.keras", "there.onnx"), ["--overwrite", "there.onnx"]),
         (("resmlp", "m.tflite", "--weights", "best"), ["best.keras"]),
     ],
 )
@@ -288,7 +350,7 @@ def test_a_disk_that_fills_leaves_the_earlier_file(copied, monkeypatch, capsys):
         target.write_bytes(source.read_bytes()[:100])
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(device_files.shutil, "copyfile", full)
+    monkeypatch.setattr(forms.shutil, "copyfile", full)
     earlier = copied / "reader" / "1" / "model.float32.tflite"
     earlier.write_text("earlier")
     before = sorted(os.listdir(earlier.parent))

@@ -1,5 +1,6 @@
 """`kmlp predict`, `info` and `export` with detectors and segmenters."""
 
+import importlib.util
 import json
 import re
 
@@ -148,13 +149,17 @@ def test_artifacts_show_the_same(place, capsys):
     shown = []
     assert run("export", "semantic_fpn", "served") == 0
     assert run("export", "semantic_fpn", "files", "--quantize", "none", "dynamic") == 0
+    others = [name for name in ("onnx", "openvino") if importlib.util.find_spec(name)]
+    for name in others:
+        assert run("export", "semantic_fpn", f"other.{name}", "--format", name) == 0
     capsys.readouterr()
-    forms = ("semantic_fpn", "served", "files/model.float32.tflite")
+    forms = ["semantic_fpn", "served", "files/model.float32.tflite"]
+    forms += [f"other.{name}" for name in others]
     for form in (*forms, "files/model.dynamic.tflite"):
         assert run("predict", "images/b.png", "--weights", form) == 0
         shown.append(capsys.readouterr().out)
-    assert len(set(shown[:3])) == 1
-    assert shown[3].startswith("images/b.png")
+    assert len(set(shown[:-1])) == 1
+    assert shown[-1].startswith("images/b.png")
     assert run("predict", "images/b.png", "--weights", "served", "--mode", "slide") == 0
 
 
@@ -190,7 +195,8 @@ def test_info_and_loading(place, capsys):
         ("predict images --weights retinanet --overlays bad.png", "takes a folder"),
         ("predict images --weights unknown.keras", "does not say how its pictures"),
         ("export retinanet x.tflite", "A detector is served as a SavedModel"),
-        ("export semantic_fpn x.tflite --quantize int8", "of segmenters is one of"),
+        ("export retinanet x --precision bfloat16", "served as a SavedModel of float"),
+        ("export semantic_fpn x.tflite --quantize int8", "tflite: float32 float16"),
         ("export semantic_fpn x --max-drop 1 --format tflite", "--max-drop goes with"),
         ("export semantic_fpn x --image-size 32", "--image-size goes with a class"),
     ],
