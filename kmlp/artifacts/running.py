@@ -1,5 +1,6 @@
 """Run a network in its forms as functions of images, and time them."""
 
+import dataclasses
 import functools
 import random
 import statistics

@@ -80,6 +80,14 @@ def add_arguments(parser: Parser) -> None:
         "0.1, bfloat16 and dynamic 0.3, int8 1.0); one that loses more is not written",
     )
     add("--json", type=Path, metavar="FILE", help="write the figures there too")
+    add(
+        "--batch",
+        type=_batch,
+        default=1,
+        metavar="N|any",
+        help="images that a TFLite file takes at once (default: 1); other forms take "
+        "any number",
+    )
     add("--overwrite", action="store_true", help="replace files; versions never are")
     add("--train-form", action="store_true", help="export without merging")
     add(
@@ -95,6 +103,11 @@ def add_arguments(parser: Parser) -> None:
         help="one name per line, or a JSON list (default: the run's)",
     )
     parser.set_defaults(job=_run, preparation=add_preparation(parser))
+
+
+def _batch(text):
+    """Return a number of images, `None` for any."""
+    return None if text == "any" else positive(text)
 
 
 def _run(options):

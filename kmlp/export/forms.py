@@ -435,11 +435,11 @@ def _write(checkpoint, form, path, shown, options):
         merge=not options.train_form,
         preprocessing=checkpoint.preprocessing,
         class_names=checkpoint.prepared.class_names,
-        **_own_settings(form, _input_shape(checkpoint), shown),
+        **_own_settings(form, options, _input_shape(checkpoint), shown),
     )
 
 
-def _own_settings(form, shape, shown=None):
+def _own_settings(form, options, shape, shown=None):
     """Return the arguments that a form's writer has and others have not."""
     settings: dict[str, Any] = {}
     if form.format != SAVED_MODEL:
@@ -448,6 +448,7 @@ def _own_settings(form, shape, shown=None):
         settings["representative_data"] = shown
     if form.format == TFLITE:
         settings["quantize"] = None if form.precision == FLOAT32 else form.precision
+        settings["batch_size"] = options.batch
     elif form.format != ONNX:
         settings["precision"] = form.precision
     return settings
@@ -516,7 +517,7 @@ def export_dense(task: str, forms: Sequence[Form], options: Namespace) -> None:
         if form.format in SUFFIXES:
             refuse_existing(target, options.overwrite)
     for form, target in targets.items():
-        settings = _own_settings(form, shape)
+        settings = _own_settings(form, options, shape)
         if form.format in SUFFIXES:
             settings["overwrite"] = options.overwrite
         write = _WRITERS[form.format]

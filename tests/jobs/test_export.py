@@ -158,6 +158,13 @@ def test_the_old_command_line_writes_one_file_or_a_saved_model(copied, tmp_path)
     assert known["preprocessing"]["test_crop"] == 1.0
 
 
+@pytest.mark.parametrize(("batch", "shape"), [("any", None), ("2", 2)])
+def test_a_file_takes_the_batch_that_was_asked_for(batch, shape, made, tmp_path):
+    target = tmp_path / "m.tflite"
+    assert export(made / "resmlp", target, "--batch", batch, "--images", "20") == 0
+    assert load_tflite(target).input_shape[0] == shape
+
+
 def test_what_loses_too_much_is_refused_with_its_layers(copied, capsys):
     version = copied / "spoilt" / "1"
     earlier = version / "model.int8.tflite"
