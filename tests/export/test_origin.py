@@ -218,7 +218,7 @@ def unreadable(folder):
         (damaged, [], ["damaged"]),
         (unreadable, [], ["damaged", "export it again"]),
         (lambda folder: folder / "none.keras", [], ["does not exist"]),
-        (lambda folder: folder, [], ["neither"]),
+        (lambda folder: folder, [], ["has none of saved_model.pb"]),
         (keras_file, ["--layers"], ["--layers", "architecture"]),
         (keras_file, ["--num-classes", "3"], ["--num-classes", "architecture"]),
         (lambda _: "convmlp_s", ["--json"], ["--json", "'convmlp_s'"]),
