@@ -76,8 +76,16 @@ def pad_kernel(kernel: Any, size: Sequence[int]) -> Any:
     return pad(kernel, widths)
 
 
-def conv_to_fc(kernel: Any, grid: tuple[int, int], groups: int = 1) -> Any:
-    """Return a same-padded convolution's kernel as the kernels of an FC.
+def conv_to_fc(
+    kernel: Any,
+    grid: tuple[int, int],
+    groups: int = 1,
+    *,
+    strides: tuple[int, int] = (1, 1),
+    padding: Sequence[tuple[int, int]] | None = None,
+    dilation: tuple[int, int] = (1, 1),
+) -> Any:
+    """Return a convolution's kernel as the kernels of an FC.
 
     RepMLPNet obtains the matrix by convolving an identity (Eq. 13). A stride-1
     convolution from one channel to one is a sum over taps of products of two shifts,
@@ -87,13 +95,16 @@ def conv_to_fc(kernel: Any, grid: tuple[int, int], groups: int = 1) -> Any:
 
     Args:
         kernel: Depthwise kernel `(kh, kw, S)`, or one that mixes channels,
-            `(kh, kw, C / groups, O)` as Keras has it; of odd sizes.
+            `(kh, kw, C / groups, O)` as Keras has it; of odd sizes without `padding`.
         grid: Size `(h, w)` of the map that the convolution ran on.
         groups: Groups of channels of a kernel that mixes them.
+        strides, dilation: Values along both axes.
+        padding: Zeros `(before, after)` along both axes; `None`: the map keeps its
+            size at stride 1, as in the paper.
 
     Returns:
-        Kernel `(S, h*w, h*w)`, output position before input position; or
-        `(groups, O / groups * h*w, C / groups * h*w)`, rows and columns ordered
+        Kernel `(S, h'*w', h*w)`, output position before input position; or
+        `(groups, O / groups * h'*w', C / groups * h*w)`, rows and columns ordered
         (channel, row, column) as the paper flattens maps.
 
     Reference: RepMLPNet Sect. 3, Eqs. 11-13.
@@ -102,9 +113,12 @@ def conv_to_fc(kernel: Any, grid: tuple[int, int], groups: int = 1) -> Any:
     if kernel.ndim == 3:
         groups, kernel = kernel.shape[-1], kernel[:, :, None]
     kh, kw, inputs, outputs = kernel.shape
-    rows, columns = _shifts(height, kh), _shifts(width, kw)
+    rows, columns = map(
+        _shifts, grid, (kh, kw), strides, padding or (None, None), dilation
+    )
     split = (kh, kw, inputs, groups, outputs // groups)
-    shape = (groups, outputs // groups * height * width, inputs * height * width)
+    area = rows.shape[1] * columns.shape[1]
+    shape = (groups, outputs // groups * area, inputs * height * width)
     if isinstance(kernel, np.ndarray):
         terms = kernel.reshape(split), rows, columns
         dense = np.einsum("ijcgo,iab,jde->goadcbe", *terms, optimize=True)
@@ -233,6 +247,9 @@ def _resize_matrices(source, target, method, steps):
     return [resize_matrix(s, t, method, step) for s, t, step in axes]
 
 
-def _shifts(length, taps):
-    """Return `(taps, length, length)`: tap `t` reads the input at `t - taps // 2`."""
-    return np.stack([np.eye(length, k=t - taps // 2) for t in range(taps)])
+def _shifts(length, taps, stride=1, padding=None, step=1):
+    """Return `(taps, outputs, length)`: 1 where a tap of an output reads an input."""
+    before, after = padding or (taps // 2, taps - 1 - taps // 2)
+    last = length + before + after - step * (taps - 1)
+    read = np.arange(0, last, stride) - before + step * np.arange(taps)[:, None]
+    return (read[..., None] == np.arange(length)).astype("float64")

@@ -36,9 +36,13 @@ def flat_layers(
     return list(found)
 
 
-def nodes_by_depth(model: keras.Model) -> dict[int, list]:
-    """Return the recorded graph, which the public interface does not show."""
-    return model._nodes_by_depth
+def nodes_by_depth(model: keras.Layer) -> dict[int, list]:
+    """Return the recorded graph, which the public interface does not show.
+
+    Empty where there is none; of a `Sequential` it is that of the model within.
+    """
+    graph = getattr(model, "_functional", None) or model
+    return getattr(graph, "_nodes_by_depth", {})
 
 
 def is_graph(layer: Any) -> bool:

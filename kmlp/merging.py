@@ -2,19 +2,30 @@
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import keras
 
-from kmlp.console import first_line
+from kmlp.console import first_line, some
 from kmlp.divergence import called, check_equal, is_training
-from kmlp.errors import InputError, KmlpError
+from kmlp.errors import InputError, KmlpError, check_choice
 from kmlp.keras_internals import flat_layers, nodes_by_depth, parts_unlocked, stateless
+from kmlp.layers.convolution_free import (
+    ALL,
+    CHEAPER,
+    CONVOLVING,
+    FORMS,
+    convolution_free,
+)
 from kmlp.layers.layer import QUANTIZED, copy, fill_own, remade, replaced
 
 # Attributes by which a model describes its images, classes and weights.
 _KEPT = ("preprocessing", "class_names", "weights_source", "num_classes", "task")
+
+# Choices of what becomes of convolutions.
+DENSE = (None, CHEAPER, ALL)
 
 Replace = Callable[[keras.Layer], keras.Layer | None]
 
@@ -194,7 +205,9 @@ def _holds_layers(value):
     return any(isinstance(v, keras.Layer) for v in keras.tree.flatten(value))
 
 
-def merge(model: keras.Model, check: bool = True) -> keras.Model:
+def merge(
+    model: keras.Model, check: bool = True, dense: str | None = None
+) -> keras.Model:
     """Return the equivalent inference model of any model that holds kmlp layers.
 
     Locality branches go into their FC kernels, norms, scales and shifts into
@@ -219,10 +232,12 @@ def merge(model: keras.Model, check: bool = True) -> keras.Model:
     Raises:
         InputError: If this is no built model, a layer is quantized or cannot be
             rebuilt, or the outputs differ; the message names the first layer that
-            answers otherwise.
+            answers otherwise. With `dense="all"`, if a convolution or pooling is of a
+            kind that has no other form.
 
     Reference: RepMLPNet (Ding et al., 2022), Sect. 3.
     """
+    check_choice(DENSE, dense=dense)
     if not isinstance(model, keras.Layer):
         raise InputError(
             "merge() takes a keras.Model or keras.Layer, such as "
@@ -234,7 +249,69 @@ def merge(model: keras.Model, check: bool = True) -> keras.Model:
             f"Received: {model.name!r}, which has no weights yet"
         )
     always = _always_in_training(model)
-    return rewrite(model, functools.partial(_inference_form, always), check)
+    merged = rewrite(model, functools.partial(_inference_form, always), check)
+    return merged if dense is None else _in_dense_form(merged, dense, check)
+
+
+def dense_layers(model: keras.Layer) -> dict[str, str]:
+    """Return `{layer: form}` of what stands in the place of convolutions and pooling.
+
+    Forms are `"position FC"`, `"shifts + FC"` and `"shifts"`.
+    """
+    found: dict[str, str] = {}
+    within: set[int] = set()
+    for layer in flat_layers(model):
+        form = getattr(layer, "form", None)
+        if form in FORMS and id(layer) not in within:
+            found[layer.path or layer.name] = form
+            within |= set(map(id, flat_layers(layer)))
+    return found
+
+
+def _in_dense_form(model, dense, check):
+    always, shapes = _always_in_training(model), _input_shapes(model)
+
+    def replace(layer: keras.Layer) -> keras.Layer | None:
+        if id(layer) in always:
+            return None
+        return convolution_free(layer, dense, shapes.get(id(layer)))
+
+    twin = rewrite(model, replace, check)
+    left = [part for part in flat_layers(twin) if isinstance(part, CONVOLVING)]
+    if left and dense == ALL:
+        kinds = some(f"{part.path} ({type(part).__name__})" for part in left)
+        raise InputError(
+            "dense='all' knows no other form of these layers (transposed and grouped "
+            "convolutions, 'same' padding with strides on open sizes, channels first, "
+            "or called with training=True); dense='cheaper' leaves them as they are. "
+            f"Received: {kinds}"
+        )
+    if any(None in shape[1:3] for shape in shapes.values() if len(shape) == 4):
+        kept = "shifts are used" if dense == ALL else "such layers stay convolutions"
+        warnings.warn(
+            f"An FC over positions needs known sizes, and {model.name!r} leaves some "
+            f"open: there {kept}. Give the model a fixed input_shape for it.",
+            stacklevel=3,
+        )
+    return twin
+
+
+def _input_shapes(model):
+    """Return `{id: shape}` of what graphs give their layers; what differs is open."""
+    found: dict[int, tuple] = {}
+    for node in _nodes(model):
+        if len(node.input_tensors) == 1:
+            shape, key = tuple(node.input_tensors[0].shape), id(node.operation)
+            sizes = zip(found.setdefault(key, shape), shape)
+            found[key] = tuple(a if a == b else None for a, b in sizes)
+    return found
+
+
+def _nodes(model):
+    """Yield the nodes of all graphs in a model."""
+    for graph in flat_layers(model):
+        for nodes in nodes_by_depth(graph).values():
+            yield from nodes
 
 
 def _inference_form(always, layer):
@@ -259,11 +336,8 @@ def _inference_form(always, layer):
 def _always_in_training(model):
     """Return the ids of layers that a graph calls with `training=True`."""
     found = set()
-    for graph in flat_layers(model):
-        if not hasattr(graph, "operations"):
-            continue
-        for node in (n for nodes in nodes_by_depth(graph).values() for n in nodes):
-            layer = node.operation
-            if isinstance(layer, keras.Layer) and is_training(node.arguments.kwargs):
-                found |= set(map(id, flat_layers(layer)))
+    for node in _nodes(model):
+        layer = node.operation
+        if isinstance(layer, keras.Layer) and is_training(node.arguments.kwargs):
+            found |= set(map(id, flat_layers(layer)))
     return found

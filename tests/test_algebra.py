@@ -63,6 +63,40 @@ def test_conv_to_fc_of_channels_is_the_convolution(grid, size, groups):
     assert np.abs(actual - matrices).max() <= 1e-6
 
 
+@pytest.mark.parametrize("strides", [(1, 1), (2, 3)])
+@pytest.mark.parametrize("dilation", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("padding", [None, [(0, 0), (0, 0)], [(0, 1), (2, 1)]])
+@pytest.mark.parametrize("size", [(3, 3), (1, 2)])
+def test_conv_to_fc_with_strides_padding_and_dilation(size, padding, dilation, strides):
+    random = np.random.default_rng(0)
+    kernel, image = random.normal(size=(*size, 2)), random.normal(size=(5, 7, 2))
+    pads = padding or [(k // 2, k - 1 - k // 2) for k in size]
+    padded = np.pad(image, (*pads, (0, 0)))
+    reach = [d * (k - 1) for k, d in zip(size, dilation)]
+    rows, columns = (
+        range(0, n - r, s) for n, r, s in zip(padded.shape, reach, strides)
+    )
+    expected = [
+        (
+            padded[i:, j:][: reach[0] + 1, : reach[1] + 1] * dilated(kernel, dilation)
+        ).sum((0, 1))
+        for i in rows
+        for j in columns
+    ]
+    options = {"strides": strides, "padding": padding, "dilation": dilation}
+    matrices = algebra.conv_to_fc(kernel, (5, 7), **options)
+    found = np.einsum("soi,is->os", matrices, image.reshape(35, 2))
+    assert np.abs(found - expected).max() <= TOLERANCE
+
+
+def dilated(kernel, dilation):
+    """The kernel with zeros between its taps."""
+    sizes = [d * (k - 1) + 1 for k, d in zip(kernel.shape, dilation)]
+    found = np.zeros((*sizes, kernel.shape[-1]))
+    found[:: dilation[0], :: dilation[1]] = kernel
+    return found
+
+
 @pytest.mark.parametrize("target", [(3, 3), (5, 3), (7, 7)])
 def test_padded_kernels_compute_the_same_map(target):
     random = np.random.default_rng(0)

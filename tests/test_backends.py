@@ -27,6 +27,16 @@ for way in ("interpolate", "partition"):
     x = np.ones((2, 44, 28, 3), "float32")
     a, b = (keras.ops.convert_to_numpy(m(x)) for m in (resized, kmlp.merge(resized)))
     assert abs(a - b).max() <= 1e-5 * abs(a).max()
+from kmlp.layers import ConvNorm, MixShift, NormDepthwiseConv
+model = keras.Sequential([
+    keras.Input((5, 4, 3)), ConvNorm(4, strides=2), keras.layers.MaxPooling2D(2, 1),
+    NormDepthwiseConv(), MixShift((1, 3), (0, 1)),
+])
+x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype("float32")
+without = kmlp.merge(model, dense="all", check=False)
+assert len(set(kmlp.merging.dense_layers(without).values())) == 3
+a, b = (keras.ops.convert_to_numpy(m(x)) for m in (model, without))
+assert abs(a - b).max() <= 1e-5 * abs(a).max()
 # `import kmlp` is enough to load a file that holds a dense model.
 for name in ("RetinaNet", "MaskRCNN", "CascadeMaskRCNN", "SemanticFPN", "UperNet"):
     assert keras.saving.get_registered_object(f"kmlp>{name}"), name

@@ -5,6 +5,7 @@ import sys
 from kmlp.layers import conv_norm, head, patch_mixing, perceptrons
 from kmlp.layers.channel_mlp import ChannelMLP
 from kmlp.layers.conv_norm import ConvMixing, ConvNorm, NormDepthwiseConv
+from kmlp.layers.convolution_free import DenseConv, ShiftedPooling
 from kmlp.layers.feature_pyramid import FeaturePyramid
 from kmlp.layers.focal_attention import FocalAttention
 from kmlp.layers.focal_windows import WindowPooling
@@ -29,6 +30,7 @@ __all__ = [
     "ConvMixing",
     "ConvNorm",
     "CrossPatch",
+    "DenseConv",
     "FanInUniform",
     "FeaturePyramid",
     "FocalAttention",
@@ -44,6 +46,7 @@ __all__ = [
     "PositionEncoding",
     "PositionLinear",
     "SetSharingLinear",
+    "ShiftedPooling",
     "SparseMLP",
     "WindowAttention",
     "WindowPooling",

@@ -12,6 +12,12 @@ from keras import ops
 
 from kmlp import algebra
 from kmlp.errors import InputError
+from kmlp.layers.convolution_free import (
+    DenseConv,
+    chosen_form,
+    positions_of,
+    with_form,
+)
 from kmlp.layers.initializers import start
 from kmlp.layers.layer import (
     Layer,
@@ -40,11 +46,14 @@ def conv2d(
     *,
     strides: int = 1,
     depthwise: bool = False,
+    form: str | None = None,
     kernel_initializer: Any,
     bias_initializer: Any = None,
     **kwargs: Any,
 ) -> keras.Layer:
     """Return a Conv2D or DepthwiseConv2D over NHWC maps; strided, it pads nothing.
+
+    A `DenseConv` in its place, which merging fills, pads strided ones symmetrically.
 
     Args:
         filters: Output channels; ignored where `depthwise`.
@@ -52,9 +61,19 @@ def conv2d(
         channels: Input channels.
         strides: Stride along both axes.
         depthwise: Whether there is one filter per channel.
+        form: Form of a `DenseConv` in place of the convolution, or `None`.
         kernel_initializer, bias_initializer: Initializers, as of `start`.
         **kwargs: Other arguments of the Keras layer.
     """
+    if form is not None:
+        return DenseConv(
+            None if depthwise else filters,
+            kernel_size,
+            strides=strides,
+            padding="same" if strides == 1 else "symmetric",
+            form=form,
+            **kwargs,
+        )
     taps = math.prod(pair(kernel_size, "kernel_size"))
     fan_in = taps if depthwise else taps * channels
     kernel, bias = start(kernel_initializer, fan_in, bias_initializer)
@@ -85,8 +104,35 @@ def pad_symmetric(inputs: Tensor, kernel_size: tuple[int, int]) -> Tensor:
     return ops.pad(inputs, [[0, 0], [kh // 2, kh // 2], [kw // 2, kw // 2], [0, 0]])
 
 
+def conv_products(
+    conv: keras.Layer, input_shape: KnownShape, output_shape: Any = None
+) -> int:
+    """Return the multiply-adds of what `conv2d` made."""
+    if isinstance(conv, DenseConv):
+        return conv.multiply_adds(input_shape)
+    return kernel_products(output_shape or input_shape, conv.kernel)
+
+
+class _Convolution(Layer):
+    """A layer with one convolution, `conv`, that other forms can take the place of."""
+
+    def convolution_free(self, dense: str, shape: Shape | None) -> Layer | None:
+        """Return the merged layer with its convolution as FC or shifts.
+
+        Args:
+            dense, shape: As of `kmlp.layers.convolution_free.convolution_free`.
+        """
+        if self.form is not None:
+            return None
+        depthwise = isinstance(self.conv, keras.layers.DepthwiseConv2D)
+        taps, positions = math.prod(self.kernel_size), None
+        if not depthwise or set(self.conv.strides) == {1}:
+            positions = positions_of(self, shape)
+        return with_form(self, chosen_form(dense, depthwise, taps, positions))
+
+
 @keras.saving.register_keras_serializable("kmlp")
-class ConvNorm(Layer):
+class ConvNorm(_Convolution):
     """Convolution with symmetric padding, norm, activation.
 
     The norm folds into the convolution at inference.
@@ -103,6 +149,8 @@ class ConvNorm(Layer):
         kernel_initializer: Initializer of the convolution.
         bias_initializer: Initializer of its bias; `None`: that of the kernel where it
             is `FanInUniform`, zeros otherwise.
+        form: Form of the convolution at inference, as `kmlp.merge(model, dense=…)`
+            chose it; `None`: a convolution.
 
     Shapes: `(N, H, W, C)` to `(N, ceil(H / strides), ceil(W / strides), filters)`.
 
@@ -122,6 +170,7 @@ class ConvNorm(Layer):
         epsilon=1e-5,
         kernel_initializer="glorot_uniform",
         bias_initializer=None,
+        form=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -136,6 +185,7 @@ class ConvNorm(Layer):
             channels,
             strides=self.strides,
             depthwise=self.depthwise,
+            form=self.form,
             use_bias=self.use_bias,
             kernel_initializer=self.kernel_initializer,
             bias_initializer=self.bias_initializer,
@@ -143,14 +193,16 @@ class ConvNorm(Layer):
             dtype=self.dtype_policy,
         )
         self.normalize = own_norm(self)
-        if self.strides > 1:
+        if self.strides > 1 and self.form is None:
             padding = (2 * (k // 2) for k in self.kernel_size)
             size = [None if s is None else s + p for s, p in zip(size, padding)]
         self.conv.build((batch, *size, channels))
         build_norm(self.normalize, self.compute_output_shape(input_shape))
 
     def call(self, inputs: Tensor, training: bool | None = None) -> Tensor:
-        x = inputs if self.strides == 1 else pad_symmetric(inputs, self.kernel_size)
+        x = inputs
+        if self.strides > 1 and self.form is None:
+            x = pad_symmetric(x, self.kernel_size)
         return self.activate(apply_norm(self.normalize, self.conv(x), training))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -159,7 +211,8 @@ class ConvNorm(Layer):
         return (batch, *size, channels if self.depthwise else self.filters)
 
     def multiply_adds(self, input_shape: KnownShape) -> int:
-        return kernel_products(self.compute_output_shape(input_shape), self.conv.kernel)
+        shape = self.compute_output_shape(input_shape)
+        return conv_products(self.conv, input_shape, shape)
 
     def merged(self) -> Layer:
         """Return a biased convolution with the norm folded in."""
@@ -178,7 +231,7 @@ class ConvNorm(Layer):
 
 
 @keras.saving.register_keras_serializable("kmlp")
-class NormDepthwiseConv(Layer):
+class NormDepthwiseConv(_Convolution):
     """Layer norm, then a depthwise convolution without bias: ConvMLP's connection.
 
     At inference the norm's scale folds into the kernel. Its shift does not: at
@@ -189,6 +242,7 @@ class NormDepthwiseConv(Layer):
         norm_scale: Whether the norm has its learned scale.
         epsilon: Constant of the norm.
         kernel_initializer: Initializer of the convolution.
+        form: Form of the convolution, as of `ConvNorm`.
 
     Shapes: `(N, H, W, C)` in and out.
 
@@ -202,6 +256,7 @@ class NormDepthwiseConv(Layer):
         norm_scale=True,
         epsilon=1e-5,
         kernel_initializer="glorot_uniform",
+        form=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -217,6 +272,7 @@ class NormDepthwiseConv(Layer):
             self.kernel_size,
             input_shape[-1],
             depthwise=True,
+            form=self.form,
             use_bias=False,
             kernel_initializer=self.kernel_initializer,
             name="conv",
@@ -228,7 +284,7 @@ class NormDepthwiseConv(Layer):
         return self.conv(self.normalize(inputs))
 
     def multiply_adds(self, input_shape: KnownShape) -> int:
-        return kernel_products(input_shape, self.conv.kernel)
+        return conv_products(self.conv, input_shape)
 
     def merged(self) -> Layer:
         """Return the layer with the norm's scale in the kernel."""
@@ -246,7 +302,7 @@ class NormDepthwiseConv(Layer):
 
 
 @keras.saving.register_keras_serializable("kmlp")
-class ConvMixing(Layer):
+class ConvMixing(_Convolution):
     """Norm, convolution, per-channel scale: ResMLP's communication by convolution.
 
     Padding is zero behind the norm, so the norm's shift does not reach in from outside
@@ -263,6 +319,7 @@ class ConvMixing(Layer):
         folded: Whether this is the inference form.
         epsilon: Constant of the norm.
         kernel_initializer: Initializer of the convolution.
+        form: Form of the convolution, as of `ConvNorm`.
 
     Shapes: `(N, H, W, C)` in and out, sizes known.
 
@@ -283,6 +340,7 @@ class ConvMixing(Layer):
         folded=False,
         epsilon=1e-5,
         kernel_initializer="glorot_uniform",
+        form=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -303,6 +361,7 @@ class ConvMixing(Layer):
             self.kernel_size,
             channels,
             depthwise=self.depthwise,
+            form=self.form,
             use_bias=not self.folded,
             kernel_initializer=self.kernel_initializer,
             name="conv",
@@ -325,7 +384,7 @@ class ConvMixing(Layer):
         return x if self.gamma is None else x * self.gamma
 
     def multiply_adds(self, input_shape: KnownShape) -> int:
-        return kernel_products(input_shape, self.conv.kernel)
+        return conv_products(self.conv, input_shape)
 
     def merged(self) -> Layer:
         """Return the layer with scales in the kernel, and shifts in `shift`."""

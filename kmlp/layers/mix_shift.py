@@ -1,14 +1,23 @@
 """MS-MLP's mixing and shifting of channel groups."""
 
+import math
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
+from kmlp import algebra
 from kmlp.errors import InputError, check_choice
-from kmlp.layers.conv_norm import conv2d
-from kmlp.layers.layer import Layer, assign, copy, host, kernel_products
+from kmlp.layers.conv_norm import conv2d, conv_products
+from kmlp.layers.convolution_free import (
+    POSITIONS,
+    chosen_form,
+    positions_of,
+    with_form,
+)
+from kmlp.layers.layer import Layer, assign, copy, host
+from kmlp.layers.perceptrons import SetSharingLinear
 from kmlp.typing import KnownShape, Tensor
 
 ORDERS = ("shift_mix", "mix_shift")
@@ -50,6 +59,9 @@ class MixShift(Layer):
             channels of a group, too.
         folded: Whether this is the inference form.
         kernel_initializer: Initializer of the convolutions.
+        form: Form of the convolutions at inference, as `kmlp.merge(model, dense=…)`
+            chose it: `"position FC"` is one FC per channel for shifts, mixing and both
+            paths; `None`: convolutions.
 
     Shapes: `(N, H, W, C)` in and out. The first groups have `ceil(C / groups)`
     channels, the last one the rest.
@@ -71,6 +83,7 @@ class MixShift(Layer):
         mixing="depthwise",
         folded=False,
         kernel_initializer="glorot_uniform",
+        form=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -93,6 +106,7 @@ class MixShift(Layer):
             self.regions[index],
             self.sizes[index],
             depthwise=self.mixing == "depthwise",
+            form=self.form,
             use_bias=not self.folded,
             kernel_initializer=self.kernel_initializer,
             name=f"{path}_{index}",
@@ -110,10 +124,12 @@ class MixShift(Layer):
                 f"groups of {width} and a rest. Received: input_shape="
                 f"{tuple(input_shape)}"
             )
-        self.horizontal = [self._conv("horizontal", i) for i in range(self.groups)]
+        self.mix = self._position_fc(input_shape)
+        groups = 0 if self.mix is not None else self.groups
+        self.horizontal = [self._conv("horizontal", i) for i in range(groups)]
         self.vertical: list[Any] = [
             None if self.folded and not shift else self._conv("vertical", i)
-            for i, shift in enumerate(self.shifts)
+            for i, shift in enumerate(self.shifts[:groups])
         ]
         for path in (self.horizontal, self.vertical):
             for conv, channels in zip(path, self.sizes):
@@ -128,7 +144,22 @@ class MixShift(Layer):
                 name="bias", shape=(sum(self.sizes),), initializer="zeros"
             )
 
+    def _position_fc(self, input_shape):
+        if self.form != POSITIONS:
+            return None
+        mix = SetSharingLinear(
+            sum(self.sizes),
+            use_bias=False,
+            kernel_initializer="zeros",
+            name="mix",
+            dtype=self.dtype_policy,
+        )
+        mix.build(input_shape)
+        return mix
+
     def call(self, inputs: Tensor) -> Tensor:
+        if self.mix is not None:
+            return self.mix(inputs) + self.bias
         edges = [sum(self.sizes[: i + 1]) for i in range(self.groups - 1)]
         groups = ops.split(inputs, edges, axis=-1)
         if self.folded:
@@ -160,8 +191,11 @@ class MixShift(Layer):
         return roll(conv(group), self.shifts[index], axis)
 
     def multiply_adds(self, input_shape: KnownShape) -> int:
-        convs = filter(None, (*self.horizontal, *self.vertical))
-        return kernel_products(input_shape, *(conv.kernel for conv in convs))
+        if self.mix is not None:
+            return self.mix.multiply_adds(input_shape)
+        shapes = [(*input_shape[:-1], channels) for channels in self.sizes]
+        pairs = [*zip(self.horizontal, shapes), *zip(self.vertical, shapes)]
+        return sum(conv_products(conv, shape) for conv, shape in pairs if conv)
 
     def merged(self) -> Layer:
         """Return unshifted groups as one convolution, and one bias per group."""
@@ -180,3 +214,44 @@ class MixShift(Layer):
             assign(twin.horizontal[index], kernel=kernel)
         assign(twin, bias=np.concatenate(biases))
         return twin
+
+    def convolution_free(self, dense: str, shape: Any) -> Layer | None:
+        """Return the layer as one FC, or with its convolutions as shifts, once merged.
+
+        Args:
+            dense, shape: As of `kmlp.layers.convolution_free.convolution_free`.
+        """
+        if self.form is not None or not self.folded:
+            return None
+        depthwise, positions = self.mixing == "depthwise", None
+        taps = 0
+        for conv in filter(None, (*self.horizontal, *self.vertical)):
+            taps += conv.kernel.shape[2] * math.prod(conv.kernel_size)
+        if depthwise and (positions := positions_of(self, shape)) is not None:
+            positions *= sum(self.sizes)
+        form = chosen_form(dense, depthwise, taps, positions)
+        if form != POSITIONS:
+            return with_form(self, form)
+        twin = copy(self, form=form)
+        assign(twin, bias=host(self.bias))
+        assign(twin.mix, kernel=self._matrices(shape[1:3]))
+        return twin
+
+    def _matrices(self, grid):
+        """Return both paths of every group, shifts included, as `(C, h*w, h*w)`."""
+        found = []
+        for index, shift in enumerate(self.shifts):
+            total = 0
+            for axis, path in ((2, self.horizontal), (1, self.vertical)):
+                if path[index] is None:
+                    continue
+                kernel = algebra.conv_to_fc(host(path[index].kernel)[..., 0], grid)
+                kernel = kernel.reshape(-1, *grid, *grid)
+                # Reading a rolled map is a roll of the inputs' axes the other way.
+                if self.order == "shift_mix":
+                    kernel = np.roll(kernel, -shift, axis + 2)
+                else:
+                    kernel = np.roll(kernel, shift, axis)
+                total = total + kernel
+            found.append(total.reshape(-1, *[math.prod(grid)] * 2))
+        return np.concatenate(found)
