@@ -20,11 +20,12 @@ from kmlp.artifacts.running import (
 from kmlp.atomic import check_writable, new_version
 from kmlp.averages import Averages, average_pairs
 from kmlp.errors import InputError, RunError, check_choice
-from kmlp.export.groundwork import in_float32, inference_form, outside_strategy
+from kmlp.export.groundwork import in_dense_form, in_float32, outside_strategy
 from kmlp.export.offer import offer
 from kmlp.export.saved_model import write_saved_model
 from kmlp.export.tflite import check_options, write_tflite
 from kmlp.keras_internals import MonitorCallback, choose_comparison
+from kmlp.merging import DENSE
 
 __all__ = ["MergeAndExport"]
 
@@ -68,6 +69,7 @@ class MergeAndExport(MonitorCallback):
         verbose: Verbosity: 1 prints a line per export, 0 nothing.
         on_failure: Reaction where the check fails or an artifact cannot be written:
             `"warn"` (training must not be lost to it) or `"raise"`.
+        dense: Convolutions that become fully connected layers, as in `kmlp.merge`.
 
     Attributes:
         exported: Paths of the published versions.
@@ -97,10 +99,12 @@ class MergeAndExport(MonitorCallback):
         preprocessing=None,
         class_names=None,
         on_failure="warn",
+        dense=None,
     ):
         check_choice(("end", "best"), save=save)
         check_choice(("auto", "min", "max"), mode=mode)
         check_choice(("warn", "raise"), on_failure=on_failure)
+        check_choice(DENSE, dense=dense)
         if save == "best" and monitor is None:
             raise InputError(
                 "save='best' needs `monitor`, the name of a value that `fit` logs. "
@@ -122,6 +126,7 @@ class MergeAndExport(MonitorCallback):
         self.sample = sample
         self.verbose = verbose
         self.on_failure = on_failure
+        self.dense = dense
         self.exported = []
         self.report = {}
         self._averages = Averages()
@@ -148,6 +153,8 @@ class MergeAndExport(MonitorCallback):
             self.representative_data,
             input_shape=self._images.shape[1:],
         )
+        if self.dense is not None:
+            outside_strategy(in_dense_form)(self.model, True, self.dense, check=False)
         if self._is_chief():
             check_writable(self.directory)
 
@@ -234,7 +241,7 @@ class MergeAndExport(MonitorCallback):
                 preprocessing=self.preprocessing,
                 class_names=self.class_names,
             )
-            model = inference_form(trained)
+            model, known["dense"] = in_dense_form(trained, True, self.dense)
         write_saved_model(
             model,
             folder,

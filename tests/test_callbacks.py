@@ -134,6 +134,20 @@ def test_the_end_of_training_is_published(tmp_path, capsys):
     assert str(tmp_path / "1") in capsys.readouterr().out
 
 
+def test_convolutions_become_fully_connected_on_request(tmp_path):
+    one = {"depths": (1,), "widths": (8,), "mlp_ratios": (2,), "stem_width": 4}
+    model = compiled("convmlp", input_shape=(32, 48, 3), **one)
+    export = MergeAndExport(tmp_path, dense="all", verbose=0)
+    fit(model, export, epochs=1)
+    assert all(0 < d < 1e-5 for d in export.report["differences"].values())
+    for path in (tmp_path / "1", tmp_path / "1" / "model.tflite"):
+        known = origin.read(path)
+        assert known["audit"]["convolution_free"]
+        assert known["dense"]["layers"]["tokenizer_pool"] == "shifts"
+    with pytest.raises(ValueError, match="dense"):
+        MergeAndExport(tmp_path, dense="some")
+
+
 @pytest.mark.parametrize(
     ("monitor", "mode", "series", "epochs"),
     [

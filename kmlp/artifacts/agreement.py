@@ -286,7 +286,8 @@ def accuracies(
         trained: Result of the trained model; `None`: this is it.
     """
     if result["unit"] != ClassAgreement.unit:
-        hidden = ("operations", "fully_connected_only", "bytes")
+        verdicts = ("fully_connected_only", "convolution_free", "norm_operations")
+        hidden = ("operations", "bytes", *verdicts)
         return {k: v for k, v in result.items() if k not in hidden}
     of_trained = {} if trained is None else {"trained_top1": trained["accuracy"]}
     return {"images": result["images"], "top1": result["accuracy"], **of_trained}

@@ -9,8 +9,10 @@ from kmlp.artifacts import flatbuffer, onnx_file, openvino_model, saved_model_fi
 from kmlp.artifacts.locating import ONNX, OPENVINO, SAVED_MODEL, TFLITE, locate
 from kmlp.errors import InputError
 
-# The whitelist of "fully connected only", per kind of artifact. An operation that
-# is in none of the groups, such as a convolution or a norm's square root, breaks it.
+# Names of the groups that break "fully connected only", as do operations of none.
+NORM, CONVOLUTION = "norm", "convolution"
+# Groups of operations per kind of artifact, and with them the whitelist of "fully
+# connected only". Convolution stands for pooling, too.
 GROUPS = {
     "SavedModel": {
         "fully connected": (
@@ -27,6 +29,15 @@ GROUPS = {
             "Reshape Transpose ExpandDims Squeeze Shape StridedSlice Slice Pad PadV2 "
             "Pack Unpack Prod"
         ),
+        NORM: (
+            "Rsqrt Sqrt Square SquaredDifference FusedBatchNorm FusedBatchNormV2 "
+            "FusedBatchNormV3 _FusedBatchNormEx"
+        ),
+        CONVOLUTION: (
+            "Conv2D _FusedConv2D Conv2DBackpropInput DepthwiseConv2dNative "
+            "_FusedDepthwiseConv2dNative Conv Conv3D Conv3DBackpropInputV2 "
+            "XlaConvV2 AvgPool AvgPool3D MaxPool MaxPoolV2 MaxPool3D"
+        ),
     },
     "TFLite": {
         "fully connected": "FULLY_CONNECTED BATCH_MATMUL",
@@ -40,6 +51,11 @@ GROUPS = {
             "PACK UNPACK"
         ),
         "quantisation": "QUANTIZE DEQUANTIZE",
+        NORM: "RSQRT SQRT SQUARE SQUARED_DIFFERENCE L2_NORMALIZATION",
+        CONVOLUTION: (
+            "CONV_2D DEPTHWISE_CONV_2D TRANSPOSE_CONV CONV_3D CONV_3D_TRANSPOSE "
+            "AVERAGE_POOL_2D MAX_POOL_2D L2_POOL_2D"
+        ),
     },
     "ONNX": {
         "fully connected": "MatMul Gemm Einsum",
@@ -51,6 +67,11 @@ GROUPS = {
         "shape": (
             "Reshape Transpose Unsqueeze Squeeze Shape Slice Split Pad Concat Gather "
             "ReduceProd"
+        ),
+        NORM: "Sqrt Reciprocal Pow BatchNormalization LayerNormalization",
+        CONVOLUTION: (
+            "Conv ConvTranspose ConvInteger QLinearConv MaxPool AveragePool LpPool "
+            "GlobalMaxPool GlobalAveragePool"
         ),
     },
     "OpenVINO": {
@@ -67,6 +88,11 @@ GROUPS = {
             "VariadicSplit Pad Concat Gather ReduceProd Broadcast"
         ),
         "quantisation": "FakeQuantize",
+        NORM: "Sqrt Power SquaredDifference MVN BatchNormInference NormalizeL2",
+        CONVOLUTION: (
+            "Convolution GroupConvolution ConvolutionBackpropData BinaryConvolution "
+            "GroupConvolutionBackpropData MaxPool AvgPool"
+        ),
     },
 }
 # Operations that hold or pass on values without computing any.
@@ -93,8 +119,11 @@ class Audit(dict):
     Attributes:
         kind: Kind of artifact, a key of `GROUPS`.
         path: Path of what was read.
+        groups: The operations and their counts by group of `GROUPS`.
         other: Operations that are on no list of "fully connected only".
         fully_connected_only: Whether there is none of these, and an FC.
+        convolution_free: Whether there is no convolution and no pooling, and an FC;
+            a norm's arithmetic, the group `"norm"`, may be there.
     """
 
     def __init__(self, counts: dict[str, int], kind: str, path: Path) -> None:
@@ -105,17 +134,25 @@ class Audit(dict):
             group: {op: self[op] for op in self if op in names.split()}
             for group, names in GROUPS[kind].items()
         }
-        listed = {op for group in self.groups.values() for op in group}
+        breaking = (NORM, CONVOLUTION)
+        listed = {op for g in self.groups if g not in breaking for op in self.groups[g]}
         self.other = {op: count for op, count in self.items() if op not in listed}
 
     @property
     def fully_connected_only(self) -> bool:
         return bool(self.groups["fully connected"]) and not self.other
 
+    @property
+    def convolution_free(self) -> bool:
+        return bool(self.groups["fully connected"]) and not self.groups[CONVOLUTION]
+
     def __str__(self) -> str:
-        verdict = "" if self.fully_connected_only else "not "
-        lines = [f"{self.kind} {self.path}: {verdict}fully connected only"]
-        for group, counts in {**self.groups, "other": self.other}.items():
+        lines = [f"{self.kind} {self.path}: {verdicts(audit_entry(self))}"]
+        breaking = {name: self.groups[name] for name in (NORM, CONVOLUTION)}
+        named = {op for counts in breaking.values() for op in counts}
+        rest = {op: count for op, count in self.other.items() if op not in named}
+        allowed = {k: v for k, v in self.groups.items() if k not in breaking}
+        for group, counts in {**allowed, "other": rest, **breaking}.items():
             if counts:
                 ops = ", ".join(f"{op} {count}" for op, count in counts.items())
                 lines.append(f"  {group + ':':<16} {ops}")
@@ -163,11 +200,28 @@ def audit(path: str | os.PathLike) -> Audit:
 
 def audited(path: str | os.PathLike) -> dict[str, Any]:
     """Return the origin's entry `audit` of an artifact."""
-    found = audit(path)
+    return audit_entry(audit(path))
+
+
+def audit_entry(found: Audit) -> dict[str, Any]:
+    """Return the origin's entry `audit`."""
     return {
         "fully_connected_only": found.fully_connected_only,
+        "convolution_free": found.convolution_free,
+        "norm_operations": sum(found.groups[NORM].values()),
         "operations": dict(found),
     }
+
+
+def verdicts(entry: dict[str, Any]) -> str:
+    """Put the verdicts of an entry `audit` into words, a norm's arithmetic counted."""
+    only = "" if entry.get("fully_connected_only") else "not "
+    words = [f"{only}fully connected only"]
+    if not entry.get("fully_connected_only") and entry.get("convolution_free"):
+        words.append("convolution free")
+    if count := entry.get("norm_operations"):
+        words.append(f"{count} operations of norms")
+    return ", ".join(words)
 
 
 def _saved_model_operations(folder):

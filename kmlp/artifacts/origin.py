@@ -24,12 +24,14 @@ import keras
 import numpy as np
 
 from kmlp.analysis.complexity import count_parameters, profile
+from kmlp.analysis.live_memory import weight_bytes
 from kmlp.artifacts import flatbuffer, keras_file, onnx_file, origin_members
 from kmlp.artifacts.locating import KERAS, ONNX, OPENVINO, SAVED_MODEL, TFLITE, locate
 from kmlp.atomic import new_file
 from kmlp.budget import archive, parse_json, read_member
 from kmlp.console import first_line
 from kmlp.errors import InputError, KmlpError, RunError
+from kmlp.merging import dense_layers
 from kmlp.models.configured import ConfiguredModel
 from kmlp.typing import PathLike
 from kmlp.version import __version__
@@ -46,6 +48,7 @@ _PACKAGES = ("keras", "tensorflow", "numpy", "ai-edge-litert")
 _EVIDENCE: dict[str, Any] = {
     "artifact": None,  # its kind and how it was made
     "equality": None,  # from `kmlp.artifacts.agreement.equality`
+    "dense": None,  # from `dense_entry`
     "audit": None,  # from `kmlp.artifacts.operation_audit.audited`
     "accuracies": None,  # from `kmlp.artifacts.agreement.accuracies`
     "initial_weights": None,
@@ -103,6 +106,28 @@ def describe(
         **_EVIDENCE,
     }
     return _plain(found)
+
+
+def dense_entry(
+    plain: keras.Model, model: keras.Model, dense: str | None
+) -> dict[str, Any] | None:
+    """Return the origin's entry `dense`: costs as `[before, after]`, forms by layer.
+
+    Args:
+        plain: Merged model with its convolutions.
+        model: The same without them.
+        dense: Argument of `kmlp.merge` that made it; `None` gives `None`.
+    """
+    if dense is None:
+        return None
+    both, counted = (plain, model), [_multiply_adds(each) for each in (plain, model)]
+    return {
+        "choice": dense,
+        "layers": dense_layers(model),
+        "multiply_adds": None if None in counted else counted,
+        "parameters": [count_parameters(each.weights) for each in both],
+        "bytes": [weight_bytes(each) for each in both],
+    }
 
 
 def _multiply_adds(model):

@@ -129,6 +129,19 @@ ORIGIN = _members(
     created=_TEXT,
     artifact=_members(),
     equality=_members(),
+    dense=_members(
+        layers=_kind(
+            "text by layer",
+            lambda value: (
+                isinstance(value, dict)
+                and all(isinstance(v, str) for v in value.values())
+            ),
+        ),
+        **dict.fromkeys(
+            ("multiply_adds", "parameters", "bytes"),
+            _several(_COUNT, "two numbers", 2),
+        ),
+    ),
     audit=_members(operations=_members()),
     accuracies=_scored,
     initial_weights=_members(name=_TEXT, sha256=_TEXT),

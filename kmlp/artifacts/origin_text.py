@@ -1,9 +1,11 @@
 """Put an artifact's origin into words."""
 
+import collections
 from pathlib import Path
 from typing import Any
 
 from kmlp.analysis.efficiency import efficiency
+from kmlp.artifacts.operation_audit import verdicts
 from kmlp.artifacts.origin import DIGEST, files_of
 from kmlp.console import printable
 from kmlp.typing import PathLike
@@ -184,9 +186,27 @@ def _operations(origin):
     entries = origin.get("audit")
     if not entries:
         return None
-    only = "" if entries.get("fully_connected_only") else "not "
     counts = (entries.get("operations") or {}).items()
-    return f"{only}fully connected only: " + ", ".join(f"{k} {v}" for k, v in counts)
+    return f"{verdicts(entries)}: " + ", ".join(f"{k} {v}" for k, v in counts)
+
+
+def dense(origin: dict[str, Any]) -> str | None:
+    """Describe what stands in the place of convolutions, and its cost, if it is known.
+
+    Args:
+        origin: Origin of an artifact.
+    """
+    entry = origin.get("dense")
+    if not entry:
+        return None
+    forms = collections.Counter((entry.get("layers") or {}).values()).items()
+    said = ", ".join(f"{form} {count}" for form, count in forms) or "nothing cheaper"
+    costs = [
+        f"{name.replace('_', ' ')} {' -> '.join(f'{v:,}' for v in entry[name])}"
+        for name in ("multiply_adds", "parameters", "bytes")
+        if entry.get(name)
+    ]
+    return f"{entry.get('choice')}: {said}; {', '.join(costs)}"
 
 
 _ROWS = (
@@ -202,6 +222,7 @@ _ROWS = (
     ("top-1", _accuracies),
     ("for its cost", _efficiency),
     ("figures", _figures),
+    ("dense", dense),
     ("operations", _operations),
     ("created", lambda origin: origin.get("created")),
     ("digest", lambda o: o.get(DIGEST) and f"sha256 {o[DIGEST]}, see `kmlp verify`"),

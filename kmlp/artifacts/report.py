@@ -67,6 +67,7 @@ ROWS = (
     ("latency, batch 8", latency(8, " ms")),
     ("file size", cell("bytes", lambda size: f"{size / 1e6:.1f} MB")),
     ("fully connected only", cell("fully_connected_only", _YES_NO)),
+    ("convolution free", cell("convolution_free", _YES_NO)),
 )
 # Columns of TFLite files.
 TOP1 = ("top-1", cell("top1", "{:.2%}".format))

@@ -24,6 +24,16 @@ EXIF = ("ignore", "apply")
 RESOLUTIONS = ("interpolate", "interpolate_cubic", "partition")
 
 
+def add_dense(add: Any) -> None:
+    """Add `--dense` by a parser's or a group's `add_argument`."""
+    add(
+        "--dense",
+        choices=("cheaper", "all"),
+        help="convolutions that become fully connected layers: those that take fewer "
+        "multiply-adds so, or all, and pooling (default: none)",
+    )
+
+
 class Parser(argparse.ArgumentParser):
     """Parse a command's arguments, and say in one line what is wrong with them.
 

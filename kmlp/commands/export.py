@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
-from kmlp.commands.arguments import Parser, add_preparation, points, positive
+from kmlp.commands.arguments import (
+    Parser,
+    add_dense,
+    add_preparation,
+    points,
+    positive,
+)
 from kmlp.console import import_quietly
 from kmlp.errors import InputError
 
@@ -90,6 +96,7 @@ def add_arguments(parser: Parser) -> None:
     )
     add("--overwrite", action="store_true", help="replace files; versions never are")
     add("--train-form", action="store_true", help="export without merging")
+    add_dense(add)
     add(
         "--weights",
         choices=("trained", "best"),
@@ -112,6 +119,11 @@ def _batch(text):
 
 def _run(options):
     formats, precisions = _said(options)
+    if options.dense and options.train_form:
+        raise InputError(
+            "--dense is a choice of merging: leave out --train-form, or --dense. "
+            f"Received: --dense {options.dense} --train-form"
+        )
     import_quietly()
     from kmlp.predicting.dense_network import task_of
 

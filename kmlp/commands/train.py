@@ -334,7 +334,7 @@ def _add_study_options(group):
 # Options of single runs that a study has no use for.
 _NOT_OF_A_STUDY = (
     "arch weights resolution freeze data_dir download num_classes recipe recipes "
-    "local_kernels teacher rehearse profile publish compare_images patience"
+    "local_kernels teacher rehearse profile publish compare_images patience dense"
 )
 
 

@@ -8,7 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kmlp.commands.arguments import Parser, minutes, positive, rate, seed, step_range
+from kmlp.commands.arguments import (
+    Parser,
+    add_dense,
+    minutes,
+    positive,
+    rate,
+    seed,
+    step_range,
+)
 from kmlp.console import SAVED_MODELS
 from kmlp.errors import RunError
 
@@ -181,6 +189,7 @@ def _add_run(parser):
         default="last",
         help="which weights are merged and exported (default: last)",
     )
+    add_dense(add)
     add(
         "--compare-images",
         type=positive,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from kmlp.artifacts import agreement, origin
+from kmlp.artifacts import agreement, origin, origin_text
 from kmlp.artifacts.locating import locate as locate_artifact
 from kmlp.artifacts.opening import compiled, runner
 from kmlp.artifacts.operation_audit import audited
@@ -23,7 +23,12 @@ from kmlp.console import progress_bar
 from kmlp.errors import InputError, RunError
 from kmlp.export import runtimes
 from kmlp.export.device_spelling import equalised
-from kmlp.export.groundwork import inference_form, named_failures, refuse_existing
+from kmlp.export.groundwork import (
+    in_dense_form,
+    in_float32,
+    named_failures,
+    refuse_existing,
+)
 from kmlp.export.layer_losses import layer_losses
 from kmlp.export.offer import DETECTION, names_of
 from kmlp.export.saved_model import PRECISIONS as SAVED_PRECISIONS
@@ -169,6 +174,7 @@ def export(
         figures = measure(model, paths, images, side)
         figures[TRAINED]["bytes"] = checkpoint.path.stat().st_size
         print(_table(figures, {form.name: form.title for form in files}), flush=True)
+        _say_dense(next(iter(files.values())))
         refused = {} if images is None else _refused(figures, targets, options.max_drop)
         for form in refused:
             layers = _worst(model, form, shown, images, options)
@@ -206,6 +212,12 @@ def export(
             "--max-drop, or look at the layers above. "
             f"Received: {str(checkpoint.path)!r}",
         )
+
+
+def _say_dense(path):
+    """Print what became of an artifact's convolutions, where it was asked for."""
+    if said := origin_text.dense(origin.read(path) or {}):
+        print(f"dense: {said}", flush=True)
 
 
 def _published(path, target):
@@ -433,6 +445,7 @@ def _write(checkpoint, form, path, shown, options):
         checkpoint.model,
         path,
         merge=not options.train_form,
+        dense=options.dense,
         preprocessing=checkpoint.preprocessing,
         class_names=checkpoint.prepared.class_names,
         **_own_settings(form, options, _input_shape(checkpoint), shown),
@@ -482,7 +495,8 @@ def _worst(model, form, shown, images, options):
         return {}
     if shown is None:
         shown = next(images.batches())[0][:FEW]
-    network = inference_form(model, not options.train_form)
+    merge = not options.train_form
+    network, _ = in_dense_form(in_float32(model), merge, options.dense)
     if form.precision == "int8":
         network = equalised(network, shown)
     losses = layer_losses(network, shown, form.precision)[:WORST]
@@ -520,8 +534,11 @@ def export_dense(task: str, forms: Sequence[Form], options: Namespace) -> None:
         settings = _own_settings(form, options, shape)
         if form.format in SUFFIXES:
             settings["overwrite"] = options.overwrite
+        merge = not options.train_form
         write = _WRITERS[form.format]
-        print(write(model, target, merge=not options.train_form, **settings))
+        written = write(model, target, merge=merge, dense=options.dense, **settings)
+        _say_dense(written)
+        print(written, flush=True)
 
 
 def _check_dense(task, forms, options):

@@ -17,11 +17,12 @@ from typing import Any, TypeVar
 import keras
 import tensorflow as tf
 
-from kmlp.errors import InputError
+from kmlp.artifacts.origin import dense_entry
+from kmlp.errors import InputError, check_choice
 from kmlp.keras_internals import flat_layers
 from kmlp.layers.layer import fill, remade
+from kmlp.merging import DENSE, rewrite
 from kmlp.merging import merge as merge_model
-from kmlp.merging import rewrite
 from kmlp.typing import PathLike
 
 Export = TypeVar("Export", bound=Callable[..., Any])
@@ -66,6 +67,38 @@ def inference_form(
     # In this order: merged in low precision, the kernels would be rounded to it.
     model = in_float32(model, check)
     return merge_model(model, check) if merge else model
+
+
+def in_dense_form(
+    model: keras.Model, merge: bool, dense: str | None, check: bool = True
+) -> tuple[keras.Model, dict[str, Any] | None]:
+    """Return the form that is written, and the origin's entry `dense` of it.
+
+    Args:
+        model: Model in float32.
+        merge: Whether it is merged.
+        dense: As in `kmlp.merge`.
+        check: Whether the forms are compared on random input.
+
+    Raises:
+        InputError: If `dense` is given and `merge` is false.
+    """
+    check_dense(merge, dense)
+    plain = inference_form(model, merge, check)
+    if dense is None:
+        return plain, None
+    twin = merge_model(plain, check, dense)
+    return twin, dense_entry(plain, twin, dense)
+
+
+def check_dense(merge: bool, dense: str | None) -> None:
+    """Raise `InputError` where there is no such choice, or no merging to make it in."""
+    check_choice(DENSE, dense=dense)
+    if dense is not None and not merge:
+        raise InputError(
+            "`dense` is a choice of merging: leave it out, or merge (no --train-form). "
+            f"Received: dense={dense!r} with merge=False"
+        )
 
 
 def in_float32(model: keras.Model, check: bool = True) -> keras.Model:

@@ -19,9 +19,10 @@ from kmlp.console import first_line, quiet
 from kmlp.errors import InputError, KmlpError, RunError, check_choice
 from kmlp.export.device_spelling import equalised, spelled_for_integers
 from kmlp.export.groundwork import (
+    check_dense,
     check_model,
+    in_dense_form,
     in_float32,
-    inference_form,
     named_failures,
     outside_strategy,
     refuse_existing,
@@ -44,6 +45,7 @@ def onnx(
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
     overwrite: bool = False,
+    dense: str | None = None,
 ) -> Path:
     """Write a model as an ONNX file for batches of any size.
 
@@ -61,6 +63,7 @@ def onnx(
         class_names: Names in the order of the outputs, for the origin; `None`: those
             of `preprocessing`.
         overwrite: Whether an existing file is replaced, in one step at the end.
+        dense: Convolutions that become fully connected layers, as in `kmlp.merge`.
 
     Returns:
         The `pathlib.Path` of the file.
@@ -74,16 +77,19 @@ def onnx(
         ImportError: If `onnx`, `onnxruntime` or `tf2onnx` is not installed.
     """
     check_model(model)
+    check_dense(merge, dense)
     path = Path(path).expanduser()
     refuse_existing(path, overwrite)
     known = _described(model, merge, preprocessing, class_names)
     model = in_float32(model)
     with named_failures(path), new_file(path) as file:
-        _write_onnx(inference_form(model, merge), file, input_shape)
+        form, entry = in_dense_form(model, merge, dense)
+        _write_onnx(form, file, input_shape)
         origin.write(
             file,
             known,
             artifact={"kind": "ONNX", "precision": "float32"},
+            dense=entry,
             equality=agreement.compare_artifact(
                 model, onnx_file.load(file), exact=True
             ),
@@ -156,6 +162,7 @@ def openvino(
     *,
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
+    dense: str | None = None,
 ) -> Path:
     """Write a model as the next version of an OpenVINO model.
 
@@ -176,6 +183,7 @@ def openvino(
         preprocessing: How images are prepared, for the origin.
         class_names: Names in the order of the outputs; `None`: those of
             `preprocessing`.
+        dense: Convolutions that become fully connected layers, as in `kmlp.merge`.
 
     Returns:
         The `pathlib.Path` of the version.
@@ -190,6 +198,7 @@ def openvino(
         ImportError: If `openvino`, or for int8 `nncf`, is not installed.
     """
     check_model(model)
+    check_dense(merge, dense)
     check_choice(PRECISIONS, precision=precision)
     if (precision == "int8") != (representative_data is not None):
         raise InputError(
@@ -206,7 +215,8 @@ def openvino(
     model = in_float32(model)
     with named_failures(path), new_version(path) as draft:
         with tempfile.TemporaryDirectory() as source, _converting("OpenVINO", model):
-            form, shape = inference_form(model, merge), tuple(spec.shape[1:])
+            form, entry = in_dense_form(model, merge, dense)
+            shape = tuple(spec.shape[1:])
             spelled: Any = contextlib.nullcontext()
             if images is not None:
                 form = equalised(form, images)
@@ -235,6 +245,7 @@ def openvino(
                 "precision": precision,
                 "calibration_images": None if images is None else len(images),
             },
+            dense=entry,
             equality=agreement.compare_artifact(
                 model, runner, images=images, exact=precision == "float32"
             ),

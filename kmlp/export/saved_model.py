@@ -16,10 +16,11 @@ from kmlp.console import quiet
 from kmlp.errors import check_choice
 from kmlp.export import warmup as warming
 from kmlp.export.groundwork import (
+    check_dense,
     check_model,
     in_bfloat16,
+    in_dense_form,
     in_float32,
-    inference_form,
     named_failures,
     outside_strategy,
 )
@@ -45,6 +46,7 @@ def saved_model(
     top_k: int = 5,
     warmup: bool = True,
     precision: str = "float32",
+    dense: str | None = None,
 ) -> Path:
     """Write a model as the next version of a SavedModel.
 
@@ -91,6 +93,7 @@ def saved_model(
         warmup: Whether requests are written that a server replays when it loads the
             version; needs `tensorflow-serving-api`.
         precision: Precision that it is computed in, `"float32"` or `"bfloat16"`.
+        dense: Convolutions that become fully connected layers, as in `kmlp.merge`.
 
     Returns:
         The `pathlib.Path` of the version.
@@ -106,6 +109,7 @@ def saved_model(
     """
     check_model(model)
     check_choice(PRECISIONS, precision=precision)
+    check_dense(merge, dense)
     options: dict[str, Any] = {
         "preprocessing": preprocessing,
         "class_names": class_names,
@@ -122,14 +126,15 @@ def saved_model(
             class_names=offered.class_names,
         )
         model = in_float32(model)
-        written = inference_form(model, merge)
+        form, entry = in_dense_form(model, merge, dense)
         exact = precision == "float32"
-        written = written if exact else in_bfloat16(written)
-        write_saved_model(written, draft.folder, warmup=warmup, **options)
+        form = form if exact else in_bfloat16(form)
+        write_saved_model(form, draft.folder, warmup=warmup, **options)
         origin.write(
             draft.folder,
             known,
             artifact={"kind": "SavedModel", "precision": precision},
+            dense=entry,
             equality=_equality(model, draft.folder, exact),
             audit=audited(draft.folder),
         )

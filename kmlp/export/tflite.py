@@ -22,9 +22,10 @@ from kmlp.console import quiet
 from kmlp.errors import InputError, RunError, check_choice, check_positive
 from kmlp.export.device_spelling import equalised, spelled_for_integers
 from kmlp.export.groundwork import (
+    check_dense,
     check_model,
+    in_dense_form,
     in_float32,
-    inference_form,
     named_failures,
     outside_strategy,
     refuse_existing,
@@ -83,6 +84,7 @@ def tflite(
     preprocessing: Preprocessing | None = None,
     class_names: Sequence[str] | None = None,
     overwrite: bool = False,
+    dense: str | None = None,
 ) -> Path:
     """Write a model as a TFLite file.
 
@@ -109,6 +111,7 @@ def tflite(
         class_names: Names in the order of the outputs, for the origin; `None`: those
             of `preprocessing`.
         overwrite: Whether an existing file is replaced, in one step at the end.
+        dense: Convolutions that become fully connected layers, as in `kmlp.merge`.
 
     Returns:
         The `pathlib.Path` of the file.
@@ -125,6 +128,7 @@ def tflite(
             `batch_size` is `None`.
     """
     check_model(model)
+    check_dense(merge, dense)
     options = check_options(
         model, quantize, representative_data, batch_size, input_shape
     )
@@ -140,7 +144,8 @@ def tflite(
     model = in_float32(model)
     images = options["representative_data"]
     with named_failures(path), new_file(path) as file:
-        write_tflite(inference_form(model, merge), file, **options)
+        form, entry = in_dense_form(model, merge, dense)
+        write_tflite(form, file, **options)
         batch = batch_of(file)
         if batch_size is None and batch != ANY_BATCH:
             raise RunError(
@@ -161,6 +166,7 @@ def tflite(
             equality=agreement.compare_artifact(
                 model, load_tflite(file), images=images, exact=quantize is None
             ),
+            dense=entry,
             audit=audited(file),
         )
     return path

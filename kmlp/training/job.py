@@ -28,7 +28,7 @@ from kmlp.training.engine.meeting import difference
 from kmlp.training.fine_tuning import Initial, freeze
 from kmlp.training.loop import train
 from kmlp.training.optimization import make_optimizer
-from kmlp.training.publishing import publish
+from kmlp.training.publishing import check_dense, publish
 from kmlp.version import code_mark
 
 
@@ -285,6 +285,7 @@ def run(options: argparse.Namespace, task: Any) -> None:
         patience=options.patience,
     )
     job = _resolved(task, options, engine)
+    check_dense(job)
     keras.utils.set_random_seed(options.seed)
     schedule = job.prepare()
     parent = options.output / ("rehearsals" if options.rehearse else "")

@@ -12,8 +12,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from kmlp.analysis.complexity import profile
-from kmlp.artifacts import agreement, origin
+from kmlp.analysis.complexity import profile, shapes_only
+from kmlp.artifacts import agreement, origin, origin_text
 from kmlp.artifacts.locating import CHECKPOINT, REPORT
 from kmlp.artifacts.opening import compiled
 from kmlp.artifacts.operation_audit import audited
@@ -21,7 +21,8 @@ from kmlp.artifacts.report import forms_table
 from kmlp.atomic import Draft, new_version
 from kmlp.budget import size_of
 from kmlp.console import first_line
-from kmlp.errors import RunError
+from kmlp.errors import InputError, RunError
+from kmlp.merging import merge
 from kmlp.training.loop import BEST
 from kmlp.training.monitor import BOARD, HISTORY, STEPS
 
@@ -29,6 +30,24 @@ TRAINED, MERGED, SAVED_MODEL, TFLITE = "trained", "merged", "SavedModel", "TFLit
 RECIPE, BEST_CHECKPOINT = "recipe.json", "best.keras"
 # Files of the run that its version keeps.
 KEPT = (RECIPE, HISTORY, STEPS, BOARD)
+
+
+def check_dense(job: Any) -> None:
+    """Refuse `--dense` before the training where it cannot be kept after it.
+
+    Raises:
+        InputError: If nothing is exported, or a layer has no other form.
+    """
+    if job.options.dense is None:
+        return
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            "--dense is of the export, which TensorFlow as Keras' backend does: leave "
+            "it out here, and give it to `kmlp export` there. "
+            f"Received: --dense {job.options.dense}"
+        )
+    with shapes_only():
+        merge(job.network("float32"), check=False, dense=job.options.dense)
 
 
 def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
@@ -61,7 +80,9 @@ def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
     with new_reported(parent, folder, KEPT, lost) as (draft, report):
         models, files = {TRAINED: trained}, {}
         if exports:
-            models[MERGED], files = _artifacts(trained, draft.folder, known)
+            models[MERGED], files, dense = _artifacts(
+                trained, draft.folder, known, job.options.dense
+            )
         runs = {name: answers(model) for name, model in models.items()}
         runs |= {name: runner for name, (_, runner) in files.items()}
         measures = agreement.compare(
@@ -70,7 +91,8 @@ def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
         forms = {name: measure.result() for name, measure in measures.items()}
         agreement.check_agreement(forms)
         _add_costs(forms, models, task.timed and exports)
-        _add_origins(forms, files, trained, known, job.begun())
+        begun = job.begun() | ({"dense": dense} if exports else {})
+        _add_origins(forms, files, trained, known, begun)
         said = task.extras(job, trained, measures[TRAINED], draft.folder)
         # The comparison was with the trained weights, not with the best.
         for model, name, form in (
@@ -97,6 +119,8 @@ def publish(job: Any, folder: Path, parent: Path, history: list[dict]) -> Path:
             "forms": forms,
         }
     print(forms_table(forms))
+    if exports and dense:
+        print(f"dense: {origin_text.dense({'dense': dense})}")
     if not exports:
         print(f"To export it, under TensorFlow: kmlp export {draft.path / CHECKPOINT}")
     for line in said:
@@ -190,21 +214,26 @@ def answers(model: keras.Model) -> Callable[[np.ndarray], dict[str, np.ndarray]]
     return _answers
 
 
-def _artifacts(model, folder, preprocessing):
-    """Write the artifacts; return the merged model and `{name: (path, runner)}`."""
+def _artifacts(model, folder, preprocessing, dense):
+    """Write the artifacts.
+
+    Returns:
+        The merged model, `{name: (path, runner)}`, and the origin's entry `dense`.
+    """
     from kmlp.artifacts.running import load_saved_model, load_tflite
-    from kmlp.export.groundwork import inference_form
+    from kmlp.export.groundwork import in_dense_form
     from kmlp.export.saved_model import write_saved_model
     from kmlp.export.tflite import check_options, write_tflite
 
-    merged = inference_form(model, check=False)  # images say more
+    # Images say more than a check on random ones.
+    merged, entry = in_dense_form(model, True, dense, check=False)
     write_saved_model(merged, folder, preprocessing=preprocessing)
     files = {SAVED_MODEL: (folder, load_saved_model(folder))}
     if not isinstance(model.output, dict):  # TFLite lacks a detector's operations
         path = folder / "model.tflite"
         write_tflite(merged, path, **check_options(model))
         files[TFLITE] = path, load_tflite(path, num_threads=os.cpu_count())
-    return merged, files
+    return merged, files, entry
 
 
 def _add_costs(forms, models, timed):

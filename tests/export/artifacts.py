@@ -20,17 +20,19 @@ def built(case, **overrides):
 
 
 @functools.cache
-def saved_model(case, merge=True):
+def saved_model(case, merge=True, dense=None):
     """The folder of a version."""
-    path = pathlib.Path(FOLDER.name, f"{case}_{merge}")
-    return kmlp.export.saved_model(built(case), path, merge=merge)
+    path = pathlib.Path(FOLDER.name, f"{case}_{merge}_{dense}")
+    return kmlp.export.saved_model(built(case), path, merge=merge, dense=dense)
 
 
 @functools.cache
-def tflite(case, merge=True):
+def tflite(case, merge=True, dense=None):
     """The path of a float32 file."""
-    path = pathlib.Path(FOLDER.name, f"{case}_{merge}.tflite")
-    return kmlp.export.tflite(built(case), path, merge=merge, overwrite=True)
+    path = pathlib.Path(FOLDER.name, f"{case}_{merge}_{dense}.tflite")
+    return kmlp.export.tflite(
+        built(case), path, merge=merge, overwrite=True, dense=dense
+    )
 
 
 def expected(case, images):

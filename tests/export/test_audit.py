@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import kmlp
+from kmlp.artifacts import origin, origin_text
 
 FORMATS = {"SavedModel": artifacts.saved_model, "TFLite": artifacts.tflite}
 
@@ -42,6 +43,46 @@ def test_other_networks_are_not(case, merge, breaker, kind):
     assert not found.fully_connected_only
     assert "not fully connected only" in str(found)
     assert f"{name} {found[name]}" in str(found).splitlines()[-1]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize(
+    "case",
+    cases.few(
+        ("convmlp", "convmlp_plain_merge", "msmlp", "msmlp_mix_shift", "smlpnet"),
+        "convmlp",
+    ),
+)
+def test_no_convolution_is_left(case, kind):
+    """The artifact's outputs equal the train form's, and norms are counted apart."""
+    path = FORMATS[kind](case, dense="all")
+    found = kmlp.export.audit(path)
+    assert found.convolution_free
+    assert not found.fully_connected_only  # ConvMLP and others keep layer norms
+    assert sum(found.groups["norm"].values()) > 0
+    assert found.groups["convolution"] == {}
+    assert "not fully connected only, convolution free, " in str(found)
+    assert "\n  norm: " in str(found)
+    known = origin.read(path)
+    assert known["audit"]["convolution_free"]
+    assert known["audit"]["norm_operations"] == sum(found.groups["norm"].values())
+    assert known["equality"]["relative_difference"] <= 1e-5
+    entry = known["dense"]
+    before, after = entry["multiply_adds"]
+    assert entry["choice"] == "all"
+    assert 0 < after <= before < known["multiply_adds"] * 1.01
+    assert set(entry["layers"].values()) <= {"position FC", "shifts + FC", "shifts"}
+    said = origin_text.describe(path, kind, known)
+    assert f"multiply adds {before:,} -> {after:,}" in said
+    assert "convolution free" in said
+
+
+def test_dense_is_a_choice_of_merging(tmp_path):
+    model = artifacts.built("convmlp")
+    for write in (kmlp.export.saved_model, kmlp.export.tflite):
+        with pytest.raises(ValueError, match="dense='all' with merge=False"):
+            write(model, tmp_path / "m.tflite", merge=False, dense="all")
+    assert not list(tmp_path.iterdir())
 
 
 def test_counts_are_exact(tmp_path):

@@ -236,6 +236,28 @@ def test_any_folder_shows_the_ranges_of_int8(made, tmp_path, capsys):
     assert known["preprocessing"]["mean"] == [0.3, 0.3, 0.3]
 
 
+@pytest.mark.parametrize("output", ["versions", cases.long("m.tflite")])
+def test_dense_is_printed_and_written_down(output, tmp_path, capsys):
+    keras.utils.set_random_seed(0)
+    small = {"stem_width": 8, "conv_blocks": 1, "widths": (8, 8), "depths": (1, 1)}
+    shape = (runs.SIZE, runs.SIZE, 3)
+    model = kmlp.ConvMLP(10, shape, mlp_ratios=(2, 2), **small)
+    runs.write_run(tmp_path / "1", model)
+    assert export(tmp_path / "1", tmp_path / output, "--dense", "all") == 0
+    printed = capsys.readouterr().out
+    assert "dense: all: shifts + FC " in printed
+    path = tmp_path / output / "1" if output == "versions" else tmp_path / output
+    known = origin.read(path)
+    before, after = known["dense"]["multiply_adds"]
+    assert f"multiply adds {before:,} -> {after:,}, parameters" in printed
+    assert known["audit"]["convolution_free"]
+    assert main.main(["info", str(path)]) == 0
+    assert "convolution free" in capsys.readouterr().out
+    wrong = ("--dense", "all", "--train-form")
+    assert export(tmp_path / "1", tmp_path / output, *wrong) == 2
+    assert "--train-form" in capsys.readouterr().err
+
+
 def test_folders_give_training_and_validation_images(made, tmp_path, capsys):
     names = [f"c{n}" for n in range(10)]
     data = runs.write_folder(tmp_path / "data", classes=names, count=1)

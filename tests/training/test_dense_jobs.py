@@ -224,6 +224,11 @@ BAD = {
     "size": (train_detector, ["--image-size", "20x"], "HEIGHTxWIDTH"),
     "weights": (train_detector, ["--weights", "nowhere.keras"], "nowhere.keras"),
     "output": (train_segmenter, ["--output", "/dev/null/x"], "--output"),
+    "dense": (
+        train_detector,
+        ["--head", "mask_rcnn", "--dense", "all"],
+        "upsample (Conv2DTranspose)",
+    ),
     "diverged": (
         train_segmenter,
         ["--set", "learning_rate=1e30", "clip_norm=none", *HEADS["semantic_fpn"][1]],

@@ -97,6 +97,37 @@ def test_folder_to_artifacts(images, tmp_path, capfd):
     assert set(answer["classes"].numpy()[0]) == {b"cat", b"dog"}
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("family", "arguments"),
+    [
+        (
+            "ConvMLP",
+            {"stem_width": 8, "conv_blocks": 1, "widths": (8, 16), "depths": (1, 1)}
+            | {"mlp_ratios": (2, 2)},
+        ),
+        ("MSMLP", {"width": 10, "depths": (1, 1, 1, 1)}),
+        ("SMLPNet", {"width": 8, "depths": (1, 1)}),
+    ],
+)
+def test_digits_without_a_convolution(family, arguments, tmp_path, capfd, monkeypatch):
+    """Every form is as accurate to the image."""
+    name = f"{family.lower()}_tiny"
+    monkeypatch.setitem(registry.VARIANTS, name, (family, arguments))
+    command = ("--arch", name, "--image-size", "16", "--epochs", "2")
+    command = (*command, "--dense", "all", "--output", tmp_path)
+    code, output, error = run(capfd, *command)
+    assert (code, error) == (0, "")
+    assert "dense: all: " in output
+    (folder,) = tmp_path.glob("*/1")
+    forms = json.loads((folder / "report.json").read_text())["forms"]
+    assert {form["accuracy"] for form in forms.values()} == {
+        forms["trained"]["accuracy"]
+    }
+    assert all(forms[name]["convolution_free"] for name in ("SavedModel", "TFLite"))
+    assert origin.read(folder)["dense"]["choice"] == "all"
+
+
 # Case -> (arguments, words of the message). FOLDER and FILE are filled in.
 BAD_INPUT = {
     "no arch": ((), "--arch"),
