@@ -52,6 +52,20 @@ def test_outputs_equal_the_trained_models(case, form, tmp_path):
 
 
 @BOTH
+@pytest.mark.parametrize("case", cases.few(["convmlp", "msmlp", "smlpnet"], "convmlp"))
+def test_no_convolution_is_left_where_none_is_wanted(case, form, tmp_path):
+    model = artifacts.built(case)
+    path = write(form, model, tmp_path, dense="all")
+    audit, known = kmlp.export.audit(path), origin.read(path)
+    assert audit.convolution_free
+    assert known["audit"]["convolution_free"]
+    assert known["dense"]["choice"] == "all"
+    images = cases.images(model, 2)
+    (output,) = opened(path)(images).values()
+    assert cases.relative_error(output, artifacts.expected(case, images)) < 1e-5
+
+
+@BOTH
 def test_names_and_open_sizes(form, tmp_path):
     model = artifacts.built("convmlp", input_shape=(None, None, 3))
     named = [f"class {n}" for n in range(10)]
