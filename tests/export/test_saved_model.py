@@ -195,7 +195,7 @@ def test_a_number_taken_meanwhile_is_passed_over(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["file", "file/below"])
 def test_an_unwritable_path_is_refused_before_any_work(tmp_path, name, monkeypatch):
     module = importlib.import_module("kmlp.export.saved_model")
-    monkeypatch.setattr(module, "inference_form", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr(module, "in_dense_form", lambda *_: pytest.fail("worked"))
     (tmp_path / "file").write_text("kept")
     with pytest.raises(OSError, match=r"Cannot write .* Received: '.*file"):
         kmlp.export.saved_model(artifacts.built(SMALL), tmp_path / name)

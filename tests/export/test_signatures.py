@@ -290,7 +290,7 @@ def test_what_does_not_fit_is_refused_before_any_work(
     arguments, message, tmp_path, monkeypatch
 ):
     module = importlib.import_module("kmlp.export.saved_model")
-    monkeypatch.setattr(module, "inference_form", lambda *_: pytest.fail("worked"))
+    monkeypatch.setattr(module, "in_dense_form", lambda *_: pytest.fail("worked"))
     with pytest.raises(ValueError, match=message) as error:
         kmlp.export.saved_model(served.model(SMALL), tmp_path, **arguments)
     assert "\n" not in str(error.value)

@@ -421,7 +421,7 @@ def test_a_file_carries_its_origin(tmp_path):
 def test_a_file_that_is_not_the_model_is_refused(tmp_path, monkeypatch):
     keras.utils.set_random_seed(1)
     other = cases.build(SMALL)
-    monkeypatch.setitem(GLOBALS, "inference_form", lambda *_: other)
+    monkeypatch.setitem(GLOBALS, "in_dense_form", lambda *_: (other, None))
     with pytest.raises(RuntimeError, match=r"does not equal .* merge=False"):
         kmlp.export.tflite(artifacts.built(SMALL), tmp_path / "m.tflite")
     assert not list(tmp_path.iterdir())
