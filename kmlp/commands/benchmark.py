@@ -30,11 +30,12 @@ OF_BACKENDS = {
 def add_arguments(parser: Parser) -> None:
     """Add the arguments and the job."""
     parser.description = (
-        "Times train form, merged form, SavedModel, TFLite files and the "
-        "published PyTorch network in turns, in one process, with the share of the "
-        "machine's matrix product that each reaches. With --backends, times inference "
-        "and training steps on each of Keras' backends in turns, and their peak "
-        "memory."
+        "Times train form, merged form, SavedModel, TFLite files, ONNX Runtime and "
+        "OpenVINO, and the published PyTorch network in each of its runtimes, in "
+        "turns, in one process, with the share of the machine's matrix product that "
+        "each reaches; a runtime that is not installed is named. With --backends, "
+        "times inference and training steps on each of Keras' backends in turns, and "
+        "their peak memory."
     )
     add = parser.add_argument
     add(
@@ -59,8 +60,10 @@ def add_arguments(parser: Parser) -> None:
         nargs="+",
         metavar="FORM",
         help="of train, train-xla, merged, merged-xla, saved-model, float32, float16, "
-        "dynamic, int8, torch, torch-merged; xla, tflite, pytorch and all name several "
-        "(default: all)",
+        "dynamic, int8, saved-model-bfloat16, onnx, openvino, openvino-bfloat16, "
+        "openvino-int8; of the published network torch, torch-merged, torch-compile, "
+        "torch-onnx, torch-openvino; xla, tflite, openvino, bfloat16, pytorch and all "
+        "name several (default: all)",
     )
     what.add_argument(
         "--backends",
