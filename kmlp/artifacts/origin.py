@@ -43,7 +43,7 @@ METADATA = "kmlp_origin"
 # Digest of an artifact, and what stands for its digits while it is computed.
 DIGEST, _DIGITS = "artifact_sha256", "0" * 64
 TRAIN_FORM, MERGED = "train form", "merged"
-_PACKAGES = ("keras", "tensorflow", "numpy", "ai-edge-litert")
+_PACKAGES = ("keras", "tensorflow", "numpy", "ai-edge-litert", "tf2onnx", "openvino")
 # Entries that the maker of an artifact may add, and their values until then.
 _EVIDENCE: dict[str, Any] = {
     "artifact": None,  # its kind and how it was made

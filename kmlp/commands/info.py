@@ -172,8 +172,8 @@ def add_arguments(parser: Parser) -> None:
     add(
         "name",
         metavar="NAME|FILE",
-        help="see `kmlp list` and `kmlp list --ablations`; or a .keras or .tflite "
-        "file, or a folder",
+        help="see `kmlp list` and `kmlp list --ablations`; or a .keras, "
+        ".tflite or .onnx file, or a folder",
     )
     add_architecture(parser)
     add("--merged", action="store_true", help="the inference form alone")
@@ -196,7 +196,9 @@ def add_arguments(parser: Parser) -> None:
 
 def add_audit(parser: Parser) -> None:
     """Add the arguments of `kmlp audit` and the job."""
-    parser.add_argument("path", help="SavedModel folder or .tflite file")
+    parser.add_argument(
+        "path", help="folder of a SavedModel or OpenVINO model, .tflite or .onnx file"
+    )
     parser.set_defaults(job=_audit)
 
 
@@ -204,7 +206,7 @@ def add_verify(parser: Parser) -> None:
     """Add the arguments of `kmlp verify` and the job."""
     parser.description = (
         "Compares an artifact's content with the digest that was written into it: "
-        "every byte of a .keras checkpoint, a SavedModel or a TFLite file, in a run's "
+        "every byte of a .keras checkpoint, a SavedModel, a TFLite file, …, in a run's "
         "folder all of them. Published files are compared with the catalogue's hash."
     )
     parser.add_argument(
@@ -261,7 +263,7 @@ def _run(options):
 
 
 def _is_path(name):
-    if os.path.exists(name) or name.endswith((".keras", ".tflite")):
+    if os.path.exists(name) or name.endswith((".keras", ".tflite", ".onnx")):
         return True
     if "/" not in name:
         return os.sep in name

@@ -45,7 +45,7 @@ def add_arguments(parser: Parser) -> None:
     """Add the arguments and the job."""
     parser.description = (
         "Prints the likeliest classes of images by any weights: published "
-        "ones, a run's, a SavedModel or a TFLite file; by those of a detector or "
+        "ones, a run's, or any artifact; by those of a detector or "
         "segmenter the objects, or the share of each class."
     )
     add = parser.add_argument
@@ -54,8 +54,9 @@ def add_arguments(parser: Parser) -> None:
         "--weights",
         metavar="NAME|FILE|FOLDER",
         help="such as resmlp_s12.fb_in1k (`kmlp list --weights`), a published file, a "
-        "run's or a preset's folder, a .keras, SavedModel or .tflite (default: the "
-        "small network of CIFAR-10's ten classes that comes with kmlp)",
+        "run's or a preset's folder, a .keras, SavedModel, .tflite, .onnx or OpenVINO "
+        "model (default: the small network of CIFAR-10's ten classes that comes with "
+        "kmlp)",
     )
     add("--json", type=Path, metavar="FILE", help="the result as JSON too")
     add("--batch-size", type=positive, metavar="N", help="default: 32, of detectors 8")

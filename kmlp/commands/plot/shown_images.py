@@ -135,7 +135,7 @@ def _given(options):
 
 def _check_weights(weights, subject):
     """Refuse weights of another kind of network, or closed ones."""
-    from kmlp.artifacts.locating import TFLITE, locate
+    from kmlp.artifacts.locating import ONNX, OPENVINO, TFLITE, locate
     from kmlp.predicting.dense_network import task_of
 
     check_trained(weights)
@@ -143,11 +143,11 @@ def _check_weights(weights, subject):
         _, form = locate(_checkpoint_of(weights))
     except KmlpError:
         form = None  # published weights, or what is explained where it is opened
-    if form == TFLITE:
+    if form in (TFLITE, ONNX, OPENVINO):
         raise InputError(
-            f"{subject} drawn of networks whose inside is open, and a TFLite file has "
-            "neither derivatives nor maps: pass the .keras checkpoint that it was made "
-            f"of. Received: {str(weights)!r}"
+            f"{subject} drawn of networks whose inside is open, and this {form} "
+            "has neither derivatives nor maps: pass the .keras checkpoint that it was "
+            f"made of. Received: {str(weights)!r}"
         )
 
     if (task := task_of(weights)) is not None:
