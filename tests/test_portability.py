@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kmlp.benchmarking import contenders, devices, int8_reasons
+from kmlp.benchmarking import contenders, devices, measuring
 from kmlp.commands import benchmark_input, training_arguments
 from kmlp.commands.predict import _Pictures
 from kmlp.errors import InputError
@@ -84,7 +84,7 @@ KNOWN = {
         *("os.sched_getaffinity", "os.sched_setaffinity"),
         *("/proc/self/status", "/proc/self/clear_refs", "ctypes.CDLL"),
     },
-    "kmlp/benchmarking/int8_reasons.py": {"/proc/cpuinfo"},
+    "kmlp/benchmarking/measuring.py": {"/proc/cpuinfo"},
     "kmlp/commands/benchmark_input.py": {"/proc/", "os.sysconf"},
     "kmlp/commands/training_arguments.py": {"os.execv"},
     "kmlp/data/named.py": {"os.posix_fadvise"},  # a hint, where it can be given
@@ -196,8 +196,9 @@ def test_memory_that_is_not_told(monkeypatch, tmp_path):
     monkeypatch.setattr(devices, "_RESET", tmp_path / "proc" / "clear_refs")
     monkeypatch.setattr(devices, "gpu_name", lambda: None)
     assert contenders.peak_memory(lambda: lambda: None, xla=False) is None
-    monkeypatch.setattr(int8_reasons, "_CPU_INFO", tmp_path / "proc" / "cpuinfo")
-    assert int8_reasons._cpu_flags() is None
+    monkeypatch.setattr(measuring, "_CPU_INFO", tmp_path / "proc" / "cpuinfo")
+    assert measuring.cpu_flags() is None
+    assert "unknown flags" in measuring.processor()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import functools
-import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from kmlp.artifacts import flatbuffer
 from kmlp.artifacts.flatbuffer import packed, unpacked
 from kmlp.artifacts.running import repeatable_tflite
-from kmlp.benchmarking.measuring import Clock, in_turns, seconds
+from kmlp.benchmarking.measuring import Clock, cpu_flags, in_turns, seconds
 from kmlp.typing import PathLike
 
 # Kinds that compute the same in different files, by the name they are reported under.
@@ -145,7 +144,6 @@ _WORTH_NAMING = 0.05
 _MOVING = ("QUANTIZE", "DEQUANTIZE", "TRANSPOSE", "PACK", "UNPACK", "CONCATENATION")
 # Flags of /proc/cpuinfo for instructions that multiply and add bytes.
 _DOT_PRODUCTS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx_vnni_int8", "asimddp")
-_CPU_INFO = Path("/proc/cpuinfo")
 
 
 def why_not_twice(
@@ -159,7 +157,7 @@ def why_not_twice(
         clock: Function that returns seconds, as of `measure`.
     """
     float32, int8 = operations(files, threads, clock=clock)
-    return reasons(float32, int8, _cpu_flags())
+    return reasons(float32, int8, cpu_flags())
 
 
 def reasons(
@@ -225,10 +223,3 @@ def _line(name, float32, int8, total):
 
 def _counts(counts):
     return ", ".join(f"{name} {count}" for name, count in counts.items())
-
-
-def _cpu_flags():
-    """Return the CPU's flags, `None` where the system does not list them."""
-    text = _CPU_INFO.read_text("utf-8") if _CPU_INFO.is_file() else ""
-    found = re.search(r"^(?:flags|Features)\s*:(.*)", text, re.MULTILINE)
-    return set(found[1].split()) if found else None

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import platform
 import random
+import re
 import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -229,14 +230,23 @@ _FEATURES = (
 )
 
 
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def cpu_flags() -> set[str] | None:
+    """Return the CPU's flags, `None` where the system does not list them."""
+    flags = _cpu_info(r"flags|Features")
+    return None if flags is None else set(flags.split())
+
+
 def processor() -> str:
     """Return the processor's name and the instructions that products are made of."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    known = dict(reversed([line.split(":", 1) for line in lines if ":" in line]))
-    known = {name.strip(): value.strip() for name, value in known.items()}
-    flags = (known.get("flags") or known.get("Features") or "").split()
-    name = known.get("model name") or platform.machine()
-    return f"{name} ({' '.join(f for f in _FEATURES if f in flags) or 'no vectors'})"
+    name = _cpu_info("model name") or platform.processor() or platform.machine()
+    flags = cpu_flags() or ()
+    return f"{name} ({' '.join(f for f in _FEATURES if f in flags) or 'unknown flags'})"
+
+
+def _cpu_info(title):
+    text = _CPU_INFO.read_text("utf-8") if _CPU_INFO.is_file() else ""
+    found = re.search(rf"^(?:{title})\s*:\s*(.*)", text, re.MULTILINE)
+    return found[1] if found else None

@@ -445,7 +445,7 @@ BAD_INPUT = {
     "zip": (("FOLDER/zip", "--data", "DATA", *FLAGS), "cannot be read"),
     "half a TFLite file": (("FOLDER/half", "--data", "DATA", *FLAGS), "cannot be read"),
     "HDF5": (("FOLDER/h5", "--data", "DATA", *FLAGS), "save that as .keras"),
-    "folder": (("FOLDER/empty", "--data", "DATA", *FLAGS), "nor trained.keras"),
+    "folder": (("FOLDER/empty", "--data", "DATA", *FLAGS), "and trained.keras"),
     "SavedModel": (("FOLDER/broken", "--data", "DATA", *FLAGS), "cannot be read"),
     "no image": (("FOLDER/vector.keras", "--data", "DATA", *FLAGS), "(N, H, W, 3)"),
     "oblong": (("FOLDER/oblong.keras", "--data", "DATA", *FLAGS), "8x16"),

@@ -360,7 +360,7 @@ def test_what_the_network_sees_decides_the_recipe():
 def test_a_run_begins_with_the_weights(names, animals, tmp_path, capfd, monkeypatch):
     # Artifacts are other tests' affair: only the checkpoints are written.
     monkeypatch.setattr(
-        "kmlp.training.publishing._artifacts", lambda model, *_: (model, {})
+        "kmlp.training.publishing._artifacts", lambda model, *_: (model, {}, None)
     )
     weights = preset(tmp_path / "begun", names)
     arguments = ("--weights", weights, "--data", animals, *SHORT, *STILL)
