@@ -30,30 +30,33 @@ def needed(package: str, path: Path) -> ImportError:
     return ImportError(_NEEDED.format(package, str(path)))
 
 
-def parsed(content: bytes, path: Path) -> Any:
+def parsed(path: Path) -> Any:
     """Return the protocol buffer of an ONNX file.
 
     Args:
-        content: Content of the file.
-        path: Path that messages name.
+        path: Path of the file.
 
     Raises:
         InputError: If it is damaged.
         ImportError: If `onnx` is not installed.
     """
-    try:
-        import onnx
-    except ImportError:
-        raise needed("onnx", path) from None
     from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load_model_from_string(content)
+        model = _model(path.read_bytes())
+    except ImportError:
+        raise needed("onnx", path) from None
     except (DecodeError, ValueError) as error:
         raise unreadable(ONNX, path, error) from error
     if not model.graph.node:
         raise unreadable(ONNX, path, ValueError("it holds no operation"))
     return model
+
+
+def _model(content):
+    import onnx
+
+    return onnx.load_model_from_string(content)
 
 
 def operations(path: Path) -> list[str]:
@@ -65,7 +68,7 @@ def operations(path: Path) -> list[str]:
     Raises:
         InputError: If it is damaged.
     """
-    model = parsed(path.read_bytes(), path)
+    model = parsed(path)
     nodes = [*model.graph.node, *(n for f in model.functions for n in f.node)]
     names = []
     while nodes:
@@ -87,7 +90,7 @@ def check(path: Path) -> None:
     Raises:
         InputError: If it does, or is damaged.
     """
-    model, budget = parsed(path.read_bytes(), path), Budget(path)
+    model, budget = parsed(path), Budget(path)
     for tensor in model.graph.initializer:
         if tensor.external_data:
             raise InputError(
@@ -105,7 +108,7 @@ def metadata(content: bytes, name: str) -> bytes | None:
         content: Content of the file.
         name: Name of the entry.
     """
-    for entry in parsed(content, Path("model.onnx")).metadata_props:
+    for entry in _model(content).metadata_props:
         if entry.key == name:
             return entry.value.encode()
     return None
@@ -119,7 +122,7 @@ def with_metadata(content: bytes, name: str, value: bytes) -> bytes:
         name: Name of the entry.
         value: Content of the entry.
     """
-    model = parsed(content, Path("model.onnx"))
+    model = _model(content)
     kept = {entry.key: entry.value for entry in model.metadata_props}
     del model.metadata_props[:]
     for key, text in {**kept, name: value.decode()}.items():

@@ -186,7 +186,7 @@ def read(path: PathLike) -> dict[str, Any] | None:
     try:
         text = _READERS[form](path)
         found = None if text is None else parse_json(text)
-    except KmlpError:
+    except (KmlpError, ImportError):
         raise
     except Exception as error:  # of many kinds, where offsets lead astray
         raise InputError(
@@ -257,6 +257,8 @@ def verify(path: PathLike) -> str:
     try:
         digest = (read(path) or {}).get(DIGEST)
         found = digest and _found_digest(path, form, digest)
+    except ImportError:  # of what reads it, which says nothing of the artifact
+        raise
     except Exception as error:
         raise RunError(
             f"This {form} is not what was written: it cannot be read any more; fetch "

@@ -228,8 +228,6 @@ _FEATURES = (
     *("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "avx512_fp16"),
     *("amx_bf16", "amx_int8", "asimd", "bf16", "i8mm", "sve"),
 )
-
-
 _CPU_INFO = Path("/proc/cpuinfo")
 
 

@@ -17,8 +17,10 @@ from typing import Any, TypeVar
 import keras
 import tensorflow as tf
 
-from kmlp.artifacts.origin import dense_entry
+from kmlp.artifacts import origin
+from kmlp.artifacts.running import input_specs
 from kmlp.errors import InputError, check_choice
+from kmlp.export.offer import names_of
 from kmlp.keras_internals import flat_layers
 from kmlp.layers.layer import fill, remade
 from kmlp.merging import DENSE, rewrite
@@ -88,7 +90,25 @@ def in_dense_form(
     if dense is None:
         return plain, None
     twin = merge_model(plain, check, dense)
-    return twin, dense_entry(plain, twin, dense)
+    return twin, origin.dense_entry(plain, twin, dense)
+
+
+def described(
+    model: keras.Model, merge: bool, preprocessing: Any, class_names: Any
+) -> dict[str, Any]:
+    """Return the origin of an artifact that is about to be written.
+
+    The arguments are those of the exports.
+
+    Raises:
+        InputError: If there are other names than outputs.
+    """
+    return origin.describe(
+        model,
+        form=origin.MERGED if merge else origin.TRAIN_FORM,
+        preprocessing=preprocessing,
+        class_names=names_of(model, input_specs(model), class_names, preprocessing),
+    )
 
 
 def check_dense(merge: bool, dense: str | None) -> None:

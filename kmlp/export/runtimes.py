@@ -21,14 +21,14 @@ from kmlp.export.device_spelling import equalised, spelled_for_integers
 from kmlp.export.groundwork import (
     check_dense,
     check_model,
+    described,
     in_dense_form,
     in_float32,
     named_failures,
     outside_strategy,
     refuse_existing,
 )
-from kmlp.export.offer import names_of
-from kmlp.export.saved_model import CLASS_NAMES, EXTRA, write_saved_model
+from kmlp.export.saved_model import write_class_names, write_saved_model
 from kmlp.export.tflite import all_images
 from kmlp.preprocessing import Preprocessing
 
@@ -80,7 +80,13 @@ def onnx(
     check_dense(merge, dense)
     path = Path(path).expanduser()
     refuse_existing(path, overwrite)
-    known = _described(model, merge, preprocessing, class_names)
+    try:  # before any work
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import tf2onnx  # noqa: F401, which Keras' export stands on
+    except ImportError:
+        raise onnx_file.needed("onnx", path) from None
+    known = described(model, merge, preprocessing, class_names)
     model = in_float32(model)
     with named_failures(path), new_file(path) as file:
         form, entry = in_dense_form(model, merge, dense)
@@ -98,22 +104,8 @@ def onnx(
     return path
 
 
-def _described(model, merge, preprocessing, class_names):
-    """Return the origin of an artifact that is about to be written."""
-    return origin.describe(
-        model,
-        form=origin.MERGED if merge else origin.TRAIN_FORM,
-        preprocessing=preprocessing,
-        class_names=names_of(model, input_specs(model), class_names, preprocessing),
-    )
-
-
 def _write_onnx(model, file, input_shape):
-    try:
-        import onnx
-        import tf2onnx  # noqa: F401, which Keras' export stands on
-    except ImportError:
-        raise onnx_file.needed("onnx", file) from None
+    import onnx
 
     (spec,) = specs = input_specs(model, input_shape=input_shape)
     with _converting("ONNX", model):
@@ -211,7 +203,12 @@ def openvino(
         images = all_images(representative_data, tuple(spec.shape[1:]))
     path = Path(path).expanduser()
     library = openvino_model.library(path)
-    known = _described(model, merge, preprocessing, class_names)
+    if images is not None:
+        try:
+            import nncf  # noqa: F401
+        except ImportError:
+            raise onnx_file.needed("openvino", path) from None
+    known = described(model, merge, preprocessing, class_names)
     model = in_float32(model)
     with named_failures(path), new_version(path) as draft:
         with tempfile.TemporaryDirectory() as source, _converting("OpenVINO", model):
@@ -232,10 +229,7 @@ def openvino(
                 draft.folder / openvino_model.GRAPH,
                 compress_to_fp16=precision == "bfloat16",
             )
-        if known["class_names"]:
-            names = "".join(f"{name}\n" for name in known["class_names"])
-            (draft.folder / EXTRA).mkdir(exist_ok=True)
-            (draft.folder / EXTRA / CLASS_NAMES).write_text(names, "utf-8")
+        write_class_names(draft.folder, known["class_names"])
         runner = openvino_model.load(draft.folder, precision=precision)
         origin.write(
             draft.folder,
@@ -256,13 +250,8 @@ def openvino(
 
 def _quantised(made, images):
     """Return a model with the ranges that its activations have on images."""
-    try:
-        import nncf
-    except ImportError:
-        raise InputError(
-            'int8 of OpenVINO is made by NNCF: python -m pip install "kmlp[openvino]". '
-            "Received: precision='int8'"
-        ) from None
+    import nncf
+
     nncf.set_log_level(logging.ERROR)
     data = nncf.Dataset([image[None] for image in images])
     preset = nncf.QuantizationPreset.MIXED

@@ -178,14 +178,24 @@ def write_saved_model(
     offered = offer(model, specs, **options)
     functions = signatures(model, specs, offered)
     _save(functions, folder)
-    (folder / EXTRA).mkdir(exist_ok=True)
-    if offered.class_names is not None:
-        names = "".join(f"{name}\n" for name in offered.class_names)
-        (folder / EXTRA / CLASS_NAMES).write_text(names, encoding="utf-8")
+    write_class_names(folder, offered.class_names)
     if warmup:
         # The folder of the versions bears the model's name.
         name = folder.resolve().parent.name
         warming.write_warmup(folder / EXTRA / warming.FILE, functions, name)
+
+
+def write_class_names(folder: Path, names: Sequence[str] | None) -> None:
+    """Write the names of classes, where they are known, beside what a server loads.
+
+    Args:
+        folder: Folder of one version.
+        names: Names in the order of the outputs, or `None`.
+    """
+    (folder / EXTRA).mkdir(exist_ok=True)
+    if names is not None:
+        text = "".join(f"{name}\n" for name in names)
+        (folder / EXTRA / CLASS_NAMES).write_text(text, encoding="utf-8")
 
 
 def _save(functions, folder):

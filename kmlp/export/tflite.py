@@ -24,13 +24,13 @@ from kmlp.export.device_spelling import equalised, spelled_for_integers
 from kmlp.export.groundwork import (
     check_dense,
     check_model,
+    described,
     in_dense_form,
     in_float32,
     named_failures,
     outside_strategy,
     refuse_existing,
 )
-from kmlp.export.offer import names_of
 from kmlp.export.saved_model import write_saved_model
 from kmlp.keras_internals import flat_layers
 from kmlp.preprocessing import Preprocessing
@@ -132,15 +132,9 @@ def tflite(
     options = check_options(
         model, quantize, representative_data, batch_size, input_shape
     )
-    names = names_of(model, input_specs(model), class_names, preprocessing)
+    known = described(model, merge, preprocessing, class_names)
     path = Path(path).expanduser()
     refuse_existing(path, overwrite)
-    known = origin.describe(
-        model,
-        form=origin.MERGED if merge else origin.TRAIN_FORM,
-        preprocessing=preprocessing,
-        class_names=names,
-    )
     model = in_float32(model)
     images = options["representative_data"]
     with named_failures(path), new_file(path) as file:
